@@ -1,0 +1,75 @@
+// Every number that the daemon counts, one row each: name, type, help text.
+// Owned by Daemon and handed to each part; the event loop is the only writer.
+// A gauge goes up and down, a counter only up. The admin server prints them from the same table.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+// clang-format off
+#define NEARKEY_METRICS(X)                                                                         \
+    X(ready, Gauge, "1 when the last PING to Valkey was answered in time")                         \
+    X(clients, Gauge, "clients connected now")                                                     \
+    X(clients_accepted_total, Counter, "clients accepted")                                         \
+    X(clients_refused_total, Counter, "clients refused by limits.clients_max or memory_max")       \
+    X(clients_paused_in_flight_total, Counter, "pauses by limits.in_flight_per_client_max")        \
+    X(clients_paused_output_total, Counter, "pauses by limits.output_per_client_high_water")       \
+    X(clients_paused_memory_total, Counter, "pauses by limits.memory_max")                         \
+    X(clients_yielded_total, Counter, "turns ended by limits.commands_per_turn_max")               \
+    X(clients_closed_output_total, Counter, "clients closed by limits.output_per_client_max")      \
+    X(clients_closed_input_total, Counter, "clients closed by limits.input_per_client_max")        \
+    X(clients_closed_memory_total, Counter, "clients closed because memory_max stayed exceeded")   \
+    X(accept_paused_total, Counter, "times accepting stopped for want of file descriptors")        \
+    X(client_memory_bytes, Gauge, "memory in client buffers")                                      \
+    X(commands_total, Counter, "commands received")                                                \
+    X(commands_forwarded_total, Counter, "commands sent to Valkey")                                \
+    X(commands_answered_total, Counter, "commands answered by nearkey itself")                     \
+    X(commands_refused_total, Counter, "commands refused by nearkey")                              \
+    X(protocol_errors_total, Counter, "clients closed for malformed input")                        \
+    X(security_closes_total, Counter, "clients closed for speaking HTTP (POST, Host:)")            \
+    X(upstream_connections, Gauge, "connections to Valkey that are ready")                         \
+    X(upstream_dedicated_leased, Gauge, "dedicated connections leased to clients")                 \
+    X(upstream_dedicated_refused_total, Counter, "leases refused by upstream.dedicated_max")       \
+    X(upstream_shared_refused_total, Counter, "databases refused by upstream.connections_max")     \
+    X(upstream_connects_total, Counter, "connections to Valkey that became ready")                 \
+    X(upstream_dial_failures_total, Counter, "attempts to connect that failed")                    \
+    X(upstream_reconnects_total, Counter, "ready connections to Valkey that were lost")            \
+    X(upstream_protocol_errors_total, Counter, "connections closed for malformed replies")         \
+    X(upstream_pushes_total, Counter, "push messages received outside of replies")                 \
+    X(auth_failures_total, Counter, "times Valkey refused our own credentials")                    \
+    X(upstream_unsent_bytes, Gauge, "bytes of commands that wait to be written to Valkey")         \
+    X(in_flight, Gauge, "requests sent to Valkey and not yet answered")                            \
+    X(queued, Gauge, "requests waiting for a connection")                                          \
+    X(queue_full_total, Counter, "requests failed by upstream.queue_commands_max or _bytes_max")   \
+    X(upstream_down_total, Counter, "requests failed with UPSTREAMDOWN (never sent)")              \
+    X(upstream_lost_total, Counter, "requests failed with UPSTREAMLOST (outcome unknown)")         \
+    X(upstream_timeout_total, Counter, "requests failed with UPSTREAMTIMEOUT (outcome unknown)")   \
+    X(reads_retried_total, Counter, "reads sent again after their connection was lost")            \
+    X(tombstones, Gauge, "replies that will be dropped when they come")                            \
+    X(tombstone_closes_total, Counter, "connections closed by upstream.tombstone_timeout_ms")      \
+    X(heartbeats_total, Counter, "heartbeats answered with PONG")                                  \
+    X(managed_restarts_total, Counter, "restarts of the managed valkey-server")                    \
+    X(log_dropped_total, Counter, "log lines dropped because stderr could not take them")
+// clang-format on
+
+namespace nearkey {
+
+enum class MetricType { Counter, Gauge };
+
+struct Metrics {
+#define NEARKEY_METRIC_FIELD(name, type, help) uint64_t name = 0;
+    NEARKEY_METRICS(NEARKEY_METRIC_FIELD)
+#undef NEARKEY_METRIC_FIELD
+};
+
+struct MetricRow {
+    std::string_view name;  // "nearkey_clients"
+    MetricType type;
+    std::string_view help;
+    uint64_t Metrics::*field;
+};
+
+std::span<const MetricRow> metric_rows();
+
+}  // namespace nearkey

@@ -1,0 +1,57 @@
+// A queue in one power-of-two array: push at the back, pop at the front, index from the front.
+// For small trivially copyable records on the hot path and keeps its memory.
+#pragma once
+
+#include "nearkey/base/check.h"
+
+#include <cstddef>
+#include <memory>
+#include <type_traits>
+
+namespace nearkey {
+
+template <class T>
+class Ring {
+    static_assert(std::is_trivially_copyable_v<T>);
+
+public:
+    size_t size() const { return size_; }
+    bool empty() const { return size_ == 0; }
+    size_t capacity() const { return capacity_; }
+
+    T& operator[](size_t index) {
+        CHECK(index < size_);
+        return items_[(first_ + index) & (capacity_ - 1)];
+    }
+    T& front() { return (*this)[0]; }
+    T& back() { return (*this)[size_ - 1]; }
+
+    void push_back(const T& item) {
+        if (size_ == capacity_) grow();
+        items_[(first_ + size_++) & (capacity_ - 1)] = item;
+    }
+    void pop_front() {
+        CHECK(size_ > 0);
+        first_ = (first_ + 1) & (capacity_ - 1);
+        --size_;
+    }
+    void clear() { first_ = size_ = 0; }
+
+private:
+    void grow() {
+        const size_t capacity = capacity_ == 0 ? 4 : capacity_ * 2;
+        auto items = std::make_unique_for_overwrite<T[]>(capacity);
+        for (size_t i = 0; i < size_; ++i)
+            items[i] = (*this)[i];
+        items_ = std::move(items);
+        capacity_ = capacity;
+        first_ = 0;
+    }
+
+    std::unique_ptr<T[]> items_;
+    size_t capacity_ = 0;
+    size_t first_ = 0;
+    size_t size_ = 0;
+};
+
+}  // namespace nearkey

@@ -1,0 +1,115 @@
+// What the operator may decide: plain structs with their defaults, and how they are filled.
+// Precedence: flags, environment (CACHE_URL, NEARKEY_CONFIG), the file, the defaults below.
+// Owned by the daemon, which hands each part only the values that it needs. The one rule: an
+// option is a member here and one row in src/daemon/config_table.cc; nothing else lists them.
+#pragma once
+
+#include "nearkey/session/limits.h"
+#include "nearkey/upstream/options.h"
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+namespace nearkey {
+
+struct ServerOptions {
+    std::vector<std::string> listen;  // Empty: the default path. See listen_addresses().
+    unsigned listen_mode = 0660;
+    std::uint64_t backlog = 511;
+    std::string admin;  // Empty: beside the listening socket. See admin_address().
+    std::uint64_t drain_timeout_ms = 5000;
+};
+
+struct ManagedOptions {
+    std::string server = "valkey-server";
+    std::uint64_t memory = std::uint64_t{256} << 20;
+    std::string directory;  // Empty: beside the listening socket.
+};
+
+struct LogOptions {
+    std::string level = "info";  // debug, info, warning or error.
+};
+
+struct Config {
+    UpstreamOptions upstream;
+    ServerOptions server;
+    LimitOptions limits;
+    ManagedOptions managed;
+    LogOptions log;
+};
+
+// The operator's mistake. what() is one line that names FILE:LINE, the flag or the environment
+// variable, then the key and the value; it never shows a secret.
+class ConfigError : public std::runtime_error {
+public:
+    explicit ConfigError(const std::string& message);
+};
+
+// What we take from outside the arguments: injected, so that tests need no real environment.
+struct Environment {
+    std::map<std::string, std::string, std::less<>> variables;
+    unsigned user_id = 0;
+
+    // Null if it is not set or empty. Points into `variables`.
+    const std::string* find(std::string_view name) const;
+};
+
+Environment system_environment();
+
+// What was named on the command line, and the environment.
+struct ConfigSources {
+    std::optional<std::string> config_file;  // --config
+    std::optional<std::string> upstream;     // --upstream
+    std::vector<std::string> listen;         // --listen, each
+    std::optional<std::string> admin;        // --admin
+    std::vector<std::string> set;            // --set, each as "table.key=value"
+    Environment environment;
+};
+
+// Throws ConfigError. What it returns is valid in every option and across options.
+Config load_config(const ConfigSources& sources);
+
+// Every option in the order of the table, secrets redacted. It loads again to the same text.
+std::string to_toml(const Config& config);
+// The same with a comment for each option: what it is, and what is allowed.
+std::string to_commented_toml(const Config& config);
+
+struct ListenAddress {
+    enum class Kind { Unix, Tcp };
+
+    Kind kind = Kind::Unix;
+    std::string path;  // Kind::Unix: absolute, shorter than 108 bytes.
+    std::string host;  // Kind::Tcp: 127.0.0.1 or ::1.
+    std::uint16_t port = 0;
+
+    bool operator==(const ListenAddress&) const = default;
+};
+
+struct AddressError {
+    std::string message;
+};
+
+using AddressResult = std::variant<ListenAddress, AddressError>;
+
+// "/absolute/path", "tcp:127.0.0.1:PORT" or "tcp:[::1]:PORT".
+[[nodiscard]] AddressResult parse_listen_address(std::string_view text);
+// "/absolute/path", "127.0.0.1:PORT" or "[::1]:PORT".
+[[nodiscard]] AddressResult parse_admin_address(std::string_view text);
+// The path, or "127.0.0.1:PORT".
+std::string to_text(const ListenAddress& address);
+
+// In the folder that systemd made for us, /run/nearkey as root, $XDG_RUNTIME_DIR/nearkey, or
+// /tmp/nearkey-UID. The listener creates the folder and checks that it is ours alone.
+std::string default_listen_path(const Environment& environment);
+
+// The addresses with the defaults filled in. REQUIRES: `config` came from load_config() or is {}.
+std::vector<ListenAddress> listen_addresses(const Config& config, const Environment& environment);
+ListenAddress admin_address(const Config& config, const Environment& environment);
+
+}  // namespace nearkey

@@ -1,0 +1,81 @@
+// One option: its key, its type, where its value lives and what is allowed. From these rows come
+// parsing, validation, --set, the printed TOML and the check of config/nearkey.toml.
+// Private to daemon/config*.cc and their tests. Rows are constants; nothing is registered at run
+// time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "nearkey/daemon/config.h"
+
+namespace nearkey {
+
+// A value as it was read, before its option judged it. Unfit is a TOML value that no option takes.
+struct Unfit {
+    std::string what;  // As "a float".
+};
+using RawValue = std::variant<std::int64_t, bool, std::string, std::vector<std::string>, Unfit>;
+
+// One "key = value" from somewhere. `origin` names the place: FILE:LINE, a flag, a variable.
+struct Setting {
+    std::string key;
+    RawValue value;
+    std::string origin;
+};
+
+enum class OptionType { Integer, Bytes, Boolean, Text, List, Choice, FileMode };
+
+// Reaches the member; the alternative fits the type.
+using OptionField =
+    std::variant<std::uint64_t& (*)(Config&), bool& (*)(Config&), std::string& (*)(Config&),
+                 std::vector<std::string>& (*)(Config&), unsigned& (*)(Config&)>;
+
+// What is wrong with a text, or "" if nothing is. A null pointer allows every text.
+using TextCheck = std::string (*)(const std::string& text);
+
+struct Option {
+    std::string_view key;  // As "upstream.url".
+    OptionType type = OptionType::Text;
+    OptionField field;
+    std::uint64_t min = 0;  // Integer and Bytes.
+    std::uint64_t max = 0;
+    std::string_view choices;   // Choice: as "debug|info".
+    TextCheck check = nullptr;  // Text: the value; List: each of its values.
+    std::string_view help;      // One or more lines of at most 98 characters.
+    // Printed in place of a value that must not be shown, and of a refused one. Null: no secret.
+    std::string (*redact)(const std::string& text) = nullptr;
+};
+
+// Every option, in the order in which it is printed; those of one table stand together.
+std::span<const Option> options();
+const Option* find_option(std::string_view key);
+// The known key or table with the smallest edit distance.
+std::string nearest_key(std::string_view key);
+
+// Stores the value, or returns what is wrong with it (and stores nothing).
+[[nodiscard]] std::optional<std::string> assign(const Option& option, const RawValue& value,
+                                                Config& config);
+// A value written without TOML's quotes, as after --set. What does not fit stays a text.
+RawValue raw_from_text(const Option& option, std::string_view text);
+
+// What assign() accepts, in words: "an integer from 1 to 64".
+std::string allowed_values(const Option& option);
+// As it would stand in TOML; a secret is redacted.
+std::string printed(const Option& option, const Config& config);
+std::string printed(const Option& option, const RawValue& value);
+
+// "64KiB" to 65536 and back; the largest unit that divides it. Units: B, KiB, MiB, GiB, TiB.
+std::optional<std::uint64_t> parse_bytes(std::string_view text);
+std::string printed_bytes(std::uint64_t bytes);
+
+// How many bytes of `text`, from its start, are sound UTF-8.
+std::size_t utf8_prefix(std::string_view text);
+
+}  // namespace nearkey

@@ -1,0 +1,60 @@
+// Builds the parts from the configuration, hands each what it needs, and runs them.
+// Owned by main. The clients' sockets are bound when Valkey serves us for the first time, not
+// before: who can connect is answered.
+//
+//   Starting ──first PONG──▶ Serving ──SIGTERM──▶ Draining ──nothing owed, or time over──▶ end
+#pragma once
+
+#include "nearkey/daemon/config.h"
+#include "nearkey/server/admin_server.h"
+#include "nearkey/server/client_server.h"
+#include "nearkey/upstream/managed_server.h"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace nearkey {
+
+class Daemon final : public PoolEvents, public AdminSource {
+public:
+    // Throws std::runtime_error with one line for the operator if a part can't be made.
+    Daemon(const Config& config, const Environment& environment);
+    ~Daemon();
+
+    // Serves until it is told to stop; returns the exit code.
+    int run();
+
+private:
+    enum class Stage { Starting, Serving, Draining };
+
+    // PoolEvents
+    void on_health_changed(const UpstreamHealth& health) override;
+    // AdminSource
+    AdminState admin_state() const override;
+    const Metrics& metrics() const override { return metrics_; }
+
+    void open();
+    void print_how_to_try() const;
+    void on_stop_signal();
+
+    const Config config_;
+    const std::vector<ListenAddress> listen_addresses_;
+    Metrics metrics_;
+    Log log_;
+    Loop loop_;
+    std::vector<char> scratch_;  // what sockets are read into; its bytes live for one callback
+    std::unique_ptr<ManagedServer> managed_;
+    UpstreamUrl url_;
+    std::unique_ptr<TlsContext> tls_;
+    std::unique_ptr<ConnectionPool> pool_;
+    std::unique_ptr<ClientServer> clients_;
+    std::unique_ptr<AdminServer> admin_;
+    std::vector<std::unique_ptr<SignalWatch>> signals_;
+    Timer drain_timer_;
+    Stage stage_ = Stage::Starting;
+    uint64_t draining_since_ms_ = 0;
+    int exit_code_ = 0;
+};
+
+}  // namespace nearkey

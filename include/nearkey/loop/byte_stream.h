@@ -1,0 +1,38 @@
+// A client's bytes, both ways: the narrow interface through which a session sees its socket.
+// Owned by the session's owner; a test gives the session a stream of its own making.
+#pragma once
+
+#include <cstddef>
+#include <string_view>
+
+namespace nearkey {
+
+// What a stream tells; it may be destroyed while doing so only by its owner's reaping.
+class StreamEvents {
+public:
+    // `bytes` are valid during the call.
+    virtual void on_bytes(std::string_view bytes) = 0;
+    // The peer sends no more; it may still read.
+    virtual void on_end() = 0;
+    // The peer is gone, or the socket failed.
+    virtual void on_stream_lost() = 0;
+    // What write() refused before can be tried again.
+    virtual void on_writable() = 0;
+
+protected:
+    ~StreamEvents() = default;
+};
+
+enum class WriteResult { Ok, WouldBlock, Lost };
+
+class ByteStream {
+public:
+    virtual ~ByteStream() = default;
+    // Writes what fits and says how many bytes in `written`. After WouldBlock, on_writable()
+    // follows.
+    [[nodiscard]] virtual WriteResult write(std::string_view bytes, size_t& written) = 0;
+    virtual void pause_reading() = 0;
+    virtual void resume_reading() = 0;
+};
+
+}  // namespace nearkey

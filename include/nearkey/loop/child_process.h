@@ -1,0 +1,59 @@
+// A program that we run, and that ends with us. Owned by whoever needs what it does.
+// It gets no descriptor of ours but /dev/null (and stderr if wanted), and a session of its own: the
+// Ctrl-C of a terminal reaches us alone, and we decide in which order things end.
+// The one rule: no child is left behind. Destroying the object sends SIGTERM, waits up to one
+// second, then sends SIGKILL, and reaps; dies_with_us() covers the case that we ourselves are
+// killed.
+#pragma once
+
+#include "nearkey/loop/loop.h"
+
+#include <sys/types.h>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace nearkey {
+
+enum class ChildOutput { Discard, ToOurStderr };
+
+struct ChildCommand {
+    std::vector<std::string> argv;  // the program first, looked for in PATH
+    ChildOutput output = ChildOutput::Discard;
+};
+
+class ChildProcess {
+public:
+    // How it ended: its exit status, or the signal that ended it (else 0).
+    using OnExit = std::function<void(int status, int signal)>;
+
+    // Starts it. If that fails, is_running() is false, failure() says why and on_exit never comes.
+    // on_exit runs on the loop, once, and may destroy this object; it does not run for a child that
+    // ends because this object is destroyed.
+    ChildProcess(Loop& loop, const ChildCommand& command, OnExit on_exit);
+    // Blocks while the child takes its time, two seconds at most.
+    ~ChildProcess();
+    ChildProcess(const ChildProcess&) = delete;
+    ChildProcess& operator=(const ChildProcess&) = delete;
+
+    bool is_running() const { return is_running_; }
+    const std::string& failure() const { return failure_; }
+    // 0 unless it is running.
+    pid_t pid() const;
+    void kill(int signum);
+
+private:
+    void on_ended(int status, int signal);
+
+    OnExit on_exit_;
+    std::string failure_;
+    bool is_running_ = false;
+    UvHandle<uv_process_s> handle_;
+};
+
+// The same command, but the kernel kills it (SIGKILL) when `parent`, the thread that starts it,
+// ends in whatever way. setpriv asks the kernel for that; the shell then makes sure that the parent
+// did not end just before, and becomes the program. The pid stays the same throughout.
+std::vector<std::string> dies_with_us(const std::vector<std::string>& argv, pid_t parent);
+
+}  // namespace nearkey

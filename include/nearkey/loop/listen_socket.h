@@ -1,0 +1,92 @@
+// A listening socket: a Unix path or loopback TCP. Owned by whoever accepts on it.
+// The one rule: a path on which somebody answers is never taken away, and what we remove at the end
+// is still ours. PATH.lock, locked while we live, decides between two daemons that start at once:
+//   lock ─▶ does somebody answer? ─▶ remove the dead file ─▶ bind ─▶ listen     any failure throws
+// Constructed while starting: it changes the umask of the whole process for the length of a bind().
+#pragma once
+
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <memory>
+#include <stdexcept>
+#include <string>
+
+namespace nearkey {
+
+// The operator's mistake, or a clash with another process. what() is one line that names the path.
+class ListenError : public std::runtime_error {
+public:
+    using std::runtime_error::runtime_error;
+};
+
+// An address as the kernel takes it.
+struct SocketAddress {
+    sockaddr_storage storage{};
+    socklen_t length = 0;
+    std::string path;  // empty: TCP
+
+    bool is_unix() const { return !path.empty(); }
+    const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
+};
+
+// "/absolute/path", or "127.0.0.1:PORT" or "[::1]:PORT" with or without "tcp:" before it. Throws
+// ListenError for anything else.
+SocketAddress parse_socket_address(const std::string& address);
+
+// Creates the directory with mode 0700 if it does not exist (its parent must). Throws ListenError
+// if it can't, and if it stands in a folder where everybody may write, as /tmp, and is another
+// user's: who made it there before us could replace what we put into it.
+void make_private_directory(const std::string& path);
+
+// A file that exists and is locked (flock) while this object lives; a crash unlocks it too.
+class FileLock {
+public:
+    // Null if somebody else has it. Throws ListenError if the file can't be opened.
+    static std::unique_ptr<FileLock> take(const std::string& path);
+    ~FileLock();
+    FileLock(const FileLock&) = delete;
+    FileLock& operator=(const FileLock&) = delete;
+
+private:
+    FileLock(std::string path, int fd);
+
+    std::string path_;
+    int fd_;
+};
+
+class ListenSocket {
+public:
+    // Listens at once; the address is one that parse_socket_address() takes, and port 0 leaves the
+    // choice to the kernel. A Unix socket has `mode` from its first moment; its directory is
+    // created as make_private_directory() does. Throws ListenError.
+    ListenSocket(const std::string& address, int backlog, mode_t mode);
+    ~ListenSocket();
+    ListenSocket(const ListenSocket&) = delete;
+    ListenSocket& operator=(const ListenSocket&) = delete;
+
+    // Non-blocking, closed on exec; -1 after stop_listening().
+    int fd() const { return fd_; }
+    // The path, or "127.0.0.1:PORT" with the real port.
+    const std::string& address() const { return address_; }
+    bool is_unix() const { return !path_.empty(); }
+
+    // Closes the descriptor (whoever watches it has stopped), removes the socket file if it is
+    // still ours, and leaves the address to a successor. Twice is once.
+    void stop_listening();
+
+private:
+    ListenSocket() = default;
+    void bind_unix(const SocketAddress& address, mode_t mode);
+    void bind_tcp(const SocketAddress& address);
+
+    std::string address_;
+    std::string path_;
+    std::unique_ptr<FileLock> lock_;
+    int fd_ = -1;
+    // The file that bind() made; an open socket keeps its inode from being used again.
+    bool file_is_ours_ = false;
+    dev_t device_ = 0;
+    ino_t inode_ = 0;
+};
+
+}  // namespace nearkey

@@ -1,0 +1,37 @@
+// A connected socket as a ByteStream. Reads at most one scratch buffer a turn, so that no client
+// keeps the loop to itself.
+#pragma once
+
+#include "nearkey/loop/byte_stream.h"
+#include "nearkey/loop/fd_watch.h"
+
+#include <span>
+
+namespace nearkey {
+
+class SocketStream final : public ByteStream {
+public:
+    // Takes over `fd`, which is non-blocking. `scratch` is shared by all streams of the loop.
+    // Reading starts at once.
+    SocketStream(Loop& loop, int fd, std::span<char> scratch, StreamEvents& events);
+    ~SocketStream() override;
+
+    WriteResult write(std::string_view bytes, size_t& written) override;
+    void pause_reading() override;
+    void resume_reading() override;
+
+private:
+    void on_events(FdEvents seen);
+    void read_once();
+    void watch();
+
+    int fd_;
+    std::span<char> scratch_;
+    StreamEvents& events_;
+    bool reading_ = true;
+    bool ended_ = false;
+    bool blocked_ = false;
+    FdWatch watch_;
+};
+
+}  // namespace nearkey

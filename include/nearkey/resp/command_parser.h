@@ -1,0 +1,98 @@
+// Client bytes -> one command at a time, by the rules of Valkey's processInputBuffer
+// (networking.c, 8.0): multibulk or inline, the same limits, the same error texts.
+// Nothing is copied and nothing is allocated from a declared length: a view into the input, grown
+// as arguments really arrive. Owned by the session, one for each client.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace nearkey {
+
+// A whole command. Valid until the input moves or the parser is called again.
+class CommandView {
+public:
+    size_t size() const { return arguments_->size(); }
+    std::string_view operator[](size_t index) const {
+        const Range range = (*arguments_)[index];
+        return {base_ + range.offset, range.size};
+    }
+    // All bytes of the command in the input, what must be consumed.
+    std::string_view raw() const { return raw_; }
+    // Whether raw() is exactly the encoding that every RESP parser reads in the same way. If not,
+    // it must be encoded anew before it goes to a connection that others share.
+    bool is_canonical() const { return canonical_; }
+
+private:
+    friend class CommandParser;
+    struct Range {
+        size_t offset;
+        size_t size;
+    };
+    std::string_view raw_;
+    const char* base_ = nullptr;
+    const std::vector<Range>* arguments_ = nullptr;
+    bool canonical_ = true;
+};
+
+// Appends the canonical encoding of `command`.
+void encode_command(const CommandView& command, std::string& out);
+
+enum class ParseResult {
+    Incomplete,  // call again with the same bytes and more behind them
+    Command,     // command() is valid; consume consumed() bytes
+    Empty,       // nothing to answer; consume consumed() bytes
+    Invalid,     // answer with error(), then close
+};
+
+class CommandParser {
+public:
+    // `bulk_max`: the longest argument, in bytes (proto-max-bulk-len).
+    explicit CommandParser(int64_t bulk_max) : bulk_max_(bulk_max) {}
+
+    // `input` starts with the command being read. After Command or Empty the next call starts anew.
+    [[nodiscard]] ParseResult next(std::string_view input);
+    // Forgets a command that is half read or was just returned: the next call starts from its
+    // beginning.
+    void restart();
+
+    size_t memory_bytes() const {
+        return ranges_.capacity() * sizeof(CommandView::Range) + inline_arguments_.capacity();
+    }
+    const CommandView& command() const { return command_; }
+    size_t consumed() const { return position_; }
+    // "ERR Protocol error: ..." without the leading dash and the line end.
+    const std::string& error() const { return error_; }
+
+private:
+    enum class State { Start, Arguments, Done };
+
+    ParseResult parse_inline();
+    ParseResult parse_header();
+    ParseResult parse_arguments();
+    ParseResult parse_bulk_length();
+    ParseResult finish(const char* base);
+    ParseResult invalid(std::string_view what);
+    // The line at position_, which ends at '\r' and any byte; Incomplete or Invalid if it isn't
+    // there.
+    ParseResult read_line(std::string_view too_big, std::string_view& line);
+
+    const int64_t bulk_max_;
+    std::string_view input_;
+    State state_ = State::Done;
+    size_t position_ = 0;
+    int64_t arguments_left_ = 0;
+    int64_t bulk_length_ = -1;
+    bool canonical_ = true;
+    bool is_blank_ = false;      // this command is a line of blanks: the server takes the next
+    bool after_blanks_ = false;  // request as inline, whatever it is
+    std::vector<CommandView::Range> ranges_;
+    std::string inline_arguments_;
+    CommandView command_;
+    std::string error_;
+};
+
+}  // namespace nearkey

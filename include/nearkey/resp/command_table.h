@@ -1,0 +1,80 @@
+// What each command is: learned from the server's COMMAND, with one small table of our own on top,
+// which says only what the server can't (command_rules.h).
+// Owned by the pool, replaced as a whole when the server is asked again. Specs live as long
+// as their table.
+#pragma once
+
+#include "nearkey/resp/command_parser.h"
+#include "nearkey/resp/value.h"
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace nearkey {
+
+// Where a command goes.
+enum class Route : uint8_t {
+    Shared,       // a connection that many clients share
+    Dedicated,    // a connection of its own, until the reply is there
+    Unproven,     // the same, and the connection is closed after it unless the server refused it
+    Local,        // nearkey answers
+    Unsupported,  // needs session state on the server, which nearkey does not carry yet
+    Close,        // not RESP at all: the client is closed without an answer
+};
+
+enum class LocalCommand : uint8_t {
+    None,
+    Hello,
+    Select,
+    Quit,
+    Reset,
+    Echo,
+    ClientSetName,
+    ClientGetName,
+    ClientSetInfo,
+};
+
+struct CommandSpec {
+    std::string name;   // lower case; "client|setname" for a sub-command
+    int64_t arity = 0;  // as COMMAND says: negative is "at least"
+    bool is_readonly = false;
+    bool is_module = false;
+    bool is_blocking = false;       // may wait for other clients
+    bool blocks_by_option = false;  // waits only when a BLOCK option is given
+    Route route = Route::Shared;
+    LocalCommand local = LocalCommand::None;
+    std::string_view reason;  // why it goes there, where our own table says so; static
+    std::vector<CommandSpec> subcommands;
+
+    bool accepts(size_t arguments) const;
+};
+
+class CommandTable {
+public:
+    // Empty: finds nothing.
+    CommandTable() = default;
+    // From a reply to COMMAND; entries that can't be read are left out.
+    explicit CommandTable(const Value& reply);
+
+    // The spec of the command, of its sub-command where the first argument names one; null if the
+    // server doesn't know it.
+    const CommandSpec* find(const CommandView& command) const;
+    size_t size() const { return specs_.size(); }
+    // Whether the server told of flags and sub-commands as Redis 7.0 and every Valkey do. Without
+    // them nothing keeps a dangerous command from a shared connection.
+    bool is_complete() const { return is_complete_; }
+
+private:
+    const CommandSpec* find_name(std::string_view name) const;
+
+    bool is_complete_ = false;
+    std::vector<CommandSpec> specs_;
+    std::vector<uint16_t> slots_;  // open addressing: index into specs_ + 1, 0 is free
+};
+
+// Whether this call of a command whose spec says blocks_by_option asks to wait.
+bool has_block_option(const CommandView& command);
+
+}  // namespace nearkey

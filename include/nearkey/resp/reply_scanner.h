@@ -1,0 +1,42 @@
+// Finds where a reply ends, without looking inside it: RESP2 and RESP3, cut anywhere.
+// One counter is the whole state: the number of values still missing. A scalar takes one away, an
+// aggregate of n adds n - 1, an attribute of n pairs adds 2n. So neither depth nor declared
+// lengths cost memory, and no reply is too deep.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace nearkey {
+
+enum class ScanResult { Incomplete, Complete, Malformed };
+
+class ReplyScanner {
+public:
+    // Reads from the front of `bytes` up to the end of one reply; `taken` says how many bytes
+    // belong to it. After Complete the next call begins a new reply; after Malformed nothing more
+    // can be read from that peer.
+    [[nodiscard]] ScanResult scan(std::string_view bytes, size_t& taken);
+
+    // The type byte of the reply being read or just completed: '+', '$', '>', ... Of a reply with
+    // attributes before it, the first attribute's '|'. 0 before its first byte.
+    char type() const { return type_; }
+
+private:
+    // False: malformed.
+    bool skip_payload(std::string_view rest, size_t& used);
+    bool take_line(std::string_view rest, size_t& used);
+    bool read_line(std::string_view line);
+
+    static constexpr size_t kLineMax = 64;
+
+    uint64_t missing_ = 0;
+    uint64_t payload_left_ = 0;  // bytes of a bulk and its line end
+    bool in_text_ = false;       // inside a line whose content does not matter
+    char type_ = 0;
+    char half_line_[kLineMax];  // the beginning of a short line that was cut
+    size_t half_line_size_ = 0;
+};
+
+}  // namespace nearkey

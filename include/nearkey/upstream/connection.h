@@ -1,0 +1,178 @@
+// One connection to Valkey and the replies it still owes.
+// Owned by ConnectionPool, at a fixed address. Replies arrive in the order of send(); the head of
+// in_flight_ is being read now. A request whose receiver is gone stays as a tombstone: its reply is
+// dropped by position, so no late reply ever reaches someone else.
+//
+//   Idle ─dial()─▶ Connecting ─▶ Handshaking ─▶ Ready
+//     ▲                 │             │           │        Idle: the pool decides when to dial
+//     └─────────────────┴─────────────┴───────────┘ lost    Closed: for good
+//
+// What is sent while not Ready waits in waiting_, in order, until its deadline.
+#pragma once
+
+#include "nearkey/base/log.h"
+#include "nearkey/base/metrics.h"
+#include "nearkey/base/ring.h"
+#include "nearkey/loop/resolver.h"
+#include "nearkey/resp/reply_scanner.h"
+#include "nearkey/upstream/handshake.h"
+#include "nearkey/upstream/hiredis_adapter.h"
+#include "nearkey/upstream/options.h"
+#include "nearkey/upstream/request.h"
+
+#include <deque>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+
+namespace nearkey {
+
+class Connection;
+
+// What a connection tells the pool.
+class ConnectionEvents {
+public:
+    // It has something to carry and is not connected; the pool calls dial() when it may.
+    virtual void on_wants_dial(Connection& connection) = 0;
+    virtual void on_ready(Connection& connection, const Value& hello) = 0;
+    virtual void on_dial_failed(Connection& connection, const std::string& reason) = 0;
+    // It was ready.
+    virtual void on_lost(Connection& connection, const std::string& reason) = 0;
+    virtual void on_closed(Connection& connection, const std::string& reason) = 0;
+    virtual void on_auth_refused(const std::string& reason) = 0;
+    // PONG, or what came in its place.
+    virtual void on_heartbeat(Connection& connection, std::string_view reply) = 0;
+
+protected:
+    ~ConnectionEvents() = default;
+};
+
+// What all connections of a pool share. Outlives them.
+struct ConnectionContext {
+    Loop& loop;
+    const UpstreamOptions& options;
+    const UpstreamUrl& url;
+    Metrics& metrics;
+    Log& log;
+    std::span<char> scratch;
+    const TlsContext* tls;
+    ConnectionEvents& events;
+    SocketReaper& reaper;
+    size_t failed_dials = 0;
+    std::string last_good_address;  // of url.host, for when its name can't be resolved
+    size_t queued_commands = 0;     // in all waiting_ together, bounded by options.queue_*
+    size_t queued_bytes = 0;
+};
+
+enum class ConnectionState { Idle, Connecting, Handshaking, Ready, Closed };
+
+class Connection final : public SocketEvents {
+public:
+    Connection(ConnectionContext& context, int protocol, int database);
+    ~Connection();
+    Connection(const Connection&) = delete;
+    Connection& operator=(const Connection&) = delete;
+
+    // Sends now, or queues until the connection is ready. The receiver is told the outcome later,
+    // but a full queue at once.
+    void send(const Request& request);
+    // No reply will be delivered to `receiver` any more.
+    void forget(const ReplyReceiver& receiver);
+
+    void dial();
+    // Closes for good; what is owed fails.
+    void close(const std::string& reason);
+    void send_heartbeat();
+    // Fails what is too old, closes when a tombstone is.
+    void expire(uint64_t now_ms);
+
+    int protocol() const { return protocol_; }
+    int database() const { return database_; }
+    ConnectionState state() const { return state_; }
+    bool is_ready() const { return state_ == ConnectionState::Ready; }
+    bool is_idle() const { return in_flight_.empty() && waiting_.empty(); }
+    bool has_waiting() const { return !waiting_.empty(); }
+
+    // Set by the pool: the connection that must exist. It dials again whatever was refused.
+    bool is_primary = false;
+    // Kept by the pool: how many sessions are pinned here, since when none is.
+    size_t users = 0;
+    uint64_t unused_since_ms = 0;
+
+private:
+    struct InFlight {
+        ReplyReceiver* receiver;  // null: a tombstone
+        uint64_t deadline_ms;     // 0: none
+        uint32_t ticket;
+        uint32_t retained;  // bytes of the request kept in retained_, 0: not to be retried
+        RequestKind kind;
+        bool is_retry;
+    };
+    struct Waiting {
+        std::string bytes;
+        InFlight request;
+        uint64_t queue_deadline_ms;
+    };
+    // Reads the replies that the connection asks for itself: handshake and heartbeat.
+    class OwnReceiver final : public ReplyReceiver {
+    public:
+        explicit OwnReceiver(Connection& connection) : connection_(connection) {}
+        void on_reply_bytes(uint32_t ticket, std::string_view bytes) override;
+        void on_reply_end(uint32_t ticket) override;
+        bool on_reply_void(uint32_t) override { return false; }
+        void on_request_failed(uint32_t ticket, std::string_view error) override;
+
+    private:
+        Connection& connection_;
+        std::string reply_;
+    };
+
+    // SocketEvents
+    void on_connected() override;
+    bool on_bytes(std::string_view bytes) override;
+    void on_socket_lost(const std::string& reason) override;
+
+    void resolve();
+    void on_connect_timeout();
+    void open_socket(const std::string& address);
+    void send_own(std::string_view bytes);
+    void on_own_reply(std::string_view reply);
+    void continue_handshake();
+    void become_ready();
+    void transmit(std::string_view bytes, InFlight request);
+    void queue(std::string_view bytes, const InFlight& request, uint64_t queue_deadline_ms);
+    void send_waiting();
+    Waiting take_waiting();
+    void fail_first_waiting(std::string_view error);
+    void fail_waiting(std::string_view error);
+    void deliver(std::string_view bytes, bool is_end);
+    void lose(const std::string& reason);
+    void disconnect(ConnectionState next);
+    void retry_or_fail_in_flight();
+    void take_head(InFlight& head);
+    void expire_in_flight(uint64_t now_ms);
+    void expire_waiting(uint64_t now_ms);
+
+    ConnectionContext& context_;
+    const int protocol_;
+    const int database_;
+    ConnectionState state_ = ConnectionState::Idle;
+
+    std::unique_ptr<HiredisSocket> socket_;
+    std::unique_ptr<Resolution> resolution_;
+    std::string address_;  // what was dialled
+    Timer connect_timer_;
+    std::optional<Handshake> handshake_;
+
+    Ring<InFlight> in_flight_;
+    size_t expired_ = 0;  // this many at the front can't expire any more
+    Buffer retained_;     // the bytes of retryable requests in flight, in order
+    ReplyScanner scanner_;
+    std::deque<Waiting> waiting_;
+
+    OwnReceiver own_receiver_;
+    uint64_t heartbeat_sent_ms_ = 0;  // 0: none is owed
+};
+
+}  // namespace nearkey

@@ -1,0 +1,96 @@
+// One socket to Valkey: hiredis connects it (TCP, Unix, TLS), buffers and writes; our loop watches
+// it. Replies are not read by hiredis's reader but handed on as bytes (docs/decisions.md).
+// Owned by a Connection and made anew for each attempt. Nothing is called back after it is
+// destroyed, and it is not destroyed inside its own callback.
+#pragma once
+
+#include "nearkey/base/buffer.h"
+#include "nearkey/base/metrics.h"
+#include "nearkey/loop/fd_watch.h"
+#include "nearkey/upstream/tls.h"
+#include "nearkey/upstream/url.h"
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+struct redisAsyncContext;
+
+namespace nearkey {
+
+class SocketEvents {
+public:
+    virtual void on_connected() = 0;
+    // False if nothing more shall be read from this socket.
+    virtual bool on_bytes(std::string_view bytes) = 0;
+    virtual void on_socket_lost(const std::string& reason) = 0;
+
+protected:
+    ~SocketEvents() = default;
+};
+
+struct SocketOptions {
+    const UpstreamUrl& url;
+    const std::string& address;  // numeric, for TCP
+    const TlsContext* tls;       // null: none
+    uint64_t tcp_user_timeout_ms;
+};
+
+class HiredisSocket final : private Deferred {
+public:
+    // `scratch` is what reads go into; shared by all sockets of the loop.
+    HiredisSocket(Loop& loop, std::span<char> scratch, Metrics& metrics, SocketEvents& events);
+    ~HiredisSocket();
+
+    // Starts connecting. Empty on success, else the reason. on_connected() or on_socket_lost()
+    // follow later.
+    [[nodiscard]] std::string connect(const SocketOptions& options);
+
+    // Queues bytes; they leave with one write before the loop sleeps.
+    void send(std::string_view bytes);
+    size_t unsent() const;
+
+    // Stops watching and telling: the first half of the end, possible inside a callback.
+    void abandon();
+
+private:
+    void before_sleep() override;
+    void on_events(FdEvents seen);
+    void finish_connecting();
+    void read();
+    void flush();
+    void lose(std::string reason);
+    std::string error_text() const;
+    void count_unsent();
+    void set_tcp_options(uint64_t user_timeout_ms);
+
+    Loop& loop_;
+    std::span<char> scratch_;
+    Metrics& metrics_;
+    SocketEvents& events_;
+    const TlsContext* tls_ = nullptr;
+    ssl_st* ssl_ = nullptr;  // hiredis owns it
+    redisAsyncContext* context_ = nullptr;
+    bool connected_ = false;
+    bool lost_ = false;
+    bool read_again_ = false;  // OpenSSL may hold bytes that the loop can't see
+    size_t counted_unsent_ = 0;
+    std::unique_ptr<FdWatch> watch_;
+    Buffer overflow_;  // what does not fit into hiredis's output buffer, see kOutputMax
+};
+
+// Frees sockets that may have ended inside their own callback, once the turn is over.
+class SocketReaper final : private Deferred {
+public:
+    explicit SocketReaper(Loop& loop) : Deferred(loop, Phase::Reap) {}
+    // Null is fine.
+    void take(std::unique_ptr<HiredisSocket> socket);
+
+private:
+    void before_sleep() override { ended_.clear(); }
+    std::vector<std::unique_ptr<HiredisSocket>> ended_;
+};
+
+}  // namespace nearkey

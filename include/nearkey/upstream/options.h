@@ -1,0 +1,37 @@
+// What the operator may decide about connections to Valkey, with the defaults; the table [upstream]
+// of the configuration (src/daemon/config_table.cc says what each is and what is allowed).
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace nearkey {
+
+// Counts, milliseconds and bytes are all uint64_t, so that one kind of row describes them.
+struct UpstreamOptions {
+    std::string url = "managed:";  // Valid once loaded: parse_url() gives an UpstreamUrl.
+    uint64_t connections = 1;
+    uint64_t connections_max = 64;
+    uint64_t dedicated_max = 256;
+    uint64_t dedicated_idle_max = 8;
+    uint64_t connect_timeout_ms = 1000;
+    uint64_t request_timeout_ms = 5000;
+    uint64_t tombstone_timeout_ms = 10000;
+    uint64_t queue_timeout_ms = 500;
+    uint64_t queue_commands_max = 10000;
+    uint64_t queue_bytes_max = uint64_t{16} << 20;
+    uint64_t backoff_min_ms = 50;
+    uint64_t backoff_max_ms = 1000;
+    uint64_t heartbeat_interval_ms = 400;
+    uint64_t tcp_user_timeout_ms = 1200;
+    uint64_t unready_after_ms = 2000;
+    uint64_t idle_timeout_ms = 60000;
+    std::string client_name = "nearkey";
+    uint64_t retry_bytes_max = uint64_t{64} << 10;
+    std::string tls_ca_file;
+    std::string tls_cert_file;
+    std::string tls_key_file;
+    std::string tls_server_name;
+};
+
+}  // namespace nearkey

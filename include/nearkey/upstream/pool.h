@@ -1,0 +1,153 @@
+// All connections to Valkey: shared ones for each (protocol, database), dedicated ones on lease.
+// Owned by Daemon, outlives the sessions. Knows whether Valkey serves (health), what its commands
+// are, and when to dial: while an attempt has failed, one connection at a time proves the server,
+// with backoff; the others follow when it is ready.
+#pragma once
+
+#include "nearkey/resp/command_table.h"
+#include "nearkey/upstream/backoff.h"
+#include "nearkey/upstream/connection.h"
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace nearkey {
+
+// Whether Valkey serves us, why not, and since when (milliseconds on the loop's clock).
+struct UpstreamHealth {
+    bool is_ready = false;
+    std::string reason = "connecting to Valkey for the first time";
+    uint64_t since_ms = 0;
+};
+
+class PoolEvents {
+public:
+    virtual void on_health_changed(const UpstreamHealth& health) = 0;
+
+protected:
+    ~PoolEvents() = default;
+};
+
+class ConnectionPool final : private ConnectionEvents, private Deferred {
+public:
+    struct Parts {
+        Loop& loop;
+        Metrics& metrics;
+        Log& log;
+        std::span<char> scratch;
+        const TlsContext* tls;  // null unless the URL asks for TLS
+        PoolEvents& events;
+    };
+    // `url` is options.url as parsed, or the managed server's. Both outlive the pool.
+    ConnectionPool(const Parts& parts, const UpstreamOptions& options, const UpstreamUrl& url);
+    ~ConnectionPool();
+
+    void start();
+
+    // The shared connection that a session of this protocol and database is pinned to until
+    // release(). Null: upstream.connections_max is reached.
+    Connection* acquire(int protocol, int database);
+    void release(Connection& connection);
+
+    // A connection for one session alone. Null: upstream.dedicated_max is reached.
+    Connection* lease(int protocol, int database);
+    // A clean connection is kept for the next lease (upstream.dedicated_idle_max), if it is ready
+    // and owes nothing. Every other one is closed.
+    enum class LeaseEnd { Clean, Dirty };
+    void give_back(Connection& connection, LeaseEnd end);
+
+    // Whether a connection to this database was ready once: SELECT needs no proof then.
+    bool is_known_database(int database) const { return known_databases_.contains(database); }
+    const CommandTable& commands() const { return *commands_; }
+    // Asks for the table again, at most once a second.
+    void refresh_commands();
+    // The server's reply to HELLO. REQUIRES: ready once.
+    const Value& hello() const { return hello_; }
+    const UpstreamHealth& health() const { return health_; }
+    size_t lease_count() const { return leased_.size(); }
+
+private:
+    // Collects the reply to COMMAND.
+    class TableReceiver final : public ReplyReceiver {
+    public:
+        explicit TableReceiver(ConnectionPool& pool) : pool_(pool) {}
+        void on_reply_bytes(uint32_t ticket, std::string_view bytes) override;
+        void on_reply_end(uint32_t ticket) override;
+        bool on_reply_void(uint32_t) override;
+        void on_request_failed(uint32_t ticket, std::string_view error) override;
+
+    private:
+        ConnectionPool& pool_;
+        std::string reply_;
+    };
+    using Key = std::pair<int, int>;  // protocol, database
+    using Connections = std::vector<std::unique_ptr<Connection>>;
+
+    // ConnectionEvents
+    void on_wants_dial(Connection& connection) override;
+    void on_ready(Connection& connection, const Value& hello) override;
+    void on_dial_failed(Connection& connection, const std::string& reason) override;
+    void on_lost(Connection& connection, const std::string& reason) override;
+    void on_closed(Connection& connection, const std::string& reason) override;
+    void on_auth_refused(const std::string& reason) override;
+    void on_heartbeat(Connection& connection, std::string_view reply) override;
+    // Deferred: destroys what is closed.
+    void before_sleep() override;
+
+    void dial_next();
+    void dial_again(Connection& connection, uint64_t delay_ms);
+    bool is_news(const std::string& failure);
+    void note_absence(const std::string& reason);
+    void ask_for_commands();
+    void on_commands(std::string_view reply);
+    void tick();
+    void beat();
+    void close_unused(uint64_t now_ms);
+    void update_health();
+    void set_health(bool is_ready, std::string reason);
+    bool is_leased(const Connection& connection) const;
+    size_t shared_count() const;
+    template <class Visit>
+    void for_each_connection(Visit visit);
+
+    Loop& loop_;
+    const UpstreamOptions& options_;
+    const UpstreamUrl& url_;
+    Metrics& metrics_;
+    Log& log_;
+    PoolEvents& events_;
+    SocketReaper reaper_;
+    ConnectionContext context_;
+
+    std::map<Key, Connections> shared_;
+    Connection* primary_ = nullptr;  // in shared_, never closed before the end
+    Connections leased_;
+    Connections idle_leases_;
+
+    std::deque<Connection*> wants_dial_;
+    Connection* scout_ = nullptr;  // the one that dials while the server is unproven
+    bool is_proven_ = false;
+    bool stopping_ = false;
+    Backoff backoff_;
+    Timer dial_timer_;
+    std::set<std::string> logged_failures_;  // since Valkey served last: each is said once
+
+    Timer tick_timer_;
+    Timer heartbeat_timer_;
+    uint64_t last_pong_ms_ = 0;
+    UpstreamHealth health_;
+
+    TableReceiver table_receiver_;
+    std::unique_ptr<CommandTable> commands_;
+    bool has_commands_ = false;
+    bool asking_for_commands_ = false;
+    uint64_t commands_asked_ms_ = 0;
+    Value hello_;
+    std::set<int> known_databases_;
+};
+
+}  // namespace nearkey

@@ -1,0 +1,40 @@
+// A command on its way to Valkey, and whoever gets its reply.
+// Each request ends in exactly one on_reply_end() or on_request_failed(), unless it is forgotten.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+namespace nearkey {
+
+// Receives the replies to what it sent. Replies to one receiver over one connection arrive in the
+// order of sending; a reply arrives in pieces, then its end, then the next one's pieces.
+class ReplyReceiver {
+public:
+    // A piece of the reply to the request `ticket`; `bytes` are valid during the call.
+    virtual void on_reply_bytes(uint32_t ticket, std::string_view bytes) = 0;
+    virtual void on_reply_end(uint32_t ticket) = 0;
+    // What came of the reply in pieces is void; it will begin anew. False: nobody waits any more.
+    virtual bool on_reply_void(uint32_t ticket) = 0;
+    // There will be no (more) reply. `error` is a RESP error's text ("UPSTREAMDOWN ..."). What came
+    // of the reply in pieces is void.
+    virtual void on_request_failed(uint32_t ticket, std::string_view error) = 0;
+
+protected:
+    ~ReplyReceiver() = default;
+};
+
+enum class RequestKind : uint8_t {
+    Read,      // may be sent again if its connection is lost
+    Write,     // is never sent twice
+    Blocking,  // never sent twice, and waits as long as the server lets it
+};
+
+struct Request {
+    std::string_view bytes;   // canonical RESP; copied by whoever keeps it
+    ReplyReceiver* receiver;  // outlives the request or calls Connection::forget
+    uint32_t ticket;          // the receiver's name for it
+    RequestKind kind;
+};
+
+}  // namespace nearkey

@@ -1,0 +1,41 @@
+// TLS to Valkey through OpenSSL and hiredis_ssl. The server's certificate and its name are always
+// verified, before a single byte of a command or of a password is sent.
+// Owned by Daemon; connections borrow it.
+#pragma once
+
+#include "nearkey/upstream/options.h"
+
+#include <memory>
+#include <string>
+
+struct ssl_ctx_st;
+struct ssl_st;
+struct redisContext;
+
+namespace nearkey {
+
+class TlsContext {
+public:
+    // `host` is the name that the certificate must carry, if options.tls_server_name is empty.
+    // Throws std::runtime_error, with the file and OpenSSL's reason, if a file can't be used.
+    TlsContext(const UpstreamOptions& options, const std::string& host);
+    ~TlsContext();
+
+    // Starts TLS on a connected context, which then owns `ssl`. Empty on success, else the reason.
+    [[nodiscard]] std::string start(redisContext& context, ssl_st*& ssl) const;
+
+private:
+    struct Free {
+        void operator()(ssl_ctx_st* context) const;
+    };
+    std::unique_ptr<ssl_ctx_st, Free> context_;
+    std::string server_name_;
+};
+
+// Whether a write that stopped waits for bytes of the peer, not for room in the socket.
+bool waits_for_peer(const ssl_st& ssl);
+
+// The reason of the last failure in OpenSSL's queue, which is emptied. Empty if there is none.
+std::string take_tls_error();
+
+}  // namespace nearkey

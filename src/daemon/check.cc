@@ -1,0 +1,26 @@
+// Comments above the TOML say what the defaults of listen and admin come to here.
+#include "nearkey/daemon/check.h"
+
+#include <ostream>
+
+namespace nearkey {
+
+int run_check(const Invocation& invocation, std::ostream& out, std::ostream& err) {
+    const Environment& environment = invocation.sources.environment;
+    try {
+        const Config config = load_config(invocation.sources);
+        for (const ListenAddress& address : listen_addresses(config, environment)) {
+            out << "# listens on " << to_text(address) << "\n";
+        }
+        out << "# admin on " << to_text(admin_address(config, environment)) << "\n\n";
+        out << (invocation.comments ? to_commented_toml(config) : to_toml(config));
+    } catch (const ConfigError& error) {
+        err << "nearkey: " << error.what() << "\n";
+        return kExitMistaken;
+    }
+    if (out.flush()) return kExitOk;
+    err << "nearkey: the configuration is sound, but it could not be written\n";
+    return kExitMistaken;
+}
+
+}  // namespace nearkey

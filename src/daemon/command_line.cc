@@ -1,0 +1,160 @@
+// The wall around CLI11, which owns syntax and help; values are judged by load_config().
+#include "nearkey/daemon/command_line.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <ostream>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#ifndef NEARKEY_VERSION
+#define NEARKEY_VERSION "dev"
+#endif
+
+namespace nearkey {
+namespace {
+
+constexpr int kTimeoutMsMax = 3600 * 1000;
+
+constexpr const char* kFooter =
+    R"(Sources, the stronger first: flags; CACHE_URL (the URL of Valkey) and NEARKEY_CONFIG (a file)
+in the environment; the file; defaults. No file is read unless it is named.
+
+Examples:
+  nearkey serve                                   serves, with a private Valkey of its own
+  nearkey serve --upstream valkey://10.0.0.7      serves for the Valkey on that host
+  nearkey serve --config /etc/nearkey/nearkey.toml --set log.level=debug
+  nearkey check --config /etc/nearkey/nearkey.toml
+  nearkey check --comments                        every option, its default and what it means
+  nearkey ready --timeout-ms 200                  for a probe of systemd or Kubernetes
+
+Exit codes:
+  serve   0 stopped by a signal, 1 stopped by an error, 2 wrong command line or configuration
+  check   0 the configuration is sound, 2 it is not: FILE:LINE and the key on stderr
+  ready   0 ready, 1 not ready, 2 nobody answers (or a wrong command line)
+)";
+
+// Appends each value as it was written, without CLI11's conversions.
+CLI::Option* add_repeatable(CLI::App& verb, const std::string& name,
+                            std::vector<std::string>& values, const std::string& help) {
+    const auto append = [&values](const CLI::results_t& results) {
+        values.insert(values.end(), results.begin(), results.end());
+        return true;
+    };
+    return verb.add_option(name, append, help)
+        ->expected(1)
+        ->allow_extra_args(false)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+}
+
+CLI::Option* add_single(CLI::App& verb, const std::string& name, std::optional<std::string>& value,
+                        const std::string& help) {
+    const auto keep = [&value](const CLI::results_t& results) {
+        value = results.at(0);
+        return true;
+    };
+    return verb.add_option(name, keep, help)->expected(1);
+}
+
+void add_source_flags(CLI::App& verb, ConfigSources& sources) {
+    add_single(verb, "--config", sources.config_file, "A TOML file")->type_name("FILE");
+    add_single(verb, "--upstream", sources.upstream, "Where Valkey is (upstream.url)")
+        ->type_name("URL");
+    add_repeatable(verb, "--listen", sources.listen,
+                   "Where clients connect: a path or tcp:127.0.0.1:PORT; repeatable")
+        ->type_name("ADDR");
+    add_single(verb, "--admin", sources.admin, "Probes and metrics: a path or 127.0.0.1:PORT")
+        ->type_name("ADDR");
+    add_repeatable(verb, "--set", sources.set, "Any option; repeatable")
+        ->type_name("table.key=value");
+}
+
+// One line, and no URL in it: an upstream without its flag may carry a password.
+std::string mistake(std::string_view message) {
+    if (message.find("://") != std::string_view::npos) {
+        return "a URL stands where none is expected: it belongs after --upstream";
+    }
+    return ConfigError(std::string(message)).what();
+}
+
+int fail(std::string_view message, std::ostream& err) {
+    err << "nearkey: " << mistake(message) << " (see nearkey --help)\n";
+    return kExitMistaken;
+}
+
+// CLI11 would take the next argument for the value of "--name=".
+bool lacks_value(std::string_view argument) {
+    return argument.starts_with("--") && argument.find('=') == argument.size() - 1;
+}
+
+// Where `nearkey ready` asks: --admin, or where the defaults put it.
+std::optional<int> find_admin(const std::optional<std::string>& text, Invocation& invocation,
+                              std::ostream& err) {
+    if (!text) {
+        invocation.admin = admin_address(Config{}, invocation.sources.environment);
+        return std::nullopt;
+    }
+    const AddressResult result = parse_admin_address(*text);
+    if (const auto* const error = std::get_if<AddressError>(&result)) {
+        return fail("--admin " + *text + ": " + error->message, err);
+    }
+    invocation.admin = std::get<ListenAddress>(result);
+    return std::nullopt;
+}
+
+}  // namespace
+
+Invocation parse_command_line(std::span<const char* const> arguments,
+                              const Environment& environment, std::ostream& out,
+                              std::ostream& err) {
+    Invocation invocation;
+    invocation.sources.environment = environment;
+    std::optional<std::string> ready_admin;
+
+    CLI::App app("nearkey: a sidecar caching proxy for Valkey", "nearkey");
+    app.footer(kFooter);
+    app.set_version_flag("--version", "nearkey " NEARKEY_VERSION);
+    app.require_subcommand(0, 1);
+    CLI::App& serve = *app.add_subcommand("serve", "Serve until SIGTERM or SIGINT");
+    CLI::App& check = *app.add_subcommand("check", "Print the configuration that serve would use");
+    CLI::App& ready = *app.add_subcommand("ready", "Ask a running nearkey whether it is ready");
+    add_source_flags(serve, invocation.sources);
+    add_source_flags(check, invocation.sources);
+    check.add_flag("--comments", invocation.comments, "Say what each option means");
+    add_single(ready, "--admin", ready_admin, "Where it is: a path or 127.0.0.1:PORT")
+        ->type_name("ADDR");
+    ready.add_option("--timeout-ms", invocation.timeout_ms, "How long to wait for the answer")
+        ->check(CLI::Range(1, kTimeoutMsMax))
+        ->capture_default_str();
+
+    const auto end = arguments.end();
+    if (const auto found = std::find_if(arguments.begin(), end, lacks_value); found != end) {
+        invocation.exit_code = fail(std::string(*found) + " needs a value", err);
+        return invocation;
+    }
+    try {
+        app.parse(static_cast<int>(arguments.size()), arguments.data());
+    } catch (const CLI::Success& success) {
+        invocation.exit_code = app.exit(success, out, err);  // --help or --version.
+        return invocation;
+    } catch (const CLI::ParseError& error) {
+        invocation.exit_code = fail(error.what(), err);
+        return invocation;
+    }
+
+    if (serve.parsed()) {
+        invocation.verb = Invocation::Verb::Serve;
+    } else if (check.parsed()) {
+        invocation.verb = Invocation::Verb::Check;
+    } else if (ready.parsed()) {
+        invocation.verb = Invocation::Verb::Ready;
+        invocation.exit_code = find_admin(ready_admin, invocation, err);
+    } else {
+        err << app.help();
+        invocation.exit_code = kExitMistaken;
+    }
+    return invocation;
+}
+
+}  // namespace nearkey

@@ -1,0 +1,286 @@
+// Sources are applied from the weakest to the strongest, each value judged as it comes; what spans
+// several options is checked at the end, with the place where each was set.
+#include "nearkey/daemon/config.h"
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <filesystem>
+#include <utility>
+
+#include "nearkey/daemon/config_file.h"
+#include "nearkey/daemon/config_option.h"
+#include "nearkey/upstream/url.h"
+
+namespace nearkey {
+namespace {
+
+constexpr std::string_view kUrlKey = "upstream.url";
+constexpr std::string_view kListenKey = "server.listen";
+constexpr std::string_view kAdminKey = "server.admin";
+
+// The configuration so far, and the place where each key was last set.
+struct Loading {
+    Config config;
+    std::map<std::string, std::string, std::less<>> origins;
+};
+
+std::string one_line(std::string text) {
+    const auto is_control = [](char c) { return static_cast<unsigned char>(c) < ' ' || c == 127; };
+    std::replace_if(text.begin(), text.end(), is_control, '?');
+    return text;
+}
+
+std::string table_of(std::string_view key) {
+    return std::string(key.substr(0, key.find('.')));
+}
+
+bool is_table(std::string_view key) {
+    const auto stands_in = [&](const Option& option) { return table_of(option.key) == key; };
+    return std::any_of(options().begin(), options().end(), stands_in);
+}
+
+// An empty table that is known sets nothing; every other unknown key is an error.
+void refuse_unknown(const Setting& setting) {
+    const auto* const unfit = std::get_if<Unfit>(&setting.value);
+    const bool has_table = unfit != nullptr && unfit->what == "a table";
+    if (is_table(setting.key)) {
+        if (has_table) return;
+        throw ConfigError(setting.origin + ": " + setting.key +
+                          " is a table of options, not a value");
+    }
+    const std::string nearest = nearest_key(setting.key);
+    const bool is_top = setting.key.find('.') == std::string::npos;
+    if (has_table && is_top) {
+        throw ConfigError(setting.origin + ": unknown table " + setting.key +
+                          "; the nearest known key is " + nearest);
+    }
+    throw ConfigError(setting.origin + ": unknown key " + setting.key +
+                      "; the nearest known one is " + nearest);
+}
+
+void apply(const Setting& setting, Loading& loading) {
+    const Option* const option = find_option(setting.key);
+    if (option == nullptr) {
+        refuse_unknown(setting);
+        return;
+    }
+    if (const auto problem = assign(*option, setting.value, loading.config)) {
+        throw ConfigError(setting.origin + ": " + setting.key + " = " +
+                          printed(*option, setting.value) + ": " + *problem);
+    }
+    loading.origins[setting.key] = setting.origin;
+}
+
+// "table.key=value"; no message quotes what is no key, for it may be a URL with a password.
+Setting parse_set(const std::string& text) {
+    constexpr std::string_view kKeyCharacters = "abcdefghijklmnopqrstuvwxyz0123456789_.";
+    const std::size_t equals = text.find('=');
+    const std::string key = text.substr(0, equals);
+    const bool is_key = !key.empty() && key.find_first_not_of(kKeyCharacters) == std::string::npos;
+    if (equals == std::string::npos || !is_key) {
+        throw ConfigError("--set: write it as --set table.key=value");
+    }
+    const std::string value = text.substr(equals + 1);
+    const Option* const option = find_option(key);
+    return {key, option == nullptr ? RawValue(value) : raw_from_text(*option, value), "--set"};
+}
+
+void apply_file(const ConfigSources& sources, Loading& loading) {
+    const std::string* const variable = sources.environment.find("NEARKEY_CONFIG");
+    std::vector<Setting> settings;
+    if (sources.config_file) {
+        settings = read_config_file(*sources.config_file, "--config");
+    } else if (variable != nullptr) {
+        settings = read_config_file(*variable, "NEARKEY_CONFIG");
+    }
+    for (const Setting& setting : settings)
+        apply(setting, loading);
+}
+
+// CACHE_URL is looked at only where no flag names the upstream: on an application's host it may
+// well be the application's own, and name us.
+void apply_environment(const ConfigSources& sources, Loading& loading) {
+    const std::string prefix = std::string(kUrlKey) + "=";
+    const auto names_url = [&](const std::string& text) { return text.starts_with(prefix); };
+    if (sources.upstream || std::any_of(sources.set.begin(), sources.set.end(), names_url)) return;
+    const std::string* const url = sources.environment.find("CACHE_URL");
+    if (url != nullptr) apply({std::string(kUrlKey), *url, "CACHE_URL"}, loading);
+}
+
+// --set in its order; then the flags of their own, which are the stronger.
+void apply_flags(const ConfigSources& sources, Loading& loading) {
+    for (const std::string& text : sources.set)
+        apply(parse_set(text), loading);
+    if (sources.upstream) apply({std::string(kUrlKey), *sources.upstream, "--upstream"}, loading);
+    if (!sources.listen.empty()) {
+        apply({std::string(kListenKey), sources.listen, "--listen"}, loading);
+    }
+    if (sources.admin) apply({std::string(kAdminKey), *sources.admin, "--admin"}, loading);
+}
+
+// "FILE:LINE: " or "--set: ", for the first of the keys that was set; "" if none was.
+std::string place(const Loading& loading, std::string_view key, std::string_view other_key) {
+    for (const std::string_view each : {key, other_key}) {
+        const auto found = loading.origins.find(each);
+        if (found != loading.origins.end()) return found->second + ": ";
+    }
+    return "";
+}
+
+std::string assignment(const Loading& loading, std::string_view key) {
+    return std::string(key) + " = " + printed(*find_option(key), loading.config);
+}
+
+struct OrderedPair {
+    std::string_view low_key;
+    std::string_view high_key;
+};
+constexpr auto kOrderedPairs = std::to_array<OrderedPair>({
+    {"upstream.backoff_min_ms", "upstream.backoff_max_ms"},
+    {"upstream.connections", "upstream.connections_max"},
+    {"upstream.heartbeat_interval_ms", "upstream.unready_after_ms"},
+    {"limits.output_per_client_high_water", "limits.output_per_client_max"},
+});
+
+std::uint64_t number_at(std::string_view key, Config& config) {
+    return std::get<std::uint64_t& (*)(Config&)>(find_option(key)->field)(config);
+}
+
+void check_order(Loading& loading) {
+    for (const OrderedPair& pair : kOrderedPairs) {
+        const std::uint64_t low = number_at(pair.low_key, loading.config);
+        if (low <= number_at(pair.high_key, loading.config)) continue;
+        throw ConfigError(place(loading, pair.low_key, pair.high_key) +
+                          assignment(loading, pair.low_key) + ": must not be above " +
+                          assignment(loading, pair.high_key));
+    }
+}
+
+void check_tls(const Loading& loading) {
+    constexpr std::string_view kCert = "upstream.tls_cert_file";
+    constexpr std::string_view kKey = "upstream.tls_key_file";
+    const UpstreamOptions& upstream = loading.config.upstream;
+    if (upstream.tls_cert_file.empty() == upstream.tls_key_file.empty()) return;
+    throw ConfigError(place(loading, kCert, kKey) + assignment(loading, kCert) +
+                      ": goes together with " + assignment(loading, kKey) +
+                      "; name both or neither");
+}
+
+// One spelling for one socket, as far as the text shows it.
+ListenAddress normal(ListenAddress address) {
+    address.path = std::filesystem::path(address.path).lexically_normal().string();
+    return address;
+}
+
+// The addresses that do not fit a socket because of where their defaults come from.
+void check_default_paths(const Loading& loading, const Environment& environment) {
+    if (loading.config.server.listen.empty()) {
+        const AddressResult result = parse_listen_address(default_listen_path(environment));
+        if (const auto* const error = std::get_if<AddressError>(&result)) {
+            throw ConfigError("server.listen: its default is " + default_listen_path(environment) +
+                              ": " + error->message);
+        }
+    }
+    const ListenAddress admin = admin_address(loading.config, environment);
+    if (admin.kind == ListenAddress::Kind::Tcp) return;
+    const AddressResult result = parse_admin_address(admin.path);
+    if (const auto* const error = std::get_if<AddressError>(&result)) {
+        throw ConfigError("server.admin: its default is " + admin.path + ": " + error->message);
+    }
+}
+
+// Whether the upstream is the socket that we are about to listen on.
+bool is_self(const UpstreamUrl& url, const ListenAddress& address) {
+    ListenAddress target;
+    if (url.kind == UpstreamUrl::Kind::Unix) {
+        target.path = url.path;
+    } else if (url.kind == UpstreamUrl::Kind::Tcp) {
+        target.kind = ListenAddress::Kind::Tcp;
+        target.host = url.host == "localhost" ? address.host : url.host;
+        target.port = url.port;
+    }
+    return normal(target) == normal(address);
+}
+
+void check_addresses(const Loading& loading, const Environment& environment) {
+    check_default_paths(loading, environment);
+    const auto url = std::get<UpstreamUrl>(parse_url(loading.config.upstream.url));
+    std::vector<ListenAddress> seen;
+    for (const ListenAddress& address : listen_addresses(loading.config, environment)) {
+        if (is_self(url, address)) {
+            throw ConfigError(place(loading, kUrlKey, kListenKey) + assignment(loading, kUrlKey) +
+                              ": this is nearkey's own listening address; here the URL of Valkey "
+                              "itself must stand (applications are the ones that name nearkey)");
+        }
+        if (std::find(seen.begin(), seen.end(), normal(address)) != seen.end()) {
+            throw ConfigError(place(loading, kListenKey, "") +
+                              "server.listen: " + to_text(address) + " stands there twice");
+        }
+        seen.push_back(normal(address));
+    }
+    const ListenAddress admin = admin_address(loading.config, environment);
+    if (is_self(url, admin) || std::find(seen.begin(), seen.end(), normal(admin)) != seen.end()) {
+        throw ConfigError(place(loading, kAdminKey, kListenKey) +
+                          "server.admin: " + to_text(admin) +
+                          " is also a listening address or the upstream; it needs one of its own");
+    }
+}
+
+// Prints every option; `before` writes what stands above each.
+template <class Before>
+std::string print_options(const Config& config, Before before) {
+    std::string text;
+    std::string table;
+    for (const Option& option : options()) {
+        if (table_of(option.key) != table) {
+            if (!table.empty()) text += "\n";
+            table = table_of(option.key);
+            text += "[" + table + "]\n";
+        }
+        before(option, text);
+        const std::string name(option.key.substr(table.size() + 1));
+        text += name + " = " + printed(option, config) + "\n";
+    }
+    return text;
+}
+
+// The help, line by line; what is allowed, for the types whose limits the help does not say.
+void print_comment(const Option& option, std::string& text) {
+    std::string_view help = option.help;
+    while (!help.empty()) {
+        const std::size_t end = std::min(help.find('\n'), help.size());
+        text += "# " + std::string(help.substr(0, end)) + "\n";
+        help.remove_prefix(std::min(end + 1, help.size()));
+    }
+    const bool is_plain = option.type == OptionType::Text || option.type == OptionType::List;
+    if (!is_plain) text += "# Allowed: " + allowed_values(option) + ".\n";
+}
+
+}  // namespace
+
+ConfigError::ConfigError(const std::string& message) : std::runtime_error(one_line(message)) {
+}
+
+Config load_config(const ConfigSources& sources) {
+    Loading loading;
+    apply_file(sources, loading);
+    apply_environment(sources, loading);
+    apply_flags(sources, loading);
+    check_order(loading);
+    check_tls(loading);
+    check_addresses(loading, sources.environment);
+    return std::move(loading.config);
+}
+
+std::string to_toml(const Config& config) {
+    return print_options(config, [](const Option&, std::string&) {});
+}
+
+std::string to_commented_toml(const Config& config) {
+    return "# The configuration of nearkey, every option. Take what you change: what is not named\n"
+           "# keeps its default. `nearkey check --config FILE` says whether a file is sound.\n\n" +
+           print_options(config, print_comment);
+}
+
+}  // namespace nearkey

@@ -1,0 +1,133 @@
+// Where nearkey itself listens: addresses as written, and the defaults that the environment gives.
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstddef>
+
+#include "nearkey/daemon/config.h"
+
+namespace nearkey {
+namespace {
+
+constexpr std::size_t kSocketPathMax = 107;  // sizeof(sockaddr_un::sun_path), less its NUL.
+constexpr std::string_view kSocketName = "nearkey.sock";
+constexpr std::string_view kAdminName = "admin.sock";
+
+AddressResult parse_path(std::string_view text) {
+    if (text.size() > kSocketPathMax) {
+        return AddressError{"the path of a Unix socket has at most 107 bytes"};
+    }
+    if (text.ends_with('/')) return AddressError{"this is a directory: name a file in it"};
+    if (text.find('\0') != std::string_view::npos) return AddressError{"the path holds a NUL"};
+    ListenAddress address;
+    address.path = text;
+    return address;
+}
+
+// Null if `text` is not "127.0.0.1:PORT" or "[::1]:PORT".
+std::optional<ListenAddress> parse_loopback(std::string_view text) {
+    const std::size_t colon = text.rfind(':');
+    if (colon == std::string_view::npos) return std::nullopt;
+    const std::string_view host = text.substr(0, colon);
+    if (host != "127.0.0.1" && host != "[::1]") return std::nullopt;
+    const std::string_view digits = text.substr(colon + 1);
+    std::uint16_t port = 0;
+    const auto result = std::from_chars(digits.data(), digits.data() + digits.size(), port);
+    const bool is_number = result.ec == std::errc() && result.ptr == digits.data() + digits.size();
+    if (!is_number || port == 0) return std::nullopt;
+
+    ListenAddress address;
+    address.kind = ListenAddress::Kind::Tcp;
+    address.host = host == "[::1]" ? "::1" : host;
+    address.port = port;
+    return address;
+}
+
+std::string folder_of(const std::string& path) {
+    return path.substr(0, path.rfind('/') + 1);
+}
+
+std::string default_folder(const Environment& environment) {
+    const std::string* const runtime = environment.find("RUNTIME_DIRECTORY");
+    if (runtime != nullptr && runtime->starts_with('/')) {
+        // systemd names several folders with colons between them; ours is the first.
+        return runtime->substr(0, runtime->find(':'));
+    }
+    if (environment.user_id == 0) return "/run/nearkey";
+    const std::string* const user_runtime = environment.find("XDG_RUNTIME_DIR");
+    if (user_runtime != nullptr && user_runtime->starts_with('/'))
+        return *user_runtime + "/nearkey";
+    return "/tmp/nearkey-" + std::to_string(environment.user_id);
+}
+
+}  // namespace
+
+const std::string* Environment::find(std::string_view name) const {
+    const auto found = variables.find(name);
+    return found == variables.end() || found->second.empty() ? nullptr : &found->second;
+}
+
+Environment system_environment() {
+    Environment environment;
+    environment.user_id = geteuid();
+    for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
+        const std::string_view text = *entry;
+        const std::size_t equals = text.find('=');
+        if (equals == std::string_view::npos) continue;
+        environment.variables.emplace(text.substr(0, equals), text.substr(equals + 1));
+    }
+    return environment;
+}
+
+AddressResult parse_listen_address(std::string_view text) {
+    if (text.starts_with('/')) return parse_path(text);
+    if (text.starts_with("tcp:")) {
+        if (const auto address = parse_loopback(text.substr(4))) return *address;
+    }
+    return AddressError{
+        "allowed is an absolute path, tcp:127.0.0.1:PORT or tcp:[::1]:PORT (loopback only)"};
+}
+
+AddressResult parse_admin_address(std::string_view text) {
+    if (text.starts_with('/')) return parse_path(text);
+    if (const auto address = parse_loopback(text)) return *address;
+    return AddressError{
+        "allowed is an absolute path, 127.0.0.1:PORT or [::1]:PORT (loopback only)"};
+}
+
+std::string to_text(const ListenAddress& address) {
+    if (address.kind == ListenAddress::Kind::Unix) return address.path;
+    const std::string host = address.host == "::1" ? "[::1]" : address.host;
+    return host + ":" + std::to_string(address.port);
+}
+
+std::string default_listen_path(const Environment& environment) {
+    return default_folder(environment) + "/" + std::string(kSocketName);
+}
+
+std::vector<ListenAddress> listen_addresses(const Config& config, const Environment& environment) {
+    std::vector<ListenAddress> addresses;
+    for (const std::string& text : config.server.listen) {
+        addresses.push_back(std::get<ListenAddress>(parse_listen_address(text)));
+    }
+    if (addresses.empty()) addresses.emplace_back().path = default_listen_path(environment);
+    return addresses;
+}
+
+ListenAddress admin_address(const Config& config, const Environment& environment) {
+    if (!config.server.admin.empty()) {
+        return std::get<ListenAddress>(parse_admin_address(config.server.admin));
+    }
+    const std::vector<ListenAddress> addresses = listen_addresses(config, environment);
+    const auto is_unix = [](const ListenAddress& a) { return a.kind == ListenAddress::Kind::Unix; };
+    const auto socket = std::find_if(addresses.begin(), addresses.end(), is_unix);
+    const std::string beside =
+        socket == addresses.end() ? default_listen_path(environment) : socket->path;
+    ListenAddress address;
+    address.path = folder_of(beside) + std::string(kAdminName);
+    return address;
+}
+
+}  // namespace nearkey

@@ -1,0 +1,276 @@
+// The table of options: the only list of them. A new option is a member in config.h, a row here,
+// its lines in config/nearkey.toml (`nearkey check --comments` prints them) and a test.
+#include <algorithm>
+#include <array>
+
+#include "nearkey/daemon/config_option.h"
+#include "nearkey/upstream/url.h"
+
+namespace nearkey {
+namespace {
+
+constexpr std::uint64_t kKiB = 1024;
+constexpr std::uint64_t kMiB = 1024 * kKiB;
+constexpr std::uint64_t kTiB = 1024 * 1024 * kMiB;
+constexpr std::uint64_t kHourMs = 3600 * 1000;
+
+template <auto Field>
+auto& upstream(Config& config) {
+    return config.upstream.*Field;
+}
+template <auto Field>
+auto& server(Config& config) {
+    return config.server.*Field;
+}
+template <auto Field>
+auto& limits(Config& config) {
+    return config.limits.*Field;
+}
+template <auto Field>
+auto& managed(Config& config) {
+    return config.managed.*Field;
+}
+template <auto Field>
+auto& logging(Config& config) {
+    return config.log.*Field;
+}
+
+using Upstream = UpstreamOptions;
+using Server = ServerOptions;
+using Limits = LimitOptions;
+
+struct Range {
+    std::uint64_t min;
+    std::uint64_t max;
+};
+
+constexpr Option row(std::string_view key, OptionType type, OptionField field,
+                     std::string_view help) {
+    Option option;
+    option.key = key;
+    option.type = type;
+    option.field = field;
+    option.help = help;
+    return option;
+}
+
+constexpr Option number(std::string_view key, OptionField field, Range range,
+                        std::string_view help) {
+    Option option = row(key, OptionType::Integer, field, help);
+    option.min = range.min;
+    option.max = range.max;
+    return option;
+}
+
+constexpr Option bytes(std::string_view key, OptionField field, Range range,
+                       std::string_view help) {
+    Option option = number(key, field, range, help);
+    option.type = OptionType::Bytes;
+    return option;
+}
+
+constexpr Option text(std::string_view key, OptionField field, TextCheck check,
+                      std::string_view help) {
+    Option option = row(key, OptionType::Text, field, help);
+    option.check = check;
+    return option;
+}
+
+constexpr Option list(std::string_view key, OptionField field, TextCheck check,
+                      std::string_view help) {
+    Option option = text(key, field, check, help);
+    option.type = OptionType::List;
+    return option;
+}
+
+constexpr Option choice(std::string_view key, OptionField field, std::string_view choices,
+                        std::string_view help) {
+    Option option = row(key, OptionType::Choice, field, help);
+    option.choices = choices;
+    return option;
+}
+
+constexpr Option url(std::string_view key, OptionField field, TextCheck check,
+                     std::string_view help) {
+    Option option = text(key, field, check, help);
+    option.redact = [](const std::string& value) -> std::string {
+        const auto result = parse_url(value);
+        if (const auto* const parsed = std::get_if<UpstreamUrl>(&result)) return redacted(*parsed);
+        return "***";  // Where a broken URL keeps its password, nobody can say.
+    };
+    return option;
+}
+
+std::string check_url(const std::string& value) {
+    const auto result = parse_url(value);
+    const auto* const error = std::get_if<UrlError>(&result);
+    return error == nullptr ? "" : error->message;
+}
+
+// As CLIENT SETNAME has it.
+std::string check_client_name(const std::string& value) {
+    const auto is_graphic = [](char c) { return c >= '!' && c <= '~'; };
+    if (std::all_of(value.begin(), value.end(), is_graphic)) return "";
+    return "a client name holds no blank and only printable ASCII";
+}
+
+std::string check_listen(const std::string& value) {
+    const AddressResult result = parse_listen_address(value);
+    const auto* const error = std::get_if<AddressError>(&result);
+    return error == nullptr ? "" : error->message;
+}
+
+std::string check_admin(const std::string& value) {
+    const AddressResult result = parse_admin_address(value);
+    const auto* const error = std::get_if<AddressError>(&result);
+    return error == nullptr || value.empty() ? "" : error->message;
+}
+
+std::string check_not_empty(const std::string& value) {
+    return value.empty() ? "it must not be empty" : "";
+}
+
+std::string check_absolute(const std::string& value) {
+    return value.empty() || value.starts_with('/') ? "" : "allowed is an absolute path";
+}
+
+constexpr auto kOptions = std::to_array<Option>({
+    url("upstream.url", upstream<&Upstream::url>, check_url,
+        "Where Valkey is: valkey://, redis://, valkeys:// or rediss:// (TLS), each as\n"
+        "[user[:password]@]host[:port][/db]; unix:///path[?db=N]; or managed: for a private one."),
+    number("upstream.connections", upstream<&Upstream::connections>, {1, 64},
+           "Shared connections for each pair of protocol and database."),
+    number("upstream.connections_max", upstream<&Upstream::connections_max>, {1, 10000},
+           "All shared connections together."),
+    number("upstream.dedicated_max", upstream<&Upstream::dedicated_max>, {0, 100000},
+           "Connections leased to one client each (MULTI, SUBSCRIBE, blocking commands)."),
+    number("upstream.dedicated_idle_max", upstream<&Upstream::dedicated_idle_max>, {0, 100000},
+           "Dedicated connections that are kept open while nobody leases them."),
+    number("upstream.connect_timeout_ms", upstream<&Upstream::connect_timeout_ms>, {1, kHourMs},
+           "From the start of a connection to the end of its handshake."),
+    number("upstream.request_timeout_ms", upstream<&Upstream::request_timeout_ms>, {1, kHourMs},
+           "A command unanswered for so long fails with UPSTREAMTIMEOUT."),
+    number("upstream.tombstone_timeout_ms", upstream<&Upstream::tombstone_timeout_ms>, {1, kHourMs},
+           "A connection whose oldest timed-out request is older than this is closed."),
+    number("upstream.queue_timeout_ms", upstream<&Upstream::queue_timeout_ms>, {0, kHourMs},
+           "While Valkey is away, commands wait so long, then fail with UPSTREAMDOWN."),
+    number("upstream.queue_commands_max", upstream<&Upstream::queue_commands_max>, {0, 10000000},
+           "Commands that wait while Valkey is away; further ones fail at once."),
+    bytes("upstream.queue_bytes_max", upstream<&Upstream::queue_bytes_max>, {0, kTiB},
+          "The bytes of those commands together."),
+    number("upstream.backoff_min_ms", upstream<&Upstream::backoff_min_ms>, {1, kHourMs},
+           "The first pause before connecting anew; it doubles, with jitter."),
+    number("upstream.backoff_max_ms", upstream<&Upstream::backoff_max_ms>, {1, kHourMs},
+           "The longest pause before connecting anew."),
+    number("upstream.heartbeat_interval_ms", upstream<&Upstream::heartbeat_interval_ms>,
+           {10, kHourMs}, "From one PING of our own to the next."),
+    number("upstream.tcp_user_timeout_ms", upstream<&Upstream::tcp_user_timeout_ms>, {0, kHourMs},
+           "TCP_USER_TIMEOUT: sent bytes unacknowledged for so long end it (0: the kernel's)."),
+    number("upstream.unready_after_ms", upstream<&Upstream::unready_after_ms>, {10, kHourMs},
+           "Not ready when no heartbeat was answered for so long."),
+    number("upstream.idle_timeout_ms", upstream<&Upstream::idle_timeout_ms>, {10, 24 * kHourMs},
+           "A shared connection that no client uses is closed after this."),
+    text("upstream.client_name", upstream<&Upstream::client_name>, check_client_name,
+         "CLIENT SETNAME of our connections. Empty: none."),
+    bytes("upstream.retry_bytes_max", upstream<&Upstream::retry_bytes_max>, {0, 1024 * kMiB},
+          "A larger read in flight on a lost connection is not retried."),
+    text("upstream.tls_ca_file", upstream<&Upstream::tls_ca_file>, nullptr,
+         "TLS: the authorities that may sign Valkey's certificate. Empty: the system's."),
+    text("upstream.tls_cert_file", upstream<&Upstream::tls_cert_file>, nullptr,
+         "TLS: our certificate, if Valkey asks for one; needs tls_key_file."),
+    text("upstream.tls_key_file", upstream<&Upstream::tls_key_file>, nullptr,
+         "TLS: the key of tls_cert_file."),
+    text("upstream.tls_server_name", upstream<&Upstream::tls_server_name>, nullptr,
+         "TLS: the name that the certificate must carry. Empty: the host of the URL."),
+
+    list("server.listen", server<&Server::listen>, check_listen,
+         "Where clients connect: absolute paths, tcp:127.0.0.1:PORT, tcp:[::1]:PORT.\n"
+         "Empty: nearkey.sock in systemd's runtime folder, /run/nearkey (root),\n"
+         "$XDG_RUNTIME_DIR/nearkey or /tmp/nearkey-UID, the first that there is."),
+    row("server.listen_mode", OptionType::FileMode, server<&Server::listen_mode>,
+        "The file mode of the Unix sockets."),
+    number("server.backlog", server<&Server::backlog>, {1, 65535},
+           "Connections that wait to be accepted."),
+    text("server.admin", server<&Server::admin>, check_admin,
+         "Probes and metrics: an absolute path, 127.0.0.1:PORT or [::1]:PORT.\n"
+         "Empty: admin.sock beside the first Unix listening socket or the default path."),
+    number("server.drain_timeout_ms", server<&Server::drain_timeout_ms>, {0, kHourMs},
+           "After SIGTERM, what is in flight may take so long."),
+
+    number("limits.clients_max", limits<&Limits::clients_max>, {1, 1000000},
+           "Clients at a time; further ones are refused."),
+    number("limits.in_flight_per_client_max", limits<&Limits::in_flight_per_client_max>,
+           {1, 1000000}, "Commands of one client in flight; above, reading it pauses."),
+    number("limits.commands_per_turn_max", limits<&Limits::commands_per_turn_max>, {1, 1000000},
+           "Commands of one client that one turn of the loop runs."),
+    bytes("limits.output_per_client_high_water", limits<&Limits::output_per_client_high_water>,
+          {1, kTiB}, "A client that has not read so many bytes of its replies is not read."),
+    bytes("limits.output_per_client_max", limits<&Limits::output_per_client_max>, {1, kTiB},
+          "A client that has not read so many bytes of its replies is closed."),
+    bytes("limits.input_per_client_max", limits<&Limits::input_per_client_max>, {1, kTiB},
+          "The unfinished command of one client; above, it is closed."),
+    bytes("limits.bulk_max", limits<&Limits::bulk_max>, {1, kTiB},
+          "One argument of a command, as Valkey's proto-max-bulk-len."),
+    bytes("limits.memory_max", limits<&Limits::memory_max>, {64 * kKiB, kTiB},
+          "All client buffers together; above, reading pauses and new clients are refused."),
+
+    text("managed.server", managed<&ManagedOptions::server>, check_not_empty,
+         "The server of managed:, a name or a path. redis-server is tried next."),
+    bytes("managed.memory", managed<&ManagedOptions::memory>, {kMiB, kTiB},
+          "Its maxmemory, with allkeys-lru."),
+    text("managed.directory", managed<&ManagedOptions::directory>, check_absolute,
+         "The folder of its socket. Empty: beside the listening socket."),
+
+    choice("log.level", logging<&LogOptions::level>, "debug|info|warning|error",
+           "What is logged: this and what is graver."),
+});
+
+std::uint64_t edit_distance(std::string_view a, std::string_view b) {
+    // Row by row: distances[j] is that of a's first i and b's first j characters.
+    std::vector<std::uint64_t> distances(b.size() + 1);
+    for (std::size_t j = 0; j <= b.size(); ++j)
+        distances[j] = j;
+    for (std::size_t i = 1; i <= a.size(); ++i) {
+        std::uint64_t diagonal = distances[0];
+        distances[0] = i;
+        for (std::size_t j = 1; j <= b.size(); ++j) {
+            const std::uint64_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+            diagonal = distances[j];
+            distances[j] = std::min({replaced, distances[j] + 1, distances[j - 1] + 1});
+        }
+    }
+    return distances[b.size()];
+}
+
+std::string_view last_part(std::string_view key) {
+    return key.substr(key.rfind('.') + 1);
+}
+
+// A right name in the wrong table is nearer than a wrong name in the right one.
+std::uint64_t key_distance(std::string_view wrong, std::string_view known) {
+    const std::uint64_t moved = 1 + edit_distance(last_part(wrong), last_part(known));
+    return std::min(edit_distance(wrong, known), moved);
+}
+
+}  // namespace
+
+std::span<const Option> options() {
+    return kOptions;
+}
+
+const Option* find_option(std::string_view key) {
+    const auto found = std::find_if(kOptions.begin(), kOptions.end(),
+                                    [&](const Option& option) { return option.key == key; });
+    return found == kOptions.end() ? nullptr : &*found;
+}
+
+std::string nearest_key(std::string_view key) {
+    // No known key is near to a very long one; do not spend time on it.
+    const std::string_view start = key.substr(0, 128);
+    const auto nearer = [&](const Option& a, const Option& b) {
+        return key_distance(start, a.key) < key_distance(start, b.key);
+    };
+    return std::string(std::min_element(kOptions.begin(), kOptions.end(), nearer)->key);
+}
+
+}  // namespace nearkey

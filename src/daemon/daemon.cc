@@ -1,0 +1,179 @@
+#include "nearkey/daemon/daemon.h"
+
+#include "nearkey/daemon/command_line.h"
+#include "nearkey/daemon/notify.h"
+
+#include <fmt/format.h>
+
+#include <sys/resource.h>
+#include <unistd.h>
+#include <algorithm>
+#include <csignal>
+#include <cstdio>
+#include <filesystem>
+#include <random>
+#include <variant>
+
+namespace nearkey {
+
+namespace {
+
+constexpr uint64_t kFinishMs = 200;
+constexpr size_t kScratchSize = size_t{64} << 10;
+
+LogLevel log_level(const std::string& name) {
+    if (name == "debug") return LogLevel::Debug;
+    if (name == "warning") return LogLevel::Warning;
+    return name == "error" ? LogLevel::Error : LogLevel::Info;
+}
+
+// As many descriptors as we may have: one for each client.
+void raise_descriptor_limit() {
+    rlimit limit{};
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+std::string managed_directory(const Config& config, const std::vector<ListenAddress>& addresses,
+                              const Environment& environment) {
+    if (!config.managed.directory.empty()) return config.managed.directory;
+    const auto unix_address = std::find_if(
+        addresses.begin(), addresses.end(),
+        [](const ListenAddress& address) { return address.kind == ListenAddress::Kind::Unix; });
+    const std::string path =
+        unix_address != addresses.end() ? unix_address->path : default_listen_path(environment);
+    return std::filesystem::path(path).parent_path();
+}
+
+}  // namespace
+
+Daemon::Daemon(const Config& config, const Environment& environment)
+    : config_(config),
+      listen_addresses_(listen_addresses(config, environment)),
+      log_(STDERR_FILENO, log_level(config.log.level), metrics_),
+      scratch_(kScratchSize),
+      url_(std::get<UpstreamUrl>(parse_url(config.upstream.url))),
+      drain_timer_(loop_, [this] {
+          log_.warning("drain_timeout", {});
+          loop_.stop();
+      }) {
+    std::signal(SIGPIPE, SIG_IGN);
+    raise_descriptor_limit();
+    for (const int signum : {SIGTERM, SIGINT}) {
+        signals_.push_back(
+            std::make_unique<SignalWatch>(loop_, signum, [this] { on_stop_signal(); }));
+    }
+    signals_.push_back(std::make_unique<SignalWatch>(
+        loop_, SIGHUP, [this] { log_.warning("reload_is_not_supported_yet", {}); }));
+    log_.info("starting", {{"version", NEARKEY_VERSION}, {"upstream", redacted(url_)}});
+    if (url_.kind == UpstreamUrl::Kind::Managed) {
+        managed_ = std::make_unique<ManagedServer>(
+            loop_, log_, metrics_,
+            ManagedServerOptions{
+                .server = config.managed.server,
+                .memory_bytes = config.managed.memory,
+                .directory = managed_directory(config, listen_addresses_, environment),
+                .backoff_min_ms = config.upstream.backoff_min_ms,
+                .backoff_max_ms = config.upstream.backoff_max_ms,
+                .seed = std::random_device{}()});
+        url_.kind = UpstreamUrl::Kind::Unix;
+        url_.path = managed_->socket_path();
+    }
+    if (url_.tls) tls_ = std::make_unique<TlsContext>(config_.upstream, url_.host);
+    pool_ = std::make_unique<ConnectionPool>(
+        ConnectionPool::Parts{loop_, metrics_, log_, scratch_, tls_.get(), *this}, config_.upstream,
+        url_);
+    clients_ =
+        std::make_unique<ClientServer>(ClientServer::Parts{loop_, metrics_, log_, *pool_, scratch_},
+                                       config_.limits, url_.database);
+    admin_ = std::make_unique<AdminServer>(
+        loop_, log_,
+        AdminAddress{to_text(admin_address(config, environment)), config.server.listen_mode},
+        *this);
+}
+
+Daemon::~Daemon() {
+    admin_.reset();
+    clients_.reset();
+    pool_.reset();
+    managed_.reset();
+    signals_.clear();
+    drain_timer_.stop();
+    // Everything that others can see is gone. What libuv's threads still wait for is not worth
+    // waiting for, and they can't be stopped.
+    if (!loop_.finish(kFinishMs)) _exit(exit_code_);
+}
+
+int Daemon::run() {
+    pool_->start();
+    notify_status("connecting to Valkey");
+    loop_.run();
+    log_.info("stopped", {});
+    return exit_code_;
+}
+
+void Daemon::on_health_changed(const UpstreamHealth& health) {
+    if (stage_ == Stage::Draining) return;
+    if (health.is_ready && stage_ == Stage::Starting) {
+        open();
+    } else {
+        notify_status(health.is_ready ? "ready" : "not ready: " + health.reason);
+    }
+}
+
+void Daemon::open() {
+    stage_ = Stage::Serving;
+    try {
+        for (const ListenAddress& address : listen_addresses_) {
+            const bool is_tcp = address.kind == ListenAddress::Kind::Tcp;
+            clients_->listen((is_tcp ? "tcp:" : "") + to_text(address),
+                             static_cast<int>(config_.server.backlog), config_.server.listen_mode);
+        }
+    } catch (const std::runtime_error& error) {
+        log_.error("can't_listen", {{"reason", error.what()}});
+        exit_code_ = kExitFailed;
+        loop_.stop();
+        return;
+    }
+    notify_ready("ready");
+    print_how_to_try();
+}
+
+void Daemon::print_how_to_try() const {
+    const ListenAddress& address = listen_addresses_.front();
+    const std::string how = address.kind == ListenAddress::Kind::Unix
+                                ? fmt::format("-s {}", address.path)
+                                : fmt::format("-h {} -p {}", address.host, address.port);
+    std::printf("nearkey is ready. Try:  valkey-cli %s\n", how.c_str());
+    std::fflush(stdout);
+}
+
+// The first signal drains, the second ends at once.
+void Daemon::on_stop_signal() {
+    if (stage_ == Stage::Draining) {
+        loop_.stop();
+        return;
+    }
+    stage_ = Stage::Draining;
+    draining_since_ms_ = loop_.now_ms();
+    log_.info("draining", {{"clients", static_cast<int64_t>(metrics_.clients)}});
+    notify_stopping();
+    drain_timer_.start_once(config_.server.drain_timeout_ms);
+    clients_->drain([this] { loop_.stop(); });
+}
+
+AdminState Daemon::admin_state() const {
+    const uint64_t now = loop_.now_ms();
+    const auto seconds_since = [now](uint64_t then_ms) {
+        return static_cast<double>(now - then_ms) / 1000.0;
+    };
+    if (stage_ == Stage::Draining) {
+        return {false, "draining", "told to stop", seconds_since(draining_since_ms_)};
+    }
+    const UpstreamHealth& health = pool_->health();
+    return {health.is_ready, health.is_ready ? "ready" : "not ready", health.reason,
+            seconds_since(health.since_ms)};
+}
+
+}  // namespace nearkey

@@ -1,0 +1,235 @@
+#include "nearkey/loop/listen_socket.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include <cerrno>
+#include <charconv>
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+namespace nearkey {
+
+namespace {
+
+std::string reason(int error) {
+    return std::system_category().message(error);
+}
+
+[[noreturn]] void refuse(const std::string& address, const std::string& why) {
+    throw ListenError("cannot listen on " + address + ": " + why);
+}
+
+std::string parent_of(const std::string& path) {
+    const size_t slash = path.find_last_of('/');
+    return slash == 0 || slash == std::string::npos ? "/" : path.substr(0, slash);
+}
+
+SocketAddress unix_address(const std::string& path) {
+    sockaddr_un unix_form{};
+    if (path.size() >= sizeof unix_form.sun_path) {
+        refuse(path, "a Unix socket's path has at most " +
+                         std::to_string(sizeof unix_form.sun_path - 1) + " bytes, this one has " +
+                         std::to_string(path.size()));
+    }
+    if (path.find('\0') != std::string::npos || path.ends_with('/')) {
+        refuse(path.c_str(), "this can't be the name of a file");
+    }
+    unix_form.sun_family = AF_UNIX;
+    path.copy(unix_form.sun_path, path.size());
+    SocketAddress address;
+    std::memcpy(&address.storage, &unix_form, sizeof unix_form);
+    address.length = sizeof unix_form;
+    address.path = path;
+    return address;
+}
+
+SocketAddress tcp_address(const std::string& text) {
+    const std::string_view whole = text;
+    const size_t colon = whole.rfind(':');
+    const std::string_view host = whole.substr(0, colon);
+    if (colon == std::string_view::npos || (host != "127.0.0.1" && host != "[::1]")) {
+        refuse(text, "allowed is an absolute path, 127.0.0.1:PORT or [::1]:PORT");
+    }
+    const std::string_view digits = whole.substr(colon + 1);
+    uint16_t port = 0;
+    const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), port);
+    if (parsed.ec != std::errc() || parsed.ptr != digits.data() + digits.size()) {
+        refuse(text, "the port is a number up to 65535");
+    }
+    SocketAddress address;
+    if (host == "[::1]") {
+        sockaddr_in6 ipv6{};
+        ipv6.sin6_family = AF_INET6;
+        ipv6.sin6_port = htons(port);
+        ipv6.sin6_addr = in6addr_loopback;
+        std::memcpy(&address.storage, &ipv6, sizeof ipv6);
+        address.length = sizeof ipv6;
+    } else {
+        sockaddr_in ipv4{};
+        ipv4.sin_family = AF_INET;
+        ipv4.sin_port = htons(port);
+        ipv4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        std::memcpy(&address.storage, &ipv4, sizeof ipv4);
+        address.length = sizeof ipv4;
+    }
+    return address;
+}
+
+std::string tcp_text(int fd) {
+    sockaddr_storage bound{};
+    socklen_t length = sizeof bound;
+    getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &length);
+    // The port stands at the same place in both families.
+    const uint16_t port = ntohs(reinterpret_cast<const sockaddr_in*>(&bound)->sin_port);
+    return (bound.ss_family == AF_INET6 ? "[::1]:" : "127.0.0.1:") + std::to_string(port);
+}
+
+// Why the file at the address must stay, or "" if it is a socket on which nobody listens. Only a
+// refused connection proves that: a full queue, for one, is a sign of life.
+std::string why_taken(const SocketAddress& address) {
+    struct stat found {};
+    if (lstat(address.path.c_str(), &found) != 0) return errno == ENOENT ? "" : reason(errno);
+    if (!S_ISSOCK(found.st_mode)) return "a file that is no socket stands there";
+    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) return reason(errno);
+    const int error = connect(fd, address.get(), address.length) == 0 ? 0 : errno;
+    close(fd);
+    if (error == ECONNREFUSED || error == ENOENT) return "";
+    if (error == EACCES || error == EPERM) return "a socket of somebody else stands there";
+    return "a running process answers there";
+}
+
+int open_socket(const std::string& address, int family) {
+    const int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) refuse(address, reason(errno));
+    return fd;
+}
+
+}  // namespace
+
+SocketAddress parse_socket_address(const std::string& address) {
+    if (address.starts_with('/')) return unix_address(address);
+    return tcp_address(address.starts_with("tcp:") ? address.substr(4) : address);
+}
+
+void make_private_directory(const std::string& path) {
+    if (mkdir(path.c_str(), 0700) == 0) return;
+    if (errno != EEXIST) throw ListenError("cannot create " + path + ": " + reason(errno));
+    struct stat target {};
+    if (stat(path.c_str(), &target) != 0 || !S_ISDIR(target.st_mode)) {
+        throw ListenError(path + " is not a directory");
+    }
+    struct stat itself {};
+    struct stat parent {};
+    if (lstat(path.c_str(), &itself) != 0 || stat(parent_of(path).c_str(), &parent) != 0) {
+        throw ListenError("cannot use " + path + ": " + reason(errno));
+    }
+    const bool is_trusted = itself.st_uid == geteuid() || itself.st_uid == 0;
+    if ((parent.st_mode & S_IWOTH) != 0 && !is_trusted) {
+        throw ListenError("cannot use " + path + ": it belongs to another user");
+    }
+}
+
+std::unique_ptr<FileLock> FileLock::take(const std::string& path) {
+    while (true) {
+        const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+        if (fd < 0) throw ListenError("cannot lock " + path + ": " + reason(errno));
+        std::unique_ptr<FileLock> lock(new FileLock(path, fd));
+        if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+            const int error = errno;
+            lock->path_.clear();  // The file is not ours to remove.
+            if (error == EWOULDBLOCK) return nullptr;
+            throw ListenError("cannot lock " + path + ": " + reason(error));
+        }
+        // Whoever had it may have removed the file between our open() and flock().
+        struct stat held {};
+        struct stat named {};
+        if (fstat(fd, &held) == 0 && lstat(path.c_str(), &named) == 0 &&
+            held.st_ino == named.st_ino && held.st_dev == named.st_dev) {
+            return lock;
+        }
+        lock->path_.clear();
+    }
+}
+
+FileLock::FileLock(std::string path, int fd) : path_(std::move(path)), fd_(fd) {
+}
+
+// Removed while it is locked: nobody else can have taken this very file.
+FileLock::~FileLock() {
+    if (!path_.empty()) unlink(path_.c_str());
+    close(fd_);
+}
+
+// Delegates, so that the destructor cleans up after a constructor that throws.
+ListenSocket::ListenSocket(const std::string& address, int backlog, mode_t mode) : ListenSocket() {
+    const SocketAddress parsed = parse_socket_address(address);
+    address_ = address;
+    if (parsed.is_unix()) {
+        bind_unix(parsed, mode);
+    } else {
+        bind_tcp(parsed);
+    }
+    if (listen(fd_, backlog) != 0) refuse(address_, reason(errno));
+}
+
+ListenSocket::~ListenSocket() {
+    stop_listening();
+}
+
+void ListenSocket::stop_listening() {
+    if (file_is_ours_) {
+        struct stat found {};
+        if (lstat(path_.c_str(), &found) == 0 && found.st_ino == inode_ &&
+            found.st_dev == device_) {
+            unlink(path_.c_str());
+        }
+        file_is_ours_ = false;
+    }
+    if (fd_ >= 0) close(std::exchange(fd_, -1));
+    lock_.reset();
+}
+
+void ListenSocket::bind_unix(const SocketAddress& address, mode_t mode) {
+    path_ = address.path;
+    make_private_directory(parent_of(path_));
+    lock_ = FileLock::take(path_ + ".lock");
+    if (lock_ == nullptr) refuse(path_, "a running process holds " + path_ + ".lock");
+    const std::string taken = why_taken(address);
+    if (!taken.empty()) refuse(path_, taken);
+    if (unlink(path_.c_str()) != 0 && errno != ENOENT) refuse(path_, reason(errno));
+
+    fd_ = open_socket(path_, AF_UNIX);
+    // The umask, not a chmod afterwards: there is no moment at which the mode is another.
+    const mode_t umask_before = umask(~mode & 0777);
+    const int error = bind(fd_, address.get(), address.length) == 0 ? 0 : errno;
+    umask(umask_before);
+    if (error != 0) refuse(path_, reason(error));
+    struct stat made {};
+    if (lstat(path_.c_str(), &made) != 0) refuse(path_, reason(errno));
+    file_is_ours_ = true;
+    device_ = made.st_dev;
+    inode_ = made.st_ino;
+}
+
+void ListenSocket::bind_tcp(const SocketAddress& address) {
+    fd_ = open_socket(address_, address.storage.ss_family);
+    // Connections of a predecessor that still linger are no reason to wait. It lets nobody share a
+    // port on which another process listens.
+    const int on = 1;
+    setsockopt(fd_, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bind(fd_, address.get(), address.length) != 0) {
+        refuse(address_, errno == EADDRINUSE ? "a running process uses it" : reason(errno));
+    }
+    address_ = tcp_text(fd_);
+}
+
+}  // namespace nearkey

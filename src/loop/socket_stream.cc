@@ -1,0 +1,78 @@
+#include "nearkey/loop/socket_stream.h"
+
+#include <sys/socket.h>
+#include <unistd.h>
+#include <cerrno>
+
+namespace nearkey {
+
+SocketStream::SocketStream(Loop& loop, int fd, std::span<char> scratch, StreamEvents& events)
+    : fd_(fd),
+      scratch_(scratch),
+      events_(events),
+      watch_(loop, fd, [this](FdEvents seen) { on_events(seen); }) {
+    watch();
+}
+
+SocketStream::~SocketStream() {
+    watch_.want({});
+    close(fd_);
+}
+
+WriteResult SocketStream::write(std::string_view bytes, size_t& written) {
+    written = 0;
+    while (written < bytes.size()) {
+        const ssize_t count =
+            send(fd_, bytes.data() + written, bytes.size() - written, MSG_NOSIGNAL);
+        if (count >= 0) {
+            written += static_cast<size_t>(count);
+        } else if (errno == EAGAIN) {
+            blocked_ = true;
+            watch();
+            return WriteResult::WouldBlock;
+        } else if (errno != EINTR) {
+            return WriteResult::Lost;
+        }
+    }
+    return WriteResult::Ok;
+}
+
+void SocketStream::pause_reading() {
+    reading_ = false;
+    watch();
+}
+
+void SocketStream::resume_reading() {
+    reading_ = true;
+    watch();
+}
+
+void SocketStream::on_events(FdEvents seen) {
+    if (seen.writable && blocked_) {
+        blocked_ = false;
+        watch();
+        events_.on_writable();
+    }
+    if (seen.readable && reading_ && !ended_) read_once();
+}
+
+void SocketStream::read_once() {
+    const ssize_t count = recv(fd_, scratch_.data(), scratch_.size(), 0);
+    if (count > 0) {
+        events_.on_bytes({scratch_.data(), static_cast<size_t>(count)});
+    } else if (count == 0) {
+        ended_ = true;
+        watch();
+        events_.on_end();
+    } else if (errno != EAGAIN && errno != EINTR) {
+        ended_ = true;
+        watch();
+        events_.on_stream_lost();
+    }
+}
+
+void SocketStream::watch() {
+    watch_.want({reading_ && !ended_, blocked_});
+}
+
+}  // namespace nearkey

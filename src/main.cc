@@ -1,0 +1,48 @@
+#include "nearkey/daemon/check.h"
+#include "nearkey/daemon/command_line.h"
+#include "nearkey/daemon/daemon.h"
+#include "nearkey/daemon/ready_probe.h"
+
+#include <exception>
+#include <iostream>
+#include <span>
+
+namespace {
+
+int serve(const nearkey::Invocation& invocation) {
+    const nearkey::ConfigSources& sources = invocation.sources;
+    try {
+        const nearkey::Config config = nearkey::load_config(sources);
+        try {
+            return nearkey::Daemon(config, sources.environment).run();
+        } catch (const std::exception& error) {
+            std::cerr << "nearkey: " << error.what() << '\n';
+            return nearkey::kExitFailed;
+        }
+    } catch (const nearkey::ConfigError& error) {
+        std::cerr << "nearkey: " << error.what() << '\n';
+        return nearkey::kExitMistaken;
+    }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    using Verb = nearkey::Invocation::Verb;
+    const std::span<const char* const> arguments(argv, static_cast<size_t>(argc));
+    const nearkey::Invocation invocation =
+        nearkey::parse_command_line(arguments, nearkey::system_environment(), std::cout, std::cerr);
+    if (invocation.exit_code) return *invocation.exit_code;
+    switch (invocation.verb) {
+        case Verb::Serve:
+            return serve(invocation);
+        case Verb::Check:
+            return nearkey::run_check(invocation, std::cout, std::cerr);
+        case Verb::Ready:
+            return nearkey::run_ready(nearkey::to_text(invocation.admin), invocation.timeout_ms,
+                                      std::cout);
+        case Verb::None:
+            break;
+    }
+    return nearkey::kExitMistaken;
+}

@@ -1,0 +1,175 @@
+#include "nearkey/resp/command_parser.h"
+
+#include "nearkey/resp/inline_command.h"
+#include "nearkey/resp/number.h"
+
+#include <charconv>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+namespace nearkey {
+
+namespace {
+
+// PROTO_INLINE_MAX_SIZE: the longest line.
+constexpr size_t kLineMax = size_t{64} << 10;
+// More argument slots than this are given back after each command.
+constexpr size_t kRangesKept = 32;
+
+// Where the first `wanted` stands; like strchr, the server's search ends at a NUL. The line limit
+// bounds the search, so that a long half line is not searched again and again.
+size_t find_before_nul(std::string_view text, char wanted) {
+    const std::string_view line = text.substr(0, kLineMax + 1);
+    const size_t found = line.find(wanted);
+    if (found == std::string_view::npos) return found;
+    return std::memchr(line.data(), '\0', found) == nullptr ? found : std::string_view::npos;
+}
+
+void append_length(std::string& out, char type, size_t length) {
+    char digits[24];
+    const auto [end, error] = std::to_chars(digits, digits + sizeof digits, length);
+    out += type;
+    out.append(digits, end);
+    out += "\r\n";
+}
+
+}  // namespace
+
+void encode_command(const CommandView& command, std::string& out) {
+    append_length(out, '*', command.size());
+    for (size_t i = 0; i < command.size(); ++i) {
+        append_length(out, '$', command[i].size());
+        out += command[i];
+        out += "\r\n";
+    }
+}
+
+ParseResult CommandParser::next(std::string_view input) {
+    input_ = input;
+    if (state_ == State::Done) {
+        after_blanks_ = std::exchange(is_blank_, false);
+        restart();
+    }
+    if (state_ == State::Start) {
+        if (input_.empty()) return ParseResult::Incomplete;
+        if (input_[0] != '*' || after_blanks_) return parse_inline();
+        const ParseResult header = parse_header();
+        if (header != ParseResult::Command) return header;
+        state_ = State::Arguments;
+    }
+    return parse_arguments();
+}
+
+void CommandParser::restart() {
+    state_ = State::Start;
+    position_ = 0;
+    arguments_left_ = 0;
+    bulk_length_ = -1;
+    canonical_ = true;
+    ranges_.clear();
+    if (ranges_.capacity() > kRangesKept) ranges_.shrink_to_fit();
+}
+
+ParseResult CommandParser::parse_inline() {
+    const size_t newline = find_before_nul(input_, '\n');
+    if (newline == std::string_view::npos) {
+        return input_.size() > kLineMax ? invalid("too big inline request")
+                                        : ParseResult::Incomplete;
+    }
+    std::string_view line = input_.substr(0, newline);
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    const auto words = split_inline(line);
+    if (!words) return invalid("unbalanced quotes in request");
+    position_ = newline + 1;
+    is_blank_ = words->empty() && !line.empty();
+    canonical_ = false;
+    inline_arguments_.clear();
+    for (const std::string& word : *words) {
+        ranges_.push_back({inline_arguments_.size(), word.size()});
+        inline_arguments_ += word;
+    }
+    return finish(inline_arguments_.data());
+}
+
+// Command: the header is read and arguments follow.
+ParseResult CommandParser::parse_header() {
+    std::string_view line;
+    const ParseResult read = read_line("too big mbulk count string", line);
+    if (read != ParseResult::Command) return read;
+    const auto count = parse_integer(line.substr(1));
+    if (!count || *count > std::numeric_limits<int32_t>::max()) {
+        return invalid("invalid multibulk length");
+    }
+    if (*count <= 0) {
+        state_ = State::Done;
+        return ParseResult::Empty;
+    }
+    arguments_left_ = *count;
+    return ParseResult::Command;
+}
+
+ParseResult CommandParser::parse_arguments() {
+    while (arguments_left_ > 0) {
+        if (bulk_length_ < 0) {
+            const ParseResult read = parse_bulk_length();
+            if (read != ParseResult::Command) return read;
+        }
+        const auto length = static_cast<size_t>(bulk_length_);
+        if (input_.size() - position_ < length + 2) return ParseResult::Incomplete;
+        // Valkey skips two bytes here, whatever they are.
+        canonical_ &= input_.substr(position_ + length, 2) == "\r\n";
+        ranges_.push_back({position_, length});
+        position_ += length + 2;
+        bulk_length_ = -1;
+        --arguments_left_;
+    }
+    return finish(input_.data());
+}
+
+ParseResult CommandParser::parse_bulk_length() {
+    const size_t start = position_;
+    std::string_view line;
+    const ParseResult read = read_line("too big bulk count string", line);
+    if (read != ParseResult::Command) return read;
+    if (input_[start] != '$') {
+        // A line end inside an error text becomes a blank, as in addReplyErrorFormat.
+        const char got = input_[start] == '\r' ? ' ' : input_[start];
+        return invalid(std::string("expected '$', got '") + got + "'");
+    }
+    const auto length = parse_integer(line.substr(1));
+    if (!length || *length < 0 || *length > bulk_max_) return invalid("invalid bulk length");
+    bulk_length_ = *length;
+    return ParseResult::Command;
+}
+
+ParseResult CommandParser::read_line(std::string_view too_big, std::string_view& line) {
+    const std::string_view rest = input_.substr(position_);
+    const size_t end = find_before_nul(rest, '\r');
+    if (end == std::string_view::npos) {
+        return rest.size() > kLineMax ? invalid(too_big) : ParseResult::Incomplete;
+    }
+    if (end + 2 > rest.size()) return ParseResult::Incomplete;
+    canonical_ &= rest[end + 1] == '\n';
+    line = rest.substr(0, end);
+    position_ += end + 2;
+    return ParseResult::Command;
+}
+
+ParseResult CommandParser::finish(const char* base) {
+    state_ = State::Done;
+    if (ranges_.empty()) return ParseResult::Empty;
+    command_.raw_ = input_.substr(0, position_);
+    command_.base_ = base;
+    command_.arguments_ = &ranges_;
+    command_.canonical_ = canonical_;
+    return ParseResult::Command;
+}
+
+ParseResult CommandParser::invalid(std::string_view what) {
+    error_ = "ERR Protocol error: ";
+    error_ += what;
+    return ParseResult::Invalid;
+}
+
+}  // namespace nearkey

@@ -1,0 +1,316 @@
+#include "nearkey/session/session.h"
+
+#include "nearkey/base/check.h"
+#include "nearkey/resp/reply_writer.h"
+
+#include <utility>
+
+namespace nearkey {
+
+Session::Session(SessionContext& context, uint64_t id)
+    : context_(context),
+      id_(id),
+      resume_hook_(*this, Phase::Resume, &Session::resume),
+      flush_hook_(*this, Phase::Client, &Session::flush),
+      database_(context.initial_database),
+      parser_(static_cast<int64_t>(context.limits.bulk_max)) {
+}
+
+Session::~Session() {
+    CHECK(connection_ == nullptr && lease_ == nullptr);
+}
+
+void Session::attach(std::unique_ptr<ByteStream> stream) {
+    stream_ = std::move(stream);
+}
+
+void Session::drain() {
+    if (ended_) return;
+    stop_input();
+    end_if_done();
+}
+
+void Session::abort() {
+    end();
+}
+
+// --- input ---
+
+void Session::on_bytes(std::string_view bytes) {
+    if (ended_ || input_over_) return;
+    if (input_.empty()) {
+        run(bytes);
+        if (!ended_) input_.append(bytes);
+    } else {
+        input_.append(bytes);
+        std::string_view rest = input_.view();
+        run(rest);
+        if (!ended_) input_.consume(input_.size() - rest.size());
+    }
+    if (ended_) return;
+    if (input_.size() > context_.limits.input_per_client_max) {
+        ++context_.metrics.clients_closed_input_total;
+        end();
+        return;
+    }
+    account();
+    if (is_over_memory()) pause(kMemory, &context_.metrics.clients_paused_memory_total);
+}
+
+void Session::on_end() {
+    input_over_ = true;
+    // As the server does: who leaves while waiting takes nothing more.
+    if (lease_blocks_) {
+        end();
+        return;
+    }
+    end_if_done();
+}
+
+void Session::on_stream_lost() {
+    output_lost_ = true;
+    flush_hook_.defer();
+    on_end();
+}
+
+void Session::on_writable() {
+    output_blocked_ = false;
+    flush();
+}
+
+void Session::resume_after_memory() {
+    unpause(kMemory);
+}
+
+// Runs what waits in the input buffer.
+void Session::resume() {
+    if (ended_) return;
+    paused_ &= static_cast<uint8_t>(~kYield);
+    std::string_view rest = input_.view();
+    run(rest);
+    if (ended_) return;
+    input_.consume(input_.size() - rest.size());
+    account();
+    update_reading();
+    end_if_done();
+}
+
+void Session::run(std::string_view& input) {
+    for (size_t executed = 0; !input.empty() && !ended_ && may_run(executed); ++executed) {
+        switch (parser_.next(input)) {
+            case ParseResult::Incomplete:
+                return;
+            case ParseResult::Empty:
+                break;
+            case ParseResult::Invalid:
+                ++context_.metrics.protocol_errors_total;
+                answer_error(parser_.error());
+                input = {};
+                stop_input();
+                return;
+            case ParseResult::Command:
+                if (execute(parser_.command()) == Executed::NotYet) {
+                    parser_.restart();
+                    return;
+                }
+                break;
+        }
+        if (ended_) return;
+        input.remove_prefix(parser_.consumed());
+        // QUIT: what comes behind it is not run.
+        if (input_dropped_) input = {};
+    }
+}
+
+bool Session::may_run(size_t executed) {
+    if (paused_ != 0) return false;
+    if (owed() >= context_.limits.in_flight_per_client_max) {
+        pause(kInFlight, &context_.metrics.clients_paused_in_flight_total);
+        return false;
+    }
+    if (unsent() >= context_.limits.output_per_client_high_water) {
+        pause(kOutput, &context_.metrics.clients_paused_output_total);
+        return false;
+    }
+    if (is_over_memory()) {
+        pause(kMemory, &context_.metrics.clients_paused_memory_total);
+        context_.events.on_memory_exceeded();
+        return false;
+    }
+    if (executed >= context_.limits.commands_per_turn_max) {
+        pause(kYield, &context_.metrics.clients_yielded_total);
+        resume_hook_.defer();
+        return false;
+    }
+    return true;
+}
+
+Session::Executed Session::execute(const CommandView& command) {
+    const CommandSpec* spec = context_.pool.commands().find(command);
+    if (spec == nullptr) {
+        context_.pool.refresh_commands();
+        return forward_unproven(command);
+    }
+    // The server itself says what is wrong with a call that it will not run.
+    if (spec->route != Route::Close && !spec->accepts(command.size())) {
+        return spec->route == Route::Shared ? forward(command, RequestKind::Write)
+                                            : forward_unproven(command);
+    }
+    switch (spec->route) {
+        case Route::Shared:
+            if (spec->blocks_by_option && has_block_option(command)) {
+                return forward_alone(command, RequestKind::Blocking);
+            }
+            return forward(command, spec->is_readonly ? RequestKind::Read : RequestKind::Write);
+        case Route::Dedicated:
+            return forward_alone(command,
+                                 spec->is_blocking ? RequestKind::Blocking : RequestKind::Write);
+        case Route::Unproven:
+            return forward_unproven(command);
+        case Route::Local:
+            return execute_local(spec->local, command);
+        case Route::Unsupported:
+            refuse(*spec);
+            return Executed::Yes;
+        case Route::Close:
+            close_attacker();
+            return Executed::Yes;
+    }
+    return Executed::Yes;
+}
+
+void Session::pause(Pause reason, uint64_t* counter) {
+    if ((paused_ & reason) != 0) return;
+    if (counter != nullptr) ++*counter;
+    paused_ |= reason;
+    update_reading();
+}
+
+// Who leaves while waiting in a blocking command must be noticed at once, so reading goes on.
+void Session::update_reading() {
+    const bool is_paused = lease_blocks_ ? (paused_ & kMemory) != 0 : paused_ != 0;
+    if (input_over_ || is_paused) {
+        stream_->pause_reading();
+    } else {
+        stream_->resume_reading();
+    }
+}
+
+void Session::unpause(uint8_t reasons) {
+    if ((paused_ & reasons) == 0) return;
+    paused_ &= static_cast<uint8_t>(~reasons);
+    if (paused_ == 0) resume_hook_.defer();
+}
+
+void Session::stop_input() {
+    input_over_ = true;
+    input_dropped_ = true;
+    input_.consume(input_.size());
+    stream_->pause_reading();
+}
+
+// Somebody makes a browser or another program speak HTTP to us. Logged once a minute, as Valkey
+// does.
+void Session::close_attacker() {
+    ++context_.metrics.security_closes_total;
+    const uint64_t now = context_.loop.now_ms();
+    if (context_.attack_logged_ms == 0 || now >= context_.attack_logged_ms + 60'000) {
+        context_.attack_logged_ms = now;
+        context_.log.warning("possible_attack",
+                             {{"what", "POST or Host: instead of a command; client closed"},
+                              {"session", static_cast<int64_t>(id_)}});
+    }
+    end();
+}
+
+// --- routes ---
+
+Session::Executed Session::forward(const CommandView& command, RequestKind kind) {
+    if (lease_ != nullptr) return wait_until_idle();
+    if (database_unsure_) return refuse_unsure();
+    if (connection_ != nullptr && connection_->state() == ConnectionState::Closed) {
+        if (owed() > 0) return wait_until_idle();
+        leave_connection();
+    }
+    if (connection_ == nullptr) {
+        connection_ = context_.pool.acquire(protocol_, database_);
+        if (connection_ == nullptr) {
+            answer_error(kNoConnectionLeft);
+            return Executed::Yes;
+        }
+    }
+    send(*connection_, command, kind);
+    return Executed::Yes;
+}
+
+Session::Executed Session::forward_alone(const CommandView& command, RequestKind kind) {
+    if (lease_ == nullptr && owed() > 0) return wait_until_idle();
+    if (database_unsure_) return refuse_unsure();
+    if (lease_ == nullptr) {
+        lease_ = context_.pool.lease(protocol_, database_);
+        if (lease_ == nullptr) {
+            answer_error("ERR nearkey has no dedicated connection left (upstream.dedicated_max)");
+            return Executed::Yes;
+        }
+    }
+    lease_blocks_ |= kind == RequestKind::Blocking;
+    send(*lease_, command, kind);
+    return Executed::Yes;
+}
+
+// A command that may change its connection goes alone, and the connection is used again only if
+// the command was refused.
+Session::Executed Session::forward_unproven(const CommandView& command) {
+    if (owed() > 0) return wait_until_idle();
+    const Executed executed = forward_alone(command, RequestKind::Write);
+    if (lease_ != nullptr) {
+        lease_unproven_ = true;
+        pause(kUntilIdle, nullptr);
+    }
+    return executed;
+}
+
+// To run it in the old database would be worse than not to run it.
+Session::Executed Session::refuse_unsure() {
+    answer_error("UPSTREAMDOWN the database could not be selected; not sent");
+    return Executed::Yes;
+}
+
+Session::Executed Session::wait_until_idle() {
+    CHECK(owed() > 0);
+    pause(kUntilIdle, nullptr);
+    return Executed::NotYet;
+}
+
+void Session::send(Connection& connection, const CommandView& command, RequestKind kind) {
+    std::string_view bytes = command.raw();
+    if (!command.is_canonical()) {
+        context_.encoded.clear();
+        encode_command(command, context_.encoded);
+        bytes = context_.encoded;
+    }
+    ++context_.metrics.commands_total;
+    ++context_.metrics.commands_forwarded_total;
+    const uint32_t ticket = next_ticket_++;
+    connection.send({bytes, this, ticket, kind});
+}
+
+// REQUIRES: nothing is owed by it, or the session is ending.
+void Session::leave_connection() {
+    if (connection_ == nullptr) return;
+    if (owed() > 0) connection_->forget(*this);
+    context_.pool.release(*std::exchange(connection_, nullptr));
+}
+
+void Session::end_lease() {
+    if (lease_ == nullptr) return;
+    using LeaseEnd = ConnectionPool::LeaseEnd;
+    const bool is_clean = owed() == 0 && !lease_unproven_;
+    if (owed() > 0) lease_->forget(*this);
+    lease_blocks_ = false;
+    lease_unproven_ = false;
+    context_.pool.give_back(*std::exchange(lease_, nullptr),
+                            is_clean ? LeaseEnd::Clean : LeaseEnd::Dirty);
+}
+
+}  // namespace nearkey

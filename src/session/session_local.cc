@@ -1,0 +1,232 @@
+#include "nearkey/session/session.h"
+
+#include "nearkey/resp/number.h"
+#include "nearkey/resp/reply_writer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+namespace nearkey {
+
+namespace {
+
+// validateClientAttr in networking.c: printable ASCII without blanks.
+bool is_plain_word(std::string_view text) {
+    return std::all_of(text.begin(), text.end(), [](char c) { return c >= '!' && c <= '~'; });
+}
+
+constexpr std::string_view kNameRefused =
+    "ERR Client names cannot contain spaces, newlines or special characters.";
+
+}  // namespace
+
+Session::Executed Session::execute_local(LocalCommand local, const CommandView& command) {
+    std::string reply;
+    switch (local) {
+        case LocalCommand::Hello:
+            return hello(command);
+        case LocalCommand::Select:
+            return select(command);
+        case LocalCommand::Reset:
+            return reset();
+        case LocalCommand::Quit:
+            answer("+OK\r\n");
+            stop_input();
+            return Executed::Yes;
+        case LocalCommand::Echo:
+            append_bulk(reply, command[1]);
+            answer(reply);
+            return Executed::Yes;
+        case LocalCommand::ClientGetName:
+            if (name_.empty()) {
+                append_null(reply, protocol_);
+            } else {
+                append_bulk(reply, name_);
+            }
+            answer(reply);
+            return Executed::Yes;
+        case LocalCommand::ClientSetName:
+            client_setname(command[2]);
+            return Executed::Yes;
+        case LocalCommand::ClientSetInfo:
+            client_setinfo(command);
+            return Executed::Yes;
+        case LocalCommand::None:
+            break;
+    }
+    return Executed::Yes;
+}
+
+// HELLO [protover [AUTH username password] [SETNAME name]]; helloCommand in networking.c.
+Session::Executed Session::hello(const CommandView& command) {
+    int protocol = protocol_;
+    if (command.size() >= 2) {
+        const auto version = parse_integer(command[1]);
+        if (!version) {
+            answer_error("ERR Protocol version is not an integer or out of range");
+            return Executed::Yes;
+        }
+        if (*version < 2 || *version > 3) {
+            answer_error("NOPROTO unsupported protocol version");
+            return Executed::Yes;
+        }
+        protocol = static_cast<int>(*version);
+    }
+    std::string_view name;
+    bool has_name = false;
+    for (size_t i = 2; i < command.size(); ++i) {
+        if (equals_ignoring_case(command[i], "AUTH") && i + 2 < command.size()) {
+            answer_error(
+                "ERR nearkey does not carry HELLO with AUTH yet: it changes the "
+                "connection's user");
+            return Executed::Yes;
+        }
+        if (!equals_ignoring_case(command[i], "SETNAME") || i + 1 >= command.size()) {
+            answer_error(fmt::format("ERR Syntax error in HELLO option '{}'", command[i]));
+            return Executed::Yes;
+        }
+        name = command[++i];
+        has_name = true;
+        if (!is_plain_word(name)) {
+            answer_error(kNameRefused);
+            return Executed::Yes;
+        }
+    }
+    if (protocol != protocol_) {
+        if (owed() > 0) return wait_until_idle();
+        leave_connection();
+        protocol_ = protocol;
+    }
+    if (has_name) name_ = name;
+    answer_hello();
+    return Executed::Yes;
+}
+
+// The server's own answer, but for what belongs to this session.
+void Session::answer_hello() {
+    Value fields = context_.pool.hello();
+    fields.type = '%';
+    for (size_t i = 0; i + 1 < fields.elements.size(); i += 2) {
+        Value& value = fields.elements[i + 1];
+        if (fields.elements[i].text == "proto") value.integer = protocol_;
+        // A RESP2 connection tells of each module in an array of names and values.
+        if (fields.elements[i].text == "modules") {
+            for (Value& module : value.elements)
+                module.type = '%';
+        }
+        if (fields.elements[i].text == "id") value.integer = static_cast<int64_t>(id_);
+    }
+    std::string reply;
+    append_value(reply, fields, protocol_);
+    answer(reply);
+}
+
+// A database that no connection has reached yet is asked for with a PING over the shared connection
+// that is to serve it: the connection's own SELECT tells whether it exists.
+Session::Executed Session::select(const CommandView& command) {
+    const auto database = parse_integer(command[1]);
+    if (!database || *database < 0 || *database > std::numeric_limits<int>::max()) {
+        return forward_unproven(command);  // the server has the words for it
+    }
+    if (*database == database_) {
+        database_unsure_ = false;
+        answer("+OK\r\n");
+        return Executed::Yes;
+    }
+    if (owed() > 0) return wait_until_idle();
+    leave_connection();
+    selecting_ = static_cast<int>(*database);
+    if (context_.pool.is_known_database(selecting_)) {
+        on_selected();
+        answer("+OK\r\n");
+        return Executed::Yes;
+    }
+    connection_ = context_.pool.acquire(protocol_, selecting_);
+    if (connection_ == nullptr) {
+        on_select_failed(SelectFailure::OnTheWay);
+        answer_error(kNoConnectionLeft);
+        return Executed::Yes;
+    }
+    pause(kUntilIdle, nullptr);
+    ++context_.metrics.commands_total;
+    ++context_.metrics.commands_forwarded_total;
+    connection_->send({"*1\r\n$4\r\nPING\r\n", this, next_ticket_++, RequestKind::Read});
+    return Executed::Yes;
+}
+
+void Session::on_selected() {
+    database_ = std::exchange(selecting_, -1);
+    database_unsure_ = false;
+}
+
+// If the server refused, the session stays where it is. If nobody knows, nothing may run: a
+// pipelined write must not land in the old database.
+void Session::on_select_failed(SelectFailure failure) {
+    selecting_ = -1;
+    database_unsure_ |= failure == SelectFailure::OnTheWay;
+    leave_connection();
+}
+
+Session::Executed Session::reset() {
+    if (owed() > 0) return wait_until_idle();
+    leave_connection();
+    protocol_ = 2;
+    database_ = context_.initial_database;
+    database_unsure_ = false;
+    name_.clear();
+    answer("+RESET\r\n");
+    return Executed::Yes;
+}
+
+void Session::client_setname(std::string_view name) {
+    if (!is_plain_word(name)) {
+        answer_error(kNameRefused);
+        return;
+    }
+    name_ = name;
+    answer("+OK\r\n");
+}
+
+// clientSetinfoCommand in networking.c.
+void Session::client_setinfo(const CommandView& command) {
+    const bool is_name = equals_ignoring_case(command[2], "lib-name");
+    if (!is_name && !equals_ignoring_case(command[2], "lib-ver")) {
+        answer_error(fmt::format("ERR Unrecognized option '{}'", command[2]));
+        return;
+    }
+    if (!is_plain_word(command[3])) {
+        answer_error(fmt::format("ERR {} cannot contain spaces, newlines or special characters.",
+                                 command[2]));
+        return;
+    }
+    answer("+OK\r\n");
+}
+
+void Session::refuse(const CommandSpec& spec) {
+    ++context_.metrics.commands_refused_total;
+    answer_error(fmt::format("ERR nearkey does not carry '{}' yet: it {}", spec.name, spec.reason));
+}
+
+void Session::answer_error(std::string_view text) {
+    std::string reply;
+    append_error(reply, text);
+    answer(reply);
+}
+
+void Session::answer(std::string_view reply) {
+    ++context_.metrics.commands_total;
+    ++context_.metrics.commands_answered_total;
+    if (output_lost_) return;
+    if (owed() > 0) {
+        hold(next_ticket_++, std::string(reply));
+        return;
+    }
+    output_.append(reply);
+    committed_ = output_.size();
+    flush_hook_.defer();
+}
+
+}  // namespace nearkey

@@ -1,0 +1,155 @@
+#include "nearkey/session/session.h"
+
+#include "nearkey/base/check.h"
+#include "nearkey/resp/reply_writer.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace nearkey {
+
+namespace {
+// A reply longer than this starts to leave before its end is there.
+constexpr size_t kStreamedReplyMin = size_t{256} << 10;
+}  // namespace
+
+void Session::on_reply_bytes(uint32_t ticket, std::string_view bytes) {
+    CHECK(ticket == first_ticket_);
+    if (reply_type_ == 0) reply_type_ = bytes.front();
+    if (ended_ || output_lost_) return;
+    output_.append(bytes);
+    if (unsent() > context_.limits.output_per_client_max) {
+        ++context_.metrics.clients_closed_output_total;
+        end();
+        return;
+    }
+    if (output_.size() - committed_ >= kStreamedReplyMin) flush_hook_.defer();
+}
+
+void Session::on_reply_end(uint32_t ticket) {
+    if (ended_) return;
+    CHECK(ticket == first_ticket_);
+    if (selecting_ >= 0 && reply_type_ == '+') {
+        on_selected();
+        output_.truncate(committed_);  // PONG
+        if (!output_lost_) output_.append("+OK\r\n");
+    }
+    if (lease_unproven_) lease_unproven_ = reply_type_ != '-';
+    ++first_ticket_;
+    if (selecting_ >= 0) on_select_failed(SelectFailure::Refused);
+    settle();
+}
+
+bool Session::on_reply_void(uint32_t ticket) {
+    if (!ended_ && ticket == first_ticket_) void_partial_reply();
+    return !ended_;
+}
+
+void Session::on_request_failed(uint32_t ticket, std::string_view error) {
+    if (ended_) return;
+    std::string reply;
+    append_error(reply, error);
+    if (ticket != first_ticket_) {
+        hold(ticket, std::move(reply));
+        return;
+    }
+    if (!void_partial_reply()) return;
+    if (!output_lost_) output_.append(reply);
+    ++first_ticket_;
+    if (selecting_ >= 0) {
+        on_select_failed(error.starts_with("UPSTREAM") ? SelectFailure::OnTheWay
+                                                       : SelectFailure::Refused);
+    }
+    settle();
+}
+
+void Session::hold(uint32_t ticket, std::string reply) {
+    held_bytes_ += reply.size();
+    held_[ticket] = std::move(reply);
+}
+
+// A reply is whole: what was held behind it may follow, and what waited for it may go on.
+void Session::settle() {
+    for (auto next = held_.find(first_ticket_); next != held_.end();
+         next = held_.find(++first_ticket_)) {
+        if (!output_lost_) output_.append(next->second);
+        held_bytes_ -= next->second.size();
+        held_.erase(next);
+    }
+    committed_ = output_.size();
+    reply_type_ = 0;
+    partly_sent_ = false;
+    flush_hook_.defer();
+    if (owed() == 0) {
+        end_lease();
+        unpause(kUntilIdle | kInFlight);
+    } else if (owed() <= context_.limits.in_flight_per_client_max / 2) {
+        unpause(kInFlight);
+    }
+}
+
+// False if the client had to be closed: it has a part of a reply whose rest will not come.
+bool Session::void_partial_reply() {
+    reply_type_ = 0;
+    if (partly_sent_) {
+        end();
+        return false;
+    }
+    output_.truncate(committed_);
+    return true;
+}
+
+void Session::flush() {
+    if (ended_) return;
+    const bool streams = output_.size() - committed_ >= kStreamedReplyMin || partly_sent_;
+    const size_t ready = streams ? output_.size() : committed_;
+    if (ready > 0 && !output_blocked_ && !output_lost_) {
+        size_t written = 0;
+        switch (stream_->write(output_.view().substr(0, ready), written)) {
+            case WriteResult::Ok:
+                break;
+            case WriteResult::WouldBlock:
+                output_blocked_ = true;
+                break;
+            case WriteResult::Lost:
+                output_lost_ = true;
+                break;
+        }
+        if (written > committed_) partly_sent_ = true;
+        committed_ -= std::min(written, committed_);
+        output_.consume(written);
+    }
+    if (output_lost_) {
+        output_.truncate(0);
+        committed_ = 0;
+    }
+    if (unsent() <= context_.limits.output_per_client_high_water / 2) unpause(kOutput);
+    account();
+    end_if_done();
+}
+
+void Session::end_if_done() {
+    if (ended_ || !input_over_ || paused_ != 0 || owed() > 0) return;
+    if (output_.empty() || output_lost_) end();
+}
+
+void Session::end() {
+    if (ended_) return;
+    ended_ = true;
+    end_lease();
+    leave_connection();
+    stream_->pause_reading();
+    context_.metrics.client_memory_bytes -= accounted_;
+    accounted_ = 0;
+    context_.events.on_session_ended(*this);
+}
+
+void Session::account() {
+    const size_t held =
+        input_.capacity() + output_.capacity() + held_bytes_ + parser_.memory_bytes();
+    context_.metrics.client_memory_bytes += held - accounted_;
+    accounted_ = held;
+    if (is_over_memory()) context_.events.on_memory_exceeded();
+}
+
+}  // namespace nearkey

@@ -1,0 +1,396 @@
+#include "nearkey/upstream/connection.h"
+
+#include "nearkey/base/check.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace nearkey {
+
+namespace {
+constexpr std::string_view kPing = "*1\r\n$4\r\nPING\r\n";
+constexpr size_t kOwnReplyMax = size_t{64} << 10;
+}  // namespace
+
+Connection::Connection(ConnectionContext& context, int protocol, int database)
+    : context_(context),
+      protocol_(protocol),
+      database_(database),
+      connect_timer_(context.loop, [this] { on_connect_timeout(); }),
+      own_receiver_(*this) {
+}
+
+Connection::~Connection() {
+    CHECK(is_idle());
+}
+
+void Connection::send(const Request& request) {
+    const uint64_t now = context_.loop.now_ms();
+    InFlight entry{
+        .receiver = request.receiver,
+        .deadline_ms =
+            request.kind == RequestKind::Blocking ? 0 : now + context_.options.request_timeout_ms,
+        .ticket = request.ticket,
+        .retained = 0,
+        .kind = request.kind,
+        .is_retry = false,
+    };
+    if (is_ready()) {
+        transmit(request.bytes, entry);
+        return;
+    }
+    const bool is_full =
+        context_.queued_commands >= context_.options.queue_commands_max ||
+        context_.queued_bytes + request.bytes.size() > context_.options.queue_bytes_max;
+    if (is_full || state_ == ConnectionState::Closed) {
+        if (is_full) ++context_.metrics.queue_full_total;
+        ++context_.metrics.upstream_down_total;
+        request.receiver->on_request_failed(
+            request.ticket, is_full ? "UPSTREAMDOWN Valkey is away and the queue is full; not sent"
+                                    : "UPSTREAMDOWN the connection is closed; not sent");
+        return;
+    }
+    queue(request.bytes, entry, now + context_.options.queue_timeout_ms);
+    if (state_ == ConnectionState::Idle) context_.events.on_wants_dial(*this);
+}
+
+void Connection::transmit(std::string_view bytes, InFlight entry) {
+    if (entry.kind == RequestKind::Read && !entry.is_retry &&
+        bytes.size() <= context_.options.retry_bytes_max) {
+        retained_.append(bytes);
+        entry.retained = static_cast<uint32_t>(bytes.size());
+    }
+    in_flight_.push_back(entry);
+    ++context_.metrics.in_flight;
+    socket_->send(bytes);
+}
+
+void Connection::queue(std::string_view bytes, const InFlight& entry, uint64_t deadline_ms) {
+    waiting_.push_back({std::string(bytes), entry, deadline_ms});
+    ++context_.queued_commands;
+    context_.queued_bytes += bytes.size();
+    ++context_.metrics.queued;
+}
+
+void Connection::send_waiting() {
+    while (!waiting_.empty() && is_ready()) {
+        const Waiting next = take_waiting();
+        if (next.request.receiver != nullptr) transmit(next.bytes, next.request);
+    }
+}
+
+Connection::Waiting Connection::take_waiting() {
+    Waiting next = std::move(waiting_.front());
+    waiting_.pop_front();
+    --context_.queued_commands;
+    context_.queued_bytes -= next.bytes.size();
+    --context_.metrics.queued;
+    return next;
+}
+
+// `error` is for what was never sent; a read that was sent once may have run.
+void Connection::fail_first_waiting(std::string_view error) {
+    const InFlight request = take_waiting().request;
+    if (request.receiver == nullptr) return;
+    ++(request.is_retry ? context_.metrics.upstream_lost_total
+                        : context_.metrics.upstream_down_total);
+    request.receiver->on_request_failed(
+        request.ticket,
+        request.is_retry ? "UPSTREAMLOST the connection to Valkey was lost; may have run" : error);
+}
+
+void Connection::fail_waiting(std::string_view error) {
+    while (!waiting_.empty())
+        fail_first_waiting(error);
+}
+
+void Connection::forget(const ReplyReceiver& receiver) {
+    for (size_t i = 0; i < in_flight_.size(); ++i) {
+        if (in_flight_[i].receiver != &receiver) continue;
+        in_flight_[i].receiver = nullptr;
+        ++context_.metrics.tombstones;
+    }
+    for (Waiting& waiting : waiting_) {
+        if (waiting.request.receiver == &receiver) waiting.request.receiver = nullptr;
+    }
+}
+
+void Connection::dial() {
+    CHECK(state_ == ConnectionState::Idle);
+    state_ = ConnectionState::Connecting;
+    connect_timer_.start_once(context_.options.connect_timeout_ms);
+    if (context_.url.kind != UpstreamUrl::Kind::Tcp) {
+        open_socket("");
+        return;
+    }
+    resolve();
+}
+
+// The name is asked anew each time; where it can't be answered, its last good address is tried.
+void Connection::resolve() {
+    resolution_ = std::make_unique<Resolution>(
+        context_.loop, context_.url.host, [this](const Resolution::Answer& answer) {
+            if (!answer.addresses.empty()) {
+                // Nobody may answer on the first (::1): a failed dial moves on to the next.
+                open_socket(answer.addresses[context_.failed_dials % answer.addresses.size()]);
+            } else if (!context_.last_good_address.empty()) {
+                open_socket(context_.last_good_address);
+            } else {
+                lose(fmt::format("{}: {}", context_.url.host, answer.error));
+            }
+        });
+}
+
+void Connection::on_connect_timeout() {
+    const bool is_resolving = socket_ == nullptr;
+    if (!is_resolving || context_.last_good_address.empty()) {
+        lose(is_resolving ? fmt::format("{}: no answer from DNS", context_.url.host)
+                          : "connecting took too long");
+        return;
+    }
+    resolution_.reset();
+    connect_timer_.start_once(context_.options.connect_timeout_ms);
+    open_socket(context_.last_good_address);
+}
+
+void Connection::open_socket(const std::string& address) {
+    address_ = address;
+    socket_ =
+        std::make_unique<HiredisSocket>(context_.loop, context_.scratch, context_.metrics, *this);
+    const std::string error = socket_->connect(
+        {context_.url, address, context_.tls, context_.options.tcp_user_timeout_ms});
+    if (!error.empty()) lose(error);
+}
+
+void Connection::on_connected() {
+    state_ = ConnectionState::Handshaking;
+    scanner_ = ReplyScanner();
+    handshake_.emplace(context_.url, context_.options.client_name, protocol_, database_);
+    send_own(handshake_->command());
+}
+
+void Connection::send_own(std::string_view bytes) {
+    transmit(bytes, {.receiver = &own_receiver_,
+                     .deadline_ms = 0,
+                     .ticket = 0,
+                     .retained = 0,
+                     .kind = RequestKind::Blocking,
+                     .is_retry = false});
+}
+
+void Connection::continue_handshake() {
+    if (handshake_->is_complete()) {
+        become_ready();
+        return;
+    }
+    if (handshake_->failure() == Handshake::Failure::None) {
+        send_own(handshake_->command());
+        return;
+    }
+    const Handshake::Failure failure = handshake_->failure();
+    const std::string error = handshake_->error();
+    if (failure == Handshake::Failure::Auth) context_.events.on_auth_refused(error);
+    // The server's own words are what a client would have got directly.
+    if (failure == Handshake::Failure::Loading) fail_waiting(error);
+    if (failure == Handshake::Failure::Database && !is_primary) {
+        fail_waiting(error);
+        close(error);
+        return;
+    }
+    lose(error);
+}
+
+void Connection::become_ready() {
+    connect_timer_.stop();
+    state_ = ConnectionState::Ready;
+    context_.last_good_address = address_;
+    ++context_.metrics.upstream_connections;
+    ++context_.metrics.upstream_connects_total;
+    const Value hello = handshake_->hello();
+    handshake_.reset();
+    send_waiting();
+    context_.events.on_ready(*this, hello);
+}
+
+bool Connection::on_bytes(std::string_view bytes) {
+    while (!bytes.empty()) {
+        size_t taken = 0;
+        const ScanResult result = scanner_.scan(bytes, taken);
+        if (result == ScanResult::Malformed) {
+            ++context_.metrics.upstream_protocol_errors_total;
+            lose("malformed reply");
+            return false;
+        }
+        const bool is_end = result == ScanResult::Complete;
+        if (scanner_.type() == '>') {
+            // Nobody on these connections has asked for pushes.
+            if (is_end) ++context_.metrics.upstream_pushes_total;
+        } else if (in_flight_.empty()) {
+            lose("a reply that nobody asked for");
+            return false;
+        } else {
+            deliver(bytes.substr(0, taken), is_end);
+        }
+        if (socket_ == nullptr) return false;
+        bytes.remove_prefix(taken);
+    }
+    return true;
+}
+
+void Connection::deliver(std::string_view bytes, bool is_end) {
+    InFlight head = in_flight_.front();
+    if (head.receiver != nullptr) head.receiver->on_reply_bytes(head.ticket, bytes);
+    if (!is_end || socket_ == nullptr) return;  // its receiver may have closed the connection
+    take_head(head);
+    if (head.receiver != nullptr) head.receiver->on_reply_end(head.ticket);
+}
+
+void Connection::take_head(InFlight& head) {
+    head = in_flight_.front();
+    in_flight_.pop_front();
+    if (head.receiver == nullptr) --context_.metrics.tombstones;
+    --context_.metrics.in_flight;
+    if (expired_ > 0) --expired_;
+    retained_.consume(head.retained);
+}
+
+void Connection::OwnReceiver::on_reply_bytes(uint32_t, std::string_view bytes) {
+    if (reply_.size() + bytes.size() <= kOwnReplyMax) reply_ += bytes;
+}
+
+void Connection::OwnReceiver::on_reply_end(uint32_t) {
+    connection_.on_own_reply(std::exchange(reply_, {}));
+}
+
+void Connection::OwnReceiver::on_request_failed(uint32_t, std::string_view) {
+    reply_.clear();
+}
+
+void Connection::on_own_reply(std::string_view reply) {
+    const Value value = parse_value(reply).value_or(Value{});
+    if (handshake_) {
+        handshake_->on_reply(value);
+        continue_handshake();
+        return;
+    }
+    heartbeat_sent_ms_ = 0;
+    if (value.text.starts_with("NOAUTH")) {
+        context_.events.on_auth_refused(value.text);
+        lose(value.text);
+        return;
+    }
+    context_.events.on_heartbeat(*this, value.text);
+}
+
+void Connection::send_heartbeat() {
+    if (!is_ready() || heartbeat_sent_ms_ != 0) return;
+    heartbeat_sent_ms_ = context_.loop.now_ms();
+    send_own(kPing);
+}
+
+void Connection::on_socket_lost(const std::string& reason) {
+    lose(reason);
+}
+
+void Connection::lose(const std::string& reason) {
+    if (state_ == ConnectionState::Idle || state_ == ConnectionState::Closed) return;
+    const bool was_ready = is_ready();
+    if (!was_ready) ++context_.failed_dials;
+    ++(was_ready ? context_.metrics.upstream_reconnects_total
+                 : context_.metrics.upstream_dial_failures_total);
+    disconnect(ConnectionState::Idle);
+    if (was_ready) {
+        context_.events.on_lost(*this, reason);
+    } else {
+        context_.events.on_dial_failed(*this, reason);
+    }
+}
+
+// What was in flight is queued again or fails.
+void Connection::disconnect(ConnectionState next) {
+    if (is_ready()) --context_.metrics.upstream_connections;
+    state_ = next;
+    connect_timer_.stop();
+    resolution_.reset();
+    context_.reaper.take(std::move(socket_));
+    handshake_.reset();
+    heartbeat_sent_ms_ = 0;
+    retry_or_fail_in_flight();
+}
+
+void Connection::retry_or_fail_in_flight() {
+    Ring<InFlight> lost = std::exchange(in_flight_, {});
+    const Buffer retained = std::exchange(retained_, {});
+    std::string_view bytes = retained.view();
+    expired_ = 0;
+    context_.metrics.in_flight -= lost.size();
+    for (; !lost.empty(); lost.pop_front()) {
+        InFlight entry = lost.front();
+        const std::string_view request = bytes.substr(0, entry.retained);
+        bytes.remove_prefix(entry.retained);
+        if (entry.receiver == nullptr) {
+            --context_.metrics.tombstones;
+        } else if (entry.retained > 0) {
+            // Behind nothing: the queue of a connection that was ready is empty.
+            if (!entry.receiver->on_reply_void(entry.ticket)) continue;
+            entry.retained = 0;
+            entry.is_retry = true;
+            ++context_.metrics.reads_retried_total;
+            queue(request, entry,
+                  std::min(entry.deadline_ms,
+                           context_.loop.now_ms() + context_.options.queue_timeout_ms));
+        } else {
+            if (entry.receiver != &own_receiver_) ++context_.metrics.upstream_lost_total;
+            entry.receiver->on_request_failed(
+                entry.ticket, "UPSTREAMLOST the connection to Valkey was lost; may have run");
+        }
+    }
+}
+
+void Connection::close(const std::string& reason) {
+    if (state_ == ConnectionState::Closed) return;
+    disconnect(ConnectionState::Closed);
+    fail_waiting(fmt::format("UPSTREAMDOWN {}", reason));
+    context_.events.on_closed(*this, reason);
+}
+
+void Connection::expire(uint64_t now_ms) {
+    expire_waiting(now_ms);
+    expire_in_flight(now_ms);
+    if (!is_ready()) return;
+    const uint64_t patience = context_.options.tombstone_timeout_ms;
+    const bool has_old_tombstone = !in_flight_.empty() && in_flight_[0].receiver == nullptr &&
+                                   in_flight_[0].deadline_ms != 0 &&
+                                   in_flight_[0].deadline_ms + patience < now_ms;
+    const bool is_mute =
+        heartbeat_sent_ms_ != 0 &&
+        heartbeat_sent_ms_ + context_.options.request_timeout_ms + patience < now_ms;
+    if (!has_old_tombstone && !is_mute) return;
+    ++context_.metrics.tombstone_closes_total;
+    lose("no answer for too long");
+}
+
+// Requests of one connection have the same timeout, so deadlines stand in order.
+void Connection::expire_in_flight(uint64_t now_ms) {
+    while (expired_ < in_flight_.size()) {
+        InFlight& entry = in_flight_[expired_];
+        if (entry.deadline_ms > now_ms) return;
+        ++expired_;
+        if (entry.deadline_ms == 0 || entry.receiver == nullptr) continue;
+        ReplyReceiver* receiver = std::exchange(entry.receiver, nullptr);
+        ++context_.metrics.tombstones;
+        ++context_.metrics.upstream_timeout_total;
+        receiver->on_request_failed(entry.ticket,
+                                    "UPSTREAMTIMEOUT Valkey did not answer in time; may have run");
+    }
+}
+
+void Connection::expire_waiting(uint64_t now_ms) {
+    while (!waiting_.empty() && waiting_.front().queue_deadline_ms <= now_ms) {
+        fail_first_waiting("UPSTREAMDOWN Valkey can't be reached; not sent");
+    }
+}
+
+}  // namespace nearkey

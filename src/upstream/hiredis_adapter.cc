@@ -1,0 +1,204 @@
+#include "nearkey/upstream/hiredis_adapter.h"
+
+#include "nearkey/base/check.h"
+
+#include <hiredis/async.h>
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+namespace nearkey {
+
+namespace {
+
+// hiredis moves what is left of its output buffer after each partial write; a small buffer keeps
+// that cheap when a big value is written.
+constexpr size_t kOutputMax = size_t{256} << 10;
+// Reads of one turn, so that one connection does not keep the loop to itself.
+constexpr int kReadsPerTurn = 4;
+
+}  // namespace
+
+HiredisSocket::HiredisSocket(Loop& loop, std::span<char> scratch, Metrics& metrics,
+                             SocketEvents& events)
+    : Deferred(loop, Phase::Upstream),
+      loop_(loop),
+      scratch_(scratch),
+      metrics_(metrics),
+      events_(events) {
+}
+
+HiredisSocket::~HiredisSocket() {
+    metrics_.upstream_unsent_bytes -= counted_unsent_;
+    watch_.reset();
+    if (context_ == nullptr) return;
+    redisAsyncContext* context = context_;
+    context_ = nullptr;
+    context->data = nullptr;
+    redisAsyncFree(context);
+}
+
+std::string HiredisSocket::connect(const SocketOptions& options) {
+    redisOptions hiredis{};
+    if (options.url.kind == UpstreamUrl::Kind::Tcp) {
+        REDIS_OPTIONS_SET_TCP(&hiredis, options.address.c_str(), options.url.port);
+    } else {
+        REDIS_OPTIONS_SET_UNIX(&hiredis, options.url.path.c_str());
+    }
+    tls_ = options.tls;
+    context_ = redisAsyncConnectWithOptions(&hiredis);
+    if (context_ == nullptr) return "out of memory";
+    if (context_->err != 0) return context_->errstr;
+    context_->data = this;
+    // hiredis calls this when the attempt has failed, and frees the context afterwards.
+    redisAsyncSetConnectCallback(context_, [](const redisAsyncContext* context, int status) {
+        auto* self = static_cast<HiredisSocket*>(context->data);
+        if (self == nullptr || status == REDIS_OK) return;
+        const std::string reason = self->error_text();
+        self->context_ = nullptr;
+        self->lose(reason);
+    });
+    if (options.url.kind == UpstreamUrl::Kind::Tcp) set_tcp_options(options.tcp_user_timeout_ms);
+    watch_ = std::make_unique<FdWatch>(loop_, context_->c.fd,
+                                       [this](FdEvents seen) { on_events(seen); });
+    watch_->want({false, true});
+    return "";
+}
+
+// A peer that vanished is found by unanswered bytes (TCP_USER_TIMEOUT), or by probes when idle.
+void HiredisSocket::set_tcp_options(uint64_t user_timeout_ms) {
+    const int fd = context_->c.fd;
+    const auto timeout = static_cast<unsigned>(user_timeout_ms);
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof timeout);
+    const int on = 1;
+    const int second = 1;
+    const int probes = 2;
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &second, sizeof second);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &second, sizeof second);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+}
+
+void HiredisSocket::send(std::string_view bytes) {
+    CHECK(context_ != nullptr && connected_);
+    if (overflow_.empty() && sdslen(context_->c.obuf) + bytes.size() <= kOutputMax) {
+        CHECK(redisAppendFormattedCommand(&context_->c, bytes.data(), bytes.size()) == REDIS_OK);
+    } else {
+        overflow_.append(bytes);
+    }
+    counted_unsent_ += bytes.size();
+    metrics_.upstream_unsent_bytes += bytes.size();
+    if (!watch_->wanted().writable) defer();
+}
+
+void HiredisSocket::count_unsent() {
+    metrics_.upstream_unsent_bytes -= counted_unsent_;
+    counted_unsent_ = unsent();
+    metrics_.upstream_unsent_bytes += counted_unsent_;
+}
+
+size_t HiredisSocket::unsent() const {
+    return overflow_.size() + (context_ == nullptr ? 0 : sdslen(context_->c.obuf));
+}
+
+void HiredisSocket::abandon() {
+    lost_ = true;
+    if (watch_ != nullptr) watch_->want({false, false});
+}
+
+void SocketReaper::take(std::unique_ptr<HiredisSocket> socket) {
+    if (socket == nullptr) return;
+    socket->abandon();
+    ended_.push_back(std::move(socket));
+    defer();
+}
+
+void HiredisSocket::before_sleep() {
+    if (!lost_ && std::exchange(read_again_, false)) read();
+    if (!lost_) flush();
+}
+
+void HiredisSocket::on_events(FdEvents seen) {
+    if (!connected_) {
+        finish_connecting();
+        return;
+    }
+    if (seen.readable) read();
+    if (!lost_ && (seen.writable || (seen.readable && tls_ != nullptr && unsent() > 0))) flush();
+}
+
+void HiredisSocket::finish_connecting() {
+    redisAsyncHandleWrite(context_);
+    if (lost_ || (context_->c.flags & REDIS_CONNECTED) == 0) return;
+    connected_ = true;
+    if (tls_ != nullptr) {
+        const std::string reason = tls_->start(context_->c, ssl_);
+        if (!reason.empty()) {
+            lose(reason);
+            return;
+        }
+    }
+    watch_->want({true, false});
+    events_.on_connected();
+}
+
+void HiredisSocket::read() {
+    for (int i = 0; i < kReadsPerTurn; ++i) {
+        const ssize_t count =
+            context_->c.funcs->read(&context_->c, scratch_.data(), scratch_.size());
+        if (count == 0) return;
+        if (count < 0) {
+            lose(error_text());
+            return;
+        }
+        const auto size = static_cast<size_t>(count);
+        if (!events_.on_bytes({scratch_.data(), size}) || lost_) return;
+        if (size < scratch_.size() && tls_ == nullptr) return;
+    }
+    read_again_ = tls_ != nullptr;
+    if (read_again_) defer();
+}
+
+void HiredisSocket::flush() {
+    bool blocked = false;
+    while (!blocked && unsent() > 0) {
+        if (sdslen(context_->c.obuf) == 0) {
+            const std::string_view next = overflow_.view().substr(0, kOutputMax);
+            CHECK(redisAppendFormattedCommand(&context_->c, next.data(), next.size()) == REDIS_OK);
+            overflow_.consume(next.size());
+        }
+        int done = 0;
+        if (redisBufferWrite(&context_->c, &done) == REDIS_ERR) {
+            lose(error_text());
+            return;
+        }
+        blocked = done == 0;
+    }
+    count_unsent();
+    // While TLS waits for the peer the socket is writable all the time; on_events() flushes again
+    // when something was read.
+    const bool waits = blocked && (ssl_ == nullptr || !waits_for_peer(*ssl_));
+    watch_->want({true, waits});
+}
+
+void HiredisSocket::lose(std::string reason) {
+    if (lost_) return;
+    lost_ = true;
+    watch_->want({false, false});
+    events_.on_socket_lost(reason);
+}
+
+std::string HiredisSocket::error_text() const {
+    if (tls_ != nullptr) {
+        const std::string reason = take_tls_error();
+        if (!reason.empty()) return "TLS: " + reason;
+    }
+    if (context_->c.err == 0) return "lost";
+    return context_->c.errstr[0] == '\0' ? "TLS: connection closed" : context_->c.errstr;
+}
+
+}  // namespace nearkey

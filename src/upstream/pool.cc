@@ -1,0 +1,372 @@
+#include "nearkey/upstream/pool.h"
+
+#include "nearkey/base/check.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <random>
+#include <utility>
+
+namespace nearkey {
+
+namespace {
+constexpr uint64_t kTickMs = 20;
+constexpr uint64_t kCommandsAgainMs = 1000;
+constexpr size_t kFailuresLoggedMax = 16;
+constexpr size_t kTableReplyMax = size_t{32} << 20;
+constexpr std::string_view kCommand = "*1\r\n$7\r\nCOMMAND\r\n";
+}  // namespace
+
+ConnectionPool::ConnectionPool(const Parts& parts, const UpstreamOptions& options,
+                               const UpstreamUrl& url)
+    : Deferred(parts.loop, Phase::Reap),
+      loop_(parts.loop),
+      options_(options),
+      url_(url),
+      metrics_(parts.metrics),
+      log_(parts.log),
+      events_(parts.events),
+      reaper_(parts.loop),
+      context_{.loop = parts.loop,
+               .options = options,
+               .url = url,
+               .metrics = parts.metrics,
+               .log = parts.log,
+               .scratch = parts.scratch,
+               .tls = parts.tls,
+               .events = *this,
+               .reaper = reaper_,
+               .failed_dials = 0,
+               .last_good_address = {}},
+      backoff_(options.backoff_min_ms, options.backoff_max_ms, std::random_device{}()),
+      dial_timer_(parts.loop, [this] { dial_next(); }),
+      tick_timer_(parts.loop, [this] { tick(); }),
+      heartbeat_timer_(parts.loop, [this] { beat(); }),
+      table_receiver_(*this),
+      commands_(std::make_unique<CommandTable>()) {
+}
+
+ConnectionPool::~ConnectionPool() {
+    stopping_ = true;
+    for_each_connection([](Connection& connection) { connection.close("nearkey stops"); });
+}
+
+void ConnectionPool::start() {
+    health_.since_ms = loop_.now_ms();
+    primary_ = acquire(2, url_.database);
+    CHECK(primary_ != nullptr);
+    primary_->is_primary = true;
+    on_wants_dial(*primary_);
+    tick_timer_.start_repeating(kTickMs);
+    heartbeat_timer_.start_repeating(options_.heartbeat_interval_ms);
+}
+
+Connection* ConnectionPool::acquire(int protocol, int database) {
+    Connections& group = shared_[{protocol, database}];
+    const auto least =
+        std::min_element(group.begin(), group.end(), [](const auto& a, const auto& b) {
+            const bool a_closed = a->state() == ConnectionState::Closed;
+            const bool b_closed = b->state() == ConnectionState::Closed;
+            return std::pair(a_closed, a->users) < std::pair(b_closed, b->users);
+        });
+    const bool has_one = least != group.end() && (*least)->state() != ConnectionState::Closed;
+    if (has_one && ((*least)->users == 0 || group.size() >= options_.connections)) {
+        ++(*least)->users;
+        return least->get();
+    }
+    if (shared_count() >= options_.connections_max) {
+        if (has_one) {
+            ++(*least)->users;
+            return least->get();
+        }
+        ++metrics_.upstream_shared_refused_total;
+        return nullptr;
+    }
+    group.push_back(std::make_unique<Connection>(context_, protocol, database));
+    group.back()->users = 1;
+    return group.back().get();
+}
+
+void ConnectionPool::release(Connection& connection) {
+    CHECK(connection.users > 0);
+    if (--connection.users > 0) return;
+    connection.unused_since_ms = loop_.now_ms();
+    if (connection.state() == ConnectionState::Closed) defer();
+}
+
+Connection* ConnectionPool::lease(int protocol, int database) {
+    if (leased_.size() >= options_.dedicated_max) {
+        ++metrics_.upstream_dedicated_refused_total;
+        return nullptr;
+    }
+    const auto idle =
+        std::find_if(idle_leases_.begin(), idle_leases_.end(), [&](const auto& connection) {
+            return connection->is_ready() && connection->is_idle() &&
+                   connection->protocol() == protocol && connection->database() == database;
+        });
+    if (idle != idle_leases_.end()) {
+        leased_.push_back(std::move(*idle));
+        idle_leases_.erase(idle);
+    } else {
+        leased_.push_back(std::make_unique<Connection>(context_, protocol, database));
+    }
+    metrics_.upstream_dedicated_leased = leased_.size();
+    leased_.back()->users = 1;
+    return leased_.back().get();
+}
+
+void ConnectionPool::give_back(Connection& connection, LeaseEnd end) {
+    const auto found = std::find_if(leased_.begin(), leased_.end(), [&](const auto& candidate) {
+        return candidate.get() == &connection;
+    });
+    CHECK(found != leased_.end());
+    connection.users = 0;
+    connection.unused_since_ms = loop_.now_ms();
+    const bool is_kept = end == LeaseEnd::Clean && connection.is_ready() && connection.is_idle() &&
+                         idle_leases_.size() < options_.dedicated_idle_max;
+    idle_leases_.push_back(std::move(*found));
+    leased_.erase(found);
+    metrics_.upstream_dedicated_leased = leased_.size();
+    if (is_kept) return;
+    connection.close("the client has gone");
+    defer();
+}
+
+void ConnectionPool::on_wants_dial(Connection& connection) {
+    if (std::find(wants_dial_.begin(), wants_dial_.end(), &connection) != wants_dial_.end()) return;
+    wants_dial_.push_back(&connection);
+    // Not at once: this can be said from inside a failing dial.
+    if (!dial_timer_.is_active() && (is_proven_ || scout_ == nullptr)) dial_timer_.start_once(0);
+}
+
+void ConnectionPool::dial_next() {
+    // A dial that fails at once has started the timer again.
+    while (!wants_dial_.empty() && scout_ == nullptr && !dial_timer_.is_active()) {
+        Connection* next = wants_dial_.front();
+        wants_dial_.pop_front();
+        if (next->state() != ConnectionState::Idle) continue;
+        if (!is_proven_) scout_ = next;
+        next->dial();
+    }
+}
+
+void ConnectionPool::on_ready(Connection& connection, const Value& hello) {
+    if (scout_ == &connection) scout_ = nullptr;
+    is_proven_ = true;
+    backoff_.reset();
+    logged_failures_.clear();
+    hello_ = hello;
+    known_databases_.insert(connection.database());
+    last_pong_ms_ = loop_.now_ms();
+    if (connection.is_primary) ask_for_commands();
+    update_health();
+    if (!wants_dial_.empty()) dial_timer_.start_once(0);
+}
+
+void ConnectionPool::on_dial_failed(Connection& connection, const std::string& reason) {
+    if (scout_ == &connection) scout_ = nullptr;
+    is_proven_ = false;
+    note_absence(reason);
+    dial_again(connection, backoff_.next_ms());
+}
+
+void ConnectionPool::on_lost(Connection& connection, const std::string& reason) {
+    note_absence(reason);
+    dial_again(connection, is_proven_ ? 0 : backoff_.next_ms());
+}
+
+void ConnectionPool::on_closed(Connection& connection, const std::string& reason) {
+    if (stopping_) return;
+    std::erase(wants_dial_, &connection);
+    if (scout_ == &connection) {
+        scout_ = nullptr;
+        dial_timer_.start_once(0);
+    }
+    if (health_.is_ready) note_absence(reason);
+    defer();
+}
+
+void ConnectionPool::dial_again(Connection& connection, uint64_t delay_ms) {
+    if (connection.users > 0 || connection.has_waiting() || connection.is_primary) {
+        wants_dial_.push_back(&connection);
+    }
+    if (!wants_dial_.empty() && scout_ == nullptr) dial_timer_.start_once(delay_ms);
+}
+
+bool ConnectionPool::is_news(const std::string& failure) {
+    return logged_failures_.size() < kFailuresLoggedMax && logged_failures_.insert(failure).second;
+}
+
+// If no connection is left, Valkey is away.
+void ConnectionPool::note_absence(const std::string& reason) {
+    if (metrics_.upstream_connections > 0) return;
+    is_proven_ = false;
+    if (is_news(reason)) {
+        log_.warning(health_.is_ready ? "upstream_lost" : "upstream_unreachable",
+                     {{"upstream", redacted(url_)}, {"reason", reason}});
+    }
+    set_health(false, reason);
+}
+
+void ConnectionPool::on_auth_refused(const std::string& reason) {
+    ++metrics_.auth_failures_total;
+    if (!is_news("auth: " + reason)) return;
+    log_.error("upstream_auth_refused", {{"reason", reason}});
+}
+
+void ConnectionPool::on_heartbeat(Connection&, std::string_view reply) {
+    if (reply == "PONG") {
+        ++metrics_.heartbeats_total;
+        last_pong_ms_ = loop_.now_ms();
+    }
+    update_health();
+}
+
+void ConnectionPool::refresh_commands() {
+    if (loop_.now_ms() < commands_asked_ms_ + kCommandsAgainMs) return;
+    ask_for_commands();
+}
+
+void ConnectionPool::ask_for_commands() {
+    if (asking_for_commands_) return;
+    asking_for_commands_ = true;
+    commands_asked_ms_ = loop_.now_ms();
+    primary_->send({kCommand, &table_receiver_, 0, RequestKind::Read});
+}
+
+void ConnectionPool::TableReceiver::on_reply_bytes(uint32_t, std::string_view bytes) {
+    if (reply_.size() + bytes.size() <= kTableReplyMax) reply_ += bytes;
+}
+
+void ConnectionPool::TableReceiver::on_reply_end(uint32_t) {
+    pool_.on_commands(std::exchange(reply_, {}));
+}
+
+bool ConnectionPool::TableReceiver::on_reply_void(uint32_t) {
+    reply_.clear();
+    return true;
+}
+
+void ConnectionPool::TableReceiver::on_request_failed(uint32_t, std::string_view) {
+    reply_.clear();
+    pool_.asking_for_commands_ = false;
+}
+
+void ConnectionPool::on_commands(std::string_view reply) {
+    asking_for_commands_ = false;
+    const std::optional<Value> value = parse_value(reply);
+    if (!value || value->is_error() || value->elements.empty()) {
+        const std::string reason = value ? value->text : "unreadable reply";
+        if (is_news(reason)) log_.error("command_table_refused", {{"reason", reason}});
+        return;
+    }
+    CommandTable table(*value);
+    if (!table.is_complete()) {
+        const std::string reason = "the server is too old: Valkey, or Redis 7.0, is needed";
+        if (is_news(reason)) log_.error("command_table_refused", {{"reason", reason}});
+        return;
+    }
+    *commands_ = std::move(table);
+    if (!has_commands_) {
+        log_.info("command_table", {{"commands", static_cast<int64_t>(commands_->size())}});
+    }
+    has_commands_ = true;
+    update_health();
+}
+
+void ConnectionPool::tick() {
+    const uint64_t now = loop_.now_ms();
+    for_each_connection([now](Connection& connection) { connection.expire(now); });
+    close_unused(now);
+    update_health();
+}
+
+void ConnectionPool::beat() {
+    // A leased connection may be waiting in a blocking command: TCP keepalive watches it.
+    for_each_connection([this](Connection& connection) {
+        if (!is_leased(connection)) connection.send_heartbeat();
+    });
+    const bool may_ask = loop_.now_ms() >= commands_asked_ms_ + kCommandsAgainMs;
+    if (!has_commands_ && may_ask && metrics_.upstream_connections > 0) ask_for_commands();
+}
+
+void ConnectionPool::close_unused(uint64_t now_ms) {
+    for_each_connection([&](Connection& connection) {
+        const bool is_unused =
+            connection.users == 0 && connection.is_idle() && !connection.is_primary;
+        const bool is_old = connection.unused_since_ms + options_.idle_timeout_ms < now_ms;
+        const bool is_dead = connection.state() == ConnectionState::Idle;
+        if (is_unused && (is_old || is_dead)) connection.close("unused");
+        if (connection.state() == ConnectionState::Closed && connection.users == 0) defer();
+    });
+}
+
+void ConnectionPool::before_sleep() {
+    const auto is_over = [this](const std::unique_ptr<Connection>& connection) {
+        const bool over = connection->state() == ConnectionState::Closed && connection->users == 0;
+        if (over) std::erase(wants_dial_, connection.get());
+        return over;
+    };
+    for (auto& [key, group] : shared_)
+        std::erase_if(group, is_over);
+    std::erase_if(shared_, [](const auto& group) { return group.second.empty(); });
+    std::erase_if(idle_leases_, is_over);
+}
+
+void ConnectionPool::update_health() {
+    if (metrics_.upstream_connections == 0) return;  // on_lost() has said why
+    if (!has_commands_) {
+        set_health(false, "asking Valkey for its commands");
+    } else if (last_pong_ms_ + options_.unready_after_ms < loop_.now_ms()) {
+        set_health(false, fmt::format("no PONG for {} ms", options_.unready_after_ms));
+    } else {
+        set_health(true, "PONG");
+    }
+}
+
+void ConnectionPool::set_health(bool is_ready, std::string reason) {
+    const bool changed = is_ready != health_.is_ready;
+    if (changed) health_.since_ms = loop_.now_ms();
+    health_.is_ready = is_ready;
+    health_.reason = std::move(reason);
+    metrics_.ready = is_ready ? 1 : 0;
+    if (!changed) return;
+    if (is_ready) {
+        log_.info("ready", {{"upstream", redacted(url_)}});
+    } else {
+        log_.warning("not_ready", {{"reason", health_.reason}});
+    }
+    events_.on_health_changed(health_);
+}
+
+bool ConnectionPool::is_leased(const Connection& connection) const {
+    return std::any_of(leased_.begin(), leased_.end(),
+                       [&](const auto& leased) { return leased.get() == &connection; });
+}
+
+size_t ConnectionPool::shared_count() const {
+    size_t count = 0;
+    for (const auto& [key, group] : shared_)
+        count += group.size();
+    return count;
+}
+
+// What is visited may give leases back: the lists change, but connections live until the Reap
+// phase.
+template <class Visit>
+void ConnectionPool::for_each_connection(Visit visit) {
+    std::vector<Connection*> all;
+    const auto collect = [&all](const Connections& connections) {
+        for (const auto& connection : connections)
+            all.push_back(connection.get());
+    };
+    for (const auto& [key, group] : shared_)
+        collect(group);
+    collect(leased_);
+    collect(idle_leases_);
+    for (Connection* connection : all)
+        visit(*connection);
+}
+
+}  // namespace nearkey

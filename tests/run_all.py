@@ -1,0 +1,206 @@
+"""Runs the unit tests, the style checks and the system tests, and counts their cases.
+
+    tests/run_all.py [--only REGEX] BUILD_DIR...      e.g. tests/run_all.py build build-asan
+
+The name of a case is SUITE/CASE: `unit/near cache: ...`, `style/layers`,
+`system/test_basics/PingTest.test_ping`. --only keeps the cases whose name the regex finds.
+The output of a suite is shown when one of its cases failed; the last line is `N passed, N failed`.
+"""
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+import xml.etree.ElementTree as ElementTree
+from collections import namedtuple
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SYSTEM_TESTS = ROOT / "tests" / "system"
+TIMEOUT_S = 600
+
+# Counts of one suite, the names of its cases that failed or were skipped, and what it printed.
+Outcome = namedtuple("Outcome", "passed failed skipped names output", defaults=([], ""))
+
+
+def environment(build):
+    env = dict(os.environ, NEARKEY_BINARY=str(build / "nearkey"), PYTHONPATH=str(ROOT),
+               PYTHONUNBUFFERED="1")
+    if is_sanitized(build):
+        env.update(NEARKEY_TEST_SLOW="1",
+                   ASAN_OPTIONS="detect_stack_use_after_return=1:strict_string_checks=1",
+                   UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1")
+    return env
+
+
+def is_sanitized(build):
+    options = build / "meson-info" / "intro-buildoptions.json"
+    if not options.exists():
+        return False
+    values = {option["name"]: option["value"] for option in json.loads(options.read_text())}
+    return values.get("b_sanitize", "none") != "none"
+
+
+def run(command, build, directory=ROOT):
+    """Exit status and output of a command; whatever it leaves running ends with it."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+        child = subprocess.Popen(command, cwd=directory, env=environment(build), stdout=output,
+                                 stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT,
+                                 start_new_session=True)
+        try:
+            status = child.wait(TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            status = f"no end after {TIMEOUT_S} s"
+        finally:
+            kill_group(child.pid)
+            child.wait()
+        output.seek(0)
+        text = output.read()
+    return status, text if status == 0 else f"{text}\n(exit status: {status})"
+
+
+def kill_group(group):
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def with_status(outcome, status):
+    """A suite that ended badly has failed, even where none of its cases says so."""
+    if status != 0 and outcome.failed == 0:
+        return outcome._replace(failed=1, names=outcome.names + ["the suite itself"])
+    return outcome
+
+
+def run_unit(build, only):
+    program = str(build / "nearkey_unit_tests")
+    if not os.path.exists(program):
+        return Outcome(0, 1, 0, ["the suite itself"], f"{program} is not built")
+    arguments = []
+    if only:
+        status, listing = run([program, "--list-test-cases", "--reporters=xml"], build)
+        if status != 0:
+            return Outcome(0, 1, 0, ["the list of cases"], listing)
+        names = [case.get("name") for case in ElementTree.fromstring(listing).iter("TestCase")]
+        names = [name for name in names if re.search(only, "unit/" + name)]
+        if not names:
+            return Outcome(0, 0, 0)
+        # A comma would end the name; in doctest's patterns a ? stands for any character.
+        arguments = ["--test-case=" + ",".join(re.sub(r'[,*"\\]', "?", name) for name in names)]
+    status, output = run([program, "--no-colors", *arguments], build)
+    match = re.search(r"test cases: *\d+ *\| *(\d+) passed *\| *(\d+) failed", output)
+    passed, failed = (int(match[1]), int(match[2])) if match else (0, 0)
+    names = re.findall(r"^TEST CASE: +(.*)$", output, re.M) if failed else []
+    return with_status(Outcome(passed, failed, 0, list(dict.fromkeys(names)), output), status)
+
+
+def run_style(build, only):
+    status, output = run([sys.executable, "tests/style/check_style.py"], build)
+    cases = re.findall(r"^([\w-]+): (ok|FAIL)$", output, re.M)
+    cases = [case for case in cases if not only or re.search(only, "style/" + case[0])]
+    failed = [name for name, verdict in cases if verdict == "FAIL"]
+    outcome = Outcome(len(cases) - len(failed), len(failed), 0, failed, output)
+    return outcome if cases else with_status(outcome, 0 if only else status)
+
+
+def run_system(build, only, module):
+    """Runs one file of system tests in a process of its own, which is run_module below."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        status, output = run([sys.executable, __file__, "--module", module, str(report),
+                              *(["--only", only] if only else [])], build, SYSTEM_TESTS)
+        if not report.exists():
+            return Outcome(0, 1, 0, ["the suite itself"], output)
+        return with_status(Outcome(**json.loads(report.read_text()), output=output), status)
+
+
+def cases_of(suite):
+    for test in suite:
+        if isinstance(test, unittest.TestSuite):
+            yield from cases_of(test)
+        else:
+            yield test
+
+
+def run_module(module, report, only):
+    sys.path.insert(0, str(SYSTEM_TESTS))
+    suite = unittest.TestSuite(
+        case for case in cases_of(unittest.defaultTestLoader.loadTestsFromName(module))
+        if not only or re.search(only, "system/" + name_in(module, case)))
+    runner = unittest.TextTestRunner(stream=sys.stdout, verbosity=2, resultclass=CountingResult)
+    result = runner.run(suite)
+    # One case can fail more than once, in its subtests; a class that can't be set up is one, too.
+    failed = {name_in(module, getattr(test, "test_case", test))
+              for test, _ in result.failures + result.errors}
+    failed |= {name_in(module, test) for test in result.unexpectedSuccesses}
+    skipped = [f"{name_in(module, test)} skipped: {why}" for test, why in result.skipped]
+    Path(report).write_text(json.dumps({
+        "passed": result.passed, "failed": len(failed), "skipped": len(skipped),
+        "names": sorted(failed) + skipped}))
+
+
+class CountingResult(unittest.TextTestResult):
+    passed = 0
+
+    def addSuccess(self, test):
+        super().addSuccess(test)
+        self.passed += 1
+
+    def addExpectedFailure(self, test, err):
+        super().addExpectedFailure(test, err)
+        self.passed += 1
+
+
+def name_in(module, case):
+    return module + "/" + case.id().removeprefix(module + ".")
+
+
+def suites(builds):
+    """Triples of (name, build, function): style once, everything else for each build."""
+    yield "style", builds[0], run_style
+    for build in builds:
+        yield "unit", build, run_unit
+    for build in builds:
+        for path in sorted(SYSTEM_TESTS.glob("test_*.py")):
+            yield "system/" + path.stem, build, lambda build, only, module=path.stem: run_system(
+                build, only, module)
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Runs all suites and counts their cases.")
+    parser.add_argument("--only", metavar="REGEX", help="run the cases whose name matches")
+    parser.add_argument("--module", nargs=2, metavar=("MODULE", "REPORT"), help=argparse.SUPPRESS)
+    parser.add_argument("builds", nargs="*", metavar="BUILD_DIR", default=["build"])
+    options = parser.parse_args()
+    if options.module:
+        run_module(*options.module, options.only)
+        return 0
+    passed = failed = skipped = 0
+    for name, build, function in suites([(ROOT / build).resolve() for build in options.builds]):
+        started = time.monotonic()
+        outcome = function(build, options.only)
+        if outcome.passed + outcome.failed + outcome.skipped == 0:
+            continue
+        passed, failed = passed + outcome.passed, failed + outcome.failed
+        skipped += outcome.skipped
+        if outcome.failed:
+            print(outcome.output.rstrip())
+        print(f"{build.name}: {name}: {outcome.passed} passed, {outcome.failed} failed, "
+              f"{outcome.skipped} skipped in {time.monotonic() - started:.1f} s")
+        for case in outcome.names:
+            print(f"    {case}" if " skipped: " in case else f"    FAILED {case}")
+        sys.stdout.flush()
+    if skipped:
+        print(f"{skipped} skipped")
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed or passed == 0 else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""A relay between nearkey and its server that misbehaves on request: latency, one-byte slices, a
+cut in mid-reply, a direction that is frozen. `netem` is not to be had in an unprivileged namespace,
+so this is done in user space.
+
+One thread per direction of each connection; the knobs may be turned at any time.
+"""
+
+import socket
+import threading
+import time
+
+
+class Relay:
+    """Listens on a Unix socket at `path` and relays to `target` (a path or a (host, port) pair)."""
+
+    def __init__(self, path, target):
+        self.path = path
+        self.target = target
+        self.slice_bytes = 0  # 0: whole reads; n: the server's bytes arrive n at a time.
+        self.latency_seconds = 0.0  # Added to each read of the server's bytes.
+        self.cut_after_bytes = (
+            None  # The connection is closed once so many more of the server's bytes have passed.
+        )
+        self.accepted = 0
+        self._replies_flow = threading.Event()
+        self._requests_flow = threading.Event()
+        self._replies_flow.set()
+        self._requests_flow.set()
+        self._sockets = []
+        self._lock = threading.Lock()
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(path)
+        self._listener.listen(128)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def freeze_replies(self):
+        """The server's bytes no longer arrive, though every connection stays open: TCP's own timers
+        see nothing."""
+        self._replies_flow.clear()
+
+    def freeze_requests(self):
+        self._requests_flow.clear()
+
+    def thaw(self):
+        self._replies_flow.set()
+        self._requests_flow.set()
+
+    def cut_all(self):
+        with self._lock:
+            sockets, self._sockets = self._sockets, []
+            for end in sockets:
+                _shut(end)
+
+    def close(self):
+        _shut(self._listener)
+        self._listener.close()
+        self.thaw()
+        self.cut_all()
+
+    def _accept(self):
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            self.accepted += 1
+            far = socket.socket(socket.AF_UNIX if isinstance(self.target, str) else socket.AF_INET)
+            try:
+                far.connect(self.target)
+            except OSError:
+                near.close()
+                far.close()
+                continue
+            with self._lock:
+                self._sockets += [near, far]
+            threading.Thread(target=self._relay, args=(near, far), daemon=True).start()
+
+    def _relay(self, near, far):
+        replies = threading.Thread(target=self._pump_replies, args=(far, near), daemon=True)
+        replies.start()
+        self._pump_requests(near, far)
+        replies.join()
+        near.close()
+        far.close()
+
+    def _pump_requests(self, near, far):
+        try:
+            while data := near.recv(1 << 16):
+                self._requests_flow.wait()
+                far.sendall(data)
+        except OSError:
+            pass
+        _shut(near)
+        _shut(far)
+
+    def _pump_replies(self, far, near):
+        try:
+            while data := far.recv(1 << 16):
+                if self.latency_seconds > 0:
+                    time.sleep(self.latency_seconds)
+                self._replies_flow.wait()
+                if not self._pass_on(near, data):
+                    break
+        except OSError:
+            pass
+        _shut(near)
+        _shut(far)
+
+    def _pass_on(self, near, data):
+        """False once the connection is to be cut."""
+        allowed = self.cut_after_bytes
+        if allowed is not None:
+            self.cut_after_bytes = max(allowed - len(data), 0)
+            if allowed <= len(data):
+                near.sendall(data[:allowed])
+                return False
+        step = self.slice_bytes or len(data)
+        for at in range(0, len(data), step):
+            near.sendall(data[at : at + step])
+            if self.slice_bytes:
+                time.sleep(0.0001)
+        return True
+
+
+def _shut(end):
+    try:
+        end.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass

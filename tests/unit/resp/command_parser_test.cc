@@ -1,0 +1,132 @@
+#include "nearkey/resp/command_parser.h"
+
+#include <doctest/doctest.h>
+
+#include <string>
+#include <vector>
+
+using nearkey::CommandParser;
+using nearkey::ParseResult;
+
+namespace {
+
+constexpr int64_t kBulkMax = 512 << 20;
+
+struct Parsed {
+    std::vector<std::vector<std::string>> commands;
+    std::string error;
+    bool all_canonical = true;
+};
+
+// Feeds `input` in two parts, cut at `cut`, as a session does.
+Parsed parse_in_two(const std::string& input, size_t cut) {
+    Parsed parsed;
+    CommandParser parser(kBulkMax);
+    std::string buffer;
+    for (const std::string& part : {input.substr(0, cut), input.substr(cut)}) {
+        buffer += part;
+        while (!buffer.empty() && parsed.error.empty()) {
+            const ParseResult result = parser.next(buffer);
+            if (result == ParseResult::Incomplete) break;
+            if (result == ParseResult::Invalid) {
+                parsed.error = parser.error();
+                break;
+            }
+            if (result == ParseResult::Command) {
+                auto& command = parsed.commands.emplace_back();
+                for (size_t i = 0; i < parser.command().size(); ++i) {
+                    command.emplace_back(parser.command()[i]);
+                }
+                parsed.all_canonical &= parser.command().is_canonical();
+            }
+            buffer.erase(0, parser.consumed());
+        }
+    }
+    return parsed;
+}
+
+std::string error_of(const std::string& input) {
+    return parse_in_two(input, 0).error;
+}
+
+}  // namespace
+
+TEST_CASE("parser: commands cut at every byte are the same commands") {
+    const std::string input =
+        "*2\r\n$3\r\nGET\r\n$1\r\nk\r\n*0\r\n\r\nset k \"a b\"\r\n*1\r\n$0\r\n\r\nPING\n*-1\r\n";
+    const std::vector<std::vector<std::string>> expected{
+        {"GET", "k"}, {"set", "k", "a b"}, {""}, {"PING"}};
+    for (size_t cut = 0; cut <= input.size(); ++cut) {
+        CAPTURE(cut);
+        const Parsed parsed = parse_in_two(input, cut);
+        CHECK(parsed.commands == expected);
+        CHECK(parsed.error.empty());
+    }
+}
+
+TEST_CASE("parser: malformed input gets Valkey's own words (faults 28, 29, 31, 32)") {
+    CHECK(error_of("*1\r\n$-5\r\n") == "ERR Protocol error: invalid bulk length");
+    CHECK(error_of("*1\r\n$04\r\nPING\r\n") == "ERR Protocol error: invalid bulk length");
+    CHECK(error_of("*1\r\n$536870913\r\n") == "ERR Protocol error: invalid bulk length");
+    CHECK(error_of("*3x\r\n") == "ERR Protocol error: invalid multibulk length");
+    CHECK(error_of("*+1\r\n") == "ERR Protocol error: invalid multibulk length");
+    CHECK(error_of("*2147483648\r\n") == "ERR Protocol error: invalid multibulk length");
+    CHECK(error_of("*1\r\n*1\r\n") == "ERR Protocol error: expected '$', got '*'");
+    CHECK(error_of("*1\r\n:1\r\n") == "ERR Protocol error: expected '$', got ':'");
+    CHECK(error_of("*1\r\n\r\n\r\n") == "ERR Protocol error: expected '$', got ' '");
+    CHECK(error_of("get \"k\r\n") == "ERR Protocol error: unbalanced quotes in request");
+    CHECK(error_of(std::string(70000, 'x')) == "ERR Protocol error: too big inline request");
+    CHECK(error_of("*" + std::string(70000, '1')) ==
+          "ERR Protocol error: too big mbulk count string");
+    CHECK(error_of("*1\r\n$" + std::string(70000, '1')) ==
+          "ERR Protocol error: too big bulk count string");
+}
+
+TEST_CASE("parser: what comes before an error is still run") {
+    const Parsed parsed = parse_in_two("*1\r\n$4\r\nPING\r\n*1\r\n$-5\r\n", 3);
+    CHECK(parsed.commands == std::vector<std::vector<std::string>>{{"PING"}});
+    CHECK(parsed.error == "ERR Protocol error: invalid bulk length");
+}
+
+TEST_CASE("parser: a declared length allocates nothing and waits (fault 30)") {
+    CommandParser parser(kBulkMax);
+    CHECK(parser.next("*1048577\r\n") == ParseResult::Incomplete);
+    CommandParser other(kBulkMax);
+    CHECK(other.next("*1\r\n$536870912\r\n") == ParseResult::Incomplete);
+}
+
+TEST_CASE("parser: odd line ends are accepted but not canonical (fault 34)") {
+    const Parsed odd = parse_in_two("*1\r\n$4\r\nPINGxx", 0);
+    CHECK(odd.commands == std::vector<std::vector<std::string>>{{"PING"}});
+    CHECK_FALSE(odd.all_canonical);
+    CHECK_FALSE(parse_in_two("*1\rx$4\r\nPING\r\n", 0).all_canonical);
+    CHECK_FALSE(parse_in_two("PING\r\n", 0).all_canonical);
+    CHECK(parse_in_two("*1\r\n$4\r\nPING\r\n", 0).all_canonical);
+}
+
+TEST_CASE("parser: encoding a command anew is canonical") {
+    CommandParser parser(kBulkMax);
+    REQUIRE(parser.next("set 'a b' \"\\x00\\n\" \"\"\n") == ParseResult::Command);
+    std::string encoded;
+    nearkey::encode_command(parser.command(), encoded);
+    CHECK(encoded == std::string("*4\r\n$3\r\nset\r\n$3\r\na b\r\n$2\r\n\0\n\r\n$0\r\n\r\n", 36));
+}
+
+TEST_CASE("parser: after a line of blanks Valkey takes any request as inline (fault 27)") {
+    const Parsed parsed = parse_in_two("  \r\n*1\r\n*1\r\n$4\r\nPING\r\n", 0);
+    CHECK(parsed.commands == std::vector<std::vector<std::string>>{{"*1"}, {"PING"}});
+    CommandParser parser(kBulkMax);
+    REQUIRE(parser.next("  \r\n") == ParseResult::Empty);
+    REQUIRE(parser.next("*1\r\n") == ParseResult::Command);
+    parser.restart();
+    CHECK(parser.next("*1\r\n") == ParseResult::Command);
+}
+
+TEST_CASE("parser: restart reads the same command once more") {
+    CommandParser parser(kBulkMax);
+    const std::string input = "*1\r\n$4\r\nPING\r\n";
+    REQUIRE(parser.next(input) == ParseResult::Command);
+    parser.restart();
+    REQUIRE(parser.next(input) == ParseResult::Command);
+    CHECK(parser.consumed() == input.size());
+}

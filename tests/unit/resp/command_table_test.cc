@@ -1,0 +1,97 @@
+#include "nearkey/resp/command_table.h"
+
+#include "nearkey/resp/command_rules.h"
+
+#include <doctest/doctest.h>
+
+#include <set>
+#include <string>
+
+using nearkey::CommandParser;
+using nearkey::CommandTable;
+using nearkey::LocalCommand;
+using nearkey::Route;
+
+namespace {
+
+std::string entry(const std::string& name, int arity, const std::string& flag,
+                  const std::string& subcommands) {
+    return "*10\r\n+" + name + "\r\n:" + std::to_string(arity) + "\r\n*1\r\n+" + flag +
+           "\r\n:1\r\n:1\r\n:1\r\n*0\r\n*0\r\n*0\r\n" + subcommands;
+}
+
+CommandTable make_table() {
+    const std::string none = "*0\r\n";
+    const std::string reply =
+        "*7\r\n" + entry("get", 2, "readonly", none) + entry("SET", -3, "write", none) +
+        entry("blpop", -3, "blocking", none) + entry("xread", -4, "blocking", none) +
+        entry("multi", 1, "fast", none) + entry("mod.cmd", -1, "module", none) +
+        entry("client", -2, "x",
+              "*2\r\n" + entry("client|setname", 3, "x", none) +
+                  entry("client|unheard-of", 2, "x", none));
+    return CommandTable(*nearkey::parse_value(reply));
+}
+
+const nearkey::CommandSpec* find(const CommandTable& table, const std::string& line) {
+    static CommandParser parser(1024);
+    static std::string input;
+    input = line + "\r\n";
+    REQUIRE(parser.next(input) == nearkey::ParseResult::Command);
+    return table.find(parser.command());
+}
+
+}  // namespace
+
+TEST_CASE("command table: names are found whatever their case, others are not") {
+    const CommandTable table = make_table();
+    REQUIRE(find(table, "GeT k") != nullptr);
+    CHECK(find(table, "GET k")->is_readonly);
+    CHECK(find(table, "set k v")->name == "set");
+    CHECK(find(table, "gett k") == nullptr);
+    CHECK(find(table, std::string(200, 'x')) == nullptr);
+    CHECK(CommandTable().size() == 0);
+}
+
+TEST_CASE("command table: routes come from flags and from our rules") {
+    const CommandTable table = make_table();
+    CHECK(find(table, "get k")->route == Route::Shared);
+    CHECK(find(table, "blpop k 0")->route == Route::Dedicated);
+    CHECK(find(table, "multi")->route == Route::Unsupported);
+    CHECK(find(table, "mod.cmd")->route == Route::Dedicated);
+    CHECK(find(table, "post /")->route == Route::Close);
+    CHECK(find(table, "client setname x")->local == LocalCommand::ClientSetName);
+    CHECK(find(table, "CLIENT SETNAME x")->name == "client|setname");
+    CHECK(find(table, "client unheard-of")->route == Route::Unproven);
+    CHECK(find(table, "client nothing") == nullptr);
+}
+
+TEST_CASE("command table: arity is the server's") {
+    const CommandTable table = make_table();
+    CHECK(find(table, "get k")->accepts(2));
+    CHECK_FALSE(find(table, "get k")->accepts(3));
+    CHECK(find(table, "set k v")->accepts(5));
+    CHECK_FALSE(find(table, "set k v")->accepts(2));
+}
+
+TEST_CASE("command table: BLOCK is an option only before STREAMS, and not a group's name") {
+    CommandParser parser(1024);
+    const auto blocks = [&](const std::string& line) {
+        REQUIRE(parser.next(line) == nearkey::ParseResult::Command);
+        return nearkey::has_block_option(parser.command());
+    };
+    CHECK(blocks("xread block 0 streams s $\n"));
+    CHECK_FALSE(blocks("xread streams block 0\n"));
+    CHECK_FALSE(blocks("xreadgroup group block c streams s >\n"));
+    CHECK(blocks("xreadgroup group streams c BLOCK 5 streams s >\n"));
+}
+
+TEST_CASE("command rules: each command has one row, in lower case") {
+    std::set<std::string_view> names;
+    for (const nearkey::CommandRule& rule : nearkey::command_rules()) {
+        CAPTURE(rule.name);
+        CHECK(names.insert(rule.name).second);
+        CHECK_FALSE(rule.reason.empty());
+        for (const char c : rule.name)
+            CHECK_FALSE((c >= 'A' && c <= 'Z'));
+    }
+}

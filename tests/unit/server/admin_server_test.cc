@@ -1,0 +1,255 @@
+// The admin pages, as a probe sees them: a real loop, a real socket, HTTP by hand on a thread.
+#include "nearkey/server/admin_server.h"
+
+#include "../run_until.h"
+
+#include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <unistd.h>
+#include <atomic>
+#include <memory>
+#include <thread>
+#include <vector>
+
+namespace nearkey {
+namespace {
+
+struct FakeSource final : AdminSource {
+    AdminState admin_state() const override { return state; }
+    const Metrics& metrics() const override { return counted; }
+
+    AdminState state{true, "ready", "", 1.5};
+    Metrics counted;
+};
+
+int connected_to(const std::string& address) {
+    const SocketAddress parsed = parse_socket_address(address);
+    const int fd = socket(parsed.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const timeval limit{10, 0};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    if (connect(fd, parsed.get(), parsed.length) == 0) return fd;
+    close(fd);
+    return -1;
+}
+
+// Sends the bytes and reads to the end of the connection.
+std::string exchange(const std::string& address, const std::string& request) {
+    const int fd = connected_to(address);
+    if (fd < 0) return "refused";
+    std::string answer;
+    if (send(fd, request.data(), request.size(), MSG_NOSIGNAL) > 0) {
+        char bytes[4096];
+        for (ssize_t count; (count = recv(fd, bytes, sizeof bytes, 0)) > 0;) {
+            answer.append(bytes, static_cast<size_t>(count));
+        }
+    }
+    close(fd);
+    return answer;
+}
+
+struct Admin {
+    TemporaryDirectory directory;
+    int null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    Loop loop;
+    FakeSource source;
+    Log log{null_fd, LogLevel::Info, source.counted};
+    std::unique_ptr<AdminServer> server;
+
+    explicit Admin(const std::string& address = "") {
+        const std::string path = address.empty() ? directory / "admin.sock" : address;
+        server = std::make_unique<AdminServer>(loop, log, AdminAddress{path, 0600}, source);
+    }
+    ~Admin() {
+        server.reset();
+        close(null_fd);
+    }
+
+    // What the server sends to these bytes, while the loop turns.
+    std::string raw(const std::string& request) {
+        std::atomic<bool> is_done = false;
+        std::string answer;
+        std::thread client([&] {
+            answer = exchange(server->address(), request);
+            is_done = true;
+        });
+        run_until(loop, [&] { return is_done.load(); });
+        client.join();
+        return answer;
+    }
+    std::string ask(const std::string& first_line, const std::string& host = "nearkey") {
+        return raw(first_line + " HTTP/1.1\r\nHost: " + host + "\r\nConnection: close\r\n\r\n");
+    }
+};
+
+int status_of(const std::string& answer) {
+    return answer.starts_with("HTTP/1.1 ") ? std::stoi(answer.substr(9, 3)) : 0;
+}
+
+std::string body_of(const std::string& answer) {
+    const size_t end = answer.find("\r\n\r\n");
+    return end == std::string::npos ? "" : answer.substr(end + 4);
+}
+
+nlohmann::json json_of(const std::string& answer) {
+    return nlohmann::json::parse(body_of(answer), nullptr, false);
+}
+
+bool contains(const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+}
+
+TEST_CASE("admin: /livez answers while the loop turns") {
+    Admin admin;
+    const std::string answer = admin.ask("GET /livez");
+    CHECK(status_of(answer) == 200);
+    CHECK(json_of(answer)["state"] == "live");
+    CHECK(contains(answer, "application/json"));
+    CHECK(contains(answer, "no-store"));
+}
+
+TEST_CASE("admin: /readyz says whether, why and since when") {
+    Admin admin;
+    std::string answer = admin.ask("GET /readyz");
+    CHECK(status_of(answer) == 200);
+    CHECK(json_of(answer)["state"] == "ready");
+    CHECK(json_of(answer)["since_seconds"] == 1.5);
+    const std::string since = json_of(answer)["since"];
+    CHECK(since.size() == 24);
+    CHECK(since[10] == 'T');
+    CHECK(since.ends_with("Z"));
+
+    admin.source.state = {false, "not ready", "no \"connection\" \xff", 0.25};
+    answer = admin.ask("GET /readyz");
+    CHECK(status_of(answer) == 503);
+    CHECK(json_of(answer)["state"] == "not ready");
+    CHECK(json_of(answer)["reason"] == "no \"connection\" \xef\xbf\xbd");
+
+    admin.source.state = {false, "draining", "SIGTERM", 0};
+    answer = admin.ask("GET /readyz");
+    CHECK(status_of(answer) == 503);
+    CHECK(json_of(answer)["state"] == "draining");
+}
+
+TEST_CASE("admin: /stats has every metric as a number") {
+    Admin admin;
+    admin.source.counted.clients = 3;
+    admin.source.counted.commands_total = UINT64_MAX;
+    const std::string answer = admin.ask("GET /stats");
+    CHECK(status_of(answer) == 200);
+    const nlohmann::json stats = json_of(answer);
+    CHECK(stats.size() == metric_rows().size());
+    CHECK(stats["nearkey_clients"] == 3);
+    CHECK(stats["nearkey_commands_total"] == UINT64_MAX);
+}
+
+TEST_CASE("admin: /metrics is Prometheus text, with help and type for each metric") {
+    Admin admin;
+    admin.source.counted.clients = 3;
+    const std::string answer = admin.ask("GET /metrics");
+    CHECK(status_of(answer) == 200);
+    CHECK(contains(answer, "Content-Type: text/plain; version=0.0.4"));
+    CHECK(contains(answer,
+                   "# HELP nearkey_clients clients connected now\n"
+                   "# TYPE nearkey_clients gauge\nnearkey_clients 3\n"));
+    CHECK(contains(answer, "# TYPE nearkey_commands_total counter\nnearkey_commands_total 0\n"));
+    CHECK(answer.ends_with("\n"));
+}
+
+TEST_CASE("admin: HEAD has the header of GET and no body") {
+    Admin admin;
+    const std::string answer = admin.ask("HEAD /metrics");
+    CHECK(status_of(answer) == 200);
+    CHECK(contains(answer, "Content-Length: "));
+    CHECK(body_of(answer).empty());
+}
+
+TEST_CASE("admin: another path is 404, another method 405 and says which are allowed") {
+    Admin admin;
+    for (const char* const path : {"/", "/readyz/", "/readyz/../stats", "/%2e", "*"}) {
+        INFO(path);
+        CHECK(status_of(admin.ask(std::string("GET ") + path)) == 404);
+    }
+    for (const char* const method : {"POST", "PUT", "DELETE", "OPTIONS", "TRACE", "BREW"}) {
+        INFO(method);
+        const std::string answer = admin.ask(std::string(method) + " /readyz");
+        CHECK(status_of(answer) == 405);
+        CHECK(contains(answer, "Allow: GET, HEAD\r\n"));
+    }
+    CHECK(status_of(admin.ask("POST /nothing")) == 404);
+    CHECK(status_of(admin.ask("GET /readyz?verbose=1")) == 200);
+}
+
+TEST_CASE("admin: a body is refused without reading it") {
+    Admin admin;
+    const std::string answer =
+        admin.raw("POST /readyz HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n\r\nabc");
+    CHECK(status_of(answer) == 405);
+}
+
+TEST_CASE("admin: a connection may ask more than once") {
+    Admin admin;
+    const std::string one = "GET /livez HTTP/1.1\r\nHost: x\r\n";
+    const std::string answer = admin.raw(one + "\r\n" + one + "Connection: close\r\n\r\n");
+    CHECK(status_of(answer) == 200);
+    CHECK(contains(body_of(answer), "HTTP/1.1 200"));
+}
+
+TEST_CASE("admin: nonsense and a header without end are answered with an error, not believed") {
+    Admin admin;
+    CHECK(status_of(admin.raw("*1\r\n$4\r\nPING\r\n\r\n")) != 200);
+    const std::string answer =
+        admin.raw("GET /livez HTTP/1.1\r\nX: " + std::string(100'000, 'x') + "\r\n\r\n");
+    CHECK(status_of(answer) != 200);
+    CHECK(status_of(admin.ask("GET /livez")) == 200);
+}
+
+TEST_CASE("admin: over TCP only loopback hosts are answered, over a Unix socket any") {
+    Admin tcp("127.0.0.1:0");
+    for (const char* const host :
+         {"127.0.0.1", "localhost", "[::1]", "127.0.0.1:9121", "localhost:1", "[::1]:65535"}) {
+        INFO(host);
+        CHECK(status_of(tcp.ask("GET /livez", host)) == 200);
+    }
+    for (const char* const host : {"", "evil.example", "127.0.0.1.evil.example", "localhost.evil",
+                                   "127.0.0.1:80@evil.example", "evil:127.0.0.1", "[::1]evil"}) {
+        INFO(host);
+        CHECK(status_of(tcp.ask("GET /livez", host)) == 403);
+        CHECK(status_of(tcp.ask("POST /nothing", host)) == 403);
+    }
+    CHECK(contains(tcp.raw("GET /livez HTTP/1.0\r\n\r\n"), " 403 "));
+    Admin local;
+    CHECK(status_of(local.ask("GET /livez", "evil.example")) == 200);
+}
+
+TEST_CASE("admin: silent connections take no place for ever") {
+    Admin admin;
+    std::vector<int> silent;
+    for (int i = 0; i < 32; ++i)
+        silent.push_back(connected_to(admin.server->address()));
+    // It waits behind them until the first is timed out, and is then served.
+    CHECK(status_of(admin.ask("GET /livez")) == 200);
+    for (const int fd : silent)
+        close(fd);
+}
+
+TEST_CASE("admin: the socket has its mode, goes with the server, and is not stolen") {
+    Admin admin;
+    const std::string path = admin.server->address();
+    struct stat found {};
+    REQUIRE(stat(path.c_str(), &found) == 0);
+    CHECK((found.st_mode & 0777) == 0600);
+    CHECK_THROWS_AS(AdminServer(admin.loop, admin.log, AdminAddress{path, 0600}, admin.source),
+                    ListenError);
+    CHECK(status_of(admin.ask("GET /livez")) == 200);
+    const int open_connection = connected_to(path);
+    admin.server.reset();
+    CHECK(admin.directory.is_empty());
+    close(open_connection);
+}
+
+}  // namespace
+}  // namespace nearkey

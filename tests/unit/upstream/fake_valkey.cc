@@ -1,0 +1,213 @@
+#include "fake_valkey.h"
+
+#include "nearkey/resp/inline_command.h"
+#include "nearkey/resp/reply_writer.h"
+
+#include <doctest/doctest.h>
+
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+
+namespace nearkey {
+
+namespace {
+
+std::string table_entry(const std::string& name, int arity, const std::string& flag) {
+    // Keys, categories, tips, key specs and sub-commands are left empty.
+    return "*10\r\n+" + name + "\r\n:" + std::to_string(arity) + "\r\n*1\r\n+" + flag +
+           "\r\n:0\r\n:0\r\n:0\r\n*0\r\n*0\r\n*0\r\n*0\r\n";
+}
+
+std::string command_table() {
+    const std::vector<std::string> entries{
+        table_entry("get", 2, "readonly"),   table_entry("set", -3, "write"),
+        table_entry("incr", 2, "write"),     table_entry("echo", 2, "fast"),
+        table_entry("hello", -1, "fast"),    table_entry("select", 2, "fast"),
+        table_entry("quit", -1, "fast"),     table_entry("reset", 1, "fast"),
+        table_entry("eval", -3, "noscript"), table_entry("blpop", -3, "blocking"),
+        table_entry("multi", 1, "fast"),     table_entry("ping", -1, "fast"),
+    };
+    std::string reply = "*" + std::to_string(entries.size()) + "\r\n";
+    for (const std::string& entry : entries)
+        reply += entry;
+    return reply;
+}
+
+std::string default_answer(const std::string& command) {
+    const std::string fields = "$6\r\nserver\r\n$6\r\nvalkey\r\n$5\r\nproto\r\n:";
+    if (command.starts_with("HELLO 3")) return "%2\r\n" + fields + "3\r\n";
+    if (command.starts_with("HELLO 2")) return "*4\r\n" + fields + "2\r\n";
+    if (command.starts_with("SELECT ") || command.starts_with("CLIENT SETNAME ")) return "+OK\r\n";
+    if (command == "PING") return "+PONG\r\n";
+    if (command == "COMMAND") return command_table();
+    return "+" + command + "\r\n";
+}
+
+std::string joined(const CommandView& command) {
+    std::string line;
+    for (size_t i = 0; i < command.size(); ++i) {
+        if (i > 0) line += ' ';
+        line += command[i];
+    }
+    return line;
+}
+
+}  // namespace
+
+std::string encoded(std::string_view line) {
+    const std::vector<std::string> words = split_inline(line).value();
+    std::string out;
+    append_array_header(out, words.size());
+    for (const std::string& word : words)
+        append_bulk(out, word);
+    return out;
+}
+
+FakeValkey::FakeValkey(Loop& loop, const std::string& path) : loop_(loop), path_(path) {
+    // As the daemon does: hiredis may write to a peer that has gone.
+    std::signal(SIGPIPE, SIG_IGN);
+    listen();
+}
+
+FakeValkey::~FakeValkey() {
+    stop_listening();
+    close_all();
+}
+
+void FakeValkey::listen() {
+    listening_fd_ = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    REQUIRE(path_.size() < sizeof address.sun_path);
+    std::memcpy(address.sun_path, path_.data(), path_.size());
+    REQUIRE(bind(listening_fd_, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+    REQUIRE(::listen(listening_fd_, 128) == 0);
+    listening_ =
+        std::make_unique<FdWatch>(loop_, listening_fd_, [this](FdEvents) { accept_all(); });
+    listening_->want({true, false});
+}
+
+void FakeValkey::stop_listening() {
+    if (listening_ == nullptr) return;
+    listening_.reset();
+    ::close(listening_fd_);
+    unlink(path_.c_str());
+}
+
+size_t FakeValkey::open_count() const {
+    return static_cast<size_t>(std::count_if(
+        peers_.begin(), peers_.end(), [](const auto& peer) { return peer->watch != nullptr; }));
+}
+
+size_t FakeValkey::times_asked(std::string_view command) const {
+    size_t count = 0;
+    for (const auto& peer : peers_) {
+        count += static_cast<size_t>(std::count(peer->asked.begin(), peer->asked.end(), command));
+    }
+    return count;
+}
+
+size_t FakeValkey::peer_of(std::string_view command) const {
+    for (size_t i = peers_.size(); i-- > 0;) {
+        const std::vector<std::string>& asked = peers_[i]->asked;
+        if (std::find(asked.begin(), asked.end(), command) != asked.end()) return i;
+    }
+    FAIL("nobody has asked for ", std::string(command));
+    return 0;
+}
+
+void FakeValkey::send(size_t peer, std::string_view bytes) {
+    peers_.at(peer)->output.append(bytes);
+    flush(peer);
+}
+
+size_t FakeValkey::unread(size_t peer) const {
+    int in_socket = 0;
+    if (is_open(peer)) REQUIRE(ioctl(peers_[peer]->fd, TIOCOUTQ, &in_socket) == 0);
+    return static_cast<size_t>(in_socket) + peers_[peer]->output.size();
+}
+
+void FakeValkey::close(size_t peer) {
+    if (!is_open(peer)) return;
+    peers_[peer]->watch.reset();
+    ::close(peers_[peer]->fd);
+}
+
+void FakeValkey::close_all() {
+    for (size_t i = 0; i < peers_.size(); ++i)
+        close(i);
+}
+
+void FakeValkey::accept_all() {
+    // Those that have gone do not count as open.
+    for (size_t i = 0; i < peers_.size(); ++i) {
+        if (is_open(i)) read(i);
+    }
+    for (;;) {
+        const int fd = accept4(listening_fd_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0) return;
+        const size_t id = peers_.size();
+        peers_.push_back(std::make_unique<Peer>());
+        Peer& peer = *peers_.back();
+        peer.fd = fd;
+        peer.watch = std::make_unique<FdWatch>(loop_, fd,
+                                               [this, id](FdEvents seen) { on_events(id, seen); });
+        peer.watch->want({true, false});
+        open_count_max_ = std::max(open_count_max_, open_count());
+        if (hangs_up) close(id);
+    }
+}
+
+void FakeValkey::on_events(size_t peer, FdEvents seen) {
+    if (seen.writable) flush(peer);
+    if (seen.readable && is_open(peer)) read(peer);
+}
+
+void FakeValkey::read(size_t id) {
+    Peer& peer = *peers_[id];
+    char bytes[65536];
+    for (;;) {
+        const ssize_t count = recv(peer.fd, bytes, sizeof bytes, 0);
+        if (count < 0 && errno == EAGAIN) break;
+        if (count <= 0) {
+            close(id);
+            return;
+        }
+        peer.input.append({bytes, static_cast<size_t>(count)});
+    }
+    while (is_open(id) && !peer.input.empty() &&
+           peer.parser.next(peer.input.view()) == ParseResult::Command) {
+        const std::string command = joined(peer.parser.command());
+        peer.input.consume(peer.parser.consumed());
+        answer(id, command);
+    }
+}
+
+void FakeValkey::answer(size_t id, const std::string& command) {
+    Peer& peer = *peers_[id];
+    const bool is_heartbeat = peer.is_set_up && command == "PING";
+    if (!is_heartbeat) peer.asked.push_back(command);
+    if (command == "PING") peer.is_set_up = true;
+    const auto found = answers.find(command);
+    send(id, found != answers.end() ? found->second : default_answer(command));
+}
+
+void FakeValkey::flush(size_t id) {
+    Peer& peer = *peers_[id];
+    if (!is_open(id)) return;
+    while (!peer.output.empty()) {
+        const std::string_view bytes = peer.output.view();
+        const ssize_t count = ::send(peer.fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+        if (count < 0) break;  // Full, or gone: then read() finds it.
+        peer.output.consume(static_cast<size_t>(count));
+    }
+    peer.watch->want({true, !peer.output.empty()});
+}
+
+}  // namespace nearkey

@@ -1,0 +1,81 @@
+// A scripted Valkey on a Unix socket, run on the test's own loop: no threads, no waiting.
+// It answers the handshake and COMMAND like a server, and any other command with its own words
+// ("+GET k"), unless `answers` says otherwise; kSilent keeps it from answering. Peers are numbered
+// in the order of accepting and stay known after they are closed.
+#pragma once
+
+#include "nearkey/base/buffer.h"
+#include "nearkey/loop/fd_watch.h"
+#include "nearkey/resp/command_parser.h"
+
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace nearkey {
+
+class FakeValkey {
+public:
+    static constexpr std::string_view kSilent = "";
+
+    FakeValkey(Loop& loop, const std::string& path);
+    ~FakeValkey();
+    FakeValkey(const FakeValkey&) = delete;
+    FakeValkey& operator=(const FakeValkey&) = delete;
+
+    void listen();
+    // New connections are refused, those that are open stay.
+    void stop_listening();
+
+    // The words of a command, joined by blanks -> what is sent for it.
+    std::map<std::string, std::string> answers;
+    // Closes each new connection without a word.
+    bool hangs_up = false;
+
+    size_t peer_count() const { return peers_.size(); }
+    size_t open_count() const;
+    size_t open_count_max() const { return open_count_max_; }
+    bool is_open(size_t peer) const { return peers_.at(peer)->watch != nullptr; }
+    // What a peer has asked for, in order, without the heartbeats behind its handshake.
+    const std::vector<std::string>& asked(size_t peer) const { return peers_.at(peer)->asked; }
+    size_t times_asked(std::string_view command) const;
+    // The last peer that has asked for `command`.
+    size_t peer_of(std::string_view command) const;
+
+    void send(size_t peer, std::string_view bytes);
+    // Bytes that were sent and not yet read.
+    size_t unread(size_t peer) const;
+    void close(size_t peer);
+    void close_all();
+
+private:
+    struct Peer {
+        int fd = -1;
+        std::unique_ptr<FdWatch> watch;  // null: closed
+        Buffer input;
+        Buffer output;
+        CommandParser parser{int64_t{1} << 30};
+        std::vector<std::string> asked;
+        bool is_set_up = false;
+    };
+
+    void accept_all();
+    void on_events(size_t peer, FdEvents seen);
+    void read(size_t peer);
+    void flush(size_t peer);
+    void answer(size_t peer, const std::string& command);
+
+    Loop& loop_;
+    std::string path_;
+    int listening_fd_ = -1;
+    std::unique_ptr<FdWatch> listening_;
+    std::vector<std::unique_ptr<Peer>> peers_;
+    size_t open_count_max_ = 0;
+};
+
+// "GET k" -> "*2\r\n$3\r\nGET\r\n$1\r\nk\r\n"
+std::string encoded(std::string_view line);
+
+}  // namespace nearkey

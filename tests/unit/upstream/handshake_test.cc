@@ -1,0 +1,153 @@
+// What a new connection says, step by step, and what each refusal means.
+#include "nearkey/upstream/handshake.h"
+
+#include <doctest/doctest.h>
+
+#include <string>
+#include <vector>
+
+namespace nearkey {
+namespace {
+
+const std::string kHello2 = "*2\r\n$5\r\nHELLO\r\n$1\r\n2\r\n";
+const std::string kSelect5 = "*2\r\n$6\r\nSELECT\r\n$1\r\n5\r\n";
+const std::string kSetName = "*3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$2\r\nme\r\n";
+const std::string kPing = "*1\r\n$4\r\nPING\r\n";
+
+Value reply(const std::string& bytes) {
+    return parse_value(bytes).value();
+}
+
+struct Setup {
+    UpstreamUrl url;
+    std::string name = "me";
+    int database = 0;
+
+    // A handshake that has got the first `count` of its good replies.
+    Handshake after(size_t count) const {
+        Handshake handshake(url, name, 2, database);
+        std::vector<std::string> replies{"%1\r\n+server\r\n+valkey\r\n"};
+        if (database != 0) replies.emplace_back("+OK\r\n");
+        if (!name.empty()) replies.emplace_back("+OK\r\n");
+        replies.emplace_back("+PONG\r\n");
+        for (size_t i = 0; i < count; ++i)
+            handshake.on_reply(reply(replies.at(i)));
+        return handshake;
+    }
+};
+
+void check_failed(Handshake& handshake, const std::string& bytes, Handshake::Failure failure) {
+    CAPTURE(bytes);
+    handshake.on_reply(reply(bytes));
+    CHECK(handshake.failure() == failure);
+    CHECK_FALSE(handshake.is_complete());
+    CHECK(handshake.command().empty());
+    CHECK_FALSE(handshake.error().empty());
+}
+
+TEST_CASE("handshake: HELLO, SELECT, CLIENT SETNAME, PING, each after the reply to the last") {
+    Setup setup;
+    setup.database = 5;
+    const std::vector<std::string> commands{kHello2, kSelect5, kSetName, kPing};
+    for (size_t i = 0; i < commands.size(); ++i) {
+        CAPTURE(i);
+        const Handshake handshake = setup.after(i);
+        CHECK(handshake.command() == commands[i]);
+        CHECK_FALSE(handshake.is_complete());
+    }
+    const Handshake done = setup.after(4);
+    CHECK(done.is_complete());
+    CHECK(done.command().empty());
+    CHECK(done.failure() == Handshake::Failure::None);
+    CHECK(done.error().empty());
+    CHECK(done.hello().find("server")->text == "valkey");
+}
+
+TEST_CASE("handshake: database 0 needs no SELECT, an empty name no SETNAME") {
+    Setup setup;
+    CHECK(setup.after(1).command() == kSetName);
+    setup.name.clear();
+    CHECK(setup.after(1).command() == kPing);
+    CHECK(setup.after(2).is_complete());
+}
+
+TEST_CASE("handshake: HELLO names the protocol") {
+    const UpstreamUrl url;
+    const std::string name;
+    CHECK(Handshake(url, name, 3, 0).command() == "*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n");
+}
+
+TEST_CASE("handshake: credentials go with HELLO, any byte in them, 'default' without a user") {
+    Setup setup;
+    setup.url.password = std::string("a\0\r\n", 4);
+    CHECK(setup.after(0).command() ==
+          "*5\r\n$5\r\nHELLO\r\n$1\r\n2\r\n$4\r\nAUTH\r\n$7\r\ndefault\r\n$4\r\n" +
+              setup.url.password + "\r\n");
+    setup.url.user = "u";
+    setup.url.password.clear();
+    CHECK(setup.after(0).command() ==
+          "*5\r\n$5\r\nHELLO\r\n$1\r\n2\r\n$4\r\nAUTH\r\n$1\r\nu\r\n$0\r\n\r\n");
+}
+
+TEST_CASE("handshake: refused credentials are told apart from other refusals of HELLO") {
+    const Setup setup;
+    for (const std::string bytes :
+         {"-WRONGPASS invalid\r\n", "-NOAUTH needed\r\n", "-NOPERM no\r\n"}) {
+        Handshake handshake = setup.after(0);
+        check_failed(handshake, bytes, Handshake::Failure::Auth);
+    }
+    for (const std::string bytes :
+         {"-ERR unknown command\r\n", "-NOPROTO no\r\n", "!3\r\nERR\r\n"}) {
+        Handshake handshake = setup.after(0);
+        check_failed(handshake, bytes, Handshake::Failure::Other);
+    }
+}
+
+TEST_CASE("handshake: a SELECT refused is the database's fault, unless the server is loading") {
+    Setup setup;
+    setup.database = 5;
+    Handshake refused = setup.after(1);
+    check_failed(refused, "-ERR DB index is out of range\r\n", Handshake::Failure::Database);
+    CHECK(refused.error() == "ERR DB index is out of range");
+    Handshake loading = setup.after(1);
+    check_failed(loading, "-LOADING not yet\r\n", Handshake::Failure::Loading);
+}
+
+TEST_CASE("handshake: a server that refuses names can still serve") {
+    Handshake handshake = Setup().after(1);
+    handshake.on_reply(reply("-NOPERM no\r\n"));
+    CHECK(handshake.command() == kPing);
+}
+
+TEST_CASE("handshake: only PONG, or BUSY with a script, says that the server serves") {
+    const Setup setup;
+    Handshake busy = setup.after(2);
+    busy.on_reply(reply("-BUSY Valkey is busy running a script\r\n"));
+    CHECK(busy.is_complete());
+    Handshake loading = setup.after(2);
+    check_failed(loading, "-LOADING not yet\r\n", Handshake::Failure::Loading);
+    CHECK(loading.error() == "LOADING not yet");
+    Handshake masterdown = setup.after(2);
+    check_failed(masterdown, "-MASTERDOWN link is down\r\n", Handshake::Failure::Loading);
+    Handshake stranger = setup.after(2);
+    check_failed(stranger, "-NOAUTH needed\r\n", Handshake::Failure::Auth);
+    for (const std::string bytes : {"-ERR no\r\n", "+OK\r\n", ":1\r\n", "*0\r\n", "$-1\r\n"}) {
+        Handshake other = setup.after(2);
+        check_failed(other, bytes, Handshake::Failure::Other);
+    }
+}
+
+TEST_CASE("handshake: replies after its end change nothing") {
+    const Setup setup;
+    Handshake complete = setup.after(3);
+    complete.on_reply(reply("-ERR late\r\n"));
+    CHECK(complete.is_complete());
+    Handshake failed = setup.after(0);
+    failed.on_reply(reply("-ERR first\r\n"));
+    failed.on_reply(reply("+PONG\r\n"));
+    CHECK_FALSE(failed.is_complete());
+    CHECK(failed.error() == "ERR first");
+}
+
+}  // namespace
+}  // namespace nearkey

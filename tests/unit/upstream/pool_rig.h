@@ -1,0 +1,77 @@
+// A ConnectionPool with a FakeValkey behind it, and with what it says of its health noted.
+// Backoff is short and queueing patient, so that a slow machine changes no outcome.
+#pragma once
+
+#include "nearkey/upstream/pool.h"
+
+#include "../run_until.h"
+#include "fake_valkey.h"
+
+#include "collector.h"
+
+#include <doctest/doctest.h>
+
+#include <fcntl.h>
+#include <unistd.h>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace nearkey {
+
+struct PoolRig final : PoolEvents {
+    PoolRig() {
+        url.kind = UpstreamUrl::Kind::Unix;
+        url.path = directory / "valkey";
+        options.backoff_min_ms = 1;
+        options.backoff_max_ms = 5;
+        options.queue_timeout_ms = 10'000;
+    }
+    ~PoolRig() {
+        pool.reset();
+        ::close(null_fd);
+    }
+    void start() {
+        pool = std::make_unique<ConnectionPool>(
+            ConnectionPool::Parts{loop, metrics, log, scratch, nullptr, *this}, options, url);
+        pool->start();
+    }
+    void make_ready() {
+        start();
+        REQUIRE(run_until(loop, [this] { return pool->health().is_ready; }));
+    }
+    void send(Connection& connection, Collector& receiver, std::string_view line,
+              RequestKind kind = RequestKind::Write) {
+        connection.send({encoded(line), &receiver, 0, kind});
+    }
+    bool run_until_told(const Collector& receiver, size_t count) {
+        return run_until(loop, [&] { return receiver.told.size() >= count; });
+    }
+    // A lease that has answered a command: it is ready and owes nothing.
+    Connection& used_lease(const std::string& line) {
+        Connection* lease = pool->lease(2, 0);
+        REQUIRE(lease != nullptr);
+        Collector receiver;
+        send(*lease, receiver, line);
+        REQUIRE(run_until_told(receiver, 1));
+        CHECK(receiver.told.front() == "0 +" + line);
+        return *lease;
+    }
+    void on_health_changed(const UpstreamHealth& health) override {
+        told.push_back(health.is_ready ? "ready" : health.reason);
+    }
+
+    TemporaryDirectory directory;
+    Loop loop;
+    FakeValkey valkey{loop, directory / "valkey"};
+    Metrics metrics;
+    int null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    Log log{null_fd, LogLevel::Debug, metrics};
+    std::vector<char> scratch = std::vector<char>(65536);
+    UpstreamOptions options;
+    UpstreamUrl url;
+    std::unique_ptr<ConnectionPool> pool;
+    std::vector<std::string> told;
+};
+
+}  // namespace nearkey
