@@ -59,20 +59,19 @@ void Buffer::truncate(size_t size) {
 void Buffer::make_room(size_t count) {
     const size_t used = size();
     // Moving costs at most as much as was consumed before, so appending stays O(1) on average.
-    if (begin_ >= used && capacity_ - used >= count) {
-        std::memmove(memory_, memory_ + begin_, used);
-    } else {
-        const size_t grown = capacity_ < kDoublingMax ? capacity_ * 2 : capacity_ + capacity_ / 2;
-        const size_t capacity = std::max({kFirstCapacity, grown, used + count});
-        char* memory = static_cast<char*>(std::malloc(capacity));
-        CHECK(memory != nullptr);
-        if (used > 0) std::memcpy(memory, memory_ + begin_, used);
-        std::free(memory_);
-        memory_ = memory;
-        capacity_ = capacity;
+    if (begin_ >= used) {
+        if (used > 0) std::memmove(memory_, memory_ + begin_, used);
+        begin_ = 0;
+        end_ = used;
+        if (capacity_ - end_ >= count) return;
     }
-    begin_ = 0;
-    end_ = used;
+    // realloc() moves the pages of a large buffer, not its bytes.
+    const size_t grown = capacity_ < kDoublingMax ? capacity_ * 2 : capacity_ + capacity_ / 2;
+    const size_t capacity = std::max({kFirstCapacity, grown, end_ + count});
+    char* memory = static_cast<char*>(std::realloc(memory_, capacity));
+    CHECK(memory != nullptr);
+    memory_ = memory;
+    capacity_ = capacity;
 }
 
 void Buffer::release() {

@@ -7,76 +7,79 @@ namespace nearkey {
 namespace {
 
 using enum Route;
-using L = LocalCommand;
+using S = Special;
 
 // clang-format off
 constexpr CommandRule kRules[] = {
     // Session state that nearkey keeps itself, so that a shared connection never sees it.
-    {"hello",               Local, L::Hello,         "protocol and name belong to the session"},
-    {"select",              Local, L::Select,        "the database belongs to the session"},
-    {"quit",                Local, L::Quit,          "would close a shared connection"},
-    {"reset",               Local, L::Reset,         "would reset a shared connection"},
-    {"echo",                Local, L::Echo,          "needs no server"},
-    {"client|setname",      Local, L::ClientSetName, "the name belongs to the session"},
-    {"client|getname",      Local, L::ClientGetName, "the name belongs to the session"},
-    {"client|setinfo",      Local, L::ClientSetInfo, "library info belongs to the session"},
+    {"hello",               Local, S::Hello,         "protocol and name belong to the session"},
+    {"select",              Local, S::Select,        "the database belongs to the session"},
+    {"quit",                Local, S::Quit,          "would close a shared connection"},
+    {"reset",               Local, S::Reset,         "would reset a shared connection"},
+    {"client|setname",      Local, S::ClientSetName, "the name belongs to the session"},
+    {"client|getname",      Local, S::ClientGetName, "the name belongs to the session"},
+    {"client|setinfo",      Local, S::ClientSetInfo, "library info belongs to the session"},
+    {"nearkey",             Local, S::Nearkey,       "tells of nearkey itself"},
+
+    // A transaction belongs to its connection. One that arrives whole travels as one piece over a
+    // shared connection; EXEC, DISCARD and UNWATCH without one are harmless there.
+    {"multi",               Transaction, S::Multi,   "opens a transaction on its connection"},
+    {"exec",                Transaction, S::Exec,    "ends the connection's transaction"},
+    {"discard",             Transaction, S::Discard, "ends the connection's transaction"},
+    {"watch",               Transaction, S::Watch,   "watches keys for its connection"},
+    {"unwatch",             Transaction, S::Unwatch, "forgets what its connection watches"},
 
     // A script may run for long: while it does, its connection reads nothing, not even the
     // SCRIPT KILL of another client.
-    {"eval",                Dedicated, L::None, "a long script stalls its connection"},
-    {"evalsha",             Dedicated, L::None, "a long script stalls its connection"},
-    {"eval_ro",             Dedicated, L::None, "a long script stalls its connection"},
-    {"evalsha_ro",          Dedicated, L::None, "a long script stalls its connection"},
-    {"fcall",               Dedicated, L::None, "a long function stalls its connection"},
-    {"fcall_ro",            Dedicated, L::None, "a long function stalls its connection"},
-    {"debug",               Dedicated, L::None, "changes how the server treats a connection"},
+    {"eval",                Dedicated, S::None, "a long script stalls its connection"},
+    {"evalsha",             Dedicated, S::None, "a long script stalls its connection"},
+    {"eval_ro",             Dedicated, S::None, "a long script stalls its connection"},
+    {"evalsha_ro",          Dedicated, S::None, "a long script stalls its connection"},
+    {"fcall",               Dedicated, S::None, "a long function stalls its connection"},
+    {"fcall_ro",            Dedicated, S::None, "a long function stalls its connection"},
+    {"wait",                Dedicated, S::Wait, "waits, for the connection's own writes"},
+    {"waitaof",             Dedicated, S::Wait, "waits, for the connection's own writes"},
+    {"debug",               Unproven,  S::None, "may change how the server treats a connection"},
 
-    // State on the server's side of the connection.
-    {"multi",               Unsupported, L::None, "opens a transaction"},
-    {"exec",                Unsupported, L::None, "ends a transaction"},
-    {"discard",             Unsupported, L::None, "ends a transaction"},
-    {"watch",               Unsupported, L::None, "watches keys for a transaction"},
-    {"unwatch",             Unsupported, L::None, "watches keys for a transaction"},
-    {"subscribe",           Unsupported, L::None, "turns the connection into a subscriber"},
-    {"psubscribe",          Unsupported, L::None, "turns the connection into a subscriber"},
-    {"ssubscribe",          Unsupported, L::None, "turns the connection into a subscriber"},
-    {"unsubscribe",         Unsupported, L::None, "belongs to a subscriber"},
-    {"punsubscribe",        Unsupported, L::None, "belongs to a subscriber"},
-    {"sunsubscribe",        Unsupported, L::None, "belongs to a subscriber"},
-    {"monitor",             Unsupported, L::None, "turns the connection into a monitor"},
-    {"auth",                Unsupported, L::None, "changes the connection's user"},
-    {"readonly",            Unsupported, L::None, "changes the connection"},
-    {"readwrite",           Unsupported, L::None, "changes the connection"},
-    {"asking",              Unsupported, L::None, "marks the connection's next command"},
-    {"wait",                Unsupported, L::None, "counts the connection's own writes"},
-    {"waitaof",             Unsupported, L::None, "counts the connection's own writes"},
-    {"script|debug",        Unsupported, L::None, "changes the connection"},
-    {"sync",                Unsupported, L::None, "turns the connection into a replica"},
-    {"psync",               Unsupported, L::None, "turns the connection into a replica"},
-    {"replconf",            Unsupported, L::None, "turns the connection into a replica"},
-    {"client|caching",      Unsupported, L::None, "marks the connection's next command"},
-    {"client|capa",         Unsupported, L::None, "changes the connection"},
-    {"client|getredir",     Unsupported, L::None, "tells of the connection itself"},
-    {"client|id",           Unsupported, L::None, "tells of the connection itself"},
-    {"client|import-source", Unsupported, L::None, "changes the connection"},
-    {"client|info",         Unsupported, L::None, "tells of the connection itself"},
-    {"client|no-evict",     Unsupported, L::None, "changes the connection"},
-    {"client|no-touch",     Unsupported, L::None, "changes the connection"},
-    {"client|reply",        Unsupported, L::None, "silences the connection"},
-    {"client|tracking",     Unsupported, L::None, "changes the connection"},
-    {"client|trackinginfo", Unsupported, L::None, "tells of the connection itself"},
+    // What changes the connection itself, or tells of it.
+    {"subscribe",           Tunnel, S::None, "turns the connection into a subscriber"},
+    {"psubscribe",          Tunnel, S::None, "turns the connection into a subscriber"},
+    {"ssubscribe",          Tunnel, S::None, "turns the connection into a subscriber"},
+    {"unsubscribe",         Tunnel, S::None, "is answered by as many replies as channels"},
+    {"punsubscribe",        Tunnel, S::None, "is answered by as many replies as patterns"},
+    {"sunsubscribe",        Tunnel, S::None, "is answered by as many replies as channels"},
+    {"monitor",             Tunnel, S::None, "turns the connection into a monitor"},
+    {"auth",                Tunnel, S::None, "changes the connection's user"},
+    {"readonly",            Tunnel, S::None, "changes the connection"},
+    {"readwrite",           Tunnel, S::None, "changes the connection"},
+    {"asking",              Tunnel, S::None, "marks the connection's next command"},
+    {"script|debug",        Tunnel, S::None, "changes the connection"},
+    {"sync",                Tunnel, S::Sync, "turns the connection into a replica"},
+    {"psync",               Tunnel, S::Sync, "turns the connection into a replica"},
+    {"replconf",            Tunnel, S::None, "turns the connection into a replica"},
+    {"client|caching",      Tunnel, S::None, "marks the connection's next command"},
+    {"client|capa",         Tunnel, S::None, "changes the connection"},
+    {"client|getredir",     Tunnel, S::None, "tells of the connection itself"},
+    {"client|id",           Tunnel, S::None, "tells of the connection itself"},
+    {"client|import-source", Tunnel, S::None, "changes the connection"},
+    {"client|info",         Tunnel, S::None, "tells of the connection itself"},
+    {"client|no-evict",     Tunnel, S::None, "changes the connection"},
+    {"client|no-touch",     Tunnel, S::None, "changes the connection"},
+    {"client|reply",        Tunnel, S::None, "silences the connection"},
+    {"client|tracking",     Tunnel, S::None, "changes the connection"},
+    {"client|trackinginfo", Tunnel, S::None, "tells of the connection itself"},
 
     // The other CLIENT sub-commands change or tell of their connection, as far as we know.
-    {"client|help",         Shared, L::None, "needs no state"},
-    {"client|kill",         Shared, L::None, "needs no state"},
-    {"client|list",         Shared, L::None, "needs no state"},
-    {"client|pause",        Shared, L::None, "needs no state"},
-    {"client|unblock",      Shared, L::None, "needs no state"},
-    {"client|unpause",      Shared, L::None, "needs no state"},
+    {"client|help",         Shared, S::None, "needs no state"},
+    {"client|kill",         Shared, S::None, "needs no state"},
+    {"client|list",         Shared, S::None, "needs no state"},
+    {"client|pause",        Shared, S::None, "needs no state"},
+    {"client|unblock",      Shared, S::None, "needs no state"},
+    {"client|unpause",      Shared, S::None, "needs no state"},
 
     // Cross-protocol attacks; Valkey knows these names too.
-    {"host:",               Close, L::None, "an HTTP request"},
-    {"post",                Close, L::None, "an HTTP request"},
+    {"host:",               Close, S::None, "an HTTP request"},
+    {"post",                Close, S::None, "an HTTP request"},
 };
 // clang-format on
 
@@ -93,16 +96,25 @@ void apply_rules(CommandSpec& spec) {
     });
     if (rule != rules.end()) {
         spec.route = rule->route;
-        spec.local = rule->local;
+        spec.special = rule->special;
         spec.reason = rule->reason;
         return;
     }
     if (spec.name == "xread" || spec.name == "xreadgroup") {
         spec.blocks_by_option = true;
+        spec.reason = "waits only where it is asked to (BLOCK)";
     } else if (spec.name == "client" || spec.name.starts_with("client|")) {
         spec.route = Route::Unproven;
-    } else if (spec.is_blocking || spec.is_module) {
+        spec.reason = "may change its connection";
+    } else if (spec.is_module && !spec.is_readonly && !spec.is_write) {
+        spec.route = Route::Unproven;
+        spec.reason = "a module's command that is not about keys may change its connection";
+    } else if (spec.is_module) {
         spec.route = Route::Dedicated;
+        spec.reason = "a module's command may wait";
+    } else if (spec.is_blocking) {
+        spec.route = Route::Dedicated;
+        spec.reason = "may wait for other clients";
     }
 }
 

@@ -34,6 +34,7 @@ bool read_spec(const Value& entry, CommandSpec& spec) {
     spec.arity = entry.elements[1].integer;
     for (const Value& flag : entry.elements[2].elements) {
         spec.is_readonly |= flag.text == "readonly";
+        spec.is_write |= flag.text == "write";
         spec.is_module |= flag.text == "module";
         spec.is_blocking |= flag.text == "blocking";
     }
@@ -59,9 +60,11 @@ CommandTable::CommandTable(const Value& reply) {
         CommandSpec spec;
         if (read_spec(entry, spec)) specs_.push_back(std::move(spec));
     }
-    for (const std::string_view name : {"host:", "post"}) {
+    // Names that the server does not list.
+    for (const std::string_view name : {"host:", "post", "nearkey"}) {
         CommandSpec spec;
         spec.name = name;
+        spec.arity = -1;
         apply_rules(spec);
         specs_.push_back(std::move(spec));
     }

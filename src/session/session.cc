@@ -101,22 +101,35 @@ void Session::run(std::string_view& input) {
             case ParseResult::Incomplete:
                 return;
             case ParseResult::Empty:
+                consumed_ = parser_.consumed();
                 break;
             case ParseResult::Invalid:
                 ++context_.metrics.protocol_errors_total;
-                answer_error(parser_.error());
+                if (tunnel_ != nullptr) {
+                    lease_->send_through(input);  // The server says so at its place.
+                    flush_hook_.defer();
+                } else {
+                    answer_error(parser_.error());
+                }
                 input = {};
                 stop_input();
                 return;
             case ParseResult::Command:
-                if (execute(parser_.command()) == Executed::NotYet) {
+                consumed_ = parser_.consumed();
+                if (execute(parser_.command(), input) == Executed::NotYet) {
                     parser_.restart();
+                    if (input_dropped_) input = {};
                     return;
                 }
                 break;
         }
         if (ended_) return;
-        input.remove_prefix(parser_.consumed());
+        input.remove_prefix(std::exchange(consumed_, 0));
+        if (input_given_) {
+            input_given_ = false;
+            input_.append(input);
+            input = input_.view();
+        }
         // QUIT: what comes behind it is not run.
         if (input_dropped_) input = {};
     }
@@ -145,12 +158,14 @@ bool Session::may_run(size_t executed) {
     return true;
 }
 
-Session::Executed Session::execute(const CommandView& command) {
+Session::Executed Session::execute(const CommandView& command, std::string_view input) {
     const CommandSpec* spec = context_.pool.commands().find(command);
+    if (tunnel_ != nullptr) return pass_through(spec, command);
     if (spec == nullptr) {
         context_.pool.refresh_commands();
         return forward_unproven(command);
     }
+    if (is_in_transaction()) return execute_in_transaction(*spec, command);
     // The server itself says what is wrong with a call that it will not run.
     if (spec->route != Route::Close && !spec->accepts(command.size())) {
         return spec->route == Route::Shared ? forward(command, RequestKind::Write)
@@ -161,17 +176,21 @@ Session::Executed Session::execute(const CommandView& command) {
             if (spec->blocks_by_option && has_block_option(command)) {
                 return forward_alone(command, RequestKind::Blocking);
             }
+            if (command.raw().size() >= kLarge) return forward_large(command);
+            if (alone_ > 0) return forward_alone(command, RequestKind::Write);
             return forward(command, spec->is_readonly ? RequestKind::Read : RequestKind::Write);
         case Route::Dedicated:
+            if (spec->special == Special::Wait) return forward_wait(command);
             return forward_alone(command,
                                  spec->is_blocking ? RequestKind::Blocking : RequestKind::Write);
         case Route::Unproven:
             return forward_unproven(command);
+        case Route::Transaction:
+            return execute_transaction(*spec, command, input);
+        case Route::Tunnel:
+            return enter_tunnel(spec, command);
         case Route::Local:
-            return execute_local(spec->local, command);
-        case Route::Unsupported:
-            refuse(*spec);
-            return Executed::Yes;
+            return execute_local(*spec, command);
         case Route::Close:
             close_attacker();
             return Executed::Yes;
@@ -226,53 +245,24 @@ void Session::close_attacker() {
 // --- routes ---
 
 Session::Executed Session::forward(const CommandView& command, RequestKind kind) {
-    if (lease_ != nullptr) return wait_until_idle();
-    if (database_unsure_) return refuse_unsure();
-    if (connection_ != nullptr && connection_->state() == ConnectionState::Closed) {
-        if (owed() > 0) return wait_until_idle();
-        leave_connection();
-    }
-    if (connection_ == nullptr) {
-        connection_ = context_.pool.acquire(protocol_, database_);
-        if (connection_ == nullptr) {
-            answer_error(kNoConnectionLeft);
-            return Executed::Yes;
-        }
-    }
+    if (const auto executed = pin(1)) return *executed;
     send(*connection_, command, kind);
     return Executed::Yes;
 }
 
-Session::Executed Session::forward_alone(const CommandView& command, RequestKind kind) {
-    if (lease_ == nullptr && owed() > 0) return wait_until_idle();
-    if (database_unsure_) return refuse_unsure();
-    if (lease_ == nullptr) {
-        lease_ = context_.pool.lease(protocol_, database_);
-        if (lease_ == nullptr) {
-            answer_error("ERR nearkey has no dedicated connection left (upstream.dedicated_max)");
-            return Executed::Yes;
-        }
+std::optional<Session::Executed> Session::pin(size_t commands) {
+    if (lease_ != nullptr) return wait_until_idle();
+    if (connection_ != nullptr && connection_->state() == ConnectionState::Closed) {
+        if (owed() > 0) return wait_until_idle();
+        leave_connection();
     }
-    lease_blocks_ |= kind == RequestKind::Blocking;
-    send(*lease_, command, kind);
-    return Executed::Yes;
-}
-
-// A command that may change its connection goes alone, and the connection is used again only if
-// the command was refused.
-Session::Executed Session::forward_unproven(const CommandView& command) {
-    if (owed() > 0) return wait_until_idle();
-    const Executed executed = forward_alone(command, RequestKind::Write);
-    if (lease_ != nullptr) {
-        lease_unproven_ = true;
-        pause(kUntilIdle, nullptr);
+    if (connection_ != nullptr && owed() == 0 && connection_->is_congested()) leave_connection();
+    if (connection_ == nullptr && !database_unsure_) {
+        connection_ = context_.pool.acquire(protocol_, database_);
     }
-    return executed;
-}
-
-// To run it in the old database would be worse than not to run it.
-Session::Executed Session::refuse_unsure() {
-    answer_error("UPSTREAMDOWN the database could not be selected; not sent");
+    if (connection_ != nullptr && !database_unsure_) return std::nullopt;
+    for (size_t i = 0; i < commands; ++i)
+        answer_error(database_unsure_ ? kDatabaseUnsure : kNoConnectionLeft);
     return Executed::Yes;
 }
 
@@ -282,17 +272,20 @@ Session::Executed Session::wait_until_idle() {
     return Executed::NotYet;
 }
 
+// The command as every RESP parser reads it in the same way.
+std::string_view Session::canonical(const CommandView& command) {
+    if (command.is_canonical()) return command.raw();
+    context_.encoded.clear();
+    encode_command(command, context_.encoded);
+    return context_.encoded;
+}
+
 void Session::send(Connection& connection, const CommandView& command, RequestKind kind) {
-    std::string_view bytes = command.raw();
-    if (!command.is_canonical()) {
-        context_.encoded.clear();
-        encode_command(command, context_.encoded);
-        bytes = context_.encoded;
-    }
     ++context_.metrics.commands_total;
     ++context_.metrics.commands_forwarded_total;
+    has_written_ |= kind != RequestKind::Read;
     const uint32_t ticket = next_ticket_++;
-    connection.send({bytes, this, ticket, kind});
+    connection.send({canonical(command), this, ticket, kind});
 }
 
 // REQUIRES: nothing is owed by it, or the session is ending.
@@ -300,17 +293,6 @@ void Session::leave_connection() {
     if (connection_ == nullptr) return;
     if (owed() > 0) connection_->forget(*this);
     context_.pool.release(*std::exchange(connection_, nullptr));
-}
-
-void Session::end_lease() {
-    if (lease_ == nullptr) return;
-    using LeaseEnd = ConnectionPool::LeaseEnd;
-    const bool is_clean = owed() == 0 && !lease_unproven_;
-    if (owed() > 0) lease_->forget(*this);
-    lease_blocks_ = false;
-    lease_unproven_ = false;
-    context_.pool.give_back(*std::exchange(lease_, nullptr),
-                            is_clean ? LeaseEnd::Clean : LeaseEnd::Dirty);
 }
 
 }  // namespace nearkey

@@ -1,5 +1,6 @@
 #include "nearkey/session/session.h"
 
+#include "nearkey/base/check.h"
 #include "nearkey/resp/number.h"
 #include "nearkey/resp/reply_writer.h"
 
@@ -13,55 +14,60 @@ namespace nearkey {
 
 namespace {
 
-// validateClientAttr in networking.c: printable ASCII without blanks.
+// validateClientAttr in networking.c: printable ASCII without blanks, up to the first NUL.
 bool is_plain_word(std::string_view text) {
+    text = text.substr(0, text.find('\0'));
     return std::all_of(text.begin(), text.end(), [](char c) { return c >= '!' && c <= '~'; });
 }
+
+// Ids that nearkey gives are far from the server's own, so that CLIENT KILL ID meets nobody else.
+constexpr int64_t kFirstId = int64_t{1} << 52;
 
 constexpr std::string_view kNameRefused =
     "ERR Client names cannot contain spaces, newlines or special characters.";
 
 }  // namespace
 
-Session::Executed Session::execute_local(LocalCommand local, const CommandView& command) {
-    std::string reply;
-    switch (local) {
-        case LocalCommand::Hello:
-            return hello(command);
-        case LocalCommand::Select:
+Session::Executed Session::execute_local(const CommandSpec& spec, const CommandView& command) {
+    switch (spec.special) {
+        case Special::Hello:
+            return hello(spec, command);
+        case Special::Select:
             return select(command);
-        case LocalCommand::Reset:
+        case Special::Reset:
             return reset();
-        case LocalCommand::Quit:
+        case Special::Quit:
             answer("+OK\r\n");
             stop_input();
             return Executed::Yes;
-        case LocalCommand::Echo:
-            append_bulk(reply, command[1]);
-            answer(reply);
-            return Executed::Yes;
-        case LocalCommand::ClientGetName:
-            if (name_.empty()) {
+        case Special::ClientGetName: {
+            std::string reply;
+            if (identity_.name.empty()) {
                 append_null(reply, protocol_);
             } else {
-                append_bulk(reply, name_);
+                append_bulk(reply, identity_.name);
             }
             answer(reply);
             return Executed::Yes;
-        case LocalCommand::ClientSetName:
+        }
+        case Special::ClientSetName:
             client_setname(command[2]);
             return Executed::Yes;
-        case LocalCommand::ClientSetInfo:
+        case Special::ClientSetInfo:
             client_setinfo(command);
             return Executed::Yes;
-        case LocalCommand::None:
-            break;
+        case Special::Nearkey:
+            nearkey(command);
+            return Executed::Yes;
+        default:
+            CHECK(false);
+            return Executed::Yes;
     }
-    return Executed::Yes;
 }
 
 // HELLO [protover [AUTH username password] [SETNAME name]]; helloCommand in networking.c.
-Session::Executed Session::hello(const CommandView& command) {
+// With AUTH the server itself decides, on a connection of the session's own.
+Session::Executed Session::hello(const CommandSpec& spec, const CommandView& command) {
     int protocol = protocol_;
     if (command.size() >= 2) {
         const auto version = parse_integer(command[1]);
@@ -79,10 +85,7 @@ Session::Executed Session::hello(const CommandView& command) {
     bool has_name = false;
     for (size_t i = 2; i < command.size(); ++i) {
         if (equals_ignoring_case(command[i], "AUTH") && i + 2 < command.size()) {
-            answer_error(
-                "ERR nearkey does not carry HELLO with AUTH yet: it changes the "
-                "connection's user");
-            return Executed::Yes;
+            return enter_tunnel(&spec, command);
         }
         if (!equals_ignoring_case(command[i], "SETNAME") || i + 1 >= command.size()) {
             answer_error(fmt::format("ERR Syntax error in HELLO option '{}'", command[i]));
@@ -100,7 +103,7 @@ Session::Executed Session::hello(const CommandView& command) {
         leave_connection();
         protocol_ = protocol;
     }
-    if (has_name) name_ = name;
+    if (has_name) identity_.name = name;
     answer_hello();
     return Executed::Yes;
 }
@@ -117,7 +120,7 @@ void Session::answer_hello() {
             for (Value& module : value.elements)
                 module.type = '%';
         }
-        if (fields.elements[i].text == "id") value.integer = static_cast<int64_t>(id_);
+        if (fields.elements[i].text == "id") value.integer = kFirstId + static_cast<int64_t>(id_);
     }
     std::string reply;
     append_value(reply, fields, protocol_);
@@ -172,13 +175,20 @@ void Session::on_select_failed(SelectFailure failure) {
 
 Session::Executed Session::reset() {
     if (owed() > 0) return wait_until_idle();
+    end_lease();
     leave_connection();
+    forget_state();
+    answer("+RESET\r\n");
+    return Executed::Yes;
+}
+
+// clearClientConnectionState in networking.c: what the client says of its library stays.
+void Session::forget_state() {
     protocol_ = 2;
     database_ = context_.initial_database;
     database_unsure_ = false;
-    name_.clear();
-    answer("+RESET\r\n");
-    return Executed::Yes;
+    identity_.name.clear();
+    in_multi_ = watching_ = false;
 }
 
 void Session::client_setname(std::string_view name) {
@@ -186,7 +196,7 @@ void Session::client_setname(std::string_view name) {
         answer_error(kNameRefused);
         return;
     }
-    name_ = name;
+    identity_.name = name;
     answer("+OK\r\n");
 }
 
@@ -202,12 +212,8 @@ void Session::client_setinfo(const CommandView& command) {
                                  command[2]));
         return;
     }
+    (is_name ? identity_.library : identity_.library_version) = command[3];
     answer("+OK\r\n");
-}
-
-void Session::refuse(const CommandSpec& spec) {
-    ++context_.metrics.commands_refused_total;
-    answer_error(fmt::format("ERR nearkey does not carry '{}' yet: it {}", spec.name, spec.reason));
 }
 
 void Session::answer_error(std::string_view text) {

@@ -11,11 +11,17 @@ namespace nearkey {
 namespace {
 // A reply longer than this starts to leave before its end is there.
 constexpr size_t kStreamedReplyMin = size_t{256} << 10;
+constexpr size_t kOwnReplyMax = 1024;
 }  // namespace
 
 void Session::on_reply_bytes(uint32_t ticket, std::string_view bytes) {
-    CHECK(ticket == first_ticket_);
+    if (ticket != first_ticket_) {
+        CHECK(preparation_ == Preparation::Pending);
+        if (preparation_error_.size() + bytes.size() <= kOwnReplyMax) preparation_error_ += bytes;
+        return;
+    }
     if (reply_type_ == 0) reply_type_ = bytes.front();
+    reply_size_ += bytes.size();
     if (ended_ || output_lost_) return;
     output_.append(bytes);
     if (unsent() > context_.limits.output_per_client_max) {
@@ -28,13 +34,27 @@ void Session::on_reply_bytes(uint32_t ticket, std::string_view bytes) {
 
 void Session::on_reply_end(uint32_t ticket) {
     if (ended_) return;
-    CHECK(ticket == first_ticket_);
+    if (ticket != first_ticket_) {
+        CHECK(preparation_ == Preparation::Pending);
+        on_prepared();
+        return;
+    }
+    if (reply_size_ >= kLarge) {
+        alone_ = kAloneAfterLarge;
+    } else if (alone_ > 0) {
+        --alone_;
+    }
+    reply_size_ = 0;
+    if (!steps_.empty() && steps_.front().ticket == ticket) {
+        finish_step(steps_.front().what);
+        steps_.pop_front();
+    }
     if (selecting_ >= 0 && reply_type_ == '+') {
         on_selected();
         output_.truncate(committed_);  // PONG
         if (!output_lost_) output_.append("+OK\r\n");
     }
-    if (lease_unproven_) lease_unproven_ = reply_type_ != '-';
+    if (std::exchange(lease_unproven_, false)) lease_dirty_ |= reply_type_ != '-';
     ++first_ticket_;
     if (selecting_ >= 0) on_select_failed(SelectFailure::Refused);
     settle();
@@ -49,6 +69,12 @@ void Session::on_request_failed(uint32_t ticket, std::string_view error) {
     if (ended_) return;
     std::string reply;
     append_error(reply, error);
+    if (preparation_ == Preparation::Pending) {
+        preparation_error_ = std::move(reply);
+        on_prepared();
+        return;
+    }
+    if (is_in_transaction()) lose_transaction();
     if (ticket != first_ticket_) {
         hold(ticket, std::move(reply));
         return;
@@ -81,7 +107,8 @@ void Session::settle() {
     partly_sent_ = false;
     flush_hook_.defer();
     if (owed() == 0) {
-        end_lease();
+        lease_blocks_ = false;
+        if (!is_in_transaction()) end_lease();
         unpause(kUntilIdle | kInFlight);
     } else if (owed() <= context_.limits.in_flight_per_client_max / 2) {
         unpause(kInFlight);
@@ -124,18 +151,26 @@ void Session::flush() {
         committed_ = 0;
     }
     if (unsent() <= context_.limits.output_per_client_high_water / 2) unpause(kOutput);
+    if (tunnel_ != nullptr) update_tunnel_reading();
     account();
     end_if_done();
 }
 
 void Session::end_if_done() {
+    if (tunnel_ != nullptr && output_lost_) end();
     if (ended_ || !input_over_ || paused_ != 0 || owed() > 0) return;
+    if (tunnel_ != nullptr) {
+        finish_tunnel();
+        return;
+    }
     if (output_.empty() || output_lost_) end();
 }
 
 void Session::end() {
     if (ended_) return;
     ended_ = true;
+    context_.pool.stop_waiting(*this);
+    if (tunnel_ != nullptr) leave_tunnel();
     end_lease();
     leave_connection();
     stream_->pause_reading();

@@ -20,23 +20,34 @@ Connection::Connection(ConnectionContext& context, int protocol, int database)
       database_(database),
       connect_timer_(context.loop, [this] { on_connect_timeout(); }),
       own_receiver_(*this) {
+    identity.name = context.options.client_name;
 }
 
 Connection::~Connection() {
     CHECK(is_idle());
 }
 
-void Connection::send(const Request& request) {
-    const uint64_t now = context_.loop.now_ms();
-    InFlight entry{
+Connection::InFlight Connection::in_flight_entry(const Request& request) const {
+    const bool waits = request.kind == RequestKind::Blocking;
+    return {
         .receiver = request.receiver,
-        .deadline_ms =
-            request.kind == RequestKind::Blocking ? 0 : now + context_.options.request_timeout_ms,
+        .deadline_ms = waits ? 0 : context_.loop.now_ms() + context_.options.request_timeout_ms,
         .ticket = request.ticket,
         .retained = 0,
+        .replies = request.replies,
         .kind = request.kind,
         .is_retry = false,
     };
+}
+
+void Connection::send_owned(const Request& request, Buffer bytes) {
+    in_flight_.push_back(in_flight_entry(request));
+    ++context_.metrics.in_flight;
+    socket_->send_owned(std::move(bytes));
+}
+
+void Connection::send(const Request& request) {
+    const InFlight entry = in_flight_entry(request);
     if (is_ready()) {
         transmit(request.bytes, entry);
         return;
@@ -47,12 +58,11 @@ void Connection::send(const Request& request) {
     if (is_full || state_ == ConnectionState::Closed) {
         if (is_full) ++context_.metrics.queue_full_total;
         ++context_.metrics.upstream_down_total;
-        request.receiver->on_request_failed(
-            request.ticket, is_full ? "UPSTREAMDOWN Valkey is away and the queue is full; not sent"
-                                    : "UPSTREAMDOWN the connection is closed; not sent");
+        fail(entry, is_full ? "UPSTREAMDOWN Valkey is away and the queue is full; not sent"
+                            : "UPSTREAMDOWN the connection is closed; not sent");
         return;
     }
-    queue(request.bytes, entry, now + context_.options.queue_timeout_ms);
+    queue(request.bytes, entry, context_.loop.now_ms() + context_.options.queue_timeout_ms);
     if (state_ == ConnectionState::Idle) context_.events.on_wants_dial(*this);
 }
 
@@ -96,9 +106,14 @@ void Connection::fail_first_waiting(std::string_view error) {
     if (request.receiver == nullptr) return;
     ++(request.is_retry ? context_.metrics.upstream_lost_total
                         : context_.metrics.upstream_down_total);
-    request.receiver->on_request_failed(
-        request.ticket,
-        request.is_retry ? "UPSTREAMLOST the connection to Valkey was lost; may have run" : error);
+    fail(request,
+         request.is_retry ? "UPSTREAMLOST the connection to Valkey was lost; may have run" : error);
+}
+
+// REQUIRES: it has a receiver.
+void Connection::fail(const InFlight& request, std::string_view error) {
+    for (uint32_t i = 0; i < request.replies; ++i)
+        request.receiver->on_request_failed(request.ticket + i, error);
 }
 
 void Connection::fail_waiting(std::string_view error) {
@@ -176,6 +191,7 @@ void Connection::send_own(std::string_view bytes) {
                      .deadline_ms = 0,
                      .ticket = 0,
                      .retained = 0,
+                     .replies = 1,
                      .kind = RequestKind::Blocking,
                      .is_retry = false});
 }
@@ -216,6 +232,10 @@ void Connection::become_ready() {
 
 bool Connection::on_bytes(std::string_view bytes) {
     while (!bytes.empty()) {
+        if (is_tunnel_ && in_flight_.empty()) {
+            owner_->on_tunnel_bytes(bytes);
+            return socket_ != nullptr;
+        }
         size_t taken = 0;
         const ScanResult result = scanner_.scan(bytes, taken);
         if (result == ScanResult::Malformed) {
@@ -242,8 +262,19 @@ bool Connection::on_bytes(std::string_view bytes) {
 void Connection::deliver(std::string_view bytes, bool is_end) {
     InFlight head = in_flight_.front();
     if (head.receiver != nullptr) head.receiver->on_reply_bytes(head.ticket, bytes);
-    if (!is_end || socket_ == nullptr) return;  // its receiver may have closed the connection
-    take_head(head);
+    if (!is_end || socket_ == nullptr) {  // its receiver may have closed the connection
+        reply_bytes_ += bytes.size();
+        return;
+    }
+    reply_bytes_ = 0;
+    if (head.replies > 1) {
+        // It may have been forgotten meanwhile.
+        head.receiver = in_flight_.front().receiver;
+        --in_flight_.front().replies;
+        ++in_flight_.front().ticket;
+    } else {
+        take_head(head);
+    }
     if (head.receiver != nullptr) head.receiver->on_reply_end(head.ticket);
 }
 
@@ -254,6 +285,27 @@ void Connection::take_head(InFlight& head) {
     --context_.metrics.in_flight;
     if (expired_ > 0) --expired_;
     retained_.consume(head.retained);
+}
+
+void Connection::begin_tunnel() {
+    CHECK(is_ready() && owner_ != nullptr);
+    is_tunnel_ = true;
+}
+
+void Connection::send_through(std::string_view bytes) {
+    if (is_ready()) socket_->send(bytes);
+}
+
+void Connection::finish_sending() {
+    if (is_ready()) socket_->finish_sending();
+}
+
+void Connection::pause_reading() {
+    if (is_ready()) socket_->pause_reading();
+}
+
+void Connection::resume_reading() {
+    if (is_ready()) socket_->resume_reading();
 }
 
 void Connection::OwnReceiver::on_reply_bytes(uint32_t, std::string_view bytes) {
@@ -288,109 +340,6 @@ void Connection::send_heartbeat() {
     if (!is_ready() || heartbeat_sent_ms_ != 0) return;
     heartbeat_sent_ms_ = context_.loop.now_ms();
     send_own(kPing);
-}
-
-void Connection::on_socket_lost(const std::string& reason) {
-    lose(reason);
-}
-
-void Connection::lose(const std::string& reason) {
-    if (state_ == ConnectionState::Idle || state_ == ConnectionState::Closed) return;
-    const bool was_ready = is_ready();
-    if (!was_ready) ++context_.failed_dials;
-    ++(was_ready ? context_.metrics.upstream_reconnects_total
-                 : context_.metrics.upstream_dial_failures_total);
-    disconnect(ConnectionState::Idle);
-    if (was_ready) {
-        context_.events.on_lost(*this, reason);
-    } else {
-        context_.events.on_dial_failed(*this, reason);
-    }
-}
-
-// What was in flight is queued again or fails.
-void Connection::disconnect(ConnectionState next) {
-    if (is_ready()) --context_.metrics.upstream_connections;
-    state_ = next;
-    connect_timer_.stop();
-    resolution_.reset();
-    context_.reaper.take(std::move(socket_));
-    handshake_.reset();
-    heartbeat_sent_ms_ = 0;
-    retry_or_fail_in_flight();
-}
-
-void Connection::retry_or_fail_in_flight() {
-    Ring<InFlight> lost = std::exchange(in_flight_, {});
-    const Buffer retained = std::exchange(retained_, {});
-    std::string_view bytes = retained.view();
-    expired_ = 0;
-    context_.metrics.in_flight -= lost.size();
-    for (; !lost.empty(); lost.pop_front()) {
-        InFlight entry = lost.front();
-        const std::string_view request = bytes.substr(0, entry.retained);
-        bytes.remove_prefix(entry.retained);
-        if (entry.receiver == nullptr) {
-            --context_.metrics.tombstones;
-        } else if (entry.retained > 0) {
-            // Behind nothing: the queue of a connection that was ready is empty.
-            if (!entry.receiver->on_reply_void(entry.ticket)) continue;
-            entry.retained = 0;
-            entry.is_retry = true;
-            ++context_.metrics.reads_retried_total;
-            queue(request, entry,
-                  std::min(entry.deadline_ms,
-                           context_.loop.now_ms() + context_.options.queue_timeout_ms));
-        } else {
-            if (entry.receiver != &own_receiver_) ++context_.metrics.upstream_lost_total;
-            entry.receiver->on_request_failed(
-                entry.ticket, "UPSTREAMLOST the connection to Valkey was lost; may have run");
-        }
-    }
-}
-
-void Connection::close(const std::string& reason) {
-    if (state_ == ConnectionState::Closed) return;
-    disconnect(ConnectionState::Closed);
-    fail_waiting(fmt::format("UPSTREAMDOWN {}", reason));
-    context_.events.on_closed(*this, reason);
-}
-
-void Connection::expire(uint64_t now_ms) {
-    expire_waiting(now_ms);
-    expire_in_flight(now_ms);
-    if (!is_ready()) return;
-    const uint64_t patience = context_.options.tombstone_timeout_ms;
-    const bool has_old_tombstone = !in_flight_.empty() && in_flight_[0].receiver == nullptr &&
-                                   in_flight_[0].deadline_ms != 0 &&
-                                   in_flight_[0].deadline_ms + patience < now_ms;
-    const bool is_mute =
-        heartbeat_sent_ms_ != 0 &&
-        heartbeat_sent_ms_ + context_.options.request_timeout_ms + patience < now_ms;
-    if (!has_old_tombstone && !is_mute) return;
-    ++context_.metrics.tombstone_closes_total;
-    lose("no answer for too long");
-}
-
-// Requests of one connection have the same timeout, so deadlines stand in order.
-void Connection::expire_in_flight(uint64_t now_ms) {
-    while (expired_ < in_flight_.size()) {
-        InFlight& entry = in_flight_[expired_];
-        if (entry.deadline_ms > now_ms) return;
-        ++expired_;
-        if (entry.deadline_ms == 0 || entry.receiver == nullptr) continue;
-        ReplyReceiver* receiver = std::exchange(entry.receiver, nullptr);
-        ++context_.metrics.tombstones;
-        ++context_.metrics.upstream_timeout_total;
-        receiver->on_request_failed(entry.ticket,
-                                    "UPSTREAMTIMEOUT Valkey did not answer in time; may have run");
-    }
-}
-
-void Connection::expire_waiting(uint64_t now_ms) {
-    while (!waiting_.empty() && waiting_.front().queue_deadline_ms <= now_ms) {
-        fail_first_waiting("UPSTREAMDOWN Valkey can't be reached; not sent");
-    }
 }
 
 }  // namespace nearkey

@@ -20,6 +20,7 @@ namespace {
 constexpr size_t kOutputMax = size_t{256} << 10;
 // Reads of one turn, so that one connection does not keep the loop to itself.
 constexpr int kReadsPerTurn = 4;
+constexpr size_t kWrittenPerTurn = size_t{1} << 20;
 
 }  // namespace
 
@@ -95,6 +96,17 @@ void HiredisSocket::send(std::string_view bytes) {
     if (!watch_->wanted().writable) defer();
 }
 
+void HiredisSocket::send_owned(Buffer bytes) {
+    if (!overflow_.empty()) {
+        send(bytes.view());
+        return;
+    }
+    counted_unsent_ += bytes.size();
+    metrics_.upstream_unsent_bytes += bytes.size();
+    overflow_ = std::move(bytes);
+    if (!watch_->wanted().writable) defer();
+}
+
 void HiredisSocket::count_unsent() {
     metrics_.upstream_unsent_bytes -= counted_unsent_;
     counted_unsent_ = unsent();
@@ -103,6 +115,23 @@ void HiredisSocket::count_unsent() {
 
 size_t HiredisSocket::unsent() const {
     return overflow_.size() + (context_ == nullptr ? 0 : sdslen(context_->c.obuf));
+}
+
+void HiredisSocket::finish_sending() {
+    is_finishing_ = true;
+    defer();
+}
+
+void HiredisSocket::pause_reading() {
+    if (lost_ || std::exchange(is_paused_, true)) return;
+    watch_->want({false, watch_->wanted().writable});
+}
+
+void HiredisSocket::resume_reading() {
+    if (lost_ || !std::exchange(is_paused_, false)) return;
+    watch_->want({true, watch_->wanted().writable});
+    read_again_ = tls_ != nullptr;
+    if (read_again_) defer();
 }
 
 void HiredisSocket::abandon() {
@@ -118,7 +147,7 @@ void SocketReaper::take(std::unique_ptr<HiredisSocket> socket) {
 }
 
 void HiredisSocket::before_sleep() {
-    if (!lost_ && std::exchange(read_again_, false)) read();
+    if (!lost_ && !is_paused_ && std::exchange(read_again_, false)) read();
     if (!lost_) flush();
 }
 
@@ -156,7 +185,7 @@ void HiredisSocket::read() {
             return;
         }
         const auto size = static_cast<size_t>(count);
-        if (!events_.on_bytes({scratch_.data(), size}) || lost_) return;
+        if (!events_.on_bytes({scratch_.data(), size}) || lost_ || is_paused_) return;
         if (size < scratch_.size() && tls_ == nullptr) return;
     }
     read_again_ = tls_ != nullptr;
@@ -165,7 +194,9 @@ void HiredisSocket::read() {
 
 void HiredisSocket::flush() {
     bool blocked = false;
-    while (!blocked && unsent() > 0) {
+    // What is left after this much follows in the next turn.
+    const size_t before = unsent();
+    while (!blocked && unsent() > 0 && before - unsent() < kWrittenPerTurn) {
         if (sdslen(context_->c.obuf) == 0) {
             const std::string_view next = overflow_.view().substr(0, kOutputMax);
             CHECK(redisAppendFormattedCommand(&context_->c, next.data(), next.size()) == REDIS_OK);
@@ -181,8 +212,12 @@ void HiredisSocket::flush() {
     count_unsent();
     // While TLS waits for the peer the socket is writable all the time; on_events() flushes again
     // when something was read.
-    const bool waits = blocked && (ssl_ == nullptr || !waits_for_peer(*ssl_));
-    watch_->want({true, waits});
+    const bool waits = unsent() > 0 && (ssl_ == nullptr || !blocked || !waits_for_peer(*ssl_));
+    watch_->want({!is_paused_, waits});
+    if (is_finishing_ && unsent() == 0) {
+        is_finishing_ = false;
+        shutdown(context_->c.fd, SHUT_WR);
+    }
 }
 
 void HiredisSocket::lose(std::string reason) {

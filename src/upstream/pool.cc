@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <random>
+#include <tuple>
 #include <utility>
 
 namespace nearkey {
@@ -66,12 +67,18 @@ Connection* ConnectionPool::acquire(int protocol, int database) {
     Connections& group = shared_[{protocol, database}];
     const auto least =
         std::min_element(group.begin(), group.end(), [](const auto& a, const auto& b) {
-            const bool a_closed = a->state() == ConnectionState::Closed;
-            const bool b_closed = b->state() == ConnectionState::Closed;
-            return std::pair(a_closed, a->users) < std::pair(b_closed, b->users);
+            const auto rank = [](const Connection& connection) {
+                return std::tuple(connection.state() == ConnectionState::Closed,
+                                  connection.is_congested(), connection.users);
+            };
+            return rank(*a) < rank(*b);
         });
     const bool has_one = least != group.end() && (*least)->state() != ConnectionState::Closed;
-    if (has_one && ((*least)->users == 0 || group.size() >= options_.connections)) {
+    // One more than configured keeps the others' commands from behind a large reply.
+    const bool is_congested = has_one && (*least)->is_congested();
+    const size_t wanted = options_.connections + (is_congested ? 1 : 0);
+    if (has_one && ((*least)->users == 0 || group.size() >= wanted) &&
+        !(is_congested && group.size() < wanted)) {
         ++(*least)->users;
         return least->get();
     }
@@ -93,44 +100,6 @@ void ConnectionPool::release(Connection& connection) {
     if (--connection.users > 0) return;
     connection.unused_since_ms = loop_.now_ms();
     if (connection.state() == ConnectionState::Closed) defer();
-}
-
-Connection* ConnectionPool::lease(int protocol, int database) {
-    if (leased_.size() >= options_.dedicated_max) {
-        ++metrics_.upstream_dedicated_refused_total;
-        return nullptr;
-    }
-    const auto idle =
-        std::find_if(idle_leases_.begin(), idle_leases_.end(), [&](const auto& connection) {
-            return connection->is_ready() && connection->is_idle() &&
-                   connection->protocol() == protocol && connection->database() == database;
-        });
-    if (idle != idle_leases_.end()) {
-        leased_.push_back(std::move(*idle));
-        idle_leases_.erase(idle);
-    } else {
-        leased_.push_back(std::make_unique<Connection>(context_, protocol, database));
-    }
-    metrics_.upstream_dedicated_leased = leased_.size();
-    leased_.back()->users = 1;
-    return leased_.back().get();
-}
-
-void ConnectionPool::give_back(Connection& connection, LeaseEnd end) {
-    const auto found = std::find_if(leased_.begin(), leased_.end(), [&](const auto& candidate) {
-        return candidate.get() == &connection;
-    });
-    CHECK(found != leased_.end());
-    connection.users = 0;
-    connection.unused_since_ms = loop_.now_ms();
-    const bool is_kept = end == LeaseEnd::Clean && connection.is_ready() && connection.is_idle() &&
-                         idle_leases_.size() < options_.dedicated_idle_max;
-    idle_leases_.push_back(std::move(*found));
-    leased_.erase(found);
-    metrics_.upstream_dedicated_leased = leased_.size();
-    if (is_kept) return;
-    connection.close("the client has gone");
-    defer();
 }
 
 void ConnectionPool::on_wants_dial(Connection& connection) {
@@ -279,13 +248,14 @@ void ConnectionPool::tick() {
     const uint64_t now = loop_.now_ms();
     for_each_connection([now](Connection& connection) { connection.expire(now); });
     close_unused(now);
+    expire_lease_queue(now);
     update_health();
 }
 
 void ConnectionPool::beat() {
     // A leased connection may be waiting in a blocking command: TCP keepalive watches it.
     for_each_connection([this](Connection& connection) {
-        if (!is_leased(connection)) connection.send_heartbeat();
+        if (!connection.is_leased) connection.send_heartbeat();
     });
     const bool may_ask = loop_.now_ms() >= commands_asked_ms_ + kCommandsAgainMs;
     if (!has_commands_ && may_ask && metrics_.upstream_connections > 0) ask_for_commands();
@@ -338,11 +308,6 @@ void ConnectionPool::set_health(bool is_ready, std::string reason) {
         log_.warning("not_ready", {{"reason", health_.reason}});
     }
     events_.on_health_changed(health_);
-}
-
-bool ConnectionPool::is_leased(const Connection& connection) const {
-    return std::any_of(leased_.begin(), leased_.end(),
-                       [&](const auto& leased) { return leased.get() == &connection; });
 }
 
 size_t ConnectionPool::shared_count() const {

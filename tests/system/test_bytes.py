@@ -322,7 +322,7 @@ class SmugglingTest(SystemTest):
         seed = random.Random(34)
         for _ in range(30):
             attacker = nearkey.client()
-            attacker.send(b"".join(seed.choice(tricks) for _ in range(20)) + encode("ECHO", "end"))
+            attacker.send(b"".join(seed.choice(tricks) for _ in range(20)) + encode("GET", "end"))
             for i in range(10):
                 key = b"victim%d" % i
                 self.assertEqual(b"$7\r\n" + key + b"\r\n", victim.command("GET", key))

@@ -24,7 +24,7 @@ class DeepReplyTest(SharedSystemTest):
                     client.command("HELLO", protocol)
                     reply = client.command("EVAL", self.SCRIPT, "0", depth)
                     self.assertEqual(b"*1\r\n" * depth + b":7\r\n", reply)
-                    self.assertEqual(b"$5\r\nafter\r\n", client.command("ECHO", "after"))
+                    self.assertEqual(b"+OK\r\n", client.command("CLIENT", "SETNAME", "after"))
                     self.assertEqual(PONG, client.command("PING"))
 
 
@@ -184,7 +184,7 @@ class HugeHeaderTest(EvilTest):
                     self.assertTrue(reply.startswith(b"-UPSTREAMLOST"), reply)
                     # Never padded, and nothing half-written before the error: the next reply is in
                     # its place.
-                    self.assertEqual(b"$4\r\nnext\r\n", client.command("ECHO", "next"))
+                    self.assertEqual(b"+OK\r\n", client.command("CLIENT", "SETNAME", "next"))
                 self.assertEqual(bulk(b"mine"), bystander.command("GET", "mine"))
         evil_writes = [args for args in self.fake.received if args[0].upper() == b"INCR"]
         self.assertEqual(7, len(evil_writes), "a write was sent twice")
@@ -217,12 +217,12 @@ class MalformedTest(EvilTest):
                     lambda args, evil=evil: evil if args[1] == b"evil" else bulk(args[1])
                 )
                 client, bystander = self.client(), self.client()
-                client.send(encode("GET", "evil") + encode("ECHO", "next"))
+                client.send(encode("GET", "evil") + encode("CLIENT", "SETNAME", "next"))
                 try:
                     reply = self.first_reply(client, evil)
                     following = client.read_reply()
                     self.assertTrue(reply.startswith(b"-UPSTREAM") or evil in self.FRAMED, reply)
-                    self.assertEqual(b"$4\r\nnext\r\n", following)
+                    self.assertEqual(b"+OK\r\n", following)
                 except Closed:
                     # To close the client that asked is honest as well; to answer it with garbage is
                     # not.
@@ -294,10 +294,10 @@ class MalformedTest(EvilTest):
             lambda args: b"%1\r\n+a\r\n+b\r\n" if args[1] == b"evil" else bulk(args[1])
         )
         client, other = self.client(), self.client()
-        client.send(encode("GET", "evil") + encode("ECHO", "next"))
+        client.send(encode("GET", "evil") + encode("CLIENT", "SETNAME", "next"))
         try:
             client.read_reply()
-            self.assertEqual(b"$4\r\nnext\r\n", client.read_reply())
+            self.assertEqual(b"+OK\r\n", client.read_reply())
         except Closed:
             pass
         self.fake.answers["get"] = echo_argument

@@ -25,11 +25,14 @@
     X(commands_total, Counter, "commands received")                                                \
     X(commands_forwarded_total, Counter, "commands sent to Valkey")                                \
     X(commands_answered_total, Counter, "commands answered by nearkey itself")                     \
-    X(commands_refused_total, Counter, "commands refused by nearkey")                              \
+    X(transactions_whole_total, Counter, "transactions sent as one piece, without a lease")        \
+    X(clients_closed_state_total, Counter, "clients closed: their transaction was lost")           \
     X(protocol_errors_total, Counter, "clients closed for malformed input")                        \
     X(security_closes_total, Counter, "clients closed for speaking HTTP (POST, Host:)")            \
     X(upstream_connections, Gauge, "connections to Valkey that are ready")                         \
     X(upstream_dedicated_leased, Gauge, "dedicated connections leased to clients")                 \
+    X(upstream_tunnels, Gauge, "dedicated connections that are tunnels until their client's end")  \
+    X(upstream_dedicated_waits_total, Counter, "leases that waited for upstream.dedicated_max")    \
     X(upstream_dedicated_refused_total, Counter, "leases refused by upstream.dedicated_max")       \
     X(upstream_shared_refused_total, Counter, "databases refused by upstream.connections_max")     \
     X(upstream_connects_total, Counter, "connections to Valkey that became ready")                 \

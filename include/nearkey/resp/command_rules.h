@@ -12,7 +12,7 @@ namespace nearkey {
 struct CommandRule {
     std::string_view name;
     Route route;
-    LocalCommand local;
+    Special special;
     std::string_view reason;
 };
 

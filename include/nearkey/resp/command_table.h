@@ -19,32 +19,46 @@ enum class Route : uint8_t {
     Shared,       // a connection that many clients share
     Dedicated,    // a connection of its own, until the reply is there
     Unproven,     // the same, and the connection is closed after it unless the server refused it
+    Transaction,  // a connection of its own, until the transaction is over
+    Tunnel,       // a connection of its own, until the session's end
     Local,        // nearkey answers
-    Unsupported,  // needs session state on the server, which nearkey does not carry yet
     Close,        // not RESP at all: the client is closed without an answer
 };
 
-enum class LocalCommand : uint8_t {
+// Commands that need more than their route says.
+enum class Special : uint8_t {
     None,
+    // Local
     Hello,
     Select,
     Quit,
     Reset,
-    Echo,
     ClientSetName,
     ClientGetName,
     ClientSetInfo,
+    Nearkey,
+    // Transaction
+    Multi,
+    Exec,
+    Discard,
+    Watch,
+    Unwatch,
+    // Dedicated
+    Wait,
+    // Tunnel: what follows is not RESP
+    Sync,
 };
 
 struct CommandSpec {
     std::string name;   // lower case; "client|setname" for a sub-command
     int64_t arity = 0;  // as COMMAND says: negative is "at least"
     bool is_readonly = false;
+    bool is_write = false;
     bool is_module = false;
     bool is_blocking = false;       // may wait for other clients
     bool blocks_by_option = false;  // waits only when a BLOCK option is given
     Route route = Route::Shared;
-    LocalCommand local = LocalCommand::None;
+    Special special = Special::None;
     std::string_view reason;  // why it goes there, where our own table says so; static
     std::vector<CommandSpec> subcommands;
 

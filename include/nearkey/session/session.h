@@ -7,17 +7,25 @@
 //
 // A command's ticket is its number. Tickets first_ticket_ ... next_ticket_ - 1 are owed; what is
 // known too early (an error, an answer of our own) is held until its turn. The session uses one
-// upstream connection at a time and moves only when nothing is owed.
+// upstream connection at a time and moves only when nothing is owed:
+//
+//   shared ──blocking, script──▶ lease ──answered──▶ shared
+//          ──WATCH, MULTI──────▶ lease ──EXEC ...──▶ shared     a transaction is lost: client
+//          closed ──SUBSCRIBE, AUTH ...▶ tunnel ──RESET──▶ shared      bytes pass; its end is the
+//          client's
 #pragma once
 
 #include "nearkey/base/buffer.h"
+#include "nearkey/base/ring.h"
 #include "nearkey/loop/byte_stream.h"
 #include "nearkey/resp/command_parser.h"
+#include "nearkey/resp/reply_scanner.h"
 #include "nearkey/session/limits.h"
 #include "nearkey/upstream/pool.h"
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 namespace nearkey {
@@ -44,11 +52,16 @@ struct SessionContext {
     ConnectionPool& pool;
     int initial_database;
     SessionEvents& events;
-    std::string encoded;            // scratch: a command encoded anew
+    std::string encoded;            // scratch: commands encoded anew
     uint64_t attack_logged_ms = 0;  // 0: never
+    // Scratch: looks ahead in the input of whoever asks.
+    CommandParser lookahead{static_cast<int64_t>(limits.bulk_max)};
 };
 
-class Session final : public StreamEvents, public ReplyReceiver {
+class Session final : public StreamEvents,
+                      public ReplyReceiver,
+                      private ConnectionOwner,
+                      private LeaseWaiter {
 public:
     Session(SessionContext& context, uint64_t id);
     ~Session();
@@ -79,12 +92,31 @@ public:
 
 private:
     // Why reading is paused; it goes on when no reason is left.
-    enum Pause : uint8_t { kOutput = 1, kInFlight = 2, kUntilIdle = 4, kMemory = 8, kYield = 16 };
+    enum Pause : uint8_t {
+        kOutput = 1,
+        kInFlight = 2,
+        kUntilIdle = 4,
+        kMemory = 8,
+        kYield = 16,
+        kLease = 32,  // a connection of its own is not there yet
+    };
     enum class Executed { Yes, NotYet };
 
     static constexpr std::string_view kNoConnectionLeft =
         "ERR nearkey has no connection left for another database or protocol "
         "(upstream.connections_max)";
+    // A command of this size goes over a lease, where it holds up nobody. So do the next commands
+    // of a client that got such a reply: likely it gets another.
+    static constexpr size_t kLarge = size_t{1} << 20;
+    static constexpr uint32_t kAloneAfterLarge = 32;
+
+    // Is propagated, so it moves its connection's replication offset past every write before it,
+    // and is heard by nobody: no pattern matches it.
+    static constexpr std::string_view kMark =
+        "*3\r\n$8\r\nSPUBLISH\r\n$12\r\nnearkey:wait\r\n$0\r\n\r\n";
+    // To run it in the old database would be worse than not to run it.
+    static constexpr std::string_view kDatabaseUnsure =
+        "UPSTREAMDOWN the database could not be selected; not sent";
 
     struct Hook final : Deferred {
         Hook(Session& owner, Phase phase, void (Session::*what)())
@@ -94,41 +126,94 @@ private:
         void (Session::*action)();
     };
 
+    // A command of a transaction whose reply says how the transaction stands.
+    struct Step {
+        uint32_t ticket;
+        Special what;
+    };
+
+    struct Tunnel {
+        ReplyScanner scanner;
+        std::string reply;          // the beginning of the reply being read
+        bool is_held = false;       // it may be the one to our own PING behind RESET
+        bool is_unread = false;     // what comes is not RESP
+        bool is_resetting = false;  // RESET was sent: the tunnel ends with its reply
+        bool is_finishing = false;  // the client sends no more, and the server knows
+        bool is_paused = false;     // the client does not take what comes
+    };
+
     // Input
     void resume();
     void run(std::string_view& input);
     bool may_run(size_t executed);
-    Executed execute(const CommandView& command);
+    Executed execute(const CommandView& command, std::string_view input);
     void pause(Pause reason, uint64_t* counter);
     void unpause(uint8_t reasons);
     void update_reading();
     void stop_input();
     void close_attacker();
 
-    // Routes
+    // Routes over the shared connection. pin() returns nothing when connection_ may be sent to.
     Executed forward(const CommandView& command, RequestKind kind);
-    Executed forward_alone(const CommandView& command, RequestKind kind);
-    Executed forward_unproven(const CommandView& command);
-    Executed refuse_unsure();
+    std::optional<Executed> pin(size_t commands);
     Executed wait_until_idle();
+    std::string_view canonical(const CommandView& command);
     void send(Connection& connection, const CommandView& command, RequestKind kind);
     void leave_connection();
+
+    // Routes over a lease (session_lease.cc). take_lease() returns nothing when lease_ is there.
+    Executed forward_alone(const CommandView& command, RequestKind kind);
+    Executed forward_large(const CommandView& command);
+    Executed forward_unproven(const CommandView& command);
+    Executed forward_wait(const CommandView& command);
+    std::optional<Executed> take_lease();
+    std::optional<Executed> take_proven_lease();
+    void introduce();
+    void prepare(std::string_view bytes);
+    void on_prepared();
     void end_lease();
+    void on_lease_possible() override;
+    void on_lease_refused() override;
+    void on_connection_lost() override;
+
+    // Transactions (session_transaction.cc)
+    Executed execute_transaction(const CommandSpec& spec, const CommandView& command,
+                                 std::string_view input);
+    Executed execute_in_transaction(const CommandSpec& spec, const CommandView& command);
+    std::optional<Executed> forward_whole(std::string_view input);
+    size_t encode_whole(std::string_view input, uint32_t& commands);
+    Executed forward_step(Special what, const CommandView& command);
+    void finish_step(Special what);
+    bool may_be_in_multi();
+    bool is_in_transaction() const { return in_multi_ || watching_ || !steps_.empty(); }
+    void lose_transaction();
+
+    // Tunnels (session_tunnel.cc)
+    Executed enter_tunnel(const CommandSpec* spec, const CommandView& command);
+    Executed pass_through(const CommandSpec* spec, const CommandView& command);
+    void on_tunnel_bytes(std::string_view bytes) override;
+    bool follow_replies(std::string_view bytes);
+    void leave_tunnel();
+    void finish_tunnel();
+    void update_tunnel_reading();
 
     // Answers of our own (session_local.cc)
-    Executed execute_local(LocalCommand local, const CommandView& command);
-    Executed hello(const CommandView& command);
+    Executed execute_local(const CommandSpec& spec, const CommandView& command);
+    Executed hello(const CommandSpec& spec, const CommandView& command);
     Executed select(const CommandView& command);
     enum class SelectFailure { Refused, OnTheWay };
     void on_selected();
     void on_select_failed(SelectFailure failure);
     Executed reset();
+    void forget_state();
     void client_setname(std::string_view name);
     void client_setinfo(const CommandView& command);
-    void refuse(const CommandSpec& spec);
     void answer(std::string_view reply);
     void answer_error(std::string_view text);
     void answer_hello();
+    // session_nearkey.cc
+    void nearkey(const CommandView& command);
+    void explain(const CommandView& command);
 
     // Output
     uint32_t owed() const { return next_ticket_ - first_ticket_; }
@@ -155,9 +240,11 @@ private:
     // What the server would keep for a client.
     int protocol_ = 2;
     int database_;
-    std::string name_;
+    ClientIdentity identity_;
 
     CommandParser parser_;
+    size_t consumed_ = 0;       // bytes of the input that the command being executed takes
+    bool input_given_ = false;  // input_ went away with a large command
     Buffer input_;
     uint8_t paused_ = 0;
     bool input_over_ = false;  // the client, an error or QUIT ended it; input_ may hold more to run
@@ -165,9 +252,21 @@ private:
     bool ended_ = false;
 
     Connection* connection_ = nullptr;  // pinned shared connection
+    bool has_written_ = false;          // WAIT counts what went over any connection
     Connection* lease_ = nullptr;
-    bool lease_blocks_ = false;     // a blocking command is in flight on it
-    bool lease_unproven_ = false;   // what went over it may have changed it
+    bool lease_blocks_ = false;    // a blocking command is in flight on it
+    bool lease_unproven_ = false;  // what is in flight on it may have changed it
+    bool lease_dirty_ = false;     // it is not to be used again
+    bool lease_refused_ = false;   // none became free in time
+    enum class Preparation : uint8_t { None, Pending, Done };
+    Preparation preparation_ = Preparation::None;
+    std::string preparation_error_;  // and before: the reply, whatever it is
+
+    Ring<Step> steps_;       // in flight, in order
+    bool in_multi_ = false;  // as the replies so far say
+    bool watching_ = false;
+    std::unique_ptr<Tunnel> tunnel_;
+
     int selecting_ = -1;            // the database that a SELECT asks for, on connection_
     bool database_unsure_ = false;  // a SELECT failed on the way: nothing may run until one works
 
@@ -178,6 +277,8 @@ private:
 
     Buffer output_;
     size_t committed_ = 0;      // bytes of output_ that are whole replies
+    size_t reply_size_ = 0;     // so far, of the reply being received
+    uint32_t alone_ = 0;        // so many more commands go over a lease
     char reply_type_ = 0;       // first byte of the reply being received
     bool partly_sent_ = false;  // the beginning of the reply being received has left already
     bool output_lost_ = false;  // the client can't be written to any more

@@ -8,6 +8,9 @@
 //     └─────────────────┴─────────────┴───────────┘ lost    Closed: for good
 //
 // What is sent while not Ready waits in waiting_, in order, until its deadline.
+//
+// A connection that a session has to itself has an owner, who is told when it is lost. It can
+// become a tunnel: from then on nothing is counted, bytes pass in both directions until its end.
 #pragma once
 
 #include "nearkey/base/log.h"
@@ -29,6 +32,27 @@
 namespace nearkey {
 
 class Connection;
+
+// Who has a connection to itself.
+class ConnectionOwner {
+public:
+    // A piece of what the server says in a tunnel; valid during the call.
+    virtual void on_tunnel_bytes(std::string_view bytes) = 0;
+    // It was ready; what was in flight has been told of already.
+    virtual void on_connection_lost() = 0;
+
+protected:
+    ~ConnectionOwner() = default;
+};
+
+// What the server knows a client by.
+struct ClientIdentity {
+    std::string name;
+    std::string library;
+    std::string library_version;
+
+    bool operator==(const ClientIdentity&) const = default;
+};
 
 // What a connection tells the pool.
 class ConnectionEvents {
@@ -77,8 +101,20 @@ public:
     // Sends now, or queues until the connection is ready. The receiver is told the outcome later,
     // but a full queue at once.
     void send(const Request& request);
+    // The same for a command so large that it is not copied: `bytes` is all of it. REQUIRES: ready.
+    void send_owned(const Request& request, Buffer bytes);
     // No reply will be delivered to `receiver` any more.
     void forget(const ReplyReceiver& receiver);
+
+    // Null: nobody's.
+    void set_owner(ConnectionOwner* owner) { owner_ = owner; }
+    // REQUIRES: ready, and an owner. What is in flight is answered before the tunnel begins.
+    void begin_tunnel();
+    void send_through(std::string_view bytes);
+    // Says to the server that nothing more will come; what it still says arrives.
+    void finish_sending();
+    void pause_reading();
+    void resume_reading();
 
     void dial();
     // Closes for good; what is owed fails.
@@ -93,12 +129,17 @@ public:
     bool is_ready() const { return state_ == ConnectionState::Ready; }
     bool is_idle() const { return in_flight_.empty() && waiting_.empty(); }
     bool has_waiting() const { return !waiting_.empty(); }
+    // A large reply is coming, and whatever is sent now is answered behind it.
+    bool is_congested() const { return reply_bytes_ > kCongestedBytes; }
 
     // Set by the pool: the connection that must exist. It dials again whatever was refused.
     bool is_primary = false;
+    bool is_leased = false;
     // Kept by the pool: how many sessions are pinned here, since when none is.
     size_t users = 0;
     uint64_t unused_since_ms = 0;
+    // As it was told to the server; kept by whoever leases it.
+    ClientIdentity identity;
 
 private:
     struct InFlight {
@@ -106,6 +147,7 @@ private:
         uint64_t deadline_ms;     // 0: none
         uint32_t ticket;
         uint32_t retained;  // bytes of the request kept in retained_, 0: not to be retried
+        uint32_t replies;   // that are still to come
         RequestKind kind;
         bool is_retry;
     };
@@ -140,6 +182,7 @@ private:
     void on_own_reply(std::string_view reply);
     void continue_handshake();
     void become_ready();
+    InFlight in_flight_entry(const Request& request) const;
     void transmit(std::string_view bytes, InFlight request);
     void queue(std::string_view bytes, const InFlight& request, uint64_t queue_deadline_ms);
     void send_waiting();
@@ -147,6 +190,7 @@ private:
     void fail_first_waiting(std::string_view error);
     void fail_waiting(std::string_view error);
     void deliver(std::string_view bytes, bool is_end);
+    static void fail(const InFlight& request, std::string_view error);
     void lose(const std::string& reason);
     void disconnect(ConnectionState next);
     void retry_or_fail_in_flight();
@@ -165,11 +209,17 @@ private:
     Timer connect_timer_;
     std::optional<Handshake> handshake_;
 
+    static constexpr size_t kCongestedBytes = size_t{1} << 20;
+
     Ring<InFlight> in_flight_;
-    size_t expired_ = 0;  // this many at the front can't expire any more
-    Buffer retained_;     // the bytes of retryable requests in flight, in order
+    size_t reply_bytes_ = 0;  // so far, of a reply whose end has not come yet
+    size_t expired_ = 0;      // this many at the front can't expire any more
+    Buffer retained_;         // the bytes of retryable requests in flight, in order
     ReplyScanner scanner_;
     std::deque<Waiting> waiting_;
+
+    ConnectionOwner* owner_ = nullptr;
+    bool is_tunnel_ = false;
 
     OwnReceiver own_receiver_;
     uint64_t heartbeat_sent_ms_ = 0;  // 0: none is owed

@@ -50,7 +50,13 @@ public:
 
     // Queues bytes; they leave with one write before the loop sleeps.
     void send(std::string_view bytes);
+    // The same without a copy, for large ones.
+    void send_owned(Buffer bytes);
     size_t unsent() const;
+    // Closes the sending half once everything queued has left.
+    void finish_sending();
+    void pause_reading();
+    void resume_reading();
 
     // Stops watching and telling: the first half of the end, possible inside a callback.
     void abandon();
@@ -76,6 +82,8 @@ private:
     bool connected_ = false;
     bool lost_ = false;
     bool read_again_ = false;  // OpenSSL may hold bytes that the loop can't see
+    bool is_paused_ = false;
+    bool is_finishing_ = false;  // shut down for sending when nothing is left to send
     size_t counted_unsent_ = 0;
     std::unique_ptr<FdWatch> watch_;
     Buffer overflow_;  // what does not fit into hiredis's output buffer, see kOutputMax

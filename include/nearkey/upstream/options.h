@@ -12,7 +12,7 @@ struct UpstreamOptions {
     std::string url = "managed:";  // Valid once loaded: parse_url() gives an UpstreamUrl.
     uint64_t connections = 1;
     uint64_t connections_max = 64;
-    uint64_t dedicated_max = 256;
+    uint64_t dedicated_max = 1024;
     uint64_t dedicated_idle_max = 8;
     uint64_t connect_timeout_ms = 1000;
     uint64_t request_timeout_ms = 5000;

@@ -32,6 +32,24 @@ protected:
     ~PoolEvents() = default;
 };
 
+// Waits for a dedicated connection. What it is told it does later, not in the call.
+class LeaseWaiter {
+public:
+    // One is free: ask again.
+    virtual void on_lease_possible() = 0;
+    // None became free within upstream.queue_timeout_ms.
+    virtual void on_lease_refused() = 0;
+
+protected:
+    ~LeaseWaiter() = default;
+};
+
+struct LeaseWish {
+    int protocol;
+    int database;
+    const ClientIdentity& identity;  // preferred
+};
+
 class ConnectionPool final : private ConnectionEvents, private Deferred {
 public:
     struct Parts {
@@ -53,12 +71,17 @@ public:
     Connection* acquire(int protocol, int database);
     void release(Connection& connection);
 
-    // A connection for one session alone. Null: upstream.dedicated_max is reached.
-    Connection* lease(int protocol, int database);
+    // A connection for one session alone. Null: upstream.dedicated_max is reached, and the waiter
+    // is told later, unless it calls stop_waiting().
+    Connection* lease(const LeaseWish& wish, LeaseWaiter& waiter);
+    void stop_waiting(const LeaseWaiter& waiter);
     // A clean connection is kept for the next lease (upstream.dedicated_idle_max), if it is ready
     // and owes nothing. Every other one is closed.
     enum class LeaseEnd { Clean, Dirty };
     void give_back(Connection& connection, LeaseEnd end);
+
+    // For requests whose replies nobody wants.
+    ReplyReceiver& discard() { return discard_; }
 
     // Whether a connection to this database was ready once: SELECT needs no proof then.
     bool is_known_database(int database) const { return known_databases_.contains(database); }
@@ -83,6 +106,13 @@ private:
     private:
         ConnectionPool& pool_;
         std::string reply_;
+    };
+    // Takes replies that nobody wants.
+    class DiscardReceiver final : public ReplyReceiver {
+        void on_reply_bytes(uint32_t, std::string_view) override {}
+        void on_reply_end(uint32_t) override {}
+        bool on_reply_void(uint32_t) override { return false; }
+        void on_request_failed(uint32_t, std::string_view) override {}
     };
     using Key = std::pair<int, int>;  // protocol, database
     using Connections = std::vector<std::unique_ptr<Connection>>;
@@ -109,7 +139,11 @@ private:
     void close_unused(uint64_t now_ms);
     void update_health();
     void set_health(bool is_ready, std::string reason);
-    bool is_leased(const Connection& connection) const;
+    Connections::iterator find_idle_lease(const LeaseWish& wish);
+    bool may_lease(LeaseWaiter& waiter);
+    void grant_leases();
+    void close_surplus_leases();
+    void expire_lease_queue(uint64_t now_ms);
     size_t shared_count() const;
     template <class Visit>
     void for_each_connection(Visit visit);
@@ -125,8 +159,15 @@ private:
 
     std::map<Key, Connections> shared_;
     Connection* primary_ = nullptr;  // in shared_, never closed before the end
+    struct QueuedLease {
+        LeaseWaiter* waiter;
+        uint64_t deadline_ms;
+        bool is_granted;  // a free place is kept for it
+    };
     Connections leased_;
-    Connections idle_leases_;
+    Connections idle_leases_;  // the oldest first
+    std::deque<QueuedLease> lease_queue_;
+    size_t leases_granted_ = 0;
 
     std::deque<Connection*> wants_dial_;
     Connection* scout_ = nullptr;  // the one that dials while the server is unproven
@@ -141,6 +182,7 @@ private:
     uint64_t last_pong_ms_ = 0;
     UpstreamHealth health_;
 
+    DiscardReceiver discard_;
     TableReceiver table_receiver_;
     std::unique_ptr<CommandTable> commands_;
     bool has_commands_ = false;

@@ -1,5 +1,6 @@
 // A command on its way to Valkey, and whoever gets its reply.
-// Each request ends in exactly one on_reply_end() or on_request_failed(), unless it is forgotten.
+// Each reply of a request ends in exactly one on_reply_end() or on_request_failed(), unless the
+// request is forgotten.
 #pragma once
 
 #include <cstdint>
@@ -33,8 +34,11 @@ enum class RequestKind : uint8_t {
 struct Request {
     std::string_view bytes;   // canonical RESP; copied by whoever keeps it
     ReplyReceiver* receiver;  // outlives the request or calls Connection::forget
-    uint32_t ticket;          // the receiver's name for it
+    uint32_t ticket;          // the receiver's name for it, and for its first reply
     RequestKind kind;
+    // Several commands that travel as one: nothing comes between them, and they are sent, or fail,
+    // all together. Their replies have the tickets ticket, ticket + 1, ... Never a Read.
+    uint32_t replies = 1;
 };
 
 }  // namespace nearkey

@@ -5,27 +5,36 @@
 #include <doctest/doctest.h>
 
 #include <set>
+#include <sstream>
 #include <string>
 
 using nearkey::CommandParser;
 using nearkey::CommandTable;
-using nearkey::LocalCommand;
 using nearkey::Route;
+using nearkey::Special;
 
 namespace {
 
-std::string entry(const std::string& name, int arity, const std::string& flag,
+// `flags`: words with a blank between them.
+std::string entry(const std::string& name, int arity, const std::string& flags,
                   const std::string& subcommands) {
-    return "*10\r\n+" + name + "\r\n:" + std::to_string(arity) + "\r\n*1\r\n+" + flag +
-           "\r\n:1\r\n:1\r\n:1\r\n*0\r\n*0\r\n*0\r\n" + subcommands;
+    std::istringstream words(flags);
+    std::string flag;
+    std::string listed;
+    int count = 0;
+    for (; words >> flag; ++count)
+        listed += "+" + flag + "\r\n";
+    return "*10\r\n+" + name + "\r\n:" + std::to_string(arity) + "\r\n*" + std::to_string(count) +
+           "\r\n" + listed + ":1\r\n:1\r\n:1\r\n*0\r\n*0\r\n*0\r\n" + subcommands;
 }
 
 CommandTable make_table() {
     const std::string none = "*0\r\n";
     const std::string reply =
-        "*7\r\n" + entry("get", 2, "readonly", none) + entry("SET", -3, "write", none) +
+        "*8\r\n" + entry("get", 2, "readonly", none) + entry("SET", -3, "write", none) +
         entry("blpop", -3, "blocking", none) + entry("xread", -4, "blocking", none) +
         entry("multi", 1, "fast", none) + entry("mod.cmd", -1, "module", none) +
+        entry("mod.get", -1, "module readonly", none) +
         entry("client", -2, "x",
               "*2\r\n" + entry("client|setname", 3, "x", none) +
                   entry("client|unheard-of", 2, "x", none));
@@ -56,10 +65,11 @@ TEST_CASE("command table: routes come from flags and from our rules") {
     const CommandTable table = make_table();
     CHECK(find(table, "get k")->route == Route::Shared);
     CHECK(find(table, "blpop k 0")->route == Route::Dedicated);
-    CHECK(find(table, "multi")->route == Route::Unsupported);
-    CHECK(find(table, "mod.cmd")->route == Route::Dedicated);
+    CHECK(find(table, "multi")->route == Route::Transaction);
+    CHECK(find(table, "mod.get")->route == Route::Dedicated);
+    CHECK(find(table, "mod.cmd")->route == Route::Unproven);
     CHECK(find(table, "post /")->route == Route::Close);
-    CHECK(find(table, "client setname x")->local == LocalCommand::ClientSetName);
+    CHECK(find(table, "client setname x")->special == Special::ClientSetName);
     CHECK(find(table, "CLIENT SETNAME x")->name == "client|setname");
     CHECK(find(table, "client unheard-of")->route == Route::Unproven);
     CHECK(find(table, "client nothing") == nullptr);

@@ -19,6 +19,15 @@
 
 namespace nearkey {
 
+// A command that nearkey answers itself, and its answer: no two have the same.
+inline std::string local(const std::string& word) {
+    return "NEARKEY " + word;
+}
+inline std::string local_answer(const std::string& word) {
+    return "-ERR unknown subcommand or wrong number of arguments for '" + word +
+           "'. Try NEARKEY HELP.\r\n";
+}
+
 // Takes what the session writes, as long as there is room.
 struct FakeSocket {
     std::string written;
@@ -68,7 +77,7 @@ struct FakeClient {
     Session session;
 };
 
-struct SessionRig final : private PoolEvents, private SessionEvents {
+struct SessionRig : private PoolEvents, private SessionEvents {
     SessionRig() {
         url.kind = UpstreamUrl::Kind::Unix;
         url.path = directory / "valkey";
@@ -114,6 +123,9 @@ struct SessionRig final : private PoolEvents, private SessionEvents {
     }
     bool run_until_ended(const FakeClient& client) {
         return run_until(loop, [&] { return is_ended(client); });
+    }
+    bool run_until_closed(size_t peer) {
+        return run_until(loop, [&] { return !valkey.is_open(peer); });
     }
     // Lets the loop turn until all work that is deferred is done.
     void settle() {

@@ -40,13 +40,13 @@ TEST_CASE(
     REQUIRE(rig.run_until_asked("COMMAND", 2));
     REQUIRE(run_until(rig.loop, [&] { return rig.metrics.in_flight == 0; }));
     rig.valkey.answers["GET b"] = "$10\r\nhalf";
-    client.ask({"GET b", "ECHO x"});
+    client.ask({"GET b", local("x")});
     REQUIRE(rig.run_until_asked("GET b", 1));
     const size_t peer = rig.valkey.peer_of("GET b");
     rig.run_until_read(peer);
     rig.valkey.answers["GET b"] = "$5\r\nwhole\r\n";
     rig.valkey.close(peer);
-    CHECK(rig.run_until_output(client, error + "$5\r\nwhole\r\n$1\r\nx\r\n"));
+    CHECK(rig.run_until_output(client, error + "$5\r\nwhole\r\n" + local_answer("x")));
 }
 
 TEST_CASE("session: a failure behind a read that is sent again waits for its turn") {
@@ -54,14 +54,15 @@ TEST_CASE("session: a failure behind a read that is sent again waits for its tur
     rig.silence("GET a");
     rig.silence("INCR b");
     FakeClient& client = rig.make_ready();
-    client.ask({"GET a", "INCR b", "ECHO c"});
+    client.ask({"GET a", "INCR b", local("c")});
     REQUIRE(rig.run_until_asked("INCR b", 1));
     rig.valkey.answers.clear();
     rig.valkey.close(0);
     CHECK(
         rig.run_until_output(client,
                              "+GET a\r\n-UPSTREAMLOST the connection to Valkey was lost; may have "
-                             "run\r\n$1\r\nc\r\n"));
+                             "run\r\n" +
+                                 local_answer("c")));
     CHECK(rig.valkey.times_asked("INCR b") == 1);
 }
 
@@ -70,9 +71,9 @@ TEST_CASE("session: a timeout is answered in its turn, and its late reply reache
     rig.options.request_timeout_ms = 30;
     rig.silence("GET a");
     FakeClient& client = rig.make_ready();
-    client.ask({"GET a", "ECHO b"});
+    client.ask({"GET a", local("b")});
     const std::string expected =
-        "-UPSTREAMTIMEOUT Valkey did not answer in time; may have run\r\n$1\r\nb\r\n";
+        "-UPSTREAMTIMEOUT Valkey did not answer in time; may have run\r\n" + local_answer("b");
     REQUIRE(rig.run_until_output(client, expected));
     rig.options.request_timeout_ms = 10'000;
     rig.silence("GET c");
@@ -120,6 +121,7 @@ TEST_CASE("session: the lease of a client that leaves is closed") {
 TEST_CASE("session: without a lease left a script is refused, in its turn") {
     SessionRig rig;
     rig.options.dedicated_max = 1;
+    rig.options.queue_timeout_ms = 50;
     rig.silence("EVAL x 0");
     FakeClient& first = rig.make_ready();
     FakeClient& second = rig.add_client();
@@ -182,12 +184,12 @@ TEST_CASE("session: a SELECT that fails on the way refuses what follows until a 
     rig.silence("SELECT 3");
     FakeClient& client = rig.make_ready();
     rig.options.queue_timeout_ms = 200;
-    client.ask({"SELECT 3", "SET a 1", "EVAL x 0", "ECHO e"});
+    client.ask({"SELECT 3", "SET a 1", "EVAL x 0", local("e")});
     REQUIRE(rig.run_until_asked("SELECT 3", 1));
     rig.valkey.close(rig.valkey.peer_of("SELECT 3"));
     const std::string refused = "-UPSTREAMDOWN the database could not be selected; not sent\r\n";
     std::string expected = "-UPSTREAMDOWN Valkey can't be reached; not sent\r\n" + refused +
-                           refused + "$1\r\ne\r\n";
+                           refused + local_answer("e");
     CHECK(rig.run_until_output(client, expected));
     rig.valkey.answers.erase("SELECT 3");
     rig.options.queue_timeout_ms = 10'000;
@@ -263,13 +265,13 @@ TEST_CASE("session: while Valkey is away commands wait, then fail in order") {
     rig.valkey.stop_listening();
     rig.valkey.close_all();
     REQUIRE(run_until(rig.loop, [&] { return !rig.pool->health().is_ready; }));
-    client.ask({"GET a", "ECHO b", "EVAL x 0"});
+    client.ask({"GET a", local("b"), "EVAL x 0"});
     const std::string down = "-UPSTREAMDOWN Valkey can't be reached; not sent\r\n";
-    CHECK(rig.run_until_output(client, down + "$1\r\nb\r\n" + down));
+    CHECK(rig.run_until_output(client, down + local_answer("b") + down));
     rig.valkey.listen();
     rig.options.queue_timeout_ms = 10'000;
     client.ask({"GET c"});
-    CHECK(rig.run_until_output(client, down + "$1\r\nb\r\n" + down + "+GET c\r\n"));
+    CHECK(rig.run_until_output(client, down + local_answer("b") + down + "+GET c\r\n"));
 }
 
 }  // namespace

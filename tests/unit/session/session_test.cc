@@ -13,15 +13,13 @@ TEST_CASE("session: replies keep the order of the commands, forwarded and local 
     for (const char* command : {"GET a", "SET b 1", "GET c"})
         rig.silence(command);
     FakeClient& client = rig.make_ready();
-    client.ask({"ECHO 1", "GET a", "ECHO 2", "SET b 1", "ECHO 3", "MULTI", "GET c"});
+    client.ask({local("1"), "GET a", local("2"), "SET b 1", local("3"), local("4"), "GET c"});
     REQUIRE(rig.run_until_asked("GET c", 1));
     rig.settle();
-    CHECK(client.output() == "$1\r\n1\r\n");
+    CHECK(client.output() == local_answer("1"));
     rig.valkey.send(0, "+a\r\n+b\r\n+c\r\n");
-    CHECK(rig.run_until_output(client,
-                               "$1\r\n1\r\n+a\r\n$1\r\n2\r\n+b\r\n$1\r\n3\r\n"
-                               "-ERR nearkey does not carry 'multi' yet: it opens a transaction\r\n"
-                               "+c\r\n"));
+    CHECK(rig.run_until_output(client, local_answer("1") + "+a\r\n" + local_answer("2") + "+b\r\n" +
+                                           local_answer("3") + local_answer("4") + "+c\r\n"));
     CHECK(rig.metrics.in_flight == 0);
 }
 
@@ -133,14 +131,14 @@ TEST_CASE("session: with too much output unread reading pauses, and goes on when
     rig.limits.output_per_client_high_water = 10;
     FakeClient& client = rig.make_ready();
     client.socket.room = 0;
-    client.ask({"ECHO 0123456789", "ECHO a"});
+    client.ask({local("0123456789"), local("a")});
     rig.settle();
     CHECK_FALSE(client.socket.is_reading);
     CHECK(client.output().empty());
     CHECK(rig.metrics.clients_paused_output_total == 1);
     client.socket.room = SIZE_MAX;
     client.session.on_writable();
-    CHECK(rig.run_until_output(client, "$10\r\n0123456789\r\n$1\r\na\r\n"));
+    CHECK(rig.run_until_output(client, local_answer("0123456789") + local_answer("a")));
     CHECK(client.socket.is_reading);
 }
 
@@ -171,9 +169,15 @@ TEST_CASE("session: one client's commands of one turn are bounded, the rest runs
     SessionRig rig;
     rig.limits.commands_per_turn_max = 2;
     FakeClient& client = rig.make_ready();
-    client.ask({"ECHO 1", "ECHO 2", "ECHO 3", "ECHO 4", "ECHO 5"});
+    std::vector<std::string> lines;
+    std::string expected;
+    for (const char* word : {"1", "2", "3", "4", "5"}) {
+        lines.push_back(local(word));
+        expected += local_answer(word);
+    }
+    client.ask(lines);
     CHECK_FALSE(client.socket.is_reading);
-    CHECK(rig.run_until_output(client, "$1\r\n1\r\n$1\r\n2\r\n$1\r\n3\r\n$1\r\n4\r\n$1\r\n5\r\n"));
+    CHECK(rig.run_until_output(client, expected));
     CHECK(client.socket.is_reading);
     CHECK(rig.metrics.clients_yielded_total == 2);
 }
@@ -220,7 +224,7 @@ TEST_CASE("session: what a client sent before it was lost is run, once") {
 TEST_CASE("session: input cut at every byte gives the same output") {
     SessionRig rig;
     FakeClient& whole = rig.make_ready();
-    const std::string input = encoded("GET a") + "\r\nECHO 'in line'\r\n" + encoded("HELLO 3") +
+    const std::string input = encoded("GET a") + "\r\nNEARKEY 'in line'\r\n" + encoded("HELLO 3") +
                               encoded("SET b '\r\n'") + "*0\r\n" + encoded("EVAL x 0") +
                               encoded("SELECT 0") + encoded("GET c") + "*1\r\n$-1\r\n";
     whole.send(input);

@@ -18,25 +18,41 @@ namespace nearkey {
 
 namespace {
 
-std::string table_entry(const std::string& name, int arity, const std::string& flag) {
-    // Keys, categories, tips, key specs and sub-commands are left empty.
+std::string table_entry(const std::string& name, int arity, const std::string& flag,
+                        const std::string& subcommands = "*0\r\n") {
+    // Keys, categories, tips and key specs are left empty.
     return "*10\r\n+" + name + "\r\n:" + std::to_string(arity) + "\r\n*1\r\n+" + flag +
-           "\r\n:0\r\n:0\r\n:0\r\n*0\r\n*0\r\n*0\r\n*0\r\n";
+           "\r\n:0\r\n:0\r\n:0\r\n*0\r\n*0\r\n*0\r\n" + subcommands;
 }
 
-std::string command_table() {
-    const std::vector<std::string> entries{
-        table_entry("get", 2, "readonly"),   table_entry("set", -3, "write"),
-        table_entry("incr", 2, "write"),     table_entry("echo", 2, "fast"),
-        table_entry("hello", -1, "fast"),    table_entry("select", 2, "fast"),
-        table_entry("quit", -1, "fast"),     table_entry("reset", 1, "fast"),
-        table_entry("eval", -3, "noscript"), table_entry("blpop", -3, "blocking"),
-        table_entry("multi", 1, "fast"),     table_entry("ping", -1, "fast"),
-    };
+std::string array_of(const std::vector<std::string>& entries) {
     std::string reply = "*" + std::to_string(entries.size()) + "\r\n";
     for (const std::string& entry : entries)
         reply += entry;
     return reply;
+}
+
+std::string command_table() {
+    const std::string client = array_of({
+        table_entry("client|getname", 2, "fast"),
+        table_entry("client|setname", 3, "fast"),
+        table_entry("client|setinfo", 4, "fast"),
+        table_entry("client|reply", 3, "fast"),
+    });
+    return array_of({
+        table_entry("get", 2, "readonly"),      table_entry("set", -3, "write"),
+        table_entry("incr", 2, "write"),        table_entry("echo", 2, "fast"),
+        table_entry("hello", -1, "fast"),       table_entry("select", 2, "fast"),
+        table_entry("quit", -1, "fast"),        table_entry("reset", 1, "fast"),
+        table_entry("eval", -3, "noscript"),    table_entry("blpop", -3, "blocking"),
+        table_entry("multi", 1, "fast"),        table_entry("ping", -1, "fast"),
+        table_entry("exec", 1, "noscript"),     table_entry("discard", 1, "fast"),
+        table_entry("watch", -2, "fast"),       table_entry("unwatch", 1, "fast"),
+        table_entry("wait", 3, "blocking"),     table_entry("auth", -2, "fast"),
+        table_entry("subscribe", -2, "pubsub"), table_entry("unsubscribe", -1, "pubsub"),
+        table_entry("sync", 1, "admin"),        table_entry("xread", -4, "readonly"),
+        table_entry("client", -2, "x", client),
+    });
 }
 
 std::string default_answer(const std::string& command) {
@@ -45,6 +61,7 @@ std::string default_answer(const std::string& command) {
     if (command.starts_with("HELLO 2")) return "*4\r\n" + fields + "2\r\n";
     if (command.starts_with("SELECT ") || command.starts_with("CLIENT SETNAME ")) return "+OK\r\n";
     if (command == "PING") return "+PONG\r\n";
+    if (command == "PING nearkey:reset") return "$13\r\nnearkey:reset\r\n";
     if (command == "COMMAND") return command_table();
     return "+" + command + "\r\n";
 }
@@ -133,6 +150,13 @@ size_t FakeValkey::unread(size_t peer) const {
     return static_cast<size_t>(in_socket) + peers_[peer]->output.size();
 }
 
+std::vector<std::string> FakeValkey::asked_when_ready(size_t peer) const {
+    std::vector<std::string> commands = asked(peer);
+    const auto ping = std::find(commands.begin(), commands.end(), "PING");
+    if (ping != commands.end()) commands.erase(commands.begin(), ping + 1);
+    return commands;
+}
+
 void FakeValkey::close(size_t peer) {
     if (!is_open(peer)) return;
     peers_[peer]->watch.reset();
@@ -175,6 +199,11 @@ void FakeValkey::read(size_t id) {
     for (;;) {
         const ssize_t count = recv(peer.fd, bytes, sizeof bytes, 0);
         if (count < 0 && errno == EAGAIN) break;
+        if (count == 0 && stays_after_end) {
+            peer.has_ended = true;
+            peer.watch->want({false, peer.watch->wanted().writable});
+            break;
+        }
         if (count <= 0) {
             close(id);
             return;
@@ -207,7 +236,7 @@ void FakeValkey::flush(size_t id) {
         if (count < 0) break;  // Full, or gone: then read() finds it.
         peer.output.consume(static_cast<size_t>(count));
     }
-    peer.watch->want({true, !peer.output.empty()});
+    peer.watch->want({!peer.has_ended, !peer.output.empty()});
 }
 
 }  // namespace nearkey

@@ -33,6 +33,8 @@ public:
     std::map<std::string, std::string> answers;
     // Closes each new connection without a word.
     bool hangs_up = false;
+    // Keeps a connection whose peer sends no more; otherwise it is closed then.
+    bool stays_after_end = false;
 
     size_t peer_count() const { return peers_.size(); }
     size_t open_count() const;
@@ -40,6 +42,12 @@ public:
     bool is_open(size_t peer) const { return peers_.at(peer)->watch != nullptr; }
     // What a peer has asked for, in order, without the heartbeats behind its handshake.
     const std::vector<std::string>& asked(size_t peer) const { return peers_.at(peer)->asked; }
+    // The same without its handshake.
+    std::vector<std::string> asked_when_ready(size_t peer) const;
+    // What it has sent that is no whole command.
+    std::string_view unparsed(size_t peer) const { return peers_.at(peer)->input.view(); }
+    // Whether it sends no more; only with stays_after_end.
+    bool has_ended(size_t peer) const { return peers_.at(peer)->has_ended; }
     size_t times_asked(std::string_view command) const;
     // The last peer that has asked for `command`.
     size_t peer_of(std::string_view command) const;
@@ -59,6 +67,7 @@ private:
         CommandParser parser{int64_t{1} << 30};
         std::vector<std::string> asked;
         bool is_set_up = false;
+        bool has_ended = false;
     };
 
     void accept_all();

@@ -19,6 +19,13 @@
 
 namespace nearkey {
 
+struct Waiter final : LeaseWaiter {
+    void on_lease_possible() override { ++possible; }
+    void on_lease_refused() override { ++refused; }
+    size_t possible = 0;
+    size_t refused = 0;
+};
+
 struct PoolRig final : PoolEvents {
     PoolRig() {
         url.kind = UpstreamUrl::Kind::Unix;
@@ -49,13 +56,16 @@ struct PoolRig final : PoolEvents {
     }
     // A lease that has answered a command: it is ready and owes nothing.
     Connection& used_lease(const std::string& line) {
-        Connection* lease = pool->lease(2, 0);
-        REQUIRE(lease != nullptr);
+        Connection* connection = lease(2, 0);
+        REQUIRE(connection != nullptr);
         Collector receiver;
-        send(*lease, receiver, line);
+        send(*connection, receiver, line);
         REQUIRE(run_until_told(receiver, 1));
         CHECK(receiver.told.front() == "0 +" + line);
-        return *lease;
+        return *connection;
+    }
+    Connection* lease(int protocol, int database) {
+        return pool->lease({protocol, database, identity}, waiter);
     }
     void on_health_changed(const UpstreamHealth& health) override {
         told.push_back(health.is_ready ? "ready" : health.reason);
@@ -72,6 +82,8 @@ struct PoolRig final : PoolEvents {
     UpstreamUrl url;
     std::unique_ptr<ConnectionPool> pool;
     std::vector<std::string> told;
+    ClientIdentity identity;
+    Waiter waiter;
 };
 
 }  // namespace nearkey

@@ -74,9 +74,9 @@ TEST_CASE("pool: a lease given back clean is reused, by the same protocol and da
     Connection& lease = rig.used_lease("EVAL x 0");
     rig.pool->give_back(lease, LeaseEnd::Clean);
     CHECK(rig.pool->lease_count() == 0);
-    Connection* other = rig.pool->lease(3, 0);
+    Connection* other = rig.lease(3, 0);
     CHECK(other != &lease);
-    CHECK(rig.pool->lease(2, 0) == &lease);
+    CHECK(rig.lease(2, 0) == &lease);
     CHECK(rig.pool->lease_count() == 2);
     CHECK(rig.metrics.upstream_dedicated_leased == 2);
 }
@@ -96,7 +96,7 @@ TEST_CASE("pool: a lease that still owes a reply is closed, however it is given 
     PoolRig rig;
     rig.make_ready();
     rig.valkey.answers["EVAL slow 0"] = FakeValkey::kSilent;
-    Connection* lease = rig.pool->lease(2, 0);
+    Connection* lease = rig.lease(2, 0);
     Collector receiver;
     rig.send(*lease, receiver, "EVAL slow 0");
     REQUIRE(run_until(rig.loop, [&] { return rig.valkey.times_asked("EVAL slow 0") == 1; }));
@@ -116,7 +116,7 @@ TEST_CASE("pool: of the leases given back at most dedicated_idle_max are kept") 
     rig.pool->give_back(first, LeaseEnd::Clean);
     rig.pool->give_back(second, LeaseEnd::Clean);
     CHECK(run_until(rig.loop, [&] { return rig.valkey.open_count() == 2; }));
-    CHECK(rig.valkey.is_open(rig.valkey.peer_of("EVAL x 0")));
+    CHECK(rig.valkey.is_open(rig.valkey.peer_of("EVAL y 0")));
 }
 
 TEST_CASE("pool: at most dedicated_max are leased at a time") {
@@ -125,11 +125,44 @@ TEST_CASE("pool: at most dedicated_max are leased at a time") {
     rig.make_ready();
     Connection& first = rig.used_lease("EVAL x 0");
     rig.used_lease("EVAL y 0");
-    CHECK(rig.pool->lease(2, 0) == nullptr);
-    CHECK(rig.metrics.upstream_dedicated_refused_total == 1);
+    CHECK(rig.lease(2, 0) == nullptr);
+    CHECK(rig.metrics.upstream_dedicated_waits_total == 1);
     rig.pool->give_back(first, LeaseEnd::Clean);
-    CHECK(rig.pool->lease(2, 0) == &first);
-    CHECK(rig.pool->lease(2, 0) == nullptr);
+    CHECK(rig.waiter.possible == 1);
+    // The place is kept for the one who waited.
+    Waiter newcomer;
+    CHECK(rig.pool->lease({2, 0, rig.identity}, newcomer) == nullptr);
+    CHECK(rig.lease(2, 0) == &first);
+    CHECK(rig.lease(2, 0) == nullptr);
+    rig.pool->stop_waiting(newcomer);
+}
+
+TEST_CASE("pool: who waits too long for a lease is told so") {
+    PoolRig rig;
+    rig.options.dedicated_max = 1;
+    rig.options.queue_timeout_ms = 30;
+    rig.make_ready();
+    rig.used_lease("EVAL x 0");
+    CHECK(rig.lease(2, 0) == nullptr);
+    CHECK(run_until(rig.loop, [&] { return rig.waiter.refused == 1; }));
+    CHECK(rig.metrics.upstream_dedicated_refused_total == 1);
+    CHECK(rig.waiter.possible == 0);
+}
+
+TEST_CASE("pool: a waiter that is gone passes its place on") {
+    PoolRig rig;
+    rig.options.dedicated_max = 1;
+    rig.make_ready();
+    Connection& first = rig.used_lease("EVAL x 0");
+    Waiter gone;
+    CHECK(rig.pool->lease({2, 0, rig.identity}, gone) == nullptr);
+    CHECK(rig.lease(2, 0) == nullptr);
+    rig.pool->give_back(first, LeaseEnd::Clean);
+    CHECK(gone.possible == 1);
+    CHECK(rig.waiter.possible == 0);
+    rig.pool->stop_waiting(gone);
+    CHECK(rig.waiter.possible == 1);
+    CHECK(rig.lease(2, 0) != nullptr);
 }
 
 TEST_CASE("pool: reusing a kept lease does not lead beyond dedicated_max") {
@@ -137,8 +170,8 @@ TEST_CASE("pool: reusing a kept lease does not lead beyond dedicated_max") {
     rig.options.dedicated_max = 1;
     rig.make_ready();
     rig.pool->give_back(rig.used_lease("EVAL x 0"), LeaseEnd::Clean);
-    REQUIRE(rig.pool->lease(3, 0) != nullptr);
-    CHECK(rig.pool->lease(2, 0) == nullptr);
+    REQUIRE(rig.lease(3, 0) != nullptr);
+    CHECK(rig.lease(2, 0) == nullptr);
 }
 
 TEST_CASE("pool: a SELECT that is refused closes that group only, and the next use asks again") {

@@ -1,0 +1,196 @@
+// A session with a connection of its own, for the time of a command or of a transaction.
+#include "nearkey/session/session.h"
+
+#include "nearkey/resp/reply_writer.h"
+
+#include <fmt/format.h>
+
+#include <initializer_list>
+#include <utility>
+
+namespace nearkey {
+
+namespace {
+
+void append_command(std::string& out, std::initializer_list<std::string_view> words) {
+    append_array_header(out, words.size());
+    for (const std::string_view word : words)
+        append_bulk(out, word);
+}
+
+constexpr std::string_view kPing = "*1\r\n$4\r\nPING\r\n";
+
+}  // namespace
+
+Session::Executed Session::forward_alone(const CommandView& command, RequestKind kind) {
+    if (const auto executed = take_lease()) return *executed;
+    // A client that has closed its sending half may be gone: it does not wait for ever.
+    if (kind == RequestKind::Blocking && input_over_) kind = RequestKind::Write;
+    lease_blocks_ |= kind == RequestKind::Blocking;
+    // What stands behind a blocking command waits as long as that does.
+    send(*lease_, command, lease_blocks_ ? RequestKind::Blocking : kind);
+    return Executed::Yes;
+}
+
+// A large command leaves in the buffer in which it came, at the beginning of which it stands.
+Session::Executed Session::forward_large(const CommandView& command) {
+    if (const auto executed = take_proven_lease()) return *executed;
+    if (input_.view().data() != command.raw().data() || !command.is_canonical()) {
+        return forward_alone(command, RequestKind::Write);
+    }
+    ++context_.metrics.commands_total;
+    ++context_.metrics.commands_forwarded_total;
+    has_written_ = true;
+    Buffer bytes = std::exchange(input_, {});
+    input_given_ = true;
+    bytes.truncate(command.raw().size());
+    const RequestKind kind = lease_blocks_ ? RequestKind::Blocking : RequestKind::Write;
+    lease_->send_owned({{}, this, next_ticket_++, kind}, std::move(bytes));
+    return Executed::Yes;
+}
+
+// A command that may change its connection goes alone, and the connection is used again only if
+// the command was refused.
+Session::Executed Session::forward_unproven(const CommandView& command) {
+    if (owed() > 0) return wait_until_idle();
+    if (const auto executed = take_lease()) return *executed;
+    lease_unproven_ = true;
+    pause(kUntilIdle, nullptr);
+    send(*lease_, command, RequestKind::Write);
+    return Executed::Yes;
+}
+
+// WAIT counts the writes of its own connection (replication.c, woff), and this session's went over
+// others. A command that is propagated moves the connection's offset past all of them.
+Session::Executed Session::forward_wait(const CommandView& command) {
+    if (owed() > 0) return wait_until_idle();
+    if (const auto executed = take_lease()) return *executed;
+    if (has_written_ && preparation_ == Preparation::None) {
+        prepare(kMark);
+        return Executed::NotYet;
+    }
+    preparation_ = Preparation::None;
+    if (!preparation_error_.empty()) {
+        answer_error(fmt::format("{} (WAIT could not be made to count this session's writes)",
+                                 std::exchange(preparation_error_, {})));
+        if (!is_in_transaction()) end_lease();
+        return Executed::Yes;
+    }
+    return forward_alone(command, RequestKind::Blocking);
+}
+
+std::optional<Session::Executed> Session::take_lease() {
+    if (lease_ != nullptr) return std::nullopt;
+    if (owed() > 0) return wait_until_idle();
+    if (database_unsure_ || std::exchange(lease_refused_, false)) {
+        answer_error(database_unsure_ ? kDatabaseUnsure
+                                      : "ERR nearkey has no dedicated connection left "
+                                        "(upstream.dedicated_max)");
+        return Executed::Yes;
+    }
+    lease_ = context_.pool.lease({protocol_, database_, identity_}, *this);
+    if (lease_ == nullptr) {
+        pause(kLease, nullptr);
+        return Executed::NotYet;
+    }
+    lease_->set_owner(this);
+    introduce();
+    return std::nullopt;
+}
+
+// A lease that is ready: what fails before is answered with an error, and nothing was sent.
+std::optional<Session::Executed> Session::take_proven_lease() {
+    if (const auto executed = take_lease()) return *executed;
+    if (!lease_->is_ready() && preparation_ == Preparation::None) {
+        if (owed() > 0) return wait_until_idle();
+        prepare(kPing);
+        return Executed::NotYet;
+    }
+    preparation_ = Preparation::None;
+    if (preparation_error_.empty()) return std::nullopt;
+    answer_error(std::exchange(preparation_error_, {}));
+    if (owed() == 0 && !is_in_transaction()) end_lease();
+    return Executed::Yes;
+}
+
+void Session::on_lease_possible() {
+    unpause(kLease);
+}
+
+void Session::on_lease_refused() {
+    lease_refused_ = true;
+    unpause(kLease);
+}
+
+// Tells the server who the client is, where the connection's last client was another.
+void Session::introduce() {
+    const ClientIdentity& known = lease_->identity;
+    std::string& bytes = context_.encoded;
+    bytes.clear();
+    uint32_t commands = 0;
+    if (known.name != identity_.name) {
+        append_command(bytes, {"CLIENT", "SETNAME", identity_.name});
+        ++commands;
+    }
+    if (known.library != identity_.library) {
+        append_command(bytes, {"CLIENT", "SETINFO", "LIB-NAME", identity_.library});
+        ++commands;
+    }
+    if (known.library_version != identity_.library_version) {
+        append_command(bytes, {"CLIENT", "SETINFO", "LIB-VER", identity_.library_version});
+        ++commands;
+    }
+    if (commands == 0) return;
+    lease_->identity = identity_;
+    lease_->send({bytes, &context_.pool.discard(), 0, RequestKind::Write, commands});
+}
+
+// Asks something for ourselves before the client's command goes over the lease. Its ticket is none
+// of those that are owed.
+void Session::prepare(std::string_view bytes) {
+    preparation_ = Preparation::Pending;
+    pause(kLease, nullptr);
+    lease_->send({bytes, this, first_ticket_ - 1, RequestKind::Write});
+}
+
+void Session::on_prepared() {
+    if (!preparation_error_.starts_with('-')) preparation_error_.clear();
+    preparation_error_.erase(0, 1);
+    while (preparation_error_.ends_with('\n') || preparation_error_.ends_with('\r'))
+        preparation_error_.pop_back();
+    preparation_ = Preparation::Done;
+    unpause(kLease);
+}
+
+// The lease was ready and is no more; what was in flight has been answered with an error.
+void Session::on_connection_lost() {
+    if (ended_) return;
+    if (tunnel_ != nullptr) {
+        const bool is_stuck = tunnel_->is_paused;
+        leave_tunnel();
+        stop_input();
+        paused_ = 0;
+        // The server has given up a client that takes nothing, and so do we.
+        if (is_stuck) end();
+    } else if (is_in_transaction()) {
+        lose_transaction();
+    }
+    if (preparation_ == Preparation::Done && preparation_error_.empty()) {
+        preparation_error_ = "UPSTREAMDOWN the connection to Valkey was lost; not sent";
+    }
+    if (lease_ != nullptr && owed() == 0 && preparation_ == Preparation::None) end_lease();
+    flush_hook_.defer();
+}
+
+void Session::end_lease() {
+    if (lease_ == nullptr) return;
+    using LeaseEnd = ConnectionPool::LeaseEnd;
+    const bool is_clean = owed() == 0 && preparation_ != Preparation::Pending && !lease_unproven_ &&
+                          !lease_dirty_ && !is_in_transaction();
+    if (!is_clean) lease_->forget(*this);
+    lease_blocks_ = lease_unproven_ = lease_dirty_ = false;
+    context_.pool.give_back(*std::exchange(lease_, nullptr),
+                            is_clean ? LeaseEnd::Clean : LeaseEnd::Dirty);
+}
+
+}  // namespace nearkey

@@ -1,0 +1,158 @@
+// Transactions: one that has arrived whole travels as one piece over the shared connection; any
+// other has a lease until the server says that nothing is left of it.
+#include "nearkey/session/session.h"
+
+#include <utility>
+
+namespace nearkey {
+
+namespace {
+// A block that is longer than this goes over a lease, where it holds up nobody.
+constexpr size_t kWholeBytesMax = size_t{1} << 20;
+}  // namespace
+
+Session::Executed Session::execute_transaction(const CommandSpec& spec, const CommandView& command,
+                                               std::string_view input) {
+    switch (spec.special) {
+        case Special::Multi:
+            if (const auto executed = forward_whole(input)) return *executed;
+            return forward_step(spec.special, command);
+        case Special::Watch:
+            return forward_step(spec.special, command);
+        default:
+            // Without a transaction they change nothing.
+            return forward(command, RequestKind::Write);
+    }
+}
+
+Session::Executed Session::execute_in_transaction(const CommandSpec& spec,
+                                                  const CommandView& command) {
+    if (spec.route == Route::Close) {
+        close_attacker();
+        return Executed::Yes;
+    }
+    if (!spec.accepts(command.size())) return forward_alone(command, RequestKind::Write);
+    switch (spec.route) {
+        case Route::Transaction:
+            return forward_step(spec.special, command);
+        case Route::Unproven:
+            return forward_unproven(command);
+        case Route::Tunnel:
+            return enter_tunnel(&spec, command);
+        case Route::Local:
+            if (spec.special == Special::Quit || spec.special == Special::Reset ||
+                spec.special == Special::Nearkey) {
+                return execute_local(spec, command);
+            }
+            // EXEC will do what nearkey does for a session: from now on the server keeps all of it.
+            return enter_tunnel(&spec, command);
+        default:
+            break;
+    }
+    if (may_be_in_multi()) return forward_alone(command, RequestKind::Write);
+    if (spec.special == Special::Wait) return forward_wait(command);
+    const bool may_wait = spec.is_blocking && (!spec.blocks_by_option || has_block_option(command));
+    return forward_alone(command, may_wait ? RequestKind::Blocking : RequestKind::Write);
+}
+
+// Nothing if the input does not hold the whole of the transaction, or it holds what must not go
+// over a shared connection.
+std::optional<Session::Executed> Session::forward_whole(std::string_view input) {
+    uint32_t commands = 0;
+    if (lease_ != nullptr) return std::nullopt;
+    const size_t size = encode_whole(input, commands);
+    if (size == 0) return std::nullopt;
+    if (const auto executed = pin(commands)) {
+        if (*executed == Executed::Yes) consumed_ = size;
+        return executed;
+    }
+    consumed_ = size;
+    context_.metrics.commands_total += commands;
+    context_.metrics.commands_forwarded_total += commands;
+    ++context_.metrics.transactions_whole_total;
+    has_written_ = true;
+    const uint32_t ticket = std::exchange(next_ticket_, next_ticket_ + commands);
+    connection_->send({context_.encoded, this, ticket, RequestKind::Write, commands});
+    return Executed::Yes;
+}
+
+// Puts the commands from MULTI to EXEC or DISCARD into context_.encoded. How many bytes of `input`
+// they are, or 0.
+size_t Session::encode_whole(std::string_view input, uint32_t& commands) {
+    CommandParser& parser = context_.lookahead;
+    parser.restart();
+    context_.encoded.clear();
+    size_t size = 0;
+    for (commands = 0; commands < context_.limits.in_flight_per_client_max;) {
+        const ParseResult result = parser.next(input.substr(size));
+        if (result == ParseResult::Incomplete || result == ParseResult::Invalid) return 0;
+        size += parser.consumed();
+        if (size > kWholeBytesMax) return 0;
+        if (result == ParseResult::Empty) continue;
+        const CommandView& command = parser.command();
+        const CommandSpec* spec = context_.pool.commands().find(command);
+        if (spec == nullptr || !spec->accepts(command.size())) return 0;
+        encode_command(command, context_.encoded);
+        ++commands;
+        if (spec->special == Special::Exec || spec->special == Special::Discard) return size;
+        const bool is_first = commands == 1;  // MULTI itself
+        if (!is_first && spec->route != Route::Shared) return 0;
+    }
+    return 0;
+}
+
+Session::Executed Session::forward_step(Special what, const CommandView& command) {
+    if (const auto executed = take_lease()) return *executed;
+    steps_.push_back({next_ticket_, what});
+    send(*lease_, command, lease_blocks_ ? RequestKind::Blocking : RequestKind::Write);
+    return Executed::Yes;
+}
+
+// The reply to a step is whole: reply_type_, and in output_ behind committed_ unless it can't be
+// written any more.
+void Session::finish_step(Special what) {
+    const std::string_view reply =
+        output_lost_ ? std::string_view{} : output_.view().substr(committed_);
+    const bool is_error = reply_type_ == '-';
+    switch (what) {
+        case Special::Multi:
+            in_multi_ |= !is_error;
+            break;
+        case Special::Watch:
+            watching_ |= !is_error;
+            break;
+        case Special::Exec:
+            if (!is_error || reply.starts_with("-EXECABORT")) in_multi_ = watching_ = false;
+            break;
+        case Special::Discard:
+            if (!is_error) in_multi_ = watching_ = false;
+            break;
+        case Special::Unwatch:
+            if (!is_error && !in_multi_) watching_ = false;
+            break;
+        default:
+            break;
+    }
+}
+
+bool Session::may_be_in_multi() {
+    bool result = in_multi_;
+    for (size_t i = 0; i < steps_.size(); ++i) {
+        const Special what = steps_[i].what;
+        if (what == Special::Multi) result = true;
+        if (what == Special::Exec || what == Special::Discard) result = false;
+    }
+    return result;
+}
+
+// What the client would send next would run outside of its transaction: it must not. As with a
+// connection of its own that is lost, the client is closed.
+void Session::lose_transaction() {
+    ++context_.metrics.clients_closed_state_total;
+    in_multi_ = watching_ = false;
+    steps_.clear();
+    lease_dirty_ = true;
+    stop_input();
+}
+
+}  // namespace nearkey

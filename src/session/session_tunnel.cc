@@ -1,0 +1,132 @@
+// Tunnels: the session's commands change the connection itself, so it has one to itself, with
+// exactly its state, and what the server says there is passed on as it comes.
+#include "nearkey/session/session.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace nearkey {
+
+namespace {
+constexpr std::string_view kReset = "+RESET\r\n";
+constexpr std::string_view kResetPing = "*2\r\n$4\r\nPING\r\n$13\r\nnearkey:reset\r\n";
+constexpr std::string_view kResetPong = "$13\r\nnearkey:reset\r\n";
+// So much of each reply is looked at.
+constexpr size_t kFollowedMax = 64;
+// PING is refused in more states than RESET.
+bool is_reply_to_reset_ping(std::string_view reply) {
+    for (const std::string_view code : {"-NOAUTH", "-BUSY", "-LOADING", "-MASTERDOWN", "-NOPERM"}) {
+        if (reply.starts_with(code)) return true;
+    }
+    return reply == kResetPong;
+}
+
+}  // namespace
+
+Session::Executed Session::enter_tunnel(const CommandSpec* spec, const CommandView& command) {
+    if (owed() > 0) return wait_until_idle();
+    if (const auto executed = take_proven_lease()) return *executed;
+    leave_connection();
+    tunnel_ = std::make_unique<Tunnel>();
+    ++context_.metrics.upstream_tunnels;
+    // WAIT must count what went over other connections.
+    if (has_written_ && !in_multi_) {
+        lease_->send({kMark, &context_.pool.discard(), 0, RequestKind::Write});
+    }
+    in_multi_ = watching_ = false;  // The server knows.
+    lease_->begin_tunnel();
+    return pass_through(spec, command);
+}
+
+Session::Executed Session::pass_through(const CommandSpec* spec, const CommandView& command) {
+    ++context_.metrics.commands_total;
+    ++context_.metrics.commands_forwarded_total;
+    has_written_ = true;
+    lease_->send_through(canonical(command));
+    if (spec == nullptr || !spec->accepts(command.size())) return Executed::Yes;
+    if (spec->special == Special::Sync) tunnel_->is_unread = true;
+    if (spec->special == Special::Reset && !tunnel_->is_unread) {
+        tunnel_->is_resetting = true;
+        lease_->send_through(kResetPing);
+        pause(kLease, nullptr);
+    }
+    return Executed::Yes;
+}
+
+void Session::on_tunnel_bytes(std::string_view bytes) {
+    if (ended_) return;
+    const bool is_reset = follow_replies(bytes);
+    if (output_lost_) output_.truncate(0);
+    committed_ = output_.size();
+    flush_hook_.defer();
+    if (is_reset) {
+        leave_tunnel();
+        forget_state();
+        unpause(kLease);
+        return;
+    }
+    update_tunnel_reading();
+}
+
+// Passes the replies on. True when the one to RESET was there: it is the "+RESET" with the reply to
+// our own PING behind it, which is held back (any other command may say "+RESET" too).
+bool Session::follow_replies(std::string_view bytes) {
+    while (!tunnel_->is_unread && !bytes.empty()) {
+        size_t taken = 0;
+        const ScanResult result = tunnel_->scanner.scan(bytes, taken);
+        if (result == ScanResult::Malformed) {
+            tunnel_->is_unread = true;
+            break;
+        }
+        const std::string_view piece = bytes.substr(0, taken);
+        bytes.remove_prefix(taken);
+        if (!tunnel_->is_held) output_.append(piece);
+        std::string& reply = tunnel_->reply;
+        const size_t before = reply.size();
+        reply += piece.substr(0, kFollowedMax - before);
+        if (tunnel_->is_held && reply.size() == kFollowedMax) {
+            tunnel_->is_held = false;  // too long for the reply to our PING
+            output_.append(reply);
+            output_.append(piece.substr(kFollowedMax - before));
+        }
+        if (result == ScanResult::Incomplete) break;
+        if (tunnel_->is_held) {
+            if (is_reply_to_reset_ping(reply)) return true;
+            output_.append(reply);
+        }
+        tunnel_->is_held = tunnel_->is_resetting && reply == kReset;
+        reply.clear();
+    }
+    output_.append(bytes);
+    return false;
+}
+
+void Session::leave_tunnel() {
+    tunnel_.reset();
+    --context_.metrics.upstream_tunnels;
+    lease_dirty_ = true;
+    end_lease();
+}
+
+// The client sends no more: so does the tunnel, and the server ends it, as it ends a client's own
+// connection.
+void Session::finish_tunnel() {
+    if (tunnel_->is_finishing) return;
+    tunnel_->is_finishing = true;
+    lease_->finish_sending();
+}
+
+// A client that does not take what comes is the server's to judge, by its own limits.
+void Session::update_tunnel_reading() {
+    const uint64_t high_water = context_.limits.output_per_client_high_water;
+    if (!tunnel_->is_paused && unsent() >= high_water) {
+        tunnel_->is_paused = true;
+        ++context_.metrics.clients_paused_output_total;
+        lease_->pause_reading();
+    } else if (tunnel_->is_paused && unsent() <= high_water / 2) {
+        tunnel_->is_paused = false;
+        lease_->resume_reading();
+    }
+}
+
+}  // namespace nearkey

@@ -1,0 +1,118 @@
+// How a connection ends, and what becomes of what it owes.
+#include "nearkey/upstream/connection.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace nearkey {
+
+void Connection::on_socket_lost(const std::string& reason) {
+    lose(reason);
+}
+
+void Connection::lose(const std::string& reason) {
+    if (state_ == ConnectionState::Idle || state_ == ConnectionState::Closed) return;
+    const bool was_ready = is_ready();
+    if (!was_ready) ++context_.failed_dials;
+    ++(was_ready ? context_.metrics.upstream_reconnects_total
+                 : context_.metrics.upstream_dial_failures_total);
+    disconnect(ConnectionState::Idle);
+    if (was_ready) {
+        if (owner_ != nullptr) owner_->on_connection_lost();
+        context_.events.on_lost(*this, reason);
+    } else {
+        context_.events.on_dial_failed(*this, reason);
+    }
+}
+
+// What was in flight is queued again or fails.
+void Connection::disconnect(ConnectionState next) {
+    if (is_ready()) {
+        --context_.metrics.upstream_connections;
+        identity = {.name = context_.options.client_name, .library = {}, .library_version = {}};
+    }
+    state_ = next;
+    connect_timer_.stop();
+    resolution_.reset();
+    context_.reaper.take(std::move(socket_));
+    handshake_.reset();
+    heartbeat_sent_ms_ = 0;
+    reply_bytes_ = 0;
+    retry_or_fail_in_flight();
+}
+
+void Connection::retry_or_fail_in_flight() {
+    Ring<InFlight> lost = std::exchange(in_flight_, {});
+    const Buffer retained = std::exchange(retained_, {});
+    std::string_view bytes = retained.view();
+    expired_ = 0;
+    context_.metrics.in_flight -= lost.size();
+    for (; !lost.empty(); lost.pop_front()) {
+        InFlight entry = lost.front();
+        const std::string_view request = bytes.substr(0, entry.retained);
+        bytes.remove_prefix(entry.retained);
+        if (entry.receiver == nullptr) {
+            --context_.metrics.tombstones;
+        } else if (entry.retained > 0) {
+            // Behind nothing: the queue of a connection that was ready is empty.
+            if (!entry.receiver->on_reply_void(entry.ticket)) continue;
+            entry.retained = 0;
+            entry.is_retry = true;
+            ++context_.metrics.reads_retried_total;
+            queue(request, entry,
+                  std::min(entry.deadline_ms,
+                           context_.loop.now_ms() + context_.options.queue_timeout_ms));
+        } else {
+            if (entry.receiver != &own_receiver_) ++context_.metrics.upstream_lost_total;
+            fail(entry, "UPSTREAMLOST the connection to Valkey was lost; may have run");
+        }
+    }
+}
+
+void Connection::close(const std::string& reason) {
+    if (state_ == ConnectionState::Closed) return;
+    disconnect(ConnectionState::Closed);
+    fail_waiting(fmt::format("UPSTREAMDOWN {}", reason));
+    context_.events.on_closed(*this, reason);
+}
+
+void Connection::expire(uint64_t now_ms) {
+    expire_waiting(now_ms);
+    expire_in_flight(now_ms);
+    if (!is_ready()) return;
+    const uint64_t patience = context_.options.tombstone_timeout_ms;
+    const bool has_old_tombstone = !in_flight_.empty() && in_flight_[0].receiver == nullptr &&
+                                   in_flight_[0].deadline_ms != 0 &&
+                                   in_flight_[0].deadline_ms + patience < now_ms;
+    const bool is_mute =
+        heartbeat_sent_ms_ != 0 &&
+        heartbeat_sent_ms_ + context_.options.request_timeout_ms + patience < now_ms;
+    if (!has_old_tombstone && !is_mute) return;
+    ++context_.metrics.tombstone_closes_total;
+    lose("no answer for too long");
+}
+
+// Requests of one connection have the same timeout, so deadlines stand in order.
+void Connection::expire_in_flight(uint64_t now_ms) {
+    while (expired_ < in_flight_.size()) {
+        InFlight& entry = in_flight_[expired_];
+        if (entry.deadline_ms > now_ms) return;
+        ++expired_;
+        if (entry.deadline_ms == 0 || entry.receiver == nullptr) continue;
+        const InFlight late = entry;
+        entry.receiver = nullptr;
+        ++context_.metrics.tombstones;
+        ++context_.metrics.upstream_timeout_total;
+        fail(late, "UPSTREAMTIMEOUT Valkey did not answer in time; may have run");
+    }
+}
+
+void Connection::expire_waiting(uint64_t now_ms) {
+    while (!waiting_.empty() && waiting_.front().queue_deadline_ms <= now_ms) {
+        fail_first_waiting("UPSTREAMDOWN Valkey can't be reached; not sent");
+    }
+}
+
+}  // namespace nearkey

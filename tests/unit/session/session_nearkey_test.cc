@@ -1,0 +1,121 @@
+// NEARKEY HELP, STATS and EXPLAIN.
+#include "nearkey/session/session.h"
+
+#include "session_rig.h"
+
+#include <doctest/doctest.h>
+
+namespace nearkey {
+namespace {
+
+// What one command is answered with, once it is whole.
+Value answer_to(SessionRig& rig, FakeClient& client, const std::string& line) {
+    const size_t before = client.output().size();
+    client.ask({line});
+    std::optional<Value> value;
+    REQUIRE(run_until(rig.loop, [&] {
+        value = parse_value(client.output().substr(before));
+        return value.has_value();
+    }));
+    return *value;
+}
+
+std::string route_of(SessionRig& rig, FakeClient& client, const std::string& command) {
+    const Value answer = answer_to(rig, client, "NEARKEY EXPLAIN " + command);
+    REQUIRE(answer.elements.size() == 6);
+    CHECK(answer.elements[0].text == "command");
+    CHECK(answer.elements[2].text == "route");
+    CHECK(answer.elements[4].text == "reason");
+    CHECK_FALSE(answer.elements[5].text.empty());
+    return answer.elements[1].text + ": " + answer.elements[3].text;
+}
+
+TEST_CASE("nearkey: HELP names each sub-command") {
+    SessionRig rig;
+    FakeClient& client = rig.make_ready();
+    const Value help = answer_to(rig, client, "nearkey help");
+    std::string text;
+    for (const Value& line : help.elements)
+        text += line.text + "\n";
+    for (const char* word : {"EXPLAIN <command>", "STATS\n", "HELP\n"})
+        CHECK(text.find(word) != std::string::npos);
+}
+
+TEST_CASE("nearkey: STATS tells every metric, as a map where the protocol has them") {
+    SessionRig rig;
+    FakeClient& client = rig.make_ready();
+    client.ask({"GET a"});
+    REQUIRE(rig.run_until_output(client, "+GET a\r\n"));
+    const Value stats = answer_to(rig, client, "NEARKEY STATS");
+    CHECK(stats.type == '*');
+    REQUIRE(stats.elements.size() == 2 * metric_rows().size());
+    CHECK(stats.find("nearkey_commands_forwarded_total")->integer == 1);
+    CHECK(stats.find("nearkey_ready")->integer == 1);
+    CHECK(answer_to(rig, client, "HELLO 3").type == '%');
+    const Value map = answer_to(rig, client, "NEARKEY STATS");
+    CHECK(map.type == '%');
+    CHECK(map.elements.size() == 2 * metric_rows().size());
+}
+
+TEST_CASE("nearkey: EXPLAIN tells the route that a command takes") {
+    SessionRig rig;
+    FakeClient& client = rig.make_ready();
+    const std::map<std::string, std::string> routes{
+        {"GET k", "get: shared"},
+        {"get k", "get: shared"},
+        {"BLPOP k 0", "blpop: dedicated"},
+        {"EVAL x 0", "eval: dedicated"},
+        {"XREAD STREAMS s 0", "xread: shared"},
+        {"XREAD BLOCK 0 STREAMS s 0", "xread: dedicated"},
+        {"SUBSCRIBE c", "subscribe: tunnel"},
+        {"CLIENT REPLY OFF", "client|reply: tunnel"},
+        {"CLIENT SETNAME x", "client|setname: local"},
+        {"NEARKEY EXPLAIN x", "nearkey: local"},
+        {"SELECT 1", "select: local"},
+        {"POST /", "post: the client is closed"},
+        {"MULTI", "multi: shared if the transaction arrives whole, else dedicated"},
+        {"WATCH k", "watch: shared if the transaction arrives whole, else dedicated"},
+        {"EXEC", "exec: that of its transaction"},
+        {"DISCARD", "discard: that of its transaction"},
+        {"UNWATCH", "unwatch: that of its transaction"},
+        {"GET", "get: shared"},
+        {"EVAL x", "eval: dedicated, closed afterwards unless the server refused"},
+        {"WHAT now", "WHAT: dedicated, closed afterwards unless the server refused"},
+        {"CLIENT WHAT", "CLIENT: dedicated, closed afterwards unless the server refused"},
+        {"''", ": dedicated, closed afterwards unless the server refused"},
+    };
+    for (const auto& [command, expected] : routes)
+        CHECK(route_of(rig, client, command) == expected);
+    CHECK(rig.valkey.peer_count() == 1);
+    CHECK(rig.metrics.commands_forwarded_total == 0);
+    CHECK_FALSE(rig.is_ended(client));
+}
+
+TEST_CASE("nearkey: what EXPLAIN is asked about does not disturb what comes behind it") {
+    SessionRig rig;
+    FakeClient& client = rig.make_ready();
+    client.send("NEARKEY EXPLAIN GET k\r\nGET 'a b'\r\n" + encoded("MULTI") + encoded("GET c") +
+                encoded("EXEC"));
+    CHECK(run_until(rig.loop, [&] {
+        return client.output().ends_with("+GET a b\r\n+MULTI\r\n+GET c\r\n+EXEC\r\n");
+    }));
+    CHECK(rig.valkey.peer_count() == 1);
+}
+
+TEST_CASE("nearkey: what it does not know is an error, each with the client's own words") {
+    SessionRig rig;
+    FakeClient& client = rig.make_ready();
+    CHECK(answer_to(rig, client, "NEARKEY").text ==
+          "ERR wrong number of arguments for 'nearkey' command");
+    for (const std::string what : {"WHAT", "EXPLAIN", "HELP", "STATS"}) {
+        const std::string extra = what == "HELP" || what == "STATS" ? " x" : "";
+        const Value answer = answer_to(rig, client, "NEARKEY " + what + extra);
+        CHECK("-" + answer.text + "\r\n" == local_answer(what));
+    }
+    const Value answer = answer_to(rig, client, "NEARKEY 'a\r\n" + std::string(200, 'b') + "'");
+    CHECK(answer.is_error());
+    CHECK(answer.text.size() < 250);
+}
+
+}  // namespace
+}  // namespace nearkey
