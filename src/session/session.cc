@@ -181,6 +181,7 @@ Session::Executed Session::execute(const CommandView& command, std::string_view 
             return forward(command, spec->is_readonly ? RequestKind::Read : RequestKind::Write);
         case Route::Dedicated:
             if (spec->special == Special::Wait) return forward_wait(command);
+            if (spec->special == Special::Script) return forward_script(command);
             return forward_alone(command,
                                  spec->is_blocking ? RequestKind::Blocking : RequestKind::Write);
         case Route::Unproven:

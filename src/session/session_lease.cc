@@ -32,9 +32,18 @@ Session::Executed Session::forward_alone(const CommandView& command, RequestKind
     return Executed::Yes;
 }
 
+// A script may put line ends into an error, so that it reads as several replies. They must not meet
+// the next one on this connection: it is not used again after an error.
+Session::Executed Session::forward_script(const CommandView& command) {
+    const Executed executed = forward_alone(command, RequestKind::Write);
+    if (lease_ != nullptr) lease_scripted_ = true;
+    return executed;
+}
+
 // A large command leaves in the buffer in which it came, at the beginning of which it stands.
 Session::Executed Session::forward_large(const CommandView& command) {
-    if (const auto executed = take_proven_lease()) return *executed;
+    if (const auto executed = take_lease()) return *executed;
+    if (const auto executed = prove_lease(lease_->is_ready())) return *executed;
     if (input_.view().data() != command.raw().data() || !command.is_canonical()) {
         return forward_alone(command, RequestKind::Write);
     }
@@ -80,7 +89,10 @@ Session::Executed Session::forward_wait(const CommandView& command) {
 }
 
 std::optional<Session::Executed> Session::take_lease() {
-    if (lease_ != nullptr) return std::nullopt;
+    if (lease_ != nullptr) {
+        if (!may_be_in_multi() && lease_->identity != identity_) introduce();
+        return std::nullopt;
+    }
     if (owed() > 0) return wait_until_idle();
     if (database_unsure_ || std::exchange(lease_refused_, false)) {
         answer_error(database_unsure_ ? kDatabaseUnsure
@@ -98,10 +110,9 @@ std::optional<Session::Executed> Session::take_lease() {
     return std::nullopt;
 }
 
-// A lease that is ready: what fails before is answered with an error, and nothing was sent.
-std::optional<Session::Executed> Session::take_proven_lease() {
-    if (const auto executed = take_lease()) return *executed;
-    if (!lease_->is_ready() && preparation_ == Preparation::None) {
+// Nothing: the lease works. What fails before is answered with an error, and nothing was sent.
+std::optional<Session::Executed> Session::prove_lease(bool is_proven) {
+    if (!is_proven && preparation_ == Preparation::None) {
         if (owed() > 0) return wait_until_idle();
         prepare(kPing);
         return Executed::NotYet;
@@ -188,7 +199,7 @@ void Session::end_lease() {
     const bool is_clean = owed() == 0 && preparation_ != Preparation::Pending && !lease_unproven_ &&
                           !lease_dirty_ && !is_in_transaction();
     if (!is_clean) lease_->forget(*this);
-    lease_blocks_ = lease_unproven_ = lease_dirty_ = false;
+    lease_blocks_ = lease_unproven_ = lease_dirty_ = lease_scripted_ = false;
     context_.pool.give_back(*std::exchange(lease_, nullptr),
                             is_clean ? LeaseEnd::Clean : LeaseEnd::Dirty);
 }

@@ -14,9 +14,14 @@ namespace nearkey {
 
 namespace {
 
+// As the server prints and reads C strings.
+std::string_view until_nul(std::string_view text) {
+    return text.substr(0, text.find('\0'));
+}
+
 // validateClientAttr in networking.c: printable ASCII without blanks, up to the first NUL.
 bool is_plain_word(std::string_view text) {
-    text = text.substr(0, text.find('\0'));
+    text = until_nul(text);
     return std::all_of(text.begin(), text.end(), [](char c) { return c >= '!' && c <= '~'; });
 }
 
@@ -88,7 +93,8 @@ Session::Executed Session::hello(const CommandSpec& spec, const CommandView& com
             return enter_tunnel(&spec, command);
         }
         if (!equals_ignoring_case(command[i], "SETNAME") || i + 1 >= command.size()) {
-            answer_error(fmt::format("ERR Syntax error in HELLO option '{}'", command[i]));
+            answer_error(
+                fmt::format("ERR Syntax error in HELLO option '{}'", until_nul(command[i])));
             return Executed::Yes;
         }
         name = command[++i];
@@ -204,7 +210,7 @@ void Session::client_setname(std::string_view name) {
 void Session::client_setinfo(const CommandView& command) {
     const bool is_name = equals_ignoring_case(command[2], "lib-name");
     if (!is_name && !equals_ignoring_case(command[2], "lib-ver")) {
-        answer_error(fmt::format("ERR Unrecognized option '{}'", command[2]));
+        answer_error(fmt::format("ERR Unrecognized option '{}'", until_nul(command[2])));
         return;
     }
     if (!is_plain_word(command[3])) {

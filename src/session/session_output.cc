@@ -54,6 +54,7 @@ void Session::on_reply_end(uint32_t ticket) {
         output_.truncate(committed_);  // PONG
         if (!output_lost_) output_.append("+OK\r\n");
     }
+    if (lease_scripted_) lease_dirty_ |= reply_type_ == '-' || !steps_.empty();
     if (std::exchange(lease_unproven_, false)) lease_dirty_ |= reply_type_ != '-';
     ++first_ticket_;
     if (selecting_ >= 0) on_select_failed(SelectFailure::Refused);

@@ -25,14 +25,18 @@ bool is_reply_to_reset_ping(std::string_view reply) {
 
 Session::Executed Session::enter_tunnel(const CommandSpec* spec, const CommandView& command) {
     if (owed() > 0) return wait_until_idle();
-    if (const auto executed = take_proven_lease()) return *executed;
+    if (const auto executed = take_lease()) return *executed;
+    // WAIT must count what went over other connections.
+    if (has_written_ && !in_multi_ && preparation_ == Preparation::None) {
+        lease_->send({kMark, &context_.pool.discard(), 0, RequestKind::Write});
+    }
+    // Valkey swallows the error of an AUTH that is pipelined (addAuthErrReply in networking.c), so
+    // nothing of ours may be in flight before the client's command.
+    const bool is_proven = lease_->is_ready() && lease_->is_idle();
+    if (const auto executed = prove_lease(is_proven)) return *executed;
     leave_connection();
     tunnel_ = std::make_unique<Tunnel>();
     ++context_.metrics.upstream_tunnels;
-    // WAIT must count what went over other connections.
-    if (has_written_ && !in_multi_) {
-        lease_->send({kMark, &context_.pool.discard(), 0, RequestKind::Write});
-    }
     in_multi_ = watching_ = false;  // The server knows.
     lease_->begin_tunnel();
     return pass_through(spec, command);

@@ -45,6 +45,7 @@ enum class Special : uint8_t {
     Unwatch,
     // Dedicated
     Wait,
+    Script,  // what it says may be more than one reply: an error text with line ends
     // Tunnel: what follows is not RESP
     Sync,
 };

@@ -163,11 +163,12 @@ private:
 
     // Routes over a lease (session_lease.cc). take_lease() returns nothing when lease_ is there.
     Executed forward_alone(const CommandView& command, RequestKind kind);
+    Executed forward_script(const CommandView& command);
     Executed forward_large(const CommandView& command);
     Executed forward_unproven(const CommandView& command);
     Executed forward_wait(const CommandView& command);
     std::optional<Executed> take_lease();
-    std::optional<Executed> take_proven_lease();
+    std::optional<Executed> prove_lease(bool is_proven);
     void introduce();
     void prepare(std::string_view bytes);
     void on_prepared();
@@ -257,6 +258,7 @@ private:
     bool lease_blocks_ = false;    // a blocking command is in flight on it
     bool lease_unproven_ = false;  // what is in flight on it may have changed it
     bool lease_dirty_ = false;     // it is not to be used again
+    bool lease_scripted_ = false;  // it carried what may say more than one reply
     bool lease_refused_ = false;   // none became free in time
     enum class Preparation : uint8_t { None, Pending, Done };
     Preparation preparation_ = Preparation::None;
