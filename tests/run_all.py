@@ -1,12 +1,16 @@
 """Runs the unit tests, the style checks and the system tests, and counts their cases.
 
-    tests/run_all.py [--only REGEX] BUILD_DIR...      e.g. tests/run_all.py build build-asan
+    tests/run_all.py [--only REGEX] [--full] BUILD_DIR...   e.g. tests/run_all.py build build-asan
+
+--full adds, for the first build: the comparison with the server (tests/differential), real clients
+(tests/clients), the examples, and two minutes of fuzzing.
 
 The name of a case is SUITE/CASE: `unit/near cache: ...`, `style/layers`,
 `system/test_basics/PingTest.test_ping`. --only keeps the cases whose name the regex finds.
 The output of a suite is shown when one of its cases failed; the last line is `N passed, N failed`.
 """
 import argparse
+import functools
 import json
 import os
 import re
@@ -145,6 +149,33 @@ def run_module(module, report, only):
         "names": sorted(failed) + skipped}))
 
 
+def run_program(build, only, name, command, pattern):
+    """A suite that is a program: it prints its cases as the pattern says, `(name): (verdict)`."""
+    if only and not re.search(only, name):
+        return Outcome(0, 0, 0)
+    status, output = run(command, build)
+    cases = re.findall(pattern, output, re.M)
+    failed = [case for case, verdict in cases if verdict.startswith(("FAIL", "ERROR"))]
+    skipped = [f"{case} skipped: {verdict[8:]}" for case, verdict in cases if verdict.startswith("skipped")]
+    passed = len(cases) - len(failed) - len(skipped)
+    outcome = Outcome(passed, len(failed), len(skipped), failed + skipped, output)
+    print("\n".join(output.rstrip().splitlines()[-2:]))
+    return with_status(outcome, status)
+
+
+def programs(build):
+    """Triples of (name, command, pattern of a case)."""
+    python = sys.executable
+    # Always the same commands here; any other seed is a command away.
+    yield ("differential", [python, "tests/differential/run.py", "--seed", "20261123",
+                            "--binary", str(build / "nearkey")],
+           r"^(\d+ of \d+ commands of the server).*?; \d+ commands.*(compared).*$")
+    yield "clients", [python, "tests/clients/run.py", str(build)], r"^(\S+/\S+): (ok|FAIL|skipped.*)"
+    yield "examples", [python, "examples/fastapi/test_app.py", "-v"], r"^(test_\w+) .*\.\.\. (.*)$"
+    yield ("fuzz", ["env", "-u", "NEARKEY_SKIP_DEPS", "scripts/fuzz", "--seconds", "120"],
+           r"^(fuzz/\w+): .*(ok|FAIL)")
+
+
 class CountingResult(unittest.TextTestResult):
     passed = 0
 
@@ -161,7 +192,7 @@ def name_in(module, case):
     return module + "/" + case.id().removeprefix(module + ".")
 
 
-def suites(builds):
+def suites(builds, is_full):
     """Triples of (name, build, function): style once, everything else for each build."""
     yield "style", builds[0], run_style
     for build in builds:
@@ -170,11 +201,15 @@ def suites(builds):
         for path in sorted(SYSTEM_TESTS.glob("test_*.py")):
             yield "system/" + path.stem, build, lambda build, only, module=path.stem: run_system(
                 build, only, module)
+    for name, command, pattern in programs(builds[0]) if is_full else ():
+        yield name, builds[0], functools.partial(
+            run_program, name=name, command=command, pattern=pattern)
 
 
 def main():
     parser = argparse.ArgumentParser(description="Runs all suites and counts their cases.")
     parser.add_argument("--only", metavar="REGEX", help="run the cases whose name matches")
+    parser.add_argument("--full", action="store_true", help="and what takes minutes")
     parser.add_argument("--module", nargs=2, metavar=("MODULE", "REPORT"), help=argparse.SUPPRESS)
     parser.add_argument("builds", nargs="*", metavar="BUILD_DIR", default=["build"])
     options = parser.parse_args()
@@ -182,7 +217,8 @@ def main():
         run_module(*options.module, options.only)
         return 0
     passed = failed = skipped = 0
-    for name, build, function in suites([(ROOT / build).resolve() for build in options.builds]):
+    for name, build, function in suites([(ROOT / build).resolve() for build in options.builds],
+                                        options.full):
         started = time.monotonic()
         outcome = function(build, options.only)
         if outcome.passed + outcome.failed + outcome.skipped == 0:

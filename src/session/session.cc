@@ -208,8 +208,8 @@ void Session::pause(Pause reason, uint64_t* counter) {
 
 // Who leaves while waiting in a blocking command must be noticed at once, so reading goes on.
 void Session::update_reading() {
-    const bool is_paused = lease_blocks_ ? (paused_ & kMemory) != 0 : paused_ != 0;
-    if (input_over_ || is_paused) {
+    const bool is_paused = lease_blocks_ ? (paused_ & kMemory) != 0 : paused_ != 0 || input_over_;
+    if (is_paused) {
         stream_->pause_reading();
     } else {
         stream_->resume_reading();
@@ -226,7 +226,7 @@ void Session::stop_input() {
     input_over_ = true;
     input_dropped_ = true;
     input_.consume(input_.size());
-    stream_->pause_reading();
+    update_reading();
 }
 
 // Somebody makes a browser or another program speak HTTP to us. Logged once a minute, as Valkey
