@@ -42,7 +42,10 @@ bool read_spec(const Value& entry, CommandSpec& spec) {
     if (entry.elements.size() < 10) return true;
     for (const Value& child : entry.elements[9].elements) {
         CommandSpec subcommand;
-        if (read_spec(child, subcommand)) spec.subcommands.push_back(std::move(subcommand));
+        // Their names are read without "parent|", so they must have it.
+        if (read_spec(child, subcommand) && subcommand.name.starts_with(spec.name + '|')) {
+            spec.subcommands.push_back(std::move(subcommand));
+        }
     }
     return true;
 }
@@ -51,7 +54,7 @@ bool read_spec(const Value& entry, CommandSpec& spec) {
 
 bool CommandSpec::accepts(size_t arguments) const {
     const auto count = static_cast<int64_t>(arguments);
-    return arity >= 0 ? count == arity : count >= -arity;
+    return arity >= 0 ? count == arity : count + arity >= 0;
 }
 
 CommandTable::CommandTable(const Value& reply) {

@@ -85,17 +85,27 @@ bool ReplyScanner::skip_payload(std::string_view rest, size_t& used) {
     return rest[before - 1] == '\n';
 }
 
+// Text ends with "\r\n"; either of them alone is part of it (an error in a script may have some).
+size_t ReplyScanner::take_text(std::string_view rest) {
+    const bool is_cut = ends_with_cr_ && rest[0] == '\n';
+    const size_t end = is_cut ? 0 : rest.find("\r\n");
+    in_text_ = end == std::string_view::npos;
+    ends_with_cr_ = in_text_ && rest.back() == '\r';
+    if (in_text_) return rest.size();
+    --missing_;
+    return is_cut ? 1 : end + 2;
+}
+
 // A line or a piece of one. Text may be long and is not kept; other lines are short and are read as
 // a whole.
 bool ReplyScanner::take_line(std::string_view rest, size_t& used) {
+    if (in_text_ || (half_line_size_ == 0 && kind_of(rest[0]) == LineKind::Text)) {
+        used = take_text(rest);
+        return true;
+    }
     const auto* newline = static_cast<const char*>(std::memchr(rest.data(), '\n', rest.size()));
     used = newline == nullptr ? rest.size() : static_cast<size_t>(newline - rest.data()) + 1;
     const std::string_view piece = rest.substr(0, used);
-    if (in_text_ || (half_line_size_ == 0 && kind_of(rest[0]) == LineKind::Text)) {
-        in_text_ = newline == nullptr;
-        if (!in_text_) --missing_;
-        return true;
-    }
     if (newline != nullptr && half_line_size_ == 0) return read_line(piece);
     if (half_line_size_ + used > kLineMax) return false;
     std::memcpy(half_line_ + half_line_size_, piece.data(), used);

@@ -10,13 +10,14 @@ namespace nearkey {
 namespace {
 
 constexpr int kDepthMax = 16;
+constexpr int64_t kValuesMax = 1'000'000;
 
 class ValueParser {
 public:
     explicit ValueParser(std::string_view bytes) : rest_(bytes) {}
 
     bool parse(Value& value, int depth) {
-        if (depth > kDepthMax || ++values_ > 1'000'000 || rest_.empty()) return false;
+        if (depth > kDepthMax || ++values_ > kValuesMax || rest_.empty()) return false;
         value.type = rest_[0];
         const size_t end = rest_.find("\r\n");
         if (end == std::string_view::npos) return false;
@@ -52,7 +53,7 @@ private:
             value.type = '_';
             return true;
         }
-        if (!count || *count < 0) return false;
+        if (!count || *count < 0 || *count > kValuesMax) return false;
         const bool has_pairs = value.type == '%' || value.type == '|';
         for (int64_t i = 0; i < *count * (has_pairs ? 2 : 1); ++i) {
             if (!parse(value.elements.emplace_back(), depth + 1)) return false;
@@ -64,7 +65,7 @@ private:
     }
 
     std::string_view rest_;
-    size_t values_ = 0;
+    int64_t values_ = 0;
 };
 
 }  // namespace

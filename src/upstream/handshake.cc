@@ -58,7 +58,7 @@ void Handshake::on_reply(const Value& reply) {
             return;
         case Step::Ping:
             // A server that is BUSY with a script still takes SCRIPT KILL.
-            if (reply.text == "PONG" || reply.text.starts_with("BUSY")) {
+            if (reply.is_error() ? reply.text.starts_with("BUSY") : reply.text == "PONG") {
                 begin(Step::Complete);
             } else if (starts_with_any(reply.text, {"LOADING", "MASTERDOWN"})) {
                 fail(Failure::Loading, reply);

@@ -26,6 +26,7 @@ public:
 private:
     // False: malformed.
     bool skip_payload(std::string_view rest, size_t& used);
+    size_t take_text(std::string_view rest);
     bool take_line(std::string_view rest, size_t& used);
     bool read_line(std::string_view line);
 
@@ -34,6 +35,7 @@ private:
     uint64_t missing_ = 0;
     uint64_t payload_left_ = 0;  // bytes of a bulk and its line end
     bool in_text_ = false;       // inside a line whose content does not matter
+    bool ends_with_cr_ = false;  // of such a line, so far
     char type_ = 0;
     char half_line_[kLineMax];  // the beginning of a short line that was cut
     size_t half_line_size_ = 0;

@@ -33,6 +33,7 @@ std::vector<size_t> reply_sizes(const std::string& input, size_t piece) {
 const std::vector<std::string> kReplies{
     "+OK\r\n",
     "-ERR x\r\n",
+    "-ERR line\nand line\rend\r\n",
     ":1\r\n",
     "$-1\r\n",
     "*-1\r\n",
