@@ -35,6 +35,15 @@ void raise_descriptor_limit() {
     setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+// One that arrives once nobody listens for it would end us in place of our exit code.
+void block_late_signals() {
+    sigset_t late;
+    sigemptyset(&late);
+    for (const int signum : {SIGTERM, SIGINT, SIGHUP})
+        sigaddset(&late, signum);
+    pthread_sigmask(SIG_BLOCK, &late, nullptr);
+}
+
 std::string managed_directory(const Config& config, const std::vector<ListenAddress>& addresses,
                               const Environment& environment) {
     if (!config.managed.directory.empty()) return config.managed.directory;
@@ -98,6 +107,7 @@ Daemon::~Daemon() {
     clients_.reset();
     pool_.reset();
     managed_.reset();
+    block_late_signals();
     signals_.clear();
     drain_timer_.stop();
     // Everything that others can see is gone. What libuv's threads still wait for is not worth

@@ -117,6 +117,14 @@ class StopTest(SystemTest):
     def test_a_sigterm_after_a_sigint_exits_at_once(self):
         self.check_second_signal(signal.SIGINT, signal.SIGTERM)
 
+    def test_signals_until_the_end_change_nothing(self):
+        server = self.start_server()
+        for _ in range(5):
+            nearkey = self.start_nearkey(server.url)
+            while nearkey.is_running():
+                nearkey.signal(signal.SIGTERM)
+            nearkey.stop()
+
     def test_sigint_stops_as_sigterm_does(self):
         nearkey = self.start_nearkey(self.start_server().url)
         nearkey.signal(signal.SIGINT)

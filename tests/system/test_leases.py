@@ -249,7 +249,6 @@ class LostServerTest(SystemTest):
         nearkey.signal(signal.SIGTERM)
         nearkey.wait_logged("draining")
         client.close()
-        # BUG: it does not notice, waits on, and takes the next element for nobody.
         wait_blocked(server, 0)
         nearkey.stop()
 
