@@ -51,6 +51,19 @@
     X(reads_retried_total, Counter, "reads sent again after their connection was lost")            \
     X(tombstones, Gauge, "replies that will be dropped when they come")                            \
     X(tombstone_closes_total, Counter, "connections closed by upstream.tombstone_timeout_ms")      \
+    X(near_cache_bytes, Gauge, "memory of the near cache")                                         \
+    X(near_cache_entries, Gauge, "replies in the near cache")                                      \
+    X(near_cache_hits_total, Counter, "reads answered from the near cache")                        \
+    X(near_cache_misses_total, Counter, "reads that the near cache could not answer")              \
+    X(near_cache_joins_total, Counter, "reads that waited for another client's equal read")        \
+    X(near_cache_unproven_total, Counter, "stored, not served: near_cache.max_staleness_ms")       \
+    X(near_cache_stored_total, Counter, "replies stored")                                          \
+    X(near_cache_not_stored_total, Counter, "replies larger than near_cache.value_max, or dying")  \
+    X(near_cache_fills_void_total, Counter, "replies not stored: their key changed meanwhile")     \
+    X(near_cache_fills_full_total, Counter, "reads not stored by the limit of reads in flight")    \
+    X(near_cache_evictions_total, Counter, "replies dropped by near_cache.memory")                 \
+    X(near_cache_invalidations_total, Counter, "keys invalidated, by Valkey or by writes here")    \
+    X(near_cache_clears_total, Counter, "times everything was invalidated")                        \
     X(heartbeats_total, Counter, "heartbeats answered with PONG")                                  \
     X(managed_restarts_total, Counter, "restarts of the managed valkey-server")                    \
     X(log_dropped_total, Counter, "log lines dropped because stderr could not take them")

@@ -1,0 +1,107 @@
+// The items of the near cache in one chained hash table that grows and shrinks by one bucket at a
+// time (linear hashing: Litwin 1980), so that no operation ever waits for a rehash.
+// Owned by NearCache; it owns its items. An item is one piece of memory: a header of 28 bytes,
+// ItemLinks where its identity has arguments, then key, arguments and reply.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+namespace nearkey {
+
+struct Item;
+
+// The items of one key that are found by more than the key stand in a list behind its head.
+struct ItemLinks {
+    Item* previous;  // null: this is the head
+    Item* next;
+    uint32_t arguments_size;
+};
+
+struct Item {
+    enum Flag : uint8_t {
+        kUsesMask = 3,   // how often it was hit since the hand came by, up to 3
+        kArguments = 4,  // has ItemLinks; hashed by key and arguments, listed behind a head
+        kHead = 8,       // no reply: the head of such a list; has ItemLinks too
+    };
+
+    Item* next;         // in its bucket
+    uint32_t filled;    // when, in ticks of 16 ms
+    uint32_t deadline;  // it is not served from then on; in the same ticks
+    uint32_t reply_size;
+    uint16_t source;
+    uint16_t key_size;
+    uint16_t database;
+    uint8_t command;  // and protocol
+    uint8_t flags;
+
+    bool has(Flag flag) const { return (flags & flag) != 0; }
+    ItemLinks& links();
+    std::string_view key() const;
+    std::string_view arguments() const;
+    std::string_view reply() const;
+};
+
+struct ItemContent {
+    std::string_view key;
+    std::string_view arguments;
+    std::string_view reply;
+    uint8_t flags;
+};
+
+class ItemTable {
+public:
+    // A random `seed` keeps others from choosing keys that share a bucket.
+    explicit ItemTable(uint64_t seed);
+    ~ItemTable();
+    ItemTable(const ItemTable&) = delete;
+    ItemTable& operator=(const ItemTable&) = delete;
+
+    // The other fields of the header are the caller's to fill.
+    static Item* make(const ItemContent& content);
+
+    // Without arguments: of the key's head, and of its items without arguments.
+    uint32_t hash_of(std::string_view key, std::string_view arguments) const;
+    // Takes ownership.
+    void insert(Item* item);
+    // Destroys it. REQUIRES: it is in the table.
+    void erase(Item* item);
+    // The first of the bucket that `hash` belongs to; others follow by Item::next.
+    Item* chain(uint32_t hash) const { return bucket(index_of(hash)); }
+    Item* chain_at(size_t bucket_index) const { return bucket(bucket_index); }
+
+    size_t size() const { return size_; }
+    size_t buckets() const { return buckets_; }
+    // Of the items and the buckets, with what the allocator adds.
+    size_t bytes() const { return item_bytes_ + segments_.size() * sizeof(Segment); }
+
+private:
+    static constexpr size_t kSegment = 4096;
+    struct Segment {
+        Item* first[kSegment];
+    };
+
+    size_t index_of(uint32_t hash) const {
+        const size_t index = hash & (base_ * 2 - 1);
+        return index < buckets_ ? index : index - base_;
+    }
+    Item*& bucket(size_t index) { return segments_[index / kSegment]->first[index % kSegment]; }
+    Item* bucket(size_t index) const {
+        return segments_[index / kSegment]->first[index % kSegment];
+    }
+    uint32_t hash_of(const Item* item) const;
+    void split();
+    void merge();
+
+    unsigned char secret_[192];
+    std::vector<std::unique_ptr<Segment>> segments_;
+    size_t base_ = kSegment;     // a power of two: base_ <= buckets_ < 2 * base_
+    size_t buckets_ = kSegment;  // those before buckets_ - base_ are split already
+    size_t size_ = 0;
+    size_t item_bytes_ = 0;
+};
+
+}  // namespace nearkey

@@ -1,0 +1,225 @@
+// Replies that nearkey may answer itself, and the rules that keep them true.
+// Owned by Daemon. Knows no sockets, no loop and no clock: times are the caller's, in milliseconds
+// on one clock that never goes back and counts a suspended host's sleep.
+//
+//   find ─Hit──▶ answer                       invalidate(key): what is stored is dropped,
+//        ─Miss─▶ begin_fill ─▶ read upstream    what is being filled will not be stored
+//                commit ◀───── reply          begin_write ... end_write: the same at both ends,
+//                                               and in between the key is neither stored nor found
+//
+// The one rule: a reply is stored only if nothing has invalidated its key since before the read was
+// sent, and is served only while its source (one life of the connection that is told of changes) is
+// open and has proven within max_staleness_ms that no news is outstanding.
+#pragma once
+
+#include "nearkey/base/metrics.h"
+#include "nearkey/cache/item_table.h"
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+namespace nearkey {
+
+// Counts, milliseconds and bytes are all uint64_t, so that one kind of row describes them.
+struct NearCacheLimits {
+    uint64_t memory = uint64_t{64} << 20;        // of all that is stored
+    uint64_t value_max = uint64_t{64} << 10;     // of one reply
+    uint64_t max_age_ms = uint64_t{600} * 1000;  // since it was read
+    uint64_t max_staleness_ms = 1000;
+    uint64_t fills_max = 16384;  // reads in flight whose replies may be stored
+};
+
+// What a reply depends on. The views are valid during the call.
+struct CacheQuery {
+    std::string_view key;
+    std::string_view arguments;  // all others, in one unambiguous piece
+    uint8_t command;             // a number of the caller's for (command, protocol)
+    uint16_t database;
+};
+
+enum class InvalidationCause : uint8_t {
+    None,
+    Push,     // Valkey said so
+    Flush,    // Valkey said so, of everything
+    Write,    // a write from this host
+    Barrier,  // a command from this host whose keys are not known
+    Lost,     // the connection that is told of changes was lost
+    SwapDb,
+    Asked,  // NEARKEY CACHE CLEAR
+};
+std::string_view name_of(InvalidationCause cause);
+
+// Waits for somebody else's read of the same. What it is told it does later, not in the call.
+class FillWaiter {
+public:
+    // The reply is stored, or will not be: ask again.
+    virtual void on_fill_closed() = 0;
+
+protected:
+    ~FillWaiter() = default;
+};
+
+class NearCache {
+public:
+    // The permission to store one reply; 0 is none.
+    using Ticket = uint64_t;
+    using SourceId = uint32_t;
+
+    enum class Outcome : uint8_t {
+        Hit,
+        Miss,
+        Pending,   // it is being read already: `ticket`
+        Blocked,   // a write is in flight
+        Unproven,  // stored, but its source has proven nothing for too long
+    };
+    struct Found {
+        Outcome outcome;
+        std::string_view reply;  // of a hit; valid until the next call
+        Ticket ticket;
+    };
+    struct Explanation {
+        Outcome outcome;
+        uint64_t age_ms;          // of what is stored
+        uint64_t left_ms;         // until its deadline
+        uint64_t proven_ms;       // ago, by its source
+        SourceId source;          // its connection's
+        InvalidationCause cause;  // of the last invalidation of this key, or of everything
+        uint64_t invalidated_ms;  // ago
+    };
+
+    // Outlived by both references. `seed` should be random.
+    NearCache(const NearCacheLimits& limits, Metrics& metrics, uint64_t seed);
+    ~NearCache();
+    NearCache(const NearCache&) = delete;
+    NearCache& operator=(const NearCache&) = delete;
+
+    // One life of a connection that is told of changes. `proven_ms`: all changes that were made
+    // before are known.
+    SourceId open_source(uint64_t proven_ms);
+    void renew_source(SourceId source, uint64_t proven_ms);
+    // All that came from it is void.
+    void close_source(SourceId source);
+
+    [[nodiscard]] Found find(const CacheQuery& query, uint64_t now_ms);
+    // Before the read is sent, whose changes `source` will be told of. 0: its reply may not be
+    // stored. What was stored of the same is dropped, what was being read of the same is void: it
+    // may be older. Each ticket is given back by commit() or abandon().
+    [[nodiscard]] Ticket begin_fill(const CacheQuery& query, SourceId source);
+    // `deadline_ms`: when the key expires, or UINT64_MAX.
+    void commit(Ticket ticket, std::string_view reply, uint64_t deadline_ms, uint64_t now_ms);
+    void abandon(Ticket ticket);
+    // False: the fill is closed already. Once it is closed the waiter is told, and forgotten.
+    bool wait(Ticket ticket, FillWaiter& waiter);
+    void stop_waiting(Ticket ticket, const FillWaiter& waiter);
+
+    // Each begin is followed by its end.
+    void begin_write(std::string_view key, uint64_t now_ms);
+    void end_write(std::string_view key, uint64_t now_ms);
+    void begin_barrier(uint64_t now_ms);
+    void end_barrier(uint64_t now_ms);
+    // Of the key in every database.
+    void invalidate(std::string_view key, InvalidationCause cause, uint64_t now_ms);
+    void clear(InvalidationCause cause, uint64_t now_ms);
+
+    // Frees what can't be served any more in the next `buckets` of the table.
+    void sweep(size_t buckets, uint64_t now_ms);
+    Explanation explain(const CacheQuery& query, uint64_t now_ms);
+
+    size_t bytes() const { return table_.bytes(); }
+    // Replies, the void ones that were not freed yet among them.
+    size_t entries() const { return entries_; }
+    // For tests: aborts if anything does not fit together.
+    void check_invariants() const;
+
+private:
+    static constexpr uint32_t kNone = UINT32_MAX;
+    // Where entries come from. A source moves to a new slot when everything is invalidated; a slot
+    // is used again when no entry of it is left.
+    struct Slot {
+        uint64_t proven_ms;
+        uint32_t entries;
+        SourceId source;
+        bool is_open;
+    };
+    struct Source {
+        uint16_t slot;
+        bool is_open;
+    };
+    // What is going on with a key.
+    struct KeyState {
+        uint32_t writes = 0;
+        uint32_t first_fill = kNone;
+    };
+    struct KeyHash {
+        using is_transparent = void;
+        const ItemTable& table;
+        size_t operator()(std::string_view key) const { return table.hash_of(key, {}); }
+    };
+    using Keys = std::unordered_map<std::string, KeyState, KeyHash, std::equal_to<>>;
+    struct Fill {
+        uint32_t generation = 0;
+        bool is_taken = false;
+        bool is_open = false;
+        uint8_t command = 0;
+        uint16_t database = 0;
+        SourceId source = 0;
+        uint32_t next_in_key = kNone;
+        Keys::value_type* key = nullptr;  // while it is open
+        std::string arguments;
+        std::vector<FillWaiter*> waiters;
+    };
+    struct LastInvalidation {
+        uint32_t hash = 0;
+        InvalidationCause cause = InvalidationCause::None;
+        uint64_t at_ms = 0;
+    };
+
+    Item* find_item(const CacheQuery& query);
+    Item* find_head(std::string_view key);
+    bool is_void(const Item* item, uint64_t now_ms) const;
+    void store(const Fill& fill, std::string_view reply, uint64_t deadline_ms, uint64_t now_ms);
+    void link(Item* item, std::string_view key);
+    void erase(Item* item);
+    void drop_items(std::string_view key);
+    void make_room(uint64_t now_ms);
+    void step_hand(uint64_t now_ms);
+    uint16_t take_slot(SourceId source, uint64_t proven_ms);
+    void release_slot(uint16_t slot);
+    void purge();
+
+    Fill* find_fill(Ticket ticket);
+    uint32_t find_open_fill(const KeyState& state, const CacheQuery& query) const;
+    static bool is_same(const Fill& fill, const CacheQuery& query);
+    void close_fill(uint32_t index);
+    void void_fills(KeyState& state);
+    void forget_if_idle(std::string_view key);
+    void release_fill(Fill& fill);
+    void note(uint32_t hash, InvalidationCause cause, uint64_t now_ms);
+
+    const NearCacheLimits& limits_;
+    Metrics& metrics_;
+    ItemTable table_;
+    size_t entries_ = 0;  // items that are not heads
+    size_t hand_ = 0;     // the bucket that eviction and sweep look at next
+
+    std::vector<Source> sources_;
+    std::vector<Slot> slots_;
+    std::vector<uint16_t> free_slots_;
+    std::vector<SourceId> free_sources_;
+
+    Keys keys_;
+    std::vector<Fill> fills_;
+    std::vector<uint32_t> free_fills_;
+    uint64_t barriers_ = 0;
+
+    static constexpr size_t kRemembered = 1024;
+    std::array<LastInvalidation, kRemembered> last_;  // of keys, by hash
+    LastInvalidation last_of_all_;
+};
+
+}  // namespace nearkey

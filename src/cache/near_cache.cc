@@ -1,0 +1,298 @@
+#include "nearkey/cache/near_cache.h"
+
+#include "nearkey/base/check.h"
+
+#include <algorithm>
+
+namespace nearkey {
+
+namespace {
+
+constexpr uint64_t kTickMs = 16;
+constexpr size_t kNamePartMax = UINT16_MAX;  // of key and arguments, that an item can hold
+
+uint32_t tick_of(uint64_t ms) {
+    return static_cast<uint32_t>(ms / kTickMs);
+}
+
+bool is_same(const Item* item, const CacheQuery& query) {
+    return item->command == query.command && item->database == query.database &&
+           !item->has(Item::kHead) && item->key() == query.key &&
+           item->arguments() == query.arguments;
+}
+
+uint64_t since(uint64_t then_ms, uint64_t now_ms) {
+    return now_ms > then_ms ? now_ms - then_ms : 0;
+}
+
+}  // namespace
+
+std::string_view name_of(InvalidationCause cause) {
+    switch (cause) {
+        case InvalidationCause::None:
+            return "none";
+        case InvalidationCause::Push:
+            return "push";
+        case InvalidationCause::Flush:
+            return "flush";
+        case InvalidationCause::Write:
+            return "write";
+        case InvalidationCause::Barrier:
+            return "barrier";
+        case InvalidationCause::Lost:
+            return "lost";
+        case InvalidationCause::SwapDb:
+            return "swapdb";
+        case InvalidationCause::Asked:
+            return "asked";
+    }
+    return "";
+}
+
+NearCache::NearCache(const NearCacheLimits& limits, Metrics& metrics, uint64_t seed)
+    : limits_(limits), metrics_(metrics), table_(seed), keys_(0, KeyHash{table_}) {
+}
+
+NearCache::~NearCache() = default;
+
+NearCache::Found NearCache::find(const CacheQuery& query, uint64_t now_ms) {
+    if (Item* item = find_item(query); item != nullptr) {
+        const Slot& slot = slots_[item->source];
+        if (!is_void(item, now_ms)) {
+            if (since(slot.proven_ms, now_ms) >= limits_.max_staleness_ms) {
+                ++metrics_.near_cache_unproven_total;
+                return {Outcome::Unproven, {}, 0};
+            }
+            if ((item->flags & Item::kUsesMask) != Item::kUsesMask) ++item->flags;
+            ++metrics_.near_cache_hits_total;
+            return {Outcome::Hit, item->reply(), 0};
+        }
+        erase(item);
+    }
+    ++metrics_.near_cache_misses_total;
+    if (barriers_ > 0) return {Outcome::Blocked, {}, 0};
+    const auto state = keys_.find(query.key);
+    if (state == keys_.end()) return {Outcome::Miss, {}, 0};
+    if (state->second.writes > 0) return {Outcome::Blocked, {}, 0};
+    const uint32_t fill = find_open_fill(state->second, query);
+    if (fill == kNone) return {Outcome::Miss, {}, 0};
+    return {Outcome::Pending, {}, uint64_t{fills_[fill].generation} << 32 | fill};
+}
+
+Item* NearCache::find_item(const CacheQuery& query) {
+    Item* item = table_.chain(table_.hash_of(query.key, query.arguments));
+    while (item != nullptr && !nearkey::is_same(item, query))
+        item = item->next;
+    return item;
+}
+
+Item* NearCache::find_head(std::string_view key) {
+    Item* item = table_.chain(table_.hash_of(key, {}));
+    while (item != nullptr && !(item->has(Item::kHead) && item->key() == key))
+        item = item->next;
+    return item;
+}
+
+bool NearCache::is_void(const Item* item, uint64_t now_ms) const {
+    // The ticks are cut to 32 bits: what matters is their difference.
+    return !slots_[item->source].is_open ||
+           static_cast<int32_t>(item->deadline - tick_of(now_ms)) <= 0;
+}
+
+void NearCache::store(const Fill& fill, std::string_view reply, uint64_t deadline_ms,
+                      uint64_t now_ms) {
+    const std::string_view key = fill.key->first;
+    const ItemContent content{
+        .key = key,
+        .arguments = fill.arguments,
+        .reply = reply,
+        .flags = fill.arguments.empty() ? uint8_t{0} : uint8_t{Item::kArguments},
+    };
+    const uint64_t end_ms = std::min(deadline_ms, now_ms + limits_.max_age_ms);
+    const bool fits = key.size() <= kNamePartMax && fill.arguments.size() <= kNamePartMax &&
+                      reply.size() <= limits_.value_max;
+    if (!fits || static_cast<int32_t>(tick_of(end_ms) - tick_of(now_ms)) <= 0) {
+        ++metrics_.near_cache_not_stored_total;
+        return;
+    }
+    Item* item = ItemTable::make(content);
+    item->filled = tick_of(now_ms);
+    item->deadline = tick_of(end_ms);
+    item->source = sources_[fill.source].slot;
+    item->command = fill.command;
+    item->database = fill.database;
+    table_.insert(item);
+    ++slots_[item->source].entries;
+    ++entries_;
+    if (item->has(Item::kArguments)) link(item, key);
+    ++metrics_.near_cache_stored_total;
+    make_room(now_ms);
+}
+
+// Into the list of its key's items, behind the head.
+void NearCache::link(Item* item, std::string_view key) {
+    Item* head = find_head(key);
+    if (head == nullptr) {
+        head = ItemTable::make({key, {}, {}, Item::kHead | Item::kArguments});
+        table_.insert(head);
+    }
+    item->links().previous = head;
+    item->links().next = head->links().next;
+    if (head->links().next != nullptr) head->links().next->links().previous = item;
+    head->links().next = item;
+}
+
+void NearCache::erase(Item* item) {
+    CHECK(!item->has(Item::kHead) && entries_ > 0);
+    if (item->has(Item::kArguments)) {
+        Item* previous = item->links().previous;
+        Item* next = item->links().next;
+        previous->links().next = next;
+        if (next != nullptr) next->links().previous = previous;
+        if (next == nullptr && previous->has(Item::kHead)) table_.erase(previous);
+    }
+    --entries_;
+    release_slot(item->source);
+    table_.erase(item);
+}
+
+void NearCache::drop_items(std::string_view key) {
+    Item* item = table_.chain(table_.hash_of(key, {}));
+    while (item != nullptr) {
+        Item* next = item->next;
+        if (!item->has(Item::kHead) && item->arguments().empty() && item->key() == key) erase(item);
+        item = next;
+    }
+    // The last one takes the head with it.
+    for (Item* head = find_head(key); head != nullptr;) {
+        Item* first = head->links().next;
+        const bool is_last = first->links().next == nullptr;
+        erase(first);
+        if (is_last) head = nullptr;
+    }
+}
+
+// Evicts by the hand of a clock that goes round the table: who was hit has another turn.
+void NearCache::make_room(uint64_t now_ms) {
+    // Four rounds take everything: nothing has more than three uses.
+    for (size_t steps = 4 * table_.buckets() + entries_;
+         steps > 0 && entries_ > 0 && table_.bytes() > limits_.memory; --steps) {
+        step_hand(now_ms);
+    }
+}
+
+void NearCache::step_hand(uint64_t now_ms) {
+    if (hand_ >= table_.buckets()) hand_ = 0;
+    for (Item* item = table_.chain_at(hand_); item != nullptr;) {
+        if (item->has(Item::kHead)) {
+            item = item->next;
+        } else if (!is_void(item, now_ms) && (item->flags & Item::kUsesMask) != 0) {
+            --item->flags;
+            item = item->next;
+        } else {
+            if (!is_void(item, now_ms)) ++metrics_.near_cache_evictions_total;
+            // It may take its head with it, which may be the next one: the rest has its turn later.
+            erase(item);
+            return;
+        }
+    }
+    ++hand_;
+}
+
+void NearCache::sweep(size_t buckets, uint64_t now_ms) {
+    for (; buckets > 0 && entries_ > 0; --buckets) {
+        if (hand_ >= table_.buckets()) hand_ = 0;
+        Item* item = table_.chain_at(hand_);
+        while (item != nullptr && (item->has(Item::kHead) || !is_void(item, now_ms)))
+            item = item->next;
+        if (item == nullptr) {
+            ++hand_;
+        } else {
+            erase(item);
+        }
+    }
+}
+
+void NearCache::invalidate(std::string_view key, InvalidationCause cause, uint64_t now_ms) {
+    ++metrics_.near_cache_invalidations_total;
+    note(table_.hash_of(key, {}), cause, now_ms);
+    drop_items(key);
+    const auto state = keys_.find(key);
+    if (state == keys_.end()) return;
+    void_fills(state->second);
+    forget_if_idle(key);
+}
+
+void NearCache::clear(InvalidationCause cause, uint64_t now_ms) {
+    ++metrics_.near_cache_clears_total;
+    last_of_all_ = {0, cause, now_ms};
+    for (uint32_t i = 0; i < fills_.size(); ++i)
+        close_fill(i);
+    for (SourceId id = 0; id < sources_.size(); ++id) {
+        Source& source = sources_[id];
+        if (!source.is_open || slots_[source.slot].entries == 0) continue;
+        const uint64_t proven_ms = slots_[source.slot].proven_ms;
+        slots_[source.slot].is_open = false;
+        source.slot = take_slot(id, proven_ms);
+    }
+}
+
+void NearCache::begin_write(std::string_view key, uint64_t now_ms) {
+    auto state = keys_.find(key);
+    if (state == keys_.end()) state = keys_.emplace(key, KeyState{}).first;
+    ++state->second.writes;
+    invalidate(key, InvalidationCause::Write, now_ms);
+}
+
+void NearCache::end_write(std::string_view key, uint64_t now_ms) {
+    const auto state = keys_.find(key);
+    CHECK(state != keys_.end() && state->second.writes > 0);
+    --state->second.writes;
+    invalidate(key, InvalidationCause::Write, now_ms);
+}
+
+void NearCache::begin_barrier(uint64_t now_ms) {
+    ++barriers_;
+    clear(InvalidationCause::Barrier, now_ms);
+}
+
+void NearCache::end_barrier(uint64_t now_ms) {
+    CHECK(barriers_ > 0);
+    --barriers_;
+    clear(InvalidationCause::Barrier, now_ms);
+}
+
+void NearCache::note(uint32_t hash, InvalidationCause cause, uint64_t now_ms) {
+    last_[hash % kRemembered] = {hash, cause, now_ms};
+}
+
+NearCache::Explanation NearCache::explain(const CacheQuery& query, uint64_t now_ms) {
+    Explanation result{};
+    const uint32_t hash = table_.hash_of(query.key, {});
+    const LastInvalidation& of_key = last_[hash % kRemembered];
+    const bool is_of_key = of_key.cause != InvalidationCause::None && of_key.hash == hash &&
+                           of_key.at_ms >= last_of_all_.at_ms;
+    const LastInvalidation& last = is_of_key ? of_key : last_of_all_;
+    result.cause = last.cause;
+    result.invalidated_ms = since(last.at_ms, now_ms);
+    const auto state = keys_.find(query.key);
+    const Item* item = find_item(query);
+    if (item != nullptr && !is_void(item, now_ms)) {
+        const Slot& slot = slots_[item->source];
+        result.source = slot.source;
+        result.proven_ms = since(slot.proven_ms, now_ms);
+        result.age_ms = (tick_of(now_ms) - item->filled) * kTickMs;
+        result.left_ms = (item->deadline - tick_of(now_ms)) * kTickMs;
+        result.outcome =
+            result.proven_ms < limits_.max_staleness_ms ? Outcome::Hit : Outcome::Unproven;
+    } else if (barriers_ > 0 || (state != keys_.end() && state->second.writes > 0)) {
+        result.outcome = Outcome::Blocked;
+    } else {
+        const bool is_pending =
+            state != keys_.end() && find_open_fill(state->second, query) != kNone;
+        result.outcome = is_pending ? Outcome::Pending : Outcome::Miss;
+    }
+    return result;
+}
+
+}  // namespace nearkey

@@ -1,0 +1,225 @@
+// Where entries come from: sources, and the reads whose replies may be stored.
+#include "nearkey/cache/near_cache.h"
+
+#include "nearkey/base/check.h"
+
+#include <utility>
+
+namespace nearkey {
+
+namespace {
+constexpr size_t kSlotsMax = UINT16_MAX;
+}
+
+// --- sources ---
+
+NearCache::SourceId NearCache::open_source(uint64_t proven_ms) {
+    SourceId id = static_cast<SourceId>(sources_.size());
+    if (free_sources_.empty()) {
+        sources_.push_back({});
+    } else {
+        id = free_sources_.back();
+        free_sources_.pop_back();
+    }
+    sources_[id] = {take_slot(id, proven_ms), true};
+    return id;
+}
+
+void NearCache::renew_source(SourceId source, uint64_t proven_ms) {
+    CHECK(source < sources_.size() && sources_[source].is_open);
+    slots_[sources_[source].slot].proven_ms = proven_ms;
+}
+
+void NearCache::close_source(SourceId source) {
+    CHECK(source < sources_.size() && sources_[source].is_open);
+    for (uint32_t i = 0; i < fills_.size(); ++i) {
+        if (fills_[i].source == source) close_fill(i);
+    }
+    Source& closed = sources_[source];
+    closed.is_open = false;
+    Slot& slot = slots_[closed.slot];
+    slot.is_open = false;
+    if (slot.entries == 0) free_slots_.push_back(closed.slot);
+    free_sources_.push_back(source);
+}
+
+uint16_t NearCache::take_slot(SourceId source, uint64_t proven_ms) {
+    if (free_slots_.empty() && slots_.size() >= kSlotsMax) purge();
+    if (free_slots_.empty()) {
+        CHECK(slots_.size() < kSlotsMax);
+        free_slots_.push_back(static_cast<uint16_t>(slots_.size()));
+        slots_.push_back({});
+    }
+    const uint16_t slot = free_slots_.back();
+    free_slots_.pop_back();
+    slots_[slot] = {proven_ms, 0, source, true};
+    return slot;
+}
+
+// An entry of it is gone.
+void NearCache::release_slot(uint16_t slot) {
+    CHECK(slots_[slot].entries > 0);
+    if (--slots_[slot].entries == 0 && !slots_[slot].is_open) free_slots_.push_back(slot);
+}
+
+// Frees all void entries at once, which sweep() has not come to for 65,535 clears.
+void NearCache::purge() {
+    const size_t all = table_.buckets() + entries_;
+    for (size_t i = 0; i < all; ++i)
+        sweep(1, 0);
+}
+
+// --- fills ---
+
+NearCache::Ticket NearCache::begin_fill(const CacheQuery& query, SourceId source) {
+    if (Item* item = find_item(query); item != nullptr) erase(item);
+    const bool is_full = fills_.size() >= limits_.fills_max && free_fills_.empty();
+    if (is_full) ++metrics_.near_cache_fills_full_total;
+    if (is_full || barriers_ > 0 || !sources_[source].is_open) return 0;
+    auto key = keys_.find(query.key);
+    if (key == keys_.end()) key = keys_.emplace(query.key, KeyState{}).first;
+    KeyState& state = key->second;
+    if (state.writes > 0) return 0;
+    if (const uint32_t older = find_open_fill(state, query); older != kNone) close_fill(older);
+    if (free_fills_.empty()) {
+        free_fills_.push_back(static_cast<uint32_t>(fills_.size()));
+        fills_.emplace_back();
+    }
+    const uint32_t index = free_fills_.back();
+    free_fills_.pop_back();
+    Fill& fill = fills_[index];
+    ++fill.generation;
+    fill.is_taken = fill.is_open = true;
+    fill.command = query.command;
+    fill.database = query.database;
+    fill.source = source;
+    fill.arguments = query.arguments;
+    // Closing the older one may have taken the key's state with it.
+    key = keys_.find(query.key);
+    if (key == keys_.end()) key = keys_.emplace(query.key, KeyState{}).first;
+    fill.key = &*key;
+    fill.next_in_key = std::exchange(key->second.first_fill, index);
+    return uint64_t{fill.generation} << 32 | index;
+}
+
+void NearCache::commit(Ticket ticket, std::string_view reply, uint64_t deadline_ms,
+                       uint64_t now_ms) {
+    Fill* fill = find_fill(ticket);
+    CHECK(fill != nullptr);
+    if (fill->is_open) {
+        store(*fill, reply, deadline_ms, now_ms);
+    } else {
+        ++metrics_.near_cache_fills_void_total;
+    }
+    release_fill(*fill);
+}
+
+void NearCache::abandon(Ticket ticket) {
+    Fill* fill = find_fill(ticket);
+    CHECK(fill != nullptr);
+    release_fill(*fill);
+}
+
+bool NearCache::wait(Ticket ticket, FillWaiter& waiter) {
+    Fill* fill = find_fill(ticket);
+    if (fill == nullptr || !fill->is_open) return false;
+    fill->waiters.push_back(&waiter);
+    ++metrics_.near_cache_joins_total;
+    return true;
+}
+
+void NearCache::stop_waiting(Ticket ticket, const FillWaiter& waiter) {
+    if (Fill* fill = find_fill(ticket); fill != nullptr) std::erase(fill->waiters, &waiter);
+}
+
+NearCache::Fill* NearCache::find_fill(Ticket ticket) {
+    const auto index = static_cast<uint32_t>(ticket);
+    if (index >= fills_.size()) return nullptr;
+    Fill& fill = fills_[index];
+    return fill.is_taken && fill.generation == ticket >> 32 ? &fill : nullptr;
+}
+
+uint32_t NearCache::find_open_fill(const KeyState& state, const CacheQuery& query) const {
+    uint32_t index = state.first_fill;
+    while (index != kNone && !is_same(fills_[index], query))
+        index = fills_[index].next_in_key;
+    return index;
+}
+
+bool NearCache::is_same(const Fill& fill, const CacheQuery& query) {
+    return fill.command == query.command && fill.database == query.database &&
+           fill.arguments == query.arguments;
+}
+
+// Nothing will be stored with its ticket, if nothing was yet.
+void NearCache::close_fill(uint32_t index) {
+    Fill& fill = fills_[index];
+    if (!fill.is_open) return;
+    fill.is_open = false;
+    uint32_t* link = &fill.key->second.first_fill;
+    while (*link != index)
+        link = &fills_[*link].next_in_key;
+    *link = fill.next_in_key;
+    forget_if_idle(std::exchange(fill.key, nullptr)->first);
+    for (FillWaiter* waiter : std::exchange(fill.waiters, {}))
+        waiter->on_fill_closed();
+}
+
+void NearCache::void_fills(KeyState& state) {
+    // What waits for the last of them keeps the state.
+    ++state.writes;
+    while (state.first_fill != kNone)
+        close_fill(state.first_fill);
+    --state.writes;
+}
+
+void NearCache::forget_if_idle(std::string_view key) {
+    const auto found = keys_.find(key);
+    if (found == keys_.end()) return;
+    if (found->second.writes == 0 && found->second.first_fill == kNone) keys_.erase(found);
+}
+
+void NearCache::release_fill(Fill& fill) {
+    const auto index = static_cast<uint32_t>(&fill - fills_.data());
+    close_fill(index);
+    fill.is_taken = false;
+    free_fills_.push_back(index);
+}
+
+// --- for tests ---
+
+void NearCache::check_invariants() const {
+    size_t entries = 0;
+    size_t items = 0;
+    std::vector<uint32_t> of_slot(slots_.size());
+    for (size_t i = 0; i < table_.buckets(); ++i) {
+        for (Item* item = table_.chain_at(i); item != nullptr; item = item->next) {
+            ++items;
+            if (item->has(Item::kHead)) {
+                CHECK(item->links().next != nullptr && item->links().previous == nullptr);
+                continue;
+            }
+            ++entries;
+            ++of_slot[item->source];
+            if (!item->has(Item::kArguments)) continue;
+            const Item* previous = item->links().previous;
+            CHECK(previous != nullptr && previous->key() == item->key());
+        }
+    }
+    CHECK(entries == entries_ && items == table_.size());
+    for (size_t i = 0; i < slots_.size(); ++i)
+        CHECK(of_slot[i] == slots_[i].entries);
+    size_t open = 0;
+    for (const auto& [key, state] : keys_) {
+        CHECK(state.writes > 0 || state.first_fill != kNone);
+        for (uint32_t i = state.first_fill; i != kNone; i = fills_[i].next_in_key, ++open)
+            CHECK(fills_[i].is_open && fills_[i].key->first == key);
+    }
+    for (const Fill& fill : fills_) {
+        CHECK(!fill.is_open || fill.is_taken);
+        if (fill.is_open) --open;
+    }
+    CHECK(open == 0);
+}
+
+}  // namespace nearkey

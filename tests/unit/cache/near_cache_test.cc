@@ -1,0 +1,249 @@
+#include "nearkey/cache/near_cache.h"
+
+#include <doctest/doctest.h>
+
+#include <string>
+
+using namespace nearkey;
+using Outcome = NearCache::Outcome;
+
+namespace {
+
+struct Rig {
+    NearCacheLimits limits;
+    Metrics metrics;
+    NearCache cache{limits, metrics, 1};
+    NearCache::SourceId source = cache.open_source(0);
+    uint64_t now = 100;
+
+    static CacheQuery get(std::string_view key) { return {key, {}, 1, 0}; }
+    static CacheQuery field(std::string_view key, std::string_view name) {
+        return {key, name, 2, 0};
+    }
+    void fill(const CacheQuery& query, std::string_view reply) {
+        const NearCache::Ticket ticket = cache.begin_fill(query, source);
+        REQUIRE(ticket != 0);
+        cache.commit(ticket, reply, UINT64_MAX, now);
+    }
+    Outcome outcome(const CacheQuery& query) { return cache.find(query, now).outcome; }
+    ~Rig() { cache.check_invariants(); }
+};
+
+struct Waiter final : FillWaiter {
+    void on_fill_closed() override { ++told; }
+    int told = 0;
+};
+
+}  // namespace
+
+TEST_CASE("near cache: what was stored is found, by all that its reply depends on") {
+    Rig rig;
+    rig.fill(Rig::get("k"), "$1\r\nv\r\n");
+    rig.fill(Rig::field("h", "a"), "$1\r\n1\r\n");
+    rig.fill(Rig::field("h", "b"), "$1\r\n2\r\n");
+    CHECK(rig.cache.find(Rig::get("k"), rig.now).reply == "$1\r\nv\r\n");
+    CHECK(rig.cache.find(Rig::field("h", "b"), rig.now).reply == "$1\r\n2\r\n");
+    CHECK(rig.outcome({"k", {}, 2, 0}) == Outcome::Miss);
+    CHECK(rig.outcome({"k", {}, 1, 1}) == Outcome::Miss);
+    CHECK(rig.outcome({"k", "x", 1, 0}) == Outcome::Miss);
+    CHECK(rig.outcome(Rig::field("h", "c")) == Outcome::Miss);
+}
+
+TEST_CASE("C1: a reply whose key was invalidated after it was asked for is not stored") {
+    Rig rig;
+    const auto ticket = rig.cache.begin_fill(Rig::get("k"), rig.source);
+    rig.cache.invalidate("k", InvalidationCause::Push, rig.now);
+    rig.cache.commit(ticket, "old", UINT64_MAX, rig.now);
+    CHECK(rig.outcome(Rig::get("k")) == Outcome::Miss);
+    CHECK(rig.metrics.near_cache_fills_void_total == 1);
+}
+
+TEST_CASE("C2: what came from a lost connection is void, whatever comes in its place") {
+    Rig rig;
+    rig.fill(Rig::get("k"), "v");
+    const auto ticket = rig.cache.begin_fill(Rig::get("other"), rig.source);
+    rig.cache.close_source(rig.source);
+    CHECK(rig.outcome(Rig::get("k")) == Outcome::Miss);
+    rig.cache.commit(ticket, "v", UINT64_MAX, rig.now);
+    CHECK(rig.outcome(Rig::get("other")) == Outcome::Miss);
+    rig.source = rig.cache.open_source(rig.now);
+    CHECK(rig.outcome(Rig::get("k")) == Outcome::Miss);
+}
+
+TEST_CASE("C3: between a write and its reply its key is neither found nor filled") {
+    Rig rig;
+    rig.fill(Rig::get("k"), "old");
+    const auto before = rig.cache.begin_fill(Rig::field("k", "f"), rig.source);
+    rig.cache.begin_write("k", rig.now);
+    rig.cache.begin_write("k", rig.now);
+    CHECK(rig.outcome(Rig::get("k")) == Outcome::Blocked);
+    CHECK(rig.cache.begin_fill(Rig::get("k"), rig.source) == 0);
+    rig.cache.commit(before, "old", UINT64_MAX, rig.now);
+    rig.cache.end_write("k", rig.now);
+    CHECK(rig.outcome(Rig::get("k")) == Outcome::Blocked);
+    rig.cache.end_write("k", rig.now);
+    CHECK(rig.outcome(Rig::get("k")) == Outcome::Miss);
+    CHECK(rig.outcome(Rig::field("k", "f")) == Outcome::Miss);
+    rig.fill(Rig::get("k"), "new");
+    CHECK(rig.outcome(Rig::get("k")) == Outcome::Hit);
+}
+
+TEST_CASE("C4: a command whose keys are not known is a write to every key") {
+    Rig rig;
+    rig.fill(Rig::get("k"), "old");
+    const auto before = rig.cache.begin_fill(Rig::get("j"), rig.source);
+    rig.cache.begin_barrier(rig.now);
+    CHECK(rig.outcome(Rig::get("k")) == Outcome::Blocked);
+    CHECK(rig.cache.begin_fill(Rig::get("k"), rig.source) == 0);
+    rig.cache.commit(before, "old", UINT64_MAX, rig.now);
+    rig.cache.end_barrier(rig.now);
+    CHECK(rig.outcome(Rig::get("k")) == Outcome::Miss);
+    CHECK(rig.outcome(Rig::get("j")) == Outcome::Miss);
+}
+
+TEST_CASE("C5: a write closes the read that others wait for") {
+    Rig rig;
+    Waiter waiter;
+    Waiter gone;
+    const auto ticket = rig.cache.begin_fill(Rig::get("k"), rig.source);
+    CHECK(rig.cache.find(Rig::get("k"), rig.now).ticket == ticket);
+    CHECK(rig.cache.wait(ticket, waiter));
+    CHECK(rig.cache.wait(ticket, gone));
+    rig.cache.stop_waiting(ticket, gone);
+    rig.cache.begin_write("k", rig.now);
+    CHECK(waiter.told == 1);
+    CHECK(gone.told == 0);
+    CHECK_FALSE(rig.cache.wait(ticket, waiter));
+    rig.cache.end_write("k", rig.now);
+    CHECK(rig.outcome(Rig::get("k")) == Outcome::Miss);
+    rig.cache.abandon(ticket);
+}
+
+TEST_CASE("C6: an entry dies no later than its key, and than near_cache.max_age_ms") {
+    Rig rig;
+    rig.limits.max_staleness_ms = UINT64_MAX;
+    const auto ticket = rig.cache.begin_fill(Rig::get("k"), rig.source);
+    rig.cache.commit(ticket, "v", rig.now + 1000, rig.now);
+    rig.fill(Rig::get("j"), "v");
+    rig.now += 950;
+    CHECK(rig.outcome(Rig::get("k")) == Outcome::Hit);
+    rig.now += 50;
+    CHECK(rig.outcome(Rig::get("k")) == Outcome::Miss);
+    CHECK(rig.outcome(Rig::get("j")) == Outcome::Hit);
+    rig.now += rig.limits.max_age_ms;
+    CHECK(rig.outcome(Rig::get("j")) == Outcome::Miss);
+    const auto dying = rig.cache.begin_fill(Rig::get("k"), rig.source);
+    rig.cache.commit(dying, "v", rig.now + 3, rig.now);
+    CHECK(rig.outcome(Rig::get("k")) == Outcome::Miss);
+}
+
+TEST_CASE("C8: a source that has proven nothing for max_staleness_ms serves nothing") {
+    Rig rig;
+    rig.fill(Rig::get("k"), "v");
+    rig.now = rig.limits.max_staleness_ms - 1;
+    CHECK(rig.outcome(Rig::get("k")) == Outcome::Hit);
+    ++rig.now;
+    CHECK(rig.outcome(Rig::get("k")) == Outcome::Unproven);
+    rig.cache.renew_source(rig.source, rig.now - 10);
+    CHECK(rig.outcome(Rig::get("k")) == Outcome::Hit);
+}
+
+TEST_CASE("C9: after a flush nothing is found, and everything can be filled again") {
+    Rig rig;
+    for (int round = 0; round < 3; ++round) {
+        for (int i = 0; i < 100; ++i)
+            rig.fill(Rig::get("k" + std::to_string(i)), "v");
+        rig.cache.clear(InvalidationCause::Flush, rig.now);
+        CHECK(rig.outcome(Rig::get("k7")) == Outcome::Miss);
+    }
+    CHECK(rig.cache.entries() == 99);  // One was looked at; those of before were filled anew.
+    rig.cache.sweep(10'000, rig.now);
+    CHECK(rig.cache.entries() == 0);
+}
+
+TEST_CASE("C11: a key is invalidated in every database, with all its commands") {
+    Rig rig;
+    rig.fill({"k", {}, 1, 0}, "v");
+    rig.fill({"k", {}, 1, 7}, "v");
+    rig.fill({"k", {}, 3, 7}, "v");
+    rig.fill({"k", "f", 2, 9}, "v");
+    rig.cache.invalidate("k", InvalidationCause::Push, rig.now);
+    CHECK(rig.cache.entries() == 0);
+}
+
+TEST_CASE("C26: a key with 100,000 entries is found and dropped whole") {
+    Rig rig;
+    for (int i = 0; i < 100'000; ++i)
+        rig.fill(Rig::field("h", std::to_string(i)), "v");
+    rig.fill(Rig::get("h"), "v");
+    CHECK(rig.cache.entries() == 100'001);
+    CHECK(rig.outcome(Rig::field("h", "99999")) == Outcome::Hit);
+    rig.cache.check_invariants();
+    const size_t full = rig.cache.bytes();
+    rig.cache.invalidate("h", InvalidationCause::Push, rig.now);
+    CHECK(rig.cache.entries() == 0);
+    CHECK(rig.cache.bytes() < full / 50);
+}
+
+TEST_CASE("near cache: of two reads of the same, only the newer may be stored") {
+    Rig rig;
+    const auto older = rig.cache.begin_fill(Rig::get("k"), rig.source);
+    const auto newer = rig.cache.begin_fill(Rig::get("k"), rig.source);
+    rig.cache.commit(newer, "new", UINT64_MAX, rig.now);
+    rig.cache.commit(older, "old", UINT64_MAX, rig.now);
+    CHECK(rig.cache.find(Rig::get("k"), rig.now).reply == "new");
+    // Who reads it again may have seen something newer than what is stored.
+    const auto again = rig.cache.begin_fill(Rig::get("k"), rig.source);
+    CHECK(rig.outcome(Rig::get("k")) == Outcome::Pending);
+    rig.cache.abandon(again);
+    CHECK(rig.outcome(Rig::get("k")) == Outcome::Miss);
+}
+
+TEST_CASE("near cache: a reply above value_max is not stored, and memory is never exceeded") {
+    Rig rig;
+    rig.limits.value_max = 1000;
+    rig.limits.memory = 200'000;
+    rig.fill(Rig::get("large"), std::string(1001, 'x'));
+    CHECK(rig.cache.entries() == 0);
+    for (int i = 0; i < 5000; ++i) {
+        rig.fill(Rig::get("k" + std::to_string(i)),
+                 std::string(static_cast<size_t>(i % 1000), 'x'));
+        REQUIRE(rig.cache.bytes() <= rig.limits.memory);
+    }
+    CHECK(rig.metrics.near_cache_evictions_total == 5000 - rig.cache.entries());
+}
+
+TEST_CASE("near cache: the limit of reads in flight refuses, and counts") {
+    Rig rig;
+    rig.limits.fills_max = 2;
+    const auto first = rig.cache.begin_fill(Rig::get("a"), rig.source);
+    const auto second = rig.cache.begin_fill(Rig::get("b"), rig.source);
+    CHECK(rig.cache.begin_fill(Rig::get("c"), rig.source) == 0);
+    CHECK(rig.metrics.near_cache_fills_full_total == 1);
+    rig.cache.abandon(first);
+    const auto third = rig.cache.begin_fill(Rig::get("c"), rig.source);
+    CHECK(third != 0);
+    rig.cache.abandon(second);
+    rig.cache.abandon(third);
+}
+
+TEST_CASE("near cache: it explains what it would answer, and why") {
+    Rig rig;
+    rig.cache.clear(InvalidationCause::SwapDb, rig.now);
+    rig.now += 100;
+    CHECK(rig.cache.explain(Rig::get("k"), rig.now).cause == InvalidationCause::SwapDb);
+    rig.fill(Rig::get("k"), "v");
+    rig.now += 160;
+    const auto hit = rig.cache.explain(Rig::get("k"), rig.now);
+    CHECK(hit.outcome == Outcome::Hit);
+    CHECK(hit.age_ms == 160);
+    CHECK(hit.left_ms == rig.limits.max_age_ms - 160);
+    CHECK(hit.proven_ms == rig.now);
+    rig.cache.begin_write("k", rig.now);
+    rig.now += 5;
+    const auto blocked = rig.cache.explain(Rig::get("k"), rig.now);
+    CHECK(blocked.outcome == Outcome::Blocked);
+    CHECK(blocked.cause == InvalidationCause::Write);
+    CHECK(blocked.invalidated_ms == 5);
+    rig.cache.end_write("k", rig.now);
+}
