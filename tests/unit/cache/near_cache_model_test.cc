@@ -12,7 +12,7 @@
 #include <tuple>
 #include <vector>
 
-using namespace nearkey;
+namespace nearkey {
 
 namespace {
 
@@ -247,3 +247,5 @@ TEST_CASE("near cache: a million random operations agree with the model") {
 TEST_CASE("near cache: a million more, with too little memory, and it is never exceeded") {
     fight(4711, 80'000, true);
 }
+
+}  // namespace nearkey

@@ -4,10 +4,11 @@
 
 #include <string>
 
-using namespace nearkey;
-using Outcome = NearCache::Outcome;
+namespace nearkey {
 
 namespace {
+
+using Outcome = NearCache::Outcome;
 
 struct Rig {
     NearCacheLimits limits;
@@ -247,3 +248,5 @@ TEST_CASE("near cache: it explains what it would answer, and why") {
     CHECK(blocked.invalidated_ms == 5);
     rig.cache.end_write("k", rig.now);
 }
+
+}  // namespace nearkey
