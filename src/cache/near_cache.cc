@@ -49,8 +49,8 @@ std::string_view name_of(InvalidationCause cause) {
     return "";
 }
 
-NearCache::NearCache(const NearCacheLimits& limits, Metrics& metrics, uint64_t seed)
-    : limits_(limits), metrics_(metrics), table_(seed), keys_(0, KeyHash{table_}) {
+NearCache::NearCache(const NearCacheOptions& options, Metrics& metrics, uint64_t seed)
+    : options_(options), metrics_(metrics), table_(seed), keys_(0, KeyHash{table_}) {
 }
 
 NearCache::~NearCache() = default;
@@ -59,7 +59,7 @@ NearCache::Found NearCache::find(const CacheQuery& query, uint64_t now_ms) {
     if (Item* item = find_item(query); item != nullptr) {
         const Slot& slot = slots_[item->source];
         if (!is_void(item, now_ms)) {
-            if (since(slot.proven_ms, now_ms) >= limits_.max_staleness_ms) {
+            if (since(slot.proven_ms, now_ms) >= options_.max_staleness_ms) {
                 ++metrics_.near_cache_unproven_total;
                 return {Outcome::Unproven, {}, 0};
             }
@@ -108,9 +108,9 @@ void NearCache::store(const Fill& fill, std::string_view reply, uint64_t deadlin
         .reply = reply,
         .flags = fill.arguments.empty() ? uint8_t{0} : uint8_t{Item::kArguments},
     };
-    const uint64_t end_ms = std::min(deadline_ms, now_ms + limits_.max_age_ms);
+    const uint64_t end_ms = std::min(deadline_ms, now_ms + options_.max_age_ms);
     const bool fits = key.size() <= kNamePartMax && fill.arguments.size() <= kNamePartMax &&
-                      reply.size() <= limits_.value_max;
+                      reply.size() <= options_.value_max;
     if (!fits || static_cast<int32_t>(tick_of(end_ms) - tick_of(now_ms)) <= 0) {
         ++metrics_.near_cache_not_stored_total;
         return;
@@ -127,6 +127,8 @@ void NearCache::store(const Fill& fill, std::string_view reply, uint64_t deadlin
     if (item->has(Item::kArguments)) link(item, key);
     ++metrics_.near_cache_stored_total;
     make_room(now_ms);
+    metrics_.near_cache_entries = entries_;
+    metrics_.near_cache_bytes = table_.bytes();
 }
 
 // Into the list of its key's items, behind the head.
@@ -154,6 +156,8 @@ void NearCache::erase(Item* item) {
     --entries_;
     release_slot(item->source);
     table_.erase(item);
+    metrics_.near_cache_entries = entries_;
+    metrics_.near_cache_bytes = table_.bytes();
 }
 
 void NearCache::drop_items(std::string_view key) {
@@ -176,7 +180,7 @@ void NearCache::drop_items(std::string_view key) {
 void NearCache::make_room(uint64_t now_ms) {
     // Four rounds take everything: nothing has more than three uses.
     for (size_t steps = 4 * table_.buckets() + entries_;
-         steps > 0 && entries_ > 0 && table_.bytes() > limits_.memory; --steps) {
+         steps > 0 && entries_ > 0 && table_.bytes() > options_.memory; --steps) {
         step_hand(now_ms);
     }
 }
@@ -237,29 +241,30 @@ void NearCache::clear(InvalidationCause cause, uint64_t now_ms) {
     }
 }
 
-void NearCache::begin_write(std::string_view key, uint64_t now_ms) {
+NearCache::Write NearCache::begin_write(std::string_view key, uint64_t now_ms) {
     auto state = keys_.find(key);
     if (state == keys_.end()) state = keys_.emplace(key, KeyState{}).first;
     ++state->second.writes;
     invalidate(key, InvalidationCause::Write, now_ms);
+    return &*state;
 }
 
-void NearCache::end_write(std::string_view key, uint64_t now_ms) {
-    const auto state = keys_.find(key);
-    CHECK(state != keys_.end() && state->second.writes > 0);
-    --state->second.writes;
-    invalidate(key, InvalidationCause::Write, now_ms);
-}
-
-void NearCache::begin_barrier(uint64_t now_ms) {
+NearCache::Write NearCache::begin_barrier(uint64_t now_ms) {
     ++barriers_;
     clear(InvalidationCause::Barrier, now_ms);
+    return nullptr;
 }
 
-void NearCache::end_barrier(uint64_t now_ms) {
-    CHECK(barriers_ > 0);
-    --barriers_;
-    clear(InvalidationCause::Barrier, now_ms);
+void NearCache::end_write(Write write, uint64_t now_ms) {
+    uint64_t& count = write == nullptr ? barriers_ : write->second.writes;
+    CHECK(count > 0);
+    --count;
+    if (write == nullptr) {
+        clear(InvalidationCause::Barrier, now_ms);
+    } else {
+        // The key goes with its state.
+        invalidate(std::string(write->first), InvalidationCause::Write, now_ms);
+    }
 }
 
 void NearCache::note(uint32_t hash, InvalidationCause cause, uint64_t now_ms) {
@@ -284,7 +289,7 @@ NearCache::Explanation NearCache::explain(const CacheQuery& query, uint64_t now_
         result.age_ms = (tick_of(now_ms) - item->filled) * kTickMs;
         result.left_ms = (item->deadline - tick_of(now_ms)) * kTickMs;
         result.outcome =
-            result.proven_ms < limits_.max_staleness_ms ? Outcome::Hit : Outcome::Unproven;
+            result.proven_ms < options_.max_staleness_ms ? Outcome::Hit : Outcome::Unproven;
     } else if (barriers_ > 0 || (state != keys_.end() && state->second.writes > 0)) {
         result.outcome = Outcome::Blocked;
     } else {

@@ -73,9 +73,9 @@ void NearCache::purge() {
 
 NearCache::Ticket NearCache::begin_fill(const CacheQuery& query, SourceId source) {
     if (Item* item = find_item(query); item != nullptr) erase(item);
-    const bool is_full = fills_.size() >= limits_.fills_max && free_fills_.empty();
+    const bool is_full = fills_.size() >= options_.fills_max && free_fills_.empty();
     if (is_full) ++metrics_.near_cache_fills_full_total;
-    if (is_full || barriers_ > 0 || !sources_[source].is_open) return 0;
+    if (is_full || barriers_ > 0 || source == kNoSource || !sources_[source].is_open) return 0;
     auto key = keys_.find(query.key);
     if (key == keys_.end()) key = keys_.emplace(query.key, KeyState{}).first;
     KeyState& state = key->second;

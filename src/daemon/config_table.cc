@@ -27,6 +27,10 @@ auto& limits(Config& config) {
     return config.limits.*Field;
 }
 template <auto Field>
+auto& near_cache(Config& config) {
+    return config.near_cache.*Field;
+}
+template <auto Field>
 auto& managed(Config& config) {
     return config.managed.*Field;
 }
@@ -38,6 +42,7 @@ auto& logging(Config& config) {
 using Upstream = UpstreamOptions;
 using Server = ServerOptions;
 using Limits = LimitOptions;
+using Near = NearCacheOptions;
 
 struct Range {
     std::uint64_t min;
@@ -196,6 +201,21 @@ constexpr auto kOptions = std::to_array<Option>({
          "Empty: admin.sock beside the first Unix listening socket or the default path."),
     number("server.drain_timeout_ms", server<&Server::drain_timeout_ms>, {0, kHourMs},
            "After SIGTERM, what is in flight may take so long."),
+
+    row("near_cache.enabled", OptionType::Boolean, near_cache<&Near::enabled>,
+        "Whether repeated reads are answered here."),
+    bytes("near_cache.memory", near_cache<&Near::memory>, {kMiB, kTiB},
+          "Of all that is stored, with what keeps it together."),
+    bytes("near_cache.value_max", near_cache<&Near::value_max>, {0, 1024 * kMiB},
+          "A longer reply is not stored."),
+    number("near_cache.max_age_ms", near_cache<&Near::max_age_ms>, {0, 24 * kHourMs},
+           "So long after it was read, a reply is read anew."),
+    number(
+        "near_cache.max_staleness_ms", near_cache<&Near::max_staleness_ms>, {0, kHourMs},
+        "Nothing is served that a change made elsewhere so long ago has made untrue, even if the\n"
+        "network is cut. 0: nothing is stored."),
+    number("near_cache.fills_max", near_cache<&Near::fills_max>, {1, 1000000},
+           "Reads in flight at a time whose replies may be stored."),
 
     number("limits.clients_max", limits<&Limits::clients_max>, {1, 1000000},
            "Clients at a time; further ones are refused."),

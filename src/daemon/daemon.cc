@@ -44,6 +44,11 @@ void block_late_signals() {
     pthread_sigmask(SIG_BLOCK, &late, nullptr);
 }
 
+uint64_t random_seed() {
+    std::random_device random;
+    return uint64_t{random()} << 32 | random();
+}
+
 std::string managed_directory(const Config& config, const std::vector<ListenAddress>& addresses,
                               const Environment& environment) {
     if (!config.managed.directory.empty()) return config.managed.directory;
@@ -90,9 +95,13 @@ Daemon::Daemon(const Config& config, const Environment& environment)
         url_.path = managed_->socket_path();
     }
     if (url_.tls) tls_ = std::make_unique<TlsContext>(config_.upstream, url_.host);
+    if (config_.near_cache.enabled && config_.near_cache.max_staleness_ms > 0) {
+        cache_ = std::make_unique<NearCache>(config_.near_cache, metrics_, random_seed());
+    }
     pool_ = std::make_unique<ConnectionPool>(
-        ConnectionPool::Parts{loop_, metrics_, log_, scratch_, tls_.get(), *this}, config_.upstream,
-        url_);
+        ConnectionPool::Parts{loop_, metrics_, log_, scratch_, tls_.get(), *this, cache_.get()},
+        config_.upstream, url_);
+    pool_->bound_staleness(config_.near_cache.max_staleness_ms);
     clients_ =
         std::make_unique<ClientServer>(ClientServer::Parts{loop_, metrics_, log_, *pool_, scratch_},
                                        config_.limits, url_.database);
@@ -106,6 +115,7 @@ Daemon::~Daemon() {
     admin_.reset();
     clients_.reset();
     pool_.reset();
+    cache_.reset();
     managed_.reset();
     block_late_signals();
     signals_.clear();

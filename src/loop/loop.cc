@@ -4,6 +4,7 @@
 #include "uv_close.h"
 
 #include <algorithm>
+#include <ctime>
 
 namespace nearkey {
 
@@ -81,6 +82,13 @@ bool Loop::finish(uint64_t patience_ms) {
 
 uint64_t Loop::now_ms() const {
     return uv_now(raw_.get());
+}
+
+uint64_t Loop::boot_ms() {
+    timespec now{};
+    CHECK(clock_gettime(CLOCK_BOOTTIME, &now) == 0);
+    return static_cast<uint64_t>(now.tv_sec) * 1000 +
+           static_cast<uint64_t>(now.tv_nsec) / 1'000'000;
 }
 
 void Loop::before_sleep() {

@@ -1,5 +1,6 @@
 #include "nearkey/resp/command_table.h"
 
+#include "nearkey/resp/cache_rules.h"
 #include "nearkey/resp/command_rules.h"
 #include "nearkey/resp/number.h"
 
@@ -26,6 +27,43 @@ size_t hash_name(std::string_view name) {
     return static_cast<size_t>(hash ^ (hash >> 32));
 }
 
+int64_t find_integer(const Value& map, std::string_view key, int64_t otherwise) {
+    const Value* value = map.find(key);
+    return value == nullptr ? otherwise : value->integer;
+}
+
+// False if it does not tell of all keys.
+bool read_key_spec(const Value& entry, KeySpec& spec) {
+    const Value* flags = entry.find("flags");
+    const Value* begin = entry.find("begin_search");
+    const Value* keys = entry.find("find_keys");
+    if (flags == nullptr || begin == nullptr || keys == nullptr) return false;
+    for (const Value& flag : flags->elements) {
+        if (flag.text == "incomplete") return false;
+    }
+    const Value* begin_type = begin->find("type");
+    const Value* begin_spec = begin->find("spec");
+    const Value* keys_type = keys->find("type");
+    const Value* keys_spec = keys->find("spec");
+    if (begin_type == nullptr || begin_spec == nullptr || keys_type == nullptr ||
+        keys_spec == nullptr) {
+        return false;
+    }
+    if (begin_type->text == "index") {
+        spec.begin = find_integer(*begin_spec, "index", 0);
+    } else if (const Value* word = begin_spec->find("keyword"); word != nullptr) {
+        spec.keyword = word->text;
+        spec.begin = find_integer(*begin_spec, "startfrom", 0);
+    }
+    spec.is_counted = keys_type->text == "keynum";
+    spec.last = find_integer(*keys_spec, "lastkey", 0);
+    spec.step = find_integer(*keys_spec, "keystep", 0);
+    spec.limit = find_integer(*keys_spec, "limit", 0);
+    spec.count_index = find_integer(*keys_spec, "keynumidx", 0);
+    spec.first = find_integer(*keys_spec, "firstkey", 0);
+    return spec.begin != 0 && spec.step > 0 && (spec.is_counted || keys_type->text == "range");
+}
+
 // An entry of COMMAND: name, arity, flags, first key, last key, step, categories, tips, key specs,
 // sub-commands.
 bool read_spec(const Value& entry, CommandSpec& spec) {
@@ -39,6 +77,10 @@ bool read_spec(const Value& entry, CommandSpec& spec) {
         spec.is_blocking |= flag.text == "blocking";
     }
     apply_rules(spec);
+    bool specs_known = entry.elements.size() >= 9;
+    for (size_t i = 0; specs_known && i < entry.elements[8].elements.size(); ++i)
+        specs_known = read_key_spec(entry.elements[8].elements[i], spec.key_specs.emplace_back());
+    apply_cache_rules(spec, specs_known);
     if (entry.elements.size() < 10) return true;
     for (const Value& child : entry.elements[9].elements) {
         CommandSpec subcommand;
@@ -55,6 +97,10 @@ bool read_spec(const Value& entry, CommandSpec& spec) {
 bool CommandSpec::accepts(size_t arguments) const {
     const auto count = static_cast<int64_t>(arguments);
     return arity >= 0 ? count == arity : count + arity >= 0;
+}
+
+bool CommandSpec::is_cacheable(const CommandView& command) const {
+    return cache_number != 0 && (key_specs[0].last == 0 || command.size() == 2);
 }
 
 CommandTable::CommandTable(const Value& reply) {

@@ -52,7 +52,8 @@ ClientServer::ClientServer(const Parts& parts, const LimitOptions& limits, int i
                .pool = parts.pool,
                .initial_database = initial_database,
                .events = *this,
-               .encoded = {}},
+               .encoded = {},
+               .cache = parts.pool.cache()},
       accept_timer_(parts.loop, [this] { resume_accepting(); }),
       memory_timer_(parts.loop, [this] { watch_memory(); }) {
 }

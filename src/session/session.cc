@@ -13,7 +13,8 @@ Session::Session(SessionContext& context, uint64_t id)
       resume_hook_(*this, Phase::Resume, &Session::resume),
       flush_hook_(*this, Phase::Client, &Session::flush),
       database_(context.initial_database),
-      parser_(static_cast<int64_t>(context.limits.bulk_max)) {
+      parser_(static_cast<int64_t>(context.limits.bulk_max)),
+      ttl_receiver_(*this) {
 }
 
 Session::~Session() {
@@ -96,6 +97,7 @@ void Session::resume() {
 }
 
 void Session::run(std::string_view& input) {
+    if (context_.cache != nullptr) context_.boot_ms = Loop::boot_ms();
     for (size_t executed = 0; !input.empty() && !ended_ && may_run(executed); ++executed) {
         switch (parser_.next(input)) {
             case ParseResult::Incomplete:
@@ -160,6 +162,7 @@ bool Session::may_run(size_t executed) {
 
 Session::Executed Session::execute(const CommandView& command, std::string_view input) {
     const CommandSpec* spec = context_.pool.commands().find(command);
+    spec_ = spec;
     if (tunnel_ != nullptr) return pass_through(spec, command);
     if (spec == nullptr) {
         context_.pool.refresh_commands();
@@ -176,6 +179,7 @@ Session::Executed Session::execute(const CommandView& command, std::string_view 
             if (spec->blocks_by_option && has_block_option(command)) {
                 return forward_alone(command, RequestKind::Blocking);
             }
+            if (context_.cache != nullptr && spec->is_cacheable(command)) return read(command);
             if (command.raw().size() >= kLarge) return forward_large(command);
             if (alone_ > 0) return forward_alone(command, RequestKind::Write);
             return forward(command, spec->is_readonly ? RequestKind::Read : RequestKind::Write);
@@ -286,13 +290,17 @@ void Session::send(Connection& connection, const CommandView& command, RequestKi
     ++context_.metrics.commands_forwarded_total;
     has_written_ |= kind != RequestKind::Read;
     const uint32_t ticket = next_ticket_++;
+    if (context_.cache != nullptr) note(connection, command, ticket);
     connection.send({canonical(command), this, ticket, kind});
 }
 
 // REQUIRES: nothing is owed by it, or the session is ending.
 void Session::leave_connection() {
     if (connection_ == nullptr) return;
-    if (owed() > 0) connection_->forget(*this);
+    if (owed() > 0) {
+        connection_->forget(*this);
+        connection_->forget(ttl_receiver_);
+    }
     context_.pool.release(*std::exchange(connection_, nullptr));
 }
 

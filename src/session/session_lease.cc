@@ -50,6 +50,7 @@ Session::Executed Session::forward_large(const CommandView& command) {
     ++context_.metrics.commands_total;
     ++context_.metrics.commands_forwarded_total;
     has_written_ = true;
+    if (context_.cache != nullptr) note(*lease_, command, next_ticket_);
     Buffer bytes = std::exchange(input_, {});
     input_given_ = true;
     bytes.truncate(command.raw().size());

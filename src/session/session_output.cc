@@ -49,6 +49,11 @@ void Session::on_reply_end(uint32_t ticket) {
         finish_step(steps_.front().what);
         steps_.pop_front();
     }
+    if (context_.cache != nullptr) {
+        const bool is_whole = !output_lost_ && !partly_sent_ && reply_type_ != '-';
+        end_fills(ticket, is_whole ? output_.view().substr(committed_) : std::string_view{});
+        end_writes(ticket);
+    }
     if (selecting_ >= 0 && reply_type_ == '+') {
         on_selected();
         output_.truncate(committed_);  // PONG
@@ -76,6 +81,10 @@ void Session::on_request_failed(uint32_t ticket, std::string_view error) {
         return;
     }
     if (is_in_transaction()) lose_transaction();
+    if (context_.cache != nullptr) {
+        end_fills(ticket, {});
+        end_writes(ticket);
+    }
     if (ticket != first_ticket_) {
         hold(ticket, std::move(reply));
         return;
@@ -174,6 +183,7 @@ void Session::end() {
     if (tunnel_ != nullptr) leave_tunnel();
     end_lease();
     leave_connection();
+    leave_cache();
     stream_->pause_reading();
     context_.metrics.client_memory_bytes -= accounted_;
     accounted_ = 0;

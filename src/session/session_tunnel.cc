@@ -46,6 +46,7 @@ Session::Executed Session::pass_through(const CommandSpec* spec, const CommandVi
     ++context_.metrics.commands_total;
     ++context_.metrics.commands_forwarded_total;
     has_written_ = true;
+    if (context_.cache != nullptr) note_through(spec, command);
     lease_->send_through(canonical(command));
     if (spec == nullptr || !spec->accepts(command.size())) return Executed::Yes;
     if (spec->special == Special::Sync) tunnel_->is_unread = true;

@@ -183,13 +183,13 @@ void Connection::on_connected() {
     state_ = ConnectionState::Handshaking;
     scanner_ = ReplyScanner();
     handshake_.emplace(context_.url, context_.options.client_name, protocol_, database_);
-    send_own(handshake_->command());
+    send_own(Own::Handshake, handshake_->command());
 }
 
-void Connection::send_own(std::string_view bytes) {
+void Connection::send_own(Own what, std::string_view bytes) {
     transmit(bytes, {.receiver = &own_receiver_,
                      .deadline_ms = 0,
-                     .ticket = 0,
+                     .ticket = static_cast<uint32_t>(what),
                      .retained = 0,
                      .replies = 1,
                      .kind = RequestKind::Blocking,
@@ -202,7 +202,7 @@ void Connection::continue_handshake() {
         return;
     }
     if (handshake_->failure() == Handshake::Failure::None) {
-        send_own(handshake_->command());
+        send_own(Own::Handshake, handshake_->command());
         return;
     }
     const Handshake::Failure failure = handshake_->failure();
@@ -245,8 +245,7 @@ bool Connection::on_bytes(std::string_view bytes) {
         }
         const bool is_end = result == ScanResult::Complete;
         if (scanner_.type() == '>') {
-            // Nobody on these connections has asked for pushes.
-            if (is_end) ++context_.metrics.upstream_pushes_total;
+            take_push(bytes.substr(0, taken), is_end);
         } else if (in_flight_.empty()) {
             lose("a reply that nobody asked for");
             return false;
@@ -312,22 +311,27 @@ void Connection::OwnReceiver::on_reply_bytes(uint32_t, std::string_view bytes) {
     if (reply_.size() + bytes.size() <= kOwnReplyMax) reply_ += bytes;
 }
 
-void Connection::OwnReceiver::on_reply_end(uint32_t) {
-    connection_.on_own_reply(std::exchange(reply_, {}));
+void Connection::OwnReceiver::on_reply_end(uint32_t ticket) {
+    connection_.on_own_reply(static_cast<Own>(ticket), std::exchange(reply_, {}));
 }
 
 void Connection::OwnReceiver::on_request_failed(uint32_t, std::string_view) {
     reply_.clear();
 }
 
-void Connection::on_own_reply(std::string_view reply) {
+void Connection::on_own_reply(Own what, std::string_view reply) {
     const Value value = parse_value(reply).value_or(Value{});
-    if (handshake_) {
+    if (what == Own::Handshake) {
         handshake_->on_reply(value);
         continue_handshake();
         return;
     }
+    if (what == Own::Tracking) {
+        on_tracking_reply(value);
+        return;
+    }
     heartbeat_sent_ms_ = 0;
+    if (value.text == "PONG") proven_ms_ = heartbeat_sent_boot_ms_;
     if (value.text.starts_with("NOAUTH")) {
         context_.events.on_auth_refused(value.text);
         lose(value.text);
@@ -339,7 +343,8 @@ void Connection::on_own_reply(std::string_view reply) {
 void Connection::send_heartbeat() {
     if (!is_ready() || heartbeat_sent_ms_ != 0) return;
     heartbeat_sent_ms_ = context_.loop.now_ms();
-    send_own(kPing);
+    heartbeat_sent_boot_ms_ = Loop::boot_ms();
+    send_own(Own::Heartbeat, kPing);
 }
 
 }  // namespace nearkey

@@ -34,6 +34,10 @@ void Connection::disconnect(ConnectionState next) {
         identity = {.name = context_.options.client_name, .library = {}, .library_version = {}};
     }
     state_ = next;
+    stop_tracking();
+    tracking_asked_ = tracking_void_ = 0;
+    proven_ms_ = 0;
+    push_.clear();
     connect_timer_.stop();
     resolution_.reset();
     context_.reaper.take(std::move(socket_));

@@ -15,6 +15,7 @@ namespace {
 constexpr uint64_t kTickMs = 20;
 constexpr uint64_t kCommandsAgainMs = 1000;
 constexpr size_t kFailuresLoggedMax = 16;
+constexpr size_t kBucketsPerBeat = 8192;
 constexpr size_t kTableReplyMax = size_t{32} << 20;
 constexpr std::string_view kCommand = "*1\r\n$7\r\nCOMMAND\r\n";
 }  // namespace
@@ -39,13 +40,16 @@ ConnectionPool::ConnectionPool(const Parts& parts, const UpstreamOptions& option
                .events = *this,
                .reaper = reaper_,
                .failed_dials = 0,
-               .last_good_address = {}},
+               .last_good_address = {},
+               .cache = parts.cache},
       backoff_(options.backoff_min_ms, options.backoff_max_ms, std::random_device{}()),
       dial_timer_(parts.loop, [this] { dial_next(); }),
       tick_timer_(parts.loop, [this] { tick(); }),
       heartbeat_timer_(parts.loop, [this] { beat(); }),
       table_receiver_(*this),
-      commands_(std::make_unique<CommandTable>()) {
+      commands_(std::make_unique<CommandTable>()),
+      stats_receiver_(*this),
+      beat_interval_ms_(options.heartbeat_interval_ms) {
 }
 
 ConnectionPool::~ConnectionPool() {
@@ -59,8 +63,9 @@ void ConnectionPool::start() {
     CHECK(primary_ != nullptr);
     primary_->is_primary = true;
     on_wants_dial(*primary_);
+    if (cache() != nullptr) start_receiver();
     tick_timer_.start_repeating(kTickMs);
-    heartbeat_timer_.start_repeating(options_.heartbeat_interval_ms);
+    heartbeat_timer_.start_repeating(beat_interval_ms_);
 }
 
 Connection* ConnectionPool::acquire(int protocol, int database) {
@@ -129,6 +134,15 @@ void ConnectionPool::on_ready(Connection& connection, const Value& hello) {
     known_databases_.insert(connection.database());
     last_pong_ms_ = loop_.now_ms();
     if (connection.is_primary) ask_for_commands();
+    if (cache() != nullptr) {
+        if (&connection == receiver_.get()) {
+            const Value* id = hello.find("id");
+            receiver_id_ = id == nullptr ? 0 : id->integer;
+            track_all(2);
+        } else if (!connection.is_leased) {
+            track(connection);
+        }
+    }
     update_health();
     if (!wants_dial_.empty()) dial_timer_.start_once(0);
 }
@@ -141,6 +155,7 @@ void ConnectionPool::on_dial_failed(Connection& connection, const std::string& r
 }
 
 void ConnectionPool::on_lost(Connection& connection, const std::string& reason) {
+    if (&connection == receiver_.get()) untrack_redirected();
     note_absence(reason);
     dial_again(connection, is_proven_ ? 0 : backoff_.next_ms());
 }
@@ -188,6 +203,7 @@ void ConnectionPool::on_heartbeat(Connection&, std::string_view reply) {
     if (reply == "PONG") {
         ++metrics_.heartbeats_total;
         last_pong_ms_ = loop_.now_ms();
+        if (cache() != nullptr) renew_sources();
     }
     update_health();
 }
@@ -259,6 +275,9 @@ void ConnectionPool::beat() {
     });
     const bool may_ask = loop_.now_ms() >= commands_asked_ms_ + kCommandsAgainMs;
     if (!has_commands_ && may_ask && metrics_.upstream_connections > 0) ask_for_commands();
+    if (cache() == nullptr) return;
+    ask_for_swapdb();
+    cache()->sweep(kBucketsPerBeat, Loop::boot_ms());
 }
 
 void ConnectionPool::close_unused(uint64_t now_ms) {
@@ -330,6 +349,7 @@ void ConnectionPool::for_each_connection(Visit visit) {
         collect(group);
     collect(leased_);
     collect(idle_leases_);
+    if (receiver_ != nullptr) all.push_back(receiver_.get());
     for (Connection* connection : all)
         visit(*connection);
 }

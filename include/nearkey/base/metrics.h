@@ -51,6 +51,7 @@
     X(reads_retried_total, Counter, "reads sent again after their connection was lost")            \
     X(tombstones, Gauge, "replies that will be dropped when they come")                            \
     X(tombstone_closes_total, Counter, "connections closed by upstream.tombstone_timeout_ms")      \
+    X(near_cache_tracking, Gauge, "1 when Valkey tells of changes to what is stored")              \
     X(near_cache_bytes, Gauge, "memory of the near cache")                                         \
     X(near_cache_entries, Gauge, "replies in the near cache")                                      \
     X(near_cache_hits_total, Counter, "reads answered from the near cache")                        \

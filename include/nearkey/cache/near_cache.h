@@ -14,6 +14,7 @@
 
 #include "nearkey/base/metrics.h"
 #include "nearkey/cache/item_table.h"
+#include "nearkey/cache/options.h"
 
 #include <array>
 #include <cstdint>
@@ -24,15 +25,6 @@
 #include <vector>
 
 namespace nearkey {
-
-// Counts, milliseconds and bytes are all uint64_t, so that one kind of row describes them.
-struct NearCacheLimits {
-    uint64_t memory = uint64_t{64} << 20;        // of all that is stored
-    uint64_t value_max = uint64_t{64} << 10;     // of one reply
-    uint64_t max_age_ms = uint64_t{600} * 1000;  // since it was read
-    uint64_t max_staleness_ms = 1000;
-    uint64_t fills_max = 16384;  // reads in flight whose replies may be stored
-};
 
 // What a reply depends on. The views are valid during the call.
 struct CacheQuery {
@@ -65,10 +57,27 @@ protected:
 };
 
 class NearCache {
+    static constexpr uint32_t kNone = UINT32_MAX;
+
 public:
+    // What is going on with a key.
+    struct KeyState {
+        uint64_t writes = 0;
+        uint32_t first_fill = kNone;
+    };
+    struct KeyHash {
+        using is_transparent = void;
+        const ItemTable& table;
+        size_t operator()(std::string_view key) const { return table.hash_of(key, {}); }
+    };
+    using Keys = std::unordered_map<std::string, KeyState, KeyHash, std::equal_to<>>;
+    // Null: of every key.
+    using Write = Keys::value_type*;
+
     // The permission to store one reply; 0 is none.
     using Ticket = uint64_t;
     using SourceId = uint32_t;
+    static constexpr SourceId kNoSource = UINT32_MAX;
 
     enum class Outcome : uint8_t {
         Hit,
@@ -93,7 +102,7 @@ public:
     };
 
     // Outlived by both references. `seed` should be random.
-    NearCache(const NearCacheLimits& limits, Metrics& metrics, uint64_t seed);
+    NearCache(const NearCacheOptions& options, Metrics& metrics, uint64_t seed);
     ~NearCache();
     NearCache(const NearCache&) = delete;
     NearCache& operator=(const NearCache&) = delete;
@@ -106,9 +115,9 @@ public:
     void close_source(SourceId source);
 
     [[nodiscard]] Found find(const CacheQuery& query, uint64_t now_ms);
-    // Before the read is sent, whose changes `source` will be told of. 0: its reply may not be
-    // stored. What was stored of the same is dropped, what was being read of the same is void: it
-    // may be older. Each ticket is given back by commit() or abandon().
+    // Before the read is sent, whose changes `source` (or kNoSource) will be told of. 0: its reply
+    // may not be stored. What was stored of the same is dropped, what was being read of the same is
+    // void: it may be older. Each ticket is given back by commit() or abandon().
     [[nodiscard]] Ticket begin_fill(const CacheQuery& query, SourceId source);
     // `deadline_ms`: when the key expires, or UINT64_MAX.
     void commit(Ticket ticket, std::string_view reply, uint64_t deadline_ms, uint64_t now_ms);
@@ -117,11 +126,11 @@ public:
     bool wait(Ticket ticket, FillWaiter& waiter);
     void stop_waiting(Ticket ticket, const FillWaiter& waiter);
 
-    // Each begin is followed by its end.
-    void begin_write(std::string_view key, uint64_t now_ms);
-    void end_write(std::string_view key, uint64_t now_ms);
-    void begin_barrier(uint64_t now_ms);
-    void end_barrier(uint64_t now_ms);
+    // A write in flight, from before it is sent until its reply is there or will not come. Each is
+    // ended once. A barrier is a write of every key.
+    [[nodiscard]] Write begin_write(std::string_view key, uint64_t now_ms);
+    [[nodiscard]] Write begin_barrier(uint64_t now_ms);
+    void end_write(Write write, uint64_t now_ms);
     // Of the key in every database.
     void invalidate(std::string_view key, InvalidationCause cause, uint64_t now_ms);
     void clear(InvalidationCause cause, uint64_t now_ms);
@@ -137,7 +146,6 @@ public:
     void check_invariants() const;
 
 private:
-    static constexpr uint32_t kNone = UINT32_MAX;
     // Where entries come from. A source moves to a new slot when everything is invalidated; a slot
     // is used again when no entry of it is left.
     struct Slot {
@@ -150,17 +158,6 @@ private:
         uint16_t slot;
         bool is_open;
     };
-    // What is going on with a key.
-    struct KeyState {
-        uint32_t writes = 0;
-        uint32_t first_fill = kNone;
-    };
-    struct KeyHash {
-        using is_transparent = void;
-        const ItemTable& table;
-        size_t operator()(std::string_view key) const { return table.hash_of(key, {}); }
-    };
-    using Keys = std::unordered_map<std::string, KeyState, KeyHash, std::equal_to<>>;
     struct Fill {
         uint32_t generation = 0;
         bool is_taken = false;
@@ -201,7 +198,7 @@ private:
     void release_fill(Fill& fill);
     void note(uint32_t hash, InvalidationCause cause, uint64_t now_ms);
 
-    const NearCacheLimits& limits_;
+    const NearCacheOptions& options_;
     Metrics& metrics_;
     ItemTable table_;
     size_t entries_ = 0;  // items that are not heads

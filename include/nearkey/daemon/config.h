@@ -4,6 +4,7 @@
 // option is a member here and one row in src/daemon/config_table.cc; nothing else lists them.
 #pragma once
 
+#include "nearkey/cache/options.h"
 #include "nearkey/session/limits.h"
 #include "nearkey/upstream/options.h"
 
@@ -39,6 +40,7 @@ struct LogOptions {
 struct Config {
     UpstreamOptions upstream;
     ServerOptions server;
+    NearCacheOptions near_cache;
     LimitOptions limits;
     ManagedOptions managed;
     LogOptions log;

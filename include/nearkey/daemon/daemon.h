@@ -47,6 +47,7 @@ private:
     std::unique_ptr<ManagedServer> managed_;
     UpstreamUrl url_;
     std::unique_ptr<TlsContext> tls_;
+    std::unique_ptr<NearCache> cache_;  // null: switched off
     std::unique_ptr<ConnectionPool> pool_;
     std::unique_ptr<ClientServer> clients_;
     std::unique_ptr<AdminServer> admin_;

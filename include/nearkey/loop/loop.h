@@ -84,6 +84,9 @@ public:
 
     // Milliseconds on a monotonic clock, taken once a turn.
     uint64_t now_ms() const;
+    // Milliseconds on a clock that counts the time that the host was suspended; read anew each
+    // time.
+    static uint64_t boot_ms();
     // For layers of loop/ and adapters that speak libuv themselves.
     uv_loop_s* raw() { return raw_.get(); }
 

@@ -50,6 +50,25 @@ enum class Special : uint8_t {
     Sync,
 };
 
+// What a command may change.
+enum class WriteScope : uint8_t {
+    Nothing,
+    Keys,        // those that its key specs name
+    Everything,  // or nobody knows what
+};
+
+// Where keys stand among a command's arguments (COMMAND's key specifications).
+struct KeySpec {
+    std::string keyword;      // empty: they begin at `begin`; else behind this word ...
+    int64_t begin = 0;        // ... looked for from here; negative: backwards, from the end
+    bool is_counted = false;  // the number of keys is an argument
+    int64_t last = 0;         // from the first key; negative: from the end
+    int64_t step = 1;
+    int64_t limit = 0;        // of what is left, the part that is keys: 1 / limit
+    int64_t count_index = 0;  // if counted: from the beginning
+    int64_t first = 0;        // if counted: from the beginning
+};
+
 struct CommandSpec {
     std::string name;   // lower case; "client|setname" for a sub-command
     int64_t arity = 0;  // as COMMAND says: negative is "at least"
@@ -61,9 +80,20 @@ struct CommandSpec {
     Route route = Route::Shared;
     Special special = Special::None;
     std::string_view reason;  // why it goes there, where our own table says so; static
+    WriteScope writes = WriteScope::Nothing;
+    std::vector<KeySpec> key_specs;
+    // Not 0: replies may be stored, under this number; the first argument is the only key.
+    uint8_t cache_number = 0;
+    std::string_view cache_reason;  // why they may; static
     std::vector<CommandSpec> subcommands;
 
     bool accepts(size_t arguments) const;
+    // Whether this call's reply may be stored: its first argument is its only key.
+    // REQUIRES: accepts().
+    bool is_cacheable(const CommandView& command) const;
+    // Appends the keys that the command names; views into it. False: they can't be told.
+    // REQUIRES: accepts().
+    bool find_keys(const CommandView& command, std::vector<std::string_view>& keys) const;
 };
 
 class CommandTable {

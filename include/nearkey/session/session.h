@@ -17,6 +17,7 @@
 
 #include "nearkey/base/buffer.h"
 #include "nearkey/base/ring.h"
+#include "nearkey/cache/near_cache.h"
 #include "nearkey/loop/byte_stream.h"
 #include "nearkey/resp/command_parser.h"
 #include "nearkey/resp/reply_scanner.h"
@@ -56,12 +57,18 @@ struct SessionContext {
     uint64_t attack_logged_ms = 0;  // 0: never
     // Scratch: looks ahead in the input of whoever asks.
     CommandParser lookahead{static_cast<int64_t>(limits.bulk_max)};
+    NearCache* cache = nullptr;            // null: there is none
+    uint64_t boot_ms = 0;                  // Loop::boot_ms() when the input being run had come
+    std::vector<std::string_view> keys{};  // scratch: of the command being executed
+    bool are_keys_known = false;           // and they are all
+    std::string arguments{};               // scratch: those of a query
 };
 
 class Session final : public StreamEvents,
                       public ReplyReceiver,
                       private ConnectionOwner,
-                      private LeaseWaiter {
+                      private LeaseWaiter,
+                      private FillWaiter {
 public:
     Session(SessionContext& context, uint64_t id);
     ~Session();
@@ -99,6 +106,7 @@ private:
         kMemory = 8,
         kYield = 16,
         kLease = 32,  // a connection of its own is not there yet
+        kFill = 64,   // another client reads the same
     };
     enum class Executed { Yes, NotYet };
 
@@ -132,6 +140,37 @@ private:
         Special what;
     };
 
+    // A read in flight whose reply may be stored.
+    struct PendingFill {
+        static constexpr int64_t kTtlUnknown = INT64_MIN;
+
+        uint32_t ticket;
+        NearCache::Ticket fill;
+        uint64_t sent_ms;
+        int64_t ttl_ms;  // as PTTL has it
+    };
+    // A write in flight, of one key.
+    struct PendingWrite {
+        uint32_t ticket;
+        NearCache::Write write;
+    };
+    // Gets the replies to the PTTLs that go before reads whose reply may be stored; a ticket is the
+    // read's.
+    class TtlReceiver final : public ReplyReceiver {
+    public:
+        explicit TtlReceiver(Session& session) : session_(session) {}
+        void on_reply_bytes(uint32_t ticket, std::string_view bytes) override;
+        void on_reply_end(uint32_t ticket) override;
+        bool on_reply_void(uint32_t ticket) override;
+        void on_request_failed(uint32_t ticket, std::string_view error) override;
+
+    private:
+        static constexpr size_t kReplyMax = 32;
+        Session& session_;
+        char reply_[kReplyMax];
+        size_t size_ = 0;
+    };
+
     struct Tunnel {
         ReplyScanner scanner;
         std::string reply;          // the beginning of the reply being read
@@ -160,6 +199,20 @@ private:
     std::string_view canonical(const CommandView& command);
     void send(Connection& connection, const CommandView& command, RequestKind kind);
     void leave_connection();
+
+    // The near cache (session_cache.cc)
+    Executed read(const CommandView& command);
+    CacheQuery query(const CommandView& command);
+    bool may_be_stored(const CommandView& command) const;
+    void note(Connection& connection, const CommandView& command, uint32_t ticket);
+    void note_read(Connection& connection, const CommandView& command, uint32_t ticket);
+    void begin_writes(const CommandView& command, uint32_t ticket);
+    void begin_whole(uint32_t ticket);
+    void end_writes(uint32_t ticket);
+    void end_fills(uint32_t ticket, std::string_view reply);
+    void note_through(const CommandSpec* spec, const CommandView& command);
+    void leave_cache();
+    void on_fill_closed() override;
 
     // Routes over a lease (session_lease.cc). take_lease() returns nothing when lease_ is there.
     Executed forward_alone(const CommandView& command, RequestKind kind);
@@ -263,6 +316,13 @@ private:
     enum class Preparation : uint8_t { None, Pending, Done };
     Preparation preparation_ = Preparation::None;
     std::string preparation_error_;  // and before: the reply, whatever it is
+
+    const CommandSpec* spec_ = nullptr;  // of the command being executed
+    Ring<PendingFill> fills_;            // in flight, in order
+    Ring<PendingWrite> writes_;          // in flight, in order
+    TtlReceiver ttl_receiver_;
+    NearCache::Ticket awaited_fill_ = 0;  // another client's
+    bool has_awaited_ = false;            // one is enough for a command
 
     Ring<Step> steps_;       // in flight, in order
     bool in_multi_ = false;  // as the replies so far say

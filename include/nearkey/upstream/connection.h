@@ -16,6 +16,7 @@
 #include "nearkey/base/log.h"
 #include "nearkey/base/metrics.h"
 #include "nearkey/base/ring.h"
+#include "nearkey/cache/near_cache.h"
 #include "nearkey/loop/resolver.h"
 #include "nearkey/resp/reply_scanner.h"
 #include "nearkey/upstream/handshake.h"
@@ -67,6 +68,8 @@ public:
     virtual void on_auth_refused(const std::string& reason) = 0;
     // PONG, or what came in its place.
     virtual void on_heartbeat(Connection& connection, std::string_view reply) = 0;
+    // Whether Valkey will tell of changes. It says why not in `error`.
+    virtual void on_tracking(Connection& connection, std::string_view error) = 0;
 
 protected:
     ~ConnectionEvents() = default;
@@ -87,6 +90,7 @@ struct ConnectionContext {
     std::string last_good_address;  // of url.host, for when its name can't be resolved
     size_t queued_commands = 0;     // in all waiting_ together, bounded by options.queue_*
     size_t queued_bytes = 0;
+    NearCache* cache = nullptr;  // null: there is none
 };
 
 enum class ConnectionState { Idle, Connecting, Handshaking, Ready, Closed };
@@ -115,6 +119,19 @@ public:
     void finish_sending();
     void pause_reading();
     void resume_reading();
+
+    // Asks Valkey to tell of changes to what is read here, `receiver` (its CLIENT ID; 0: this one)
+    // of them. The outcome is on_tracking(). REQUIRES: ready, and a near cache.
+    void start_tracking(int64_t receiver);
+    // What was read here is no longer known to be true.
+    void stop_tracking();
+    // kNoSource: nobody is told of changes to what is read here.
+    NearCache::SourceId source() const { return source_; }
+    // When the last PING was sent that was answered (Loop::boot_ms): what this connection is told
+    // of changes made before, it has been told.
+    uint64_t proven_ms() const { return proven_ms_; }
+    // When tracking was asked for: before, there was nothing to be told of.
+    uint64_t tracked_since_ms() const { return tracking_sent_ms_; }
 
     void dial();
     // Closes for good; what is owed fails.
@@ -178,8 +195,11 @@ private:
     void resolve();
     void on_connect_timeout();
     void open_socket(const std::string& address);
-    void send_own(std::string_view bytes);
-    void on_own_reply(std::string_view reply);
+    enum class Own : uint32_t { Handshake, Heartbeat, Tracking };
+    void send_own(Own what, std::string_view bytes);
+    void on_own_reply(Own what, std::string_view reply);
+    void on_tracking_reply(const Value& reply);
+    void take_push(std::string_view bytes, bool is_end);
     void continue_handshake();
     void become_ready();
     InFlight in_flight_entry(const Request& request) const;
@@ -223,6 +243,14 @@ private:
 
     OwnReceiver own_receiver_;
     uint64_t heartbeat_sent_ms_ = 0;  // 0: none is owed
+    uint64_t heartbeat_sent_boot_ms_ = 0;
+    uint64_t proven_ms_ = 0;
+
+    NearCache::SourceId source_ = NearCache::kNoSource;
+    uint32_t tracking_asked_ = 0;  // questions whose answer has not come
+    uint32_t tracking_void_ = 0;   // so many answers, the next ones, count no more
+    uint64_t tracking_sent_ms_ = 0;
+    std::string push_;  // the one being received
 };
 
 }  // namespace nearkey

@@ -59,6 +59,7 @@ public:
         std::span<char> scratch;
         const TlsContext* tls;  // null unless the URL asks for TLS
         PoolEvents& events;
+        NearCache* cache = nullptr;  // null: there is none
     };
     // `url` is options.url as parsed, or the managed server's. Both outlive the pool.
     ConnectionPool(const Parts& parts, const UpstreamOptions& options, const UpstreamUrl& url);
@@ -92,12 +93,28 @@ public:
     const Value& hello() const { return hello_; }
     const UpstreamHealth& health() const { return health_; }
     size_t lease_count() const { return leased_.size(); }
+    NearCache* cache() { return context_.cache; }
+    // How long a change may stay unseen before it is looked for: beats follow each other no slower.
+    void bound_staleness(uint64_t max_staleness_ms);
 
 private:
     // Collects the reply to COMMAND.
     class TableReceiver final : public ReplyReceiver {
     public:
         explicit TableReceiver(ConnectionPool& pool) : pool_(pool) {}
+        void on_reply_bytes(uint32_t ticket, std::string_view bytes) override;
+        void on_reply_end(uint32_t ticket) override;
+        bool on_reply_void(uint32_t) override;
+        void on_request_failed(uint32_t ticket, std::string_view error) override;
+
+    private:
+        ConnectionPool& pool_;
+        std::string reply_;
+    };
+    // Collects the reply to INFO commandstats, where SWAPDB is seen.
+    class StatsReceiver final : public ReplyReceiver {
+    public:
+        explicit StatsReceiver(ConnectionPool& pool) : pool_(pool) {}
         void on_reply_bytes(uint32_t ticket, std::string_view bytes) override;
         void on_reply_end(uint32_t ticket) override;
         bool on_reply_void(uint32_t) override;
@@ -125,6 +142,7 @@ private:
     void on_closed(Connection& connection, const std::string& reason) override;
     void on_auth_refused(const std::string& reason) override;
     void on_heartbeat(Connection& connection, std::string_view reply) override;
+    void on_tracking(Connection& connection, std::string_view error) override;
     // Deferred: destroys what is closed.
     void before_sleep() override;
 
@@ -145,6 +163,14 @@ private:
     void close_surplus_leases();
     void expire_lease_queue(uint64_t now_ms);
     size_t shared_count() const;
+    // Tracking (pool_tracking.cc)
+    void start_receiver();
+    void track(Connection& connection);
+    void track_all(int protocol);
+    void untrack_redirected();
+    void renew_sources();
+    void ask_for_swapdb();
+    void on_stats(std::string_view reply);
     template <class Visit>
     void for_each_connection(Visit visit);
 
@@ -189,6 +215,18 @@ private:
     bool asking_for_commands_ = false;
     uint64_t commands_asked_ms_ = 0;
     Value hello_;
+
+    // Told of the changes to what RESP2 connections read, which can't be told themselves. Null if
+    // there is no near cache.
+    std::unique_ptr<Connection> receiver_;
+    int64_t receiver_id_ = 0;  // its CLIENT ID
+    StatsReceiver stats_receiver_;
+    bool asking_for_stats_ = false;
+    bool is_swapdb_hidden_ = false;  // Valkey does not tell us its statistics
+    std::optional<uint64_t> swapdb_calls_;
+    uint64_t swapdb_sent_ms_ = 0;
+    uint64_t swapdb_proven_ms_ = 0;  // every SWAPDB before this time is known
+    uint64_t beat_interval_ms_;
     std::set<int> known_databases_;
 };
 

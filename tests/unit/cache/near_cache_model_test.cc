@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <map>
 #include <random>
-#include <set>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -33,8 +32,8 @@ struct ModelFill {
 class Duel {
 public:
     Duel(uint64_t seed, uint64_t memory) : random_(seed) {
-        limits_.memory = memory;
-        limits_.max_age_ms = 5000;
+        options_.memory = memory;
+        options_.max_age_ms = 5000;
         for (int i = 0; i < 3; ++i)
             open_source();
     }
@@ -61,7 +60,7 @@ public:
         } else {
             step_all();
         }
-        REQUIRE(cache_.bytes() <= limits_.memory);
+        REQUIRE(cache_.bytes() <= options_.memory);
     }
 
     // What changes everything is rare.
@@ -118,10 +117,10 @@ private:
         if (found.outcome == Hit) {
             REQUIRE(is_stored);
             REQUIRE(found.reply == entry->second.reply);
-            REQUIRE(now_ < proven_[entry->second.source] + limits_.max_staleness_ms);
+            REQUIRE(now_ < proven_[entry->second.source] + options_.max_staleness_ms);
         } else if (found.outcome == Unproven) {
             REQUIRE(is_stored);
-            REQUIRE(now_ >= proven_[entry->second.source] + limits_.max_staleness_ms);
+            REQUIRE(now_ >= proven_[entry->second.source] + options_.max_staleness_ms);
         } else {
             REQUIRE((!is_stored || evicted()));
             const bool is_blocked_now = is_blocked(std::get<0>(identity));
@@ -153,7 +152,7 @@ private:
         const std::string reply(pick(200), static_cast<char>('a' + pick(26)));
         const uint64_t deadline = pick(3) == 0 ? now_ + pick(2000) : UINT64_MAX;
         cache_.commit(fill.ticket, reply, deadline, now_);
-        const uint64_t end = std::min(deadline, now_ + limits_.max_age_ms);
+        const uint64_t end = std::min(deadline, now_ + options_.max_age_ms);
         if (fill.is_open && end / 16 > now_ / 16) {
             entries_[fill.identity] = {reply, end, fill.source};
         }
@@ -161,21 +160,20 @@ private:
     void write() {
         const std::string key = any_key();
         if (writes_.size() < 30 && pick(2) == 0) {
-            cache_.begin_write(key, now_);
-            writes_.insert(key);
+            writes_.emplace(key, cache_.begin_write(key, now_));
             drop(key);
         } else if (!writes_.empty()) {
-            const std::string written = *writes_.begin();
-            cache_.end_write(written, now_);
+            const std::string written = writes_.begin()->first;
+            cache_.end_write(writes_.begin()->second, now_);
             writes_.erase(writes_.begin());
             drop(written);
         }
     }
     void barrier() {
         if (barriers_ == 0) {
-            cache_.begin_barrier(now_);
+            barrier_ = cache_.begin_barrier(now_);
         } else {
-            cache_.end_barrier(now_);
+            cache_.end_write(barrier_, now_);
         }
         barriers_ = 1 - barriers_;
         drop_all();
@@ -216,14 +214,15 @@ private:
     }
 
     std::mt19937_64 random_;
-    NearCacheLimits limits_;
+    NearCacheOptions options_;
     Metrics metrics_;
-    NearCache cache_{limits_, metrics_, 7};
+    NearCache cache_{options_, metrics_, 7};
     uint64_t now_ = 1000;
     std::map<Identity, ModelEntry> entries_;
     std::vector<ModelFill> fills_;
     std::map<NearCache::SourceId, uint64_t> proven_;
-    std::multiset<std::string> writes_;
+    std::multimap<std::string, NearCache::Write> writes_;
+    NearCache::Write barrier_ = nullptr;
     int barriers_ = 0;
 };
 

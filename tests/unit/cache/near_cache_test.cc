@@ -11,9 +11,9 @@ namespace {
 using Outcome = NearCache::Outcome;
 
 struct Rig {
-    NearCacheLimits limits;
+    NearCacheOptions options;
     Metrics metrics;
-    NearCache cache{limits, metrics, 1};
+    NearCache cache{options, metrics, 1};
     NearCache::SourceId source = cache.open_source(0);
     uint64_t now = 100;
 
@@ -75,14 +75,14 @@ TEST_CASE("C3: between a write and its reply its key is neither found nor filled
     Rig rig;
     rig.fill(Rig::get("k"), "old");
     const auto before = rig.cache.begin_fill(Rig::field("k", "f"), rig.source);
-    rig.cache.begin_write("k", rig.now);
-    rig.cache.begin_write("k", rig.now);
+    const auto first = rig.cache.begin_write("k", rig.now);
+    const auto second = rig.cache.begin_write("k", rig.now);
     CHECK(rig.outcome(Rig::get("k")) == Outcome::Blocked);
     CHECK(rig.cache.begin_fill(Rig::get("k"), rig.source) == 0);
     rig.cache.commit(before, "old", UINT64_MAX, rig.now);
-    rig.cache.end_write("k", rig.now);
+    rig.cache.end_write(first, rig.now);
     CHECK(rig.outcome(Rig::get("k")) == Outcome::Blocked);
-    rig.cache.end_write("k", rig.now);
+    rig.cache.end_write(second, rig.now);
     CHECK(rig.outcome(Rig::get("k")) == Outcome::Miss);
     CHECK(rig.outcome(Rig::field("k", "f")) == Outcome::Miss);
     rig.fill(Rig::get("k"), "new");
@@ -93,11 +93,11 @@ TEST_CASE("C4: a command whose keys are not known is a write to every key") {
     Rig rig;
     rig.fill(Rig::get("k"), "old");
     const auto before = rig.cache.begin_fill(Rig::get("j"), rig.source);
-    rig.cache.begin_barrier(rig.now);
+    const auto write = rig.cache.begin_barrier(rig.now);
     CHECK(rig.outcome(Rig::get("k")) == Outcome::Blocked);
     CHECK(rig.cache.begin_fill(Rig::get("k"), rig.source) == 0);
     rig.cache.commit(before, "old", UINT64_MAX, rig.now);
-    rig.cache.end_barrier(rig.now);
+    rig.cache.end_write(write, rig.now);
     CHECK(rig.outcome(Rig::get("k")) == Outcome::Miss);
     CHECK(rig.outcome(Rig::get("j")) == Outcome::Miss);
 }
@@ -111,18 +111,18 @@ TEST_CASE("C5: a write closes the read that others wait for") {
     CHECK(rig.cache.wait(ticket, waiter));
     CHECK(rig.cache.wait(ticket, gone));
     rig.cache.stop_waiting(ticket, gone);
-    rig.cache.begin_write("k", rig.now);
+    const auto write = rig.cache.begin_write("k", rig.now);
     CHECK(waiter.told == 1);
     CHECK(gone.told == 0);
     CHECK_FALSE(rig.cache.wait(ticket, waiter));
-    rig.cache.end_write("k", rig.now);
+    rig.cache.end_write(write, rig.now);
     CHECK(rig.outcome(Rig::get("k")) == Outcome::Miss);
     rig.cache.abandon(ticket);
 }
 
 TEST_CASE("C6: an entry dies no later than its key, and than near_cache.max_age_ms") {
     Rig rig;
-    rig.limits.max_staleness_ms = UINT64_MAX;
+    rig.options.max_staleness_ms = UINT64_MAX;
     const auto ticket = rig.cache.begin_fill(Rig::get("k"), rig.source);
     rig.cache.commit(ticket, "v", rig.now + 1000, rig.now);
     rig.fill(Rig::get("j"), "v");
@@ -131,7 +131,7 @@ TEST_CASE("C6: an entry dies no later than its key, and than near_cache.max_age_
     rig.now += 50;
     CHECK(rig.outcome(Rig::get("k")) == Outcome::Miss);
     CHECK(rig.outcome(Rig::get("j")) == Outcome::Hit);
-    rig.now += rig.limits.max_age_ms;
+    rig.now += rig.options.max_age_ms;
     CHECK(rig.outcome(Rig::get("j")) == Outcome::Miss);
     const auto dying = rig.cache.begin_fill(Rig::get("k"), rig.source);
     rig.cache.commit(dying, "v", rig.now + 3, rig.now);
@@ -141,7 +141,7 @@ TEST_CASE("C6: an entry dies no later than its key, and than near_cache.max_age_
 TEST_CASE("C8: a source that has proven nothing for max_staleness_ms serves nothing") {
     Rig rig;
     rig.fill(Rig::get("k"), "v");
-    rig.now = rig.limits.max_staleness_ms - 1;
+    rig.now = rig.options.max_staleness_ms - 1;
     CHECK(rig.outcome(Rig::get("k")) == Outcome::Hit);
     ++rig.now;
     CHECK(rig.outcome(Rig::get("k")) == Outcome::Unproven);
@@ -202,21 +202,21 @@ TEST_CASE("near cache: of two reads of the same, only the newer may be stored") 
 
 TEST_CASE("near cache: a reply above value_max is not stored, and memory is never exceeded") {
     Rig rig;
-    rig.limits.value_max = 1000;
-    rig.limits.memory = 200'000;
+    rig.options.value_max = 1000;
+    rig.options.memory = 200'000;
     rig.fill(Rig::get("large"), std::string(1001, 'x'));
     CHECK(rig.cache.entries() == 0);
     for (int i = 0; i < 5000; ++i) {
         rig.fill(Rig::get("k" + std::to_string(i)),
                  std::string(static_cast<size_t>(i % 1000), 'x'));
-        REQUIRE(rig.cache.bytes() <= rig.limits.memory);
+        REQUIRE(rig.cache.bytes() <= rig.options.memory);
     }
     CHECK(rig.metrics.near_cache_evictions_total == 5000 - rig.cache.entries());
 }
 
 TEST_CASE("near cache: the limit of reads in flight refuses, and counts") {
     Rig rig;
-    rig.limits.fills_max = 2;
+    rig.options.fills_max = 2;
     const auto first = rig.cache.begin_fill(Rig::get("a"), rig.source);
     const auto second = rig.cache.begin_fill(Rig::get("b"), rig.source);
     CHECK(rig.cache.begin_fill(Rig::get("c"), rig.source) == 0);
@@ -238,15 +238,15 @@ TEST_CASE("near cache: it explains what it would answer, and why") {
     const auto hit = rig.cache.explain(Rig::get("k"), rig.now);
     CHECK(hit.outcome == Outcome::Hit);
     CHECK(hit.age_ms == 160);
-    CHECK(hit.left_ms == rig.limits.max_age_ms - 160);
+    CHECK(hit.left_ms == rig.options.max_age_ms - 160);
     CHECK(hit.proven_ms == rig.now);
-    rig.cache.begin_write("k", rig.now);
+    const auto write = rig.cache.begin_write("k", rig.now);
     rig.now += 5;
     const auto blocked = rig.cache.explain(Rig::get("k"), rig.now);
     CHECK(blocked.outcome == Outcome::Blocked);
     CHECK(blocked.cause == InvalidationCause::Write);
     CHECK(blocked.invalidated_ms == 5);
-    rig.cache.end_write("k", rig.now);
+    rig.cache.end_write(write, rig.now);
 }
 
 }  // namespace nearkey

@@ -56,6 +56,7 @@ struct ConnectionRig final : ConnectionEvents {
     void on_lost(Connection&, const std::string& reason) override { end(reason); }
     void on_closed(Connection&, const std::string& reason) override { lost.push_back(reason); }
     void on_auth_refused(const std::string& reason) override { auth_refused.push_back(reason); }
+    void on_tracking(Connection&, std::string_view) override {}
     void on_heartbeat(Connection&, std::string_view reply) override {
         heartbeats.emplace_back(reply);
     }

@@ -1,0 +1,19 @@
+// What the operator may decide about the near cache, with the defaults; the table [near_cache] of
+// the configuration (src/daemon/config_table.cc says what each is and what is allowed).
+#pragma once
+
+#include <cstdint>
+
+namespace nearkey {
+
+// Counts, milliseconds and bytes are all uint64_t, so that one kind of row describes them.
+struct NearCacheOptions {
+    bool enabled = true;
+    uint64_t memory = uint64_t{64} << 20;
+    uint64_t value_max = uint64_t{64} << 10;
+    uint64_t max_age_ms = 600'000;
+    uint64_t max_staleness_ms = 1000;
+    uint64_t fills_max = 16384;
+};
+
+}  // namespace nearkey

@@ -1,0 +1,109 @@
+#include "nearkey/resp/cache_rules.h"
+
+#include <algorithm>
+
+namespace nearkey {
+
+namespace {
+
+constexpr std::string_view kValue = "the value, or a part of it";
+constexpr std::string_view kSize = "changes only with the value";
+constexpr std::string_view kMember = "a question about the value";
+
+// Every one has its one key first, is answered from that key alone, and says the same until the key
+// is written, expires or is deleted. All of them are tracked by the server, for it flags them
+// "readonly".
+constexpr CacheRule kRules[] = {
+    // Strings and bitmaps
+    {"get", kValue},
+    {"getrange", kValue},
+    {"substr", kValue},
+    {"strlen", kSize},
+    {"getbit", kValue},
+    {"bitcount", kSize},
+    {"bitpos", kMember},
+    {"bitfield_ro", kValue},
+    // Hashes
+    {"hget", kValue},
+    {"hmget", kValue},
+    {"hgetall", kValue},
+    {"hkeys", kValue},
+    {"hvals", kValue},
+    {"hlen", kSize},
+    {"hexists", kMember},
+    {"hstrlen", kSize},
+    // Lists
+    {"lrange", kValue},
+    {"lindex", kValue},
+    {"llen", kSize},
+    {"lpos", kMember},
+    // Sets
+    {"smembers", kValue},
+    {"sismember", kMember},
+    {"smismember", kMember},
+    {"scard", kSize},
+    // Sorted sets and places
+    {"zrange", kValue},
+    {"zrangebyscore", kValue},
+    {"zrangebylex", kValue},
+    {"zrevrange", kValue},
+    {"zrevrangebyscore", kValue},
+    {"zrevrangebylex", kValue},
+    {"zscore", kMember},
+    {"zmscore", kMember},
+    {"zcard", kSize},
+    {"zcount", kMember},
+    {"zlexcount", kMember},
+    {"zrank", kMember},
+    {"zrevrank", kMember},
+    {"geopos", kMember},
+    {"geodist", kMember},
+    {"geohash", kMember},
+    {"geosearch", kMember},
+    {"georadius_ro", kMember},
+    {"georadiusbymember_ro", kMember},
+    // Streams
+    {"xlen", kSize},
+    {"xrange", kValue},
+    {"xrevrange", kValue},
+    // Of any type
+    {"type", kMember},
+    {"exists", kMember},
+};
+
+// Change what is stored, though their flags do not say so.
+constexpr std::string_view kUnflagged[] = {
+    "debug", "exec", "replicaof", "slaveof", "failover", "cluster", "psync", "sync",
+};
+
+}  // namespace
+
+std::span<const CacheRule> cache_rules() {
+    return kRules;
+}
+
+void apply_cache_rules(CommandSpec& spec, bool specs_known) {
+    const bool is_unflagged =
+        std::any_of(std::begin(kUnflagged), std::end(kUnflagged), [&](std::string_view name) {
+            return spec.name == name ||
+                   (spec.name.starts_with(name) && spec.name[name.size()] == '|');
+        });
+    if (spec.is_readonly) {
+        spec.writes = WriteScope::Nothing;
+    } else if (spec.is_write && specs_known && !spec.key_specs.empty() && !spec.is_module) {
+        spec.writes = WriteScope::Keys;
+    } else if (spec.is_write || is_unflagged || spec.is_module || spec.special == Special::Script) {
+        spec.writes = WriteScope::Everything;
+    }
+    const auto* const rule =
+        std::find_if(std::begin(kRules), std::end(kRules),
+                     [&](const CacheRule& candidate) { return candidate.name == spec.name; });
+    const bool has_one_key = specs_known && spec.key_specs.size() == 1 &&
+                             spec.key_specs[0].keyword.empty() && spec.key_specs[0].begin == 1;
+    if (rule == std::end(kRules) || !spec.is_readonly || !has_one_key) return;
+    if (spec.route != Route::Shared || spec.blocks_by_option) return;
+    spec.cache_number = static_cast<uint8_t>(rule - kRules + 1);
+    spec.cache_reason = rule->reason;
+}
+
+}  // namespace nearkey

@@ -1,0 +1,209 @@
+// What a session asks of the near cache, and tells it: reads that it may answer, reads whose
+// replies may be stored, and every write, so that nobody on this host reads what was there before.
+//
+// A read that may be stored goes upstream behind a PTTL of its key. A change between the two, or
+// after, is told of by Valkey, and the reply is not stored; so the deadline belongs to the reply.
+#include "nearkey/session/session.h"
+
+#include "nearkey/base/check.h"
+#include "nearkey/resp/number.h"
+#include "nearkey/resp/reply_writer.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+namespace nearkey {
+
+namespace {
+
+// The next command of the connection is not tracked.
+constexpr std::string_view kUntracked = "*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$2\r\nNO\r\n";
+
+// The encoding of the command's arguments from the third on.
+std::string_view encode_tail(const CommandView& command, std::string& scratch) {
+    if (command.size() <= 2) return {};
+    if (command.is_canonical()) {
+        const char* begin = command[1].data() + command[1].size();
+        return {begin, static_cast<size_t>(command.raw().data() + command.raw().size() - begin)};
+    }
+    scratch = "\r\n";
+    for (size_t i = 2; i < command.size(); ++i)
+        append_bulk(scratch, command[i]);
+    return scratch;
+}
+
+}  // namespace
+
+// --- reads ---
+
+Session::Executed Session::read(const CommandView& command) {
+    if (may_be_stored(command)) {
+        const NearCache::Found found = context_.cache->find(query(command), context_.boot_ms);
+        if (found.outcome == NearCache::Outcome::Hit) {
+            has_awaited_ = false;
+            answer(found.reply);
+            return Executed::Yes;
+        }
+        // Who is owed something would have to keep it back.
+        if (found.outcome == NearCache::Outcome::Pending && owed() == 0 && !has_awaited_ &&
+            context_.cache->wait(found.ticket, *this)) {
+            awaited_fill_ = found.ticket;
+            pause(kFill, nullptr);
+            return Executed::NotYet;
+        }
+    }
+    if (command.raw().size() >= kLarge) return forward_large(command);
+    const Executed executed = alone_ > 0 ? forward_alone(command, RequestKind::Write)
+                                         : forward(command, RequestKind::Read);
+    if (executed == Executed::Yes) has_awaited_ = false;
+    return executed;
+}
+
+void Session::on_fill_closed() {
+    awaited_fill_ = 0;
+    has_awaited_ = true;
+    unpause(kFill);
+}
+
+bool Session::may_be_stored(const CommandView& command) const {
+    return spec_->is_cacheable(command) && database_ <= std::numeric_limits<uint16_t>::max();
+}
+
+CacheQuery Session::query(const CommandView& command) {
+    return {
+        .key = command[1],
+        .arguments = encode_tail(command, context_.arguments),
+        .command = static_cast<uint8_t>(spec_->cache_number << 1 | (protocol_ == 3 ? 1 : 0)),
+        .database = static_cast<uint16_t>(database_),
+    };
+}
+
+// Before `command` goes over `connection`.
+void Session::note(Connection& connection, const CommandView& command, uint32_t ticket) {
+    if (spec_ != nullptr && !spec_->accepts(command.size())) return;
+    if (spec_ != nullptr && spec_->is_readonly) {
+        note_read(connection, command, ticket);
+    } else {
+        begin_writes(command, ticket);
+    }
+}
+
+void Session::note_read(Connection& connection, const CommandView& command, uint32_t ticket) {
+    const bool is_tracked =
+        &connection == connection_ && connection.source() != NearCache::kNoSource;
+    if (may_be_stored(command)) {
+        const NearCache::Ticket fill = context_.cache->begin_fill(
+            query(command), is_tracked ? connection.source() : NearCache::kNoSource);
+        if (fill != 0) {
+            fills_.push_back({ticket, fill, Loop::boot_ms(), PendingFill::kTtlUnknown});
+            std::string& pttl = context_.arguments;
+            pttl.clear();
+            append_array_header(pttl, 2);
+            append_bulk(pttl, "PTTL");
+            append_bulk(pttl, command[1]);
+            connection.send({pttl, &ttl_receiver_, ticket, RequestKind::Read});
+            return;
+        }
+    }
+    if (is_tracked && !spec_->key_specs.empty()) {
+        connection.send({kUntracked, &context_.pool.discard(), 0, RequestKind::Read});
+    }
+}
+
+void Session::TtlReceiver::on_reply_bytes(uint32_t, std::string_view bytes) {
+    bytes = bytes.substr(0, kReplyMax - size_);
+    std::copy(bytes.begin(), bytes.end(), reply_ + size_);
+    size_ += bytes.size();
+}
+
+void Session::TtlReceiver::on_reply_end(uint32_t ticket) {
+    const std::string_view reply{reply_, std::exchange(size_, 0)};
+    if (!reply.starts_with(':') || !reply.ends_with("\r\n")) return;
+    const auto ttl = parse_integer(reply.substr(1, reply.size() - 3));
+    for (size_t i = 0; ttl && i < session_.fills_.size(); ++i) {
+        if (session_.fills_[i].ticket == ticket) session_.fills_[i].ttl_ms = *ttl;
+    }
+}
+
+bool Session::TtlReceiver::on_reply_void(uint32_t) {
+    size_ = 0;
+    return !session_.ended_;
+}
+
+void Session::TtlReceiver::on_request_failed(uint32_t, std::string_view) {
+    size_ = 0;
+}
+
+// The read is answered; an empty `reply` is none that may be stored.
+void Session::end_fills(uint32_t ticket, std::string_view reply) {
+    while (!fills_.empty() && fills_.front().ticket == ticket) {
+        const PendingFill pending = fills_.front();
+        fills_.pop_front();
+        if (reply.empty() || pending.ttl_ms == PendingFill::kTtlUnknown) {
+            context_.cache->abandon(pending.fill);
+            continue;
+        }
+        const uint64_t deadline_ms = pending.ttl_ms < 0
+                                         ? UINT64_MAX
+                                         : pending.sent_ms + static_cast<uint64_t>(pending.ttl_ms);
+        context_.cache->commit(pending.fill, reply, deadline_ms, Loop::boot_ms());
+    }
+}
+
+// --- writes ---
+
+void Session::begin_writes(const CommandView& command, uint32_t ticket) {
+    const WriteScope scope = spec_ == nullptr ? WriteScope::Everything : spec_->writes;
+    // Queued: what EXEC runs is not known here.
+    const bool is_exec = spec_ != nullptr && spec_->special == Special::Exec;
+    if (scope == WriteScope::Nothing || (may_be_in_multi() && !is_exec)) return;
+    context_.keys.clear();
+    context_.are_keys_known = scope == WriteScope::Keys && spec_->find_keys(command, context_.keys);
+    begin_whole(ticket);
+}
+
+// The keys in context_.keys, or all if they are not known.
+void Session::begin_whole(uint32_t ticket) {
+    NearCache& cache = *context_.cache;
+    if (!context_.are_keys_known) {
+        writes_.push_back({ticket, cache.begin_barrier(context_.boot_ms)});
+        return;
+    }
+    for (const std::string_view key : context_.keys)
+        writes_.push_back({ticket, cache.begin_write(key, context_.boot_ms)});
+}
+
+void Session::end_writes(uint32_t ticket) {
+    while (!writes_.empty() && writes_.front().ticket == ticket) {
+        context_.cache->end_write(writes_.front().write, Loop::boot_ms());
+        writes_.pop_front();
+    }
+}
+
+// A tunnel's replies are not read: what it writes is dropped once it has left, and from then on
+// Valkey's word is waited for, as with a change from elsewhere.
+void Session::note_through(const CommandSpec* spec, const CommandView& command) {
+    if (spec != nullptr && (!spec->accepts(command.size()) || spec->is_readonly)) return;
+    const WriteScope scope = spec == nullptr ? WriteScope::Everything : spec->writes;
+    if (scope == WriteScope::Nothing) return;
+    context_.keys.clear();
+    if (scope == WriteScope::Everything || !spec->find_keys(command, context_.keys)) {
+        context_.cache->clear(InvalidationCause::Barrier, context_.boot_ms);
+        return;
+    }
+    for (const std::string_view key : context_.keys)
+        context_.cache->invalidate(key, InvalidationCause::Write, context_.boot_ms);
+}
+
+// Nobody waits for what is in flight any more.
+void Session::leave_cache() {
+    if (context_.cache == nullptr) return;
+    if (awaited_fill_ != 0) context_.cache->stop_waiting(awaited_fill_, *this);
+    for (; !fills_.empty(); fills_.pop_front())
+        context_.cache->abandon(fills_.front().fill);
+    for (; !writes_.empty(); writes_.pop_front())
+        context_.cache->end_write(writes_.front().write, Loop::boot_ms());
+}
+
+}  // namespace nearkey

@@ -1,0 +1,138 @@
+// How the near cache is kept true: who is told of changes, and what proves that none is
+// outstanding.
+//
+// A RESP3 connection is told of changes to what it reads itself. A RESP2 one can't be: the
+// receiver, a RESP3 connection of the pool's own, is told in its place. Pushes and replies stand in
+// order on a connection, so the reply to a PING proves that everything from before the PING has
+// arrived. SWAPDB is never told of; the server's own count of it is asked for with each heartbeat.
+#include "nearkey/base/check.h"
+#include "nearkey/resp/number.h"
+#include "nearkey/upstream/pool.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace nearkey {
+
+namespace {
+constexpr std::string_view kStats = "*2\r\n$4\r\nINFO\r\n$12\r\ncommandstats\r\n";
+constexpr std::string_view kSwapdb = "cmdstat_swapdb:calls=";
+constexpr size_t kStatsMax = size_t{1} << 20;
+// What the lease of max_staleness_ms is renewed with must be there well before it ends.
+constexpr uint64_t kBeatsPerLease = 3;
+}  // namespace
+
+void ConnectionPool::bound_staleness(uint64_t max_staleness_ms) {
+    beat_interval_ms_ =
+        std::clamp(max_staleness_ms / kBeatsPerLease, uint64_t{1}, options_.heartbeat_interval_ms);
+}
+
+void ConnectionPool::start_receiver() {
+    receiver_ = std::make_unique<Connection>(context_, 3, 0);
+    receiver_->users = 1;
+    on_wants_dial(*receiver_);
+}
+
+void ConnectionPool::track(Connection& connection) {
+    if (connection.protocol() == 3) {
+        connection.start_tracking(0);
+    } else if (receiver_->is_ready() && receiver_id_ != 0) {
+        connection.start_tracking(receiver_id_);
+    }
+}
+
+void ConnectionPool::track_all(int protocol) {
+    for (const auto& [key, group] : shared_) {
+        if (key.first != protocol) continue;
+        for (const auto& connection : group) {
+            if (!connection->is_ready()) continue;
+            connection->stop_tracking();
+            track(*connection);
+        }
+    }
+}
+
+void ConnectionPool::untrack_redirected() {
+    receiver_id_ = 0;
+    for (const auto& [key, group] : shared_) {
+        if (key.first != 2) continue;
+        for (const auto& connection : group)
+            connection->stop_tracking();
+    }
+}
+
+void ConnectionPool::on_tracking(Connection& connection, std::string_view error) {
+    metrics_.near_cache_tracking = error.empty() ? 1 : 0;
+    if (error.empty()) {
+        renew_sources();
+        return;
+    }
+    // The receiver may have been lost meanwhile; then this is no refusal.
+    if (connection.protocol() == 2 && !receiver_->is_ready()) return;
+    if (!is_news("tracking: " + std::string(error))) return;
+    log_.warning("near_cache_off",
+                 {{"reason", std::string(error)},
+                  {"what", "Valkey refuses CLIENT TRACKING: nothing is stored or served here"}});
+}
+
+void ConnectionPool::renew_sources() {
+    for (const auto& [key, group] : shared_) {
+        for (const auto& connection : group) {
+            if (connection->source() == NearCache::kNoSource) continue;
+            const Connection& told = key.first == 3 ? *connection : *receiver_;
+            uint64_t proven_ms = std::max(connection->tracked_since_ms(), told.proven_ms());
+            if (!is_swapdb_hidden_) proven_ms = std::min(proven_ms, swapdb_proven_ms_);
+            cache()->renew_source(connection->source(), proven_ms);
+        }
+    }
+}
+
+void ConnectionPool::ask_for_swapdb() {
+    if (asking_for_stats_ || !primary_->is_ready()) return;
+    asking_for_stats_ = true;
+    swapdb_sent_ms_ = Loop::boot_ms();
+    primary_->send({kStats, &stats_receiver_, 0, RequestKind::Write});
+}
+
+void ConnectionPool::StatsReceiver::on_reply_bytes(uint32_t, std::string_view bytes) {
+    if (reply_.size() + bytes.size() <= kStatsMax) reply_ += bytes;
+}
+
+void ConnectionPool::StatsReceiver::on_reply_end(uint32_t) {
+    pool_.on_stats(std::exchange(reply_, {}));
+}
+
+bool ConnectionPool::StatsReceiver::on_reply_void(uint32_t) {
+    reply_.clear();
+    return true;
+}
+
+void ConnectionPool::StatsReceiver::on_request_failed(uint32_t, std::string_view) {
+    reply_.clear();
+    pool_.asking_for_stats_ = false;
+}
+
+void ConnectionPool::on_stats(std::string_view reply) {
+    asking_for_stats_ = false;
+    if (reply.starts_with('-')) {
+        // LOADING and the like pass.
+        is_swapdb_hidden_ = reply.starts_with("-NOPERM");
+        if (is_swapdb_hidden_ && is_news("swapdb")) {
+            log_.warning("swapdb_hidden", {{"reason", std::string(reply.substr(1, 200))}});
+        }
+        return;
+    }
+    is_swapdb_hidden_ = false;
+    uint64_t calls = 0;
+    if (const size_t at = reply.find(kSwapdb); at != std::string_view::npos) {
+        const std::string_view rest = reply.substr(at + kSwapdb.size());
+        calls = static_cast<uint64_t>(parse_integer(rest.substr(0, rest.find(','))).value_or(0));
+    }
+    // A number that falls was reset; the first one says nothing of what was before.
+    if (swapdb_calls_ != calls) cache()->clear(InvalidationCause::SwapDb, Loop::boot_ms());
+    swapdb_calls_ = calls;
+    swapdb_proven_ms_ = swapdb_sent_ms_;
+    renew_sources();
+}
+
+}  // namespace nearkey
