@@ -127,8 +127,9 @@ void Session::TtlReceiver::on_reply_end(uint32_t ticket) {
 }
 
 bool Session::TtlReceiver::on_reply_void(uint32_t) {
+    // Its read will be sent again over a connection of which nothing is to be stored yet.
     size_ = 0;
-    return !session_.ended_;
+    return false;
 }
 
 void Session::TtlReceiver::on_request_failed(uint32_t, std::string_view) {

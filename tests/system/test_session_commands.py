@@ -244,7 +244,8 @@ class LocalCommandsTest(SharedSystemTest):
 
 @proxy_only
 class StatefulCommandsTest(SharedSystemTest):
-    settings = {"upstream.connections": 1}
+    # Without a near cache nothing is tracked, and "flags" must say so.
+    settings = {"upstream.connections": 1, "near_cache.enabled": "false"}
 
     def test_stateful_commands_never_reach_a_shared_connection(self):
         bystander = self.client()
