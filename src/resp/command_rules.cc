@@ -51,7 +51,7 @@ constexpr CommandRule kRules[] = {
     {"unsubscribe",         Tunnel, S::None, "is answered by as many replies as channels"},
     {"punsubscribe",        Tunnel, S::None, "is answered by as many replies as patterns"},
     {"sunsubscribe",        Tunnel, S::None, "is answered by as many replies as channels"},
-    {"monitor",             Tunnel, S::None, "turns the connection into a monitor"},
+    {"monitor",             Tunnel, S::Monitor, "turns the connection into a monitor"},
     {"auth",                Tunnel, S::None, "changes the connection's user"},
     {"readonly",            Tunnel, S::None, "changes the connection"},
     {"readwrite",           Tunnel, S::None, "changes the connection"},

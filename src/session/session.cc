@@ -179,7 +179,7 @@ Session::Executed Session::execute(const CommandView& command, std::string_view 
             if (spec->blocks_by_option && has_block_option(command)) {
                 return forward_alone(command, RequestKind::Blocking);
             }
-            if (context_.cache != nullptr && spec->is_cacheable(command)) return read(command);
+            if (context_.cache != nullptr && may_be_stored(command)) return read(command);
             if (command.raw().size() >= kLarge) return forward_large(command);
             if (alone_ > 0) return forward_alone(command, RequestKind::Write);
             return forward(command, spec->is_readonly ? RequestKind::Read : RequestKind::Write);

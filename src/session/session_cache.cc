@@ -38,20 +38,18 @@ std::string_view encode_tail(const CommandView& command, std::string& scratch) {
 // --- reads ---
 
 Session::Executed Session::read(const CommandView& command) {
-    if (may_be_stored(command)) {
-        const NearCache::Found found = context_.cache->find(query(command), context_.boot_ms);
-        if (found.outcome == NearCache::Outcome::Hit) {
-            has_awaited_ = false;
-            answer(found.reply);
-            return Executed::Yes;
-        }
-        // Who is owed something would have to keep it back.
-        if (found.outcome == NearCache::Outcome::Pending && owed() == 0 && !has_awaited_ &&
-            context_.cache->wait(found.ticket, *this)) {
-            awaited_fill_ = found.ticket;
-            pause(kFill, nullptr);
-            return Executed::NotYet;
-        }
+    const NearCache::Found found = context_.cache->find(query(command), context_.boot_ms);
+    if (found.outcome == NearCache::Outcome::Hit) {
+        has_awaited_ = false;
+        answer(found.reply);
+        return Executed::Yes;
+    }
+    // Who is owed something would have to keep it back.
+    if (found.outcome == NearCache::Outcome::Pending && owed() == 0 && !has_awaited_ &&
+        context_.cache->wait(found.ticket, *this)) {
+        awaited_fill_ = found.ticket;
+        pause(kFill, nullptr);
+        return Executed::NotYet;
     }
     if (command.raw().size() >= kLarge) return forward_large(command);
     const Executed executed = alone_ > 0 ? forward_alone(command, RequestKind::Write)
@@ -67,7 +65,8 @@ void Session::on_fill_closed() {
 }
 
 bool Session::may_be_stored(const CommandView& command) const {
-    return spec_->is_cacheable(command) && database_ <= std::numeric_limits<uint16_t>::max();
+    return context_.monitors == 0 && spec_->is_cacheable(command) &&
+           database_ <= std::numeric_limits<uint16_t>::max();
 }
 
 CacheQuery Session::query(const CommandView& command) {
@@ -106,7 +105,7 @@ void Session::note_read(Connection& connection, const CommandView& command, uint
             return;
         }
     }
-    if (is_tracked && !spec_->key_specs.empty()) {
+    if (is_tracked && !spec_->key_specs.empty() && context_.monitors == 0) {
         connection.send({kUntracked, &context_.pool.discard(), 0, RequestKind::Read});
     }
 }

@@ -50,6 +50,9 @@ Session::Executed Session::pass_through(const CommandSpec* spec, const CommandVi
     lease_->send_through(canonical(command));
     if (spec == nullptr || !spec->accepts(command.size())) return Executed::Yes;
     if (spec->special == Special::Sync) tunnel_->is_unread = true;
+    if (spec->special == Special::Monitor && !std::exchange(tunnel_->is_monitor, true)) {
+        ++context_.monitors;
+    }
     if (spec->special == Special::Reset && !tunnel_->is_unread) {
         tunnel_->is_resetting = true;
         lease_->send_through(kResetPing);
@@ -107,6 +110,7 @@ bool Session::follow_replies(std::string_view bytes) {
 }
 
 void Session::leave_tunnel() {
+    if (tunnel_->is_monitor) --context_.monitors;
     tunnel_.reset();
     --context_.metrics.upstream_tunnels;
     lease_dirty_ = true;

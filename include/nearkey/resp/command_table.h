@@ -46,8 +46,9 @@ enum class Special : uint8_t {
     // Dedicated
     Wait,
     Script,  // what it says may be more than one reply: an error text with line ends
-    // Tunnel: what follows is not RESP
-    Sync,
+    // Tunnel
+    Sync,     // what follows is not RESP
+    Monitor,  // is to see every command
 };
 
 // What a command may change.

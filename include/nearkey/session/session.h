@@ -58,6 +58,7 @@ struct SessionContext {
     // Scratch: looks ahead in the input of whoever asks.
     CommandParser lookahead{static_cast<int64_t>(limits.bulk_max)};
     NearCache* cache = nullptr;            // null: there is none
+    uint32_t monitors = 0;                 // a monitor is to see every read, and no others
     uint64_t boot_ms = 0;                  // Loop::boot_ms() when the input being run had come
     std::vector<std::string_view> keys{};  // scratch: of the command being executed
     bool are_keys_known = false;           // and they are all
@@ -176,6 +177,7 @@ private:
         std::string reply;          // the beginning of the reply being read
         bool is_held = false;       // it may be the one to our own PING behind RESET
         bool is_unread = false;     // what comes is not RESP
+        bool is_monitor = false;    // it sees what every client runs
         bool is_resetting = false;  // RESET was sent: the tunnel ends with its reply
         bool is_finishing = false;  // the client sends no more, and the server knows
         bool is_paused = false;     // the client does not take what comes
