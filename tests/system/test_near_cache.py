@@ -1,0 +1,49 @@
+"""The near cache with a real server: what is answered without asking it, and what is not."""
+
+import unittest
+
+from harness import SharedSystemTest, proxy_only, wait_for
+from resp import parse
+
+
+@proxy_only
+class NearCacheTest(SharedSystemTest):
+    def is_hit(self, client, *command):
+        before = self.nearkey.metric("nearkey_near_cache_hits_total")
+        client.command(*command)
+        return self.nearkey.metric("nearkey_near_cache_hits_total") > before
+
+    def store(self, client, key):
+        """GETs the key until it is answered from the cache."""
+        wait_for(lambda: self.is_hit(client, "GET", key), 5, f"{key} is stored")
+
+    def test_a_change_from_elsewhere_is_seen(self):
+        client = self.client()
+        self.direct.command("SET", "k", "1")
+        self.store(client, "k")
+        self.direct.command("SET", "k", "2")
+        wait_for(lambda: client.command("GET", "k") == b"$1\r\n2\r\n", 5, "the new value")
+
+    def test_a_write_through_nearkey_is_seen_at_once_by_every_client(self):
+        one, other = self.client(), self.client()
+        for i in range(100):
+            one.command("SET", "own", str(i))
+            self.assertEqual(str(i).encode(), parse(other.command("GET", "own")))
+
+    def test_a_monitor_sees_every_read_and_nothing_else(self):
+        client, monitor = self.client(), self.client()
+        self.direct.command("SET", "watched", "1")
+        self.store(client, "watched")
+        self.assertEqual(b"+OK\r\n", monitor.command("MONITOR"))
+        for _ in range(2):
+            client.command("GET", "watched")
+        client.command("GET", "other")
+        seen = [monitor.read_reply() for _ in range(3)]
+        for line, words in zip(seen, (b'"GET" "watched"', b'"GET" "watched"', b'"GET" "other"')):
+            self.assertIn(words, line)
+        monitor.close()
+        self.store(client, "watched")
+
+
+if __name__ == "__main__":
+    unittest.main()
