@@ -1,6 +1,7 @@
 #include "nearkey/cache/near_cache.h"
 
 #include "nearkey/base/check.h"
+#include "nearkey/base/sabotage.h"
 
 #include <algorithm>
 
@@ -59,7 +60,8 @@ NearCache::Found NearCache::find(const CacheQuery& query, uint64_t now_ms) {
     if (Item* item = find_item(query); item != nullptr) {
         const Slot& slot = slots_[item->source];
         if (!is_void(item, now_ms)) {
-            if (since(slot.proven_ms, now_ms) >= options_.max_staleness_ms) {
+            if (since(slot.proven_ms, now_ms) >= options_.max_staleness_ms &&
+                !is_broken(Rule::Lease)) {
                 ++metrics_.near_cache_unproven_total;
                 return {Outcome::Unproven, {}, 0};
             }
@@ -222,7 +224,7 @@ void NearCache::invalidate(std::string_view key, InvalidationCause cause, uint64
     note(table_.hash_of(key, {}), cause, now_ms);
     drop_items(key);
     const auto state = keys_.find(key);
-    if (state == keys_.end()) return;
+    if (state == keys_.end() || is_broken(Rule::FillTicket)) return;
     void_fills(state->second);
     forget_if_idle(key);
 }

@@ -6,6 +6,7 @@
 #include "nearkey/session/session.h"
 
 #include "nearkey/base/check.h"
+#include "nearkey/base/sabotage.h"
 #include "nearkey/resp/number.h"
 #include "nearkey/resp/reply_writer.h"
 
@@ -74,7 +75,7 @@ CacheQuery Session::query(const CommandView& command) {
         .key = command[1],
         .arguments = encode_tail(command, context_.arguments),
         .command = static_cast<uint8_t>(spec_->cache_number << 1 | (protocol_ == 3 ? 1 : 0)),
-        .database = static_cast<uint16_t>(database_),
+        .database = static_cast<uint16_t>(is_broken(Rule::Database) ? 0 : database_),
     };
 }
 
@@ -158,6 +159,7 @@ void Session::begin_writes(const CommandView& command, uint32_t ticket) {
     // Queued: what EXEC runs is not known here.
     const bool is_exec = spec_ != nullptr && spec_->special == Special::Exec;
     if (scope == WriteScope::Nothing || (may_be_in_multi() && !is_exec)) return;
+    if (is_broken(Rule::OwnWrite)) return;
     context_.keys.clear();
     context_.are_keys_known = scope == WriteScope::Keys && spec_->find_keys(command, context_.keys);
     begin_whole(ticket);

@@ -2,6 +2,7 @@
 #include "nearkey/upstream/connection.h"
 
 #include "nearkey/base/check.h"
+#include "nearkey/base/sabotage.h"
 #include "nearkey/resp/reply_writer.h"
 
 #include <string>
@@ -31,6 +32,7 @@ void Connection::start_tracking(int64_t receiver) {
 
 void Connection::stop_tracking() {
     tracking_void_ = tracking_asked_;
+    if (is_broken(Rule::Generation)) return;
     if (source_ != NearCache::kNoSource) context_.cache->close_source(source_);
     source_ = NearCache::kNoSource;
 }
@@ -48,7 +50,9 @@ void Connection::on_tracking_reply(const Value& reply) {
         return;
     }
     stop_tracking();
-    source_ = context_.cache->open_source(tracking_sent_ms_);
+    if (source_ == NearCache::kNoSource) {
+        source_ = context_.cache->open_source(tracking_sent_ms_);
+    }
     context_.events.on_tracking(*this, {});
 }
 
@@ -64,11 +68,14 @@ void Connection::take_push(std::string_view bytes, bool is_end) {
     // What can't be read may have been one.
     if (is_readable && value->elements[0].text != "invalidate") return;
     if (!is_readable || value->elements[1].is_null()) {
+        if (is_broken(Rule::NullPush)) return;
         context_.cache->clear(InvalidationCause::Flush, now_ms);
         return;
     }
-    for (const Value& key : value->elements[1].elements)
+    for (const Value& key : value->elements[1].elements) {
+        if (is_broken(Rule::Push)) continue;
         context_.cache->invalidate(key.text, InvalidationCause::Push, now_ms);
+    }
 }
 
 }  // namespace nearkey

@@ -18,6 +18,7 @@ class Relay:
         self.target = target
         self.slice_bytes = 0  # 0: whole reads; n: the server's bytes arrive n at a time.
         self.latency_seconds = 0.0  # Added to each read of the server's bytes.
+        self.spread_seconds = 0.0  # The n-th connection lags by n % 4 times as much more.
         self.cut_after_bytes = (
             None  # The connection is closed once so many more of the server's bytes have passed.
         )
@@ -73,10 +74,11 @@ class Relay:
                 continue
             with self._lock:
                 self._sockets += [near, far]
-            threading.Thread(target=self._relay, args=(near, far), daemon=True).start()
+            lag = self.accepted % 4 * self.spread_seconds
+            threading.Thread(target=self._relay, args=(near, far, lag), daemon=True).start()
 
-    def _relay(self, near, far):
-        replies = threading.Thread(target=self._pump_replies, args=(far, near), daemon=True)
+    def _relay(self, near, far, lag):
+        replies = threading.Thread(target=self._pump_replies, args=(far, near, lag), daemon=True)
         replies.start()
         self._pump_requests(near, far)
         replies.join()
@@ -93,11 +95,11 @@ class Relay:
         _shut(near)
         _shut(far)
 
-    def _pump_replies(self, far, near):
+    def _pump_replies(self, far, near, lag):
         try:
             while data := far.recv(1 << 16):
-                if self.latency_seconds > 0:
-                    time.sleep(self.latency_seconds)
+                if self.latency_seconds + lag > 0:
+                    time.sleep(self.latency_seconds + lag)
                 self._replies_flow.wait()
                 if not self._pass_on(near, data):
                     break

@@ -1,0 +1,250 @@
+"""Reads and writes through two nearkeys and directly while things go wrong, and checks that nobody
+was shown what a coherent cache can't show (history.py says what that is).
+
+    tests/coherence/run.py [--seconds 60] [--seed N] [--binary build/nearkey]
+    tests/coherence/run.py --sabotaged build-sabotage/nearkey     breaks each rule and must be caught
+
+Prints a line per run, `coherence/NAME: ... ok` or `... FAIL`.
+"""
+
+import argparse
+import collections
+import multiprocessing
+import os
+import random
+import sys
+import tempfile
+import threading
+import time
+from types import SimpleNamespace
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "system")]
+
+import load  # noqa: E402
+from relay import Relay  # noqa: E402
+
+OWNERS = 4
+STALENESS_S = 1.0
+RULES = ("own_write", "fill_ticket", "lease", "generation", "push", "null_push", "database")
+
+
+class Shared(SimpleNamespace):
+    """What the processes tell each other without locks: each cell has one writer."""
+
+    def __init__(self):
+        super().__init__(
+            stop=multiprocessing.Value("b", 0, lock=False),
+            pause=multiprocessing.Value("b", 0, lock=False),
+            paused=multiprocessing.Array("b", OWNERS, lock=False),
+            generations=multiprocessing.Array("i", OWNERS * load.SLOTS, lock=False),
+        )
+
+
+class World:
+    """A server, nearkey `a` straight at it and nearkey `b` behind a relay that lets each
+    connection lag by another time, so that news and answers overtake each other."""
+
+    def __init__(self, directory, binary, rule):
+        import processes
+
+        processes.BINARY = os.path.abspath(binary)
+        self.server = processes.ValkeyServer(directory).start()
+        self.relay = Relay(os.path.join(directory, "relay.sock"), self.server.path)
+        self.relay.spread_seconds = 0.002
+        environment = {"NEARKEY_SABOTAGE": rule} if rule else None
+        self.nearkeys = {}
+        for name, upstream in (("a", self.server.path), ("b", self.relay.path)):
+            home = os.path.join(directory, name)
+            os.mkdir(home)
+            self.nearkeys[name] = processes.Nearkey(
+                home,
+                f"unix://{upstream}",
+                settings={"upstream.connections": 2 if name == "b" else 1},
+                environment=environment,
+            ).start()
+
+    def addresses(self):
+        paths = {name: nearkey.path for name, nearkey in self.nearkeys.items()}
+        return {**paths, "direct": self.server.path}
+
+    def stop(self):
+        for nearkey in self.nearkeys.values():
+            nearkey.stop()
+        self.relay.close()
+        self.server.stop()
+
+
+class Faults:
+    def __init__(self, world, shared, pipes, seed):
+        self.world = world
+        self.shared = shared
+        self.pipes = pipes
+        self.random = random.Random(seed)
+        self.counts = collections.Counter()
+
+    def run(self, until):
+        faults = [self.kill_clients, self.kill_clients, self.stop_server, self.restart_server,
+                  self.flush, self.swap, self.forget_tracking, self.freeze_replies,
+                  self.freeze_requests, self.cut]
+        queue = []
+        while time.monotonic() < until:
+            if not queue:
+                queue = self.random.sample(faults, len(faults))
+            time.sleep(self.random.uniform(0.1, 0.6))
+            fault = queue.pop()
+            fault()
+            self.counts[fault.__name__] += 1
+
+    def kill_clients(self):
+        """About half of all connections, ours and others'."""
+        with self.world.server.client() as client:
+            own = client.value("CLIENT", "ID")
+            ids = [row["id"] for row in self.world.server.clients() if int(row["id"]) != own]
+            for each in ids:
+                if self.random.random() < 0.5:
+                    client.command("CLIENT", "KILL", "ID", each)
+
+    def stop_server(self):
+        self.world.server.freeze()
+        time.sleep(self.random.uniform(0.2, 1.4))
+        self.world.server.thaw()
+
+    def freeze_replies(self):
+        self.world.relay.freeze_replies()
+        time.sleep(self.random.uniform(0.3, 2.0))
+        self.world.relay.thaw()
+
+    def freeze_requests(self):
+        self.world.relay.freeze_requests()
+        time.sleep(self.random.uniform(0.3, 1.2))
+        self.world.relay.thaw()
+
+    def cut(self):
+        self.world.relay.cut_all()
+
+    def forget_tracking(self):
+        """The server has no room left to remember who read what."""
+        with self.world.server.client() as client:
+            client.command("CONFIG", "SET", "tracking-table-max-keys", "5")
+            time.sleep(1)
+            client.command("CONFIG", "SET", "tracking-table-max-keys", "1000000")
+
+    # --- of all keys at once: nobody writes meanwhile ---
+
+    def restart_server(self):
+        def restart():
+            self.world.server.kill()
+            self.world.server.start()
+            return "server"
+
+        self.at_once("wipe", restart)
+
+    def flush(self):
+        self.at_once("wipe", lambda: self.command_anywhere("FLUSHALL"))
+
+    def swap(self):
+        self.at_once("swap", lambda: self.command_anywhere("SWAPDB", "0", "1"))
+
+    def command_anywhere(self, *command):
+        from resp import RespClient
+
+        channel, path = self.random.choice(list(self.world.addresses().items()))
+        with RespClient(path) as client:
+            reply = client.command(*command)
+        if reply != b"+OK\r\n":
+            # Not known whether it happened: the run would be worth nothing.
+            raise RuntimeError(f"{command} through {channel}: {reply}")
+        return channel
+
+    def at_once(self, kind, action):
+        self.shared.pause.value = 1
+        while not all(self.shared.paused):
+            time.sleep(0.001)
+        start = time.monotonic()
+        channel = action()
+        end = time.monotonic()
+        for pipe in self.pipes:
+            pipe.send((kind, start, end, channel))
+        self.shared.pause.value = 0
+        while any(self.shared.paused):
+            time.sleep(0.001)
+
+
+def run(binary, seconds, seed, commands="all", rule=None):
+    shared = Shared()
+    with tempfile.TemporaryDirectory(prefix="nearkey-coherence-") as directory:
+        world = World(directory, binary, rule)
+        context = multiprocessing.get_context("fork")
+        pipes, workers = [], []
+        try:
+            for index in range(OWNERS):
+                ours, theirs = context.Pipe()
+                worker = context.Process(
+                    target=load.main, daemon=True,
+                    args=(index, OWNERS, world.addresses(), shared, seed * 100 + index, commands,
+                          theirs))
+                worker.start()
+                pipes.append(ours)
+                workers.append(worker)
+            faults = Faults(world, shared, pipes, seed)
+            faults.run(time.monotonic() + seconds)
+            shared.stop.value = 1
+            told = [pipe.recv() for pipe in pipes]
+            hits = sum(n.metric("nearkey_near_cache_hits_total") for n in world.nearkeys.values())
+        finally:
+            for worker in workers:
+                if sys.exc_info()[0] is not None:
+                    worker.kill()
+            world.stop()
+        steps = [step for part, _ in told for step in part]
+        retired = [each for _, part in told for each in part]
+        bounds = {"a": STALENESS_S, "b": STALENESS_S, "direct": 0.0}
+        results = []
+        for pipe in pipes:
+            pipe.send((steps, retired, bounds))
+        for pipe, worker in zip(pipes, workers):
+            results.append(pipe.recv())
+            worker.join()
+    return SimpleNamespace(
+        operations=sum(reads for reads, _ in results) + len(steps),
+        hits=hits,
+        violations=[violation for _, found in results for violation in found],
+        faults=sum(faults.counts.values()),
+        retired=len(retired),
+    )
+
+
+def show(name, result, is_ok):
+    rules = collections.Counter(violation.rule for violation in result.violations)
+    print(f"coherence/{name}: {result.operations} operations checked, {result.hits} hits, "
+          f"{result.faults} faults, {result.retired} keys retired, "
+          f"{len(result.violations)} violations {dict(rules) or ''} {'ok' if is_ok else 'FAIL'}",
+          flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--commands", choices=("all", "get"), default="all")
+    parser.add_argument("--binary", default="build/nearkey")
+    parser.add_argument("--sabotaged", metavar="BINARY")
+    parser.add_argument("--rule", choices=RULES, action="append", help="of --sabotaged: only these")
+    options = parser.parse_args()
+    failed = False
+    if not options.sabotaged:
+        result = run(options.binary, options.seconds, options.seed, options.commands)
+        failed = bool(result.violations)
+        for violation in result.violations[:20]:
+            print("   ", violation)
+        show("all faults", result, not failed)
+    for rule in (options.rule or RULES) if options.sabotaged else ():
+        result = run(options.sabotaged, options.seconds, options.seed, options.commands, rule)
+        failed |= not result.violations
+        show(f"without {rule}", result, bool(result.violations))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

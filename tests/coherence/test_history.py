@@ -1,0 +1,65 @@
+"""The checker finds what it is there to find, and nothing else."""
+
+import unittest
+
+from history import Checker
+
+
+class HistoryTest(unittest.TestCase):
+    def setUp(self):
+        self.checker = Checker({"a": 1.0, "b": 1.0, "direct": 0.0})
+
+    def step(self, state, start, end, channel="a"):
+        self.checker.step("k", state, start, end, channel)
+
+    def read(self, state, start, end, channel="a", session="reader"):
+        before = len(self.checker.violations)
+        self.checker.read("k", state, start, end, channel, session)
+        found = self.checker.violations[before:]
+        return found[0].rule if found else None
+
+    def test_own_write_is_seen_at_once(self):
+        self.step("1", 10.0, 10.1)
+        self.assertEqual(self.read(None, 10.2, 10.3), "OWN")
+        self.assertIsNone(self.read(None, 10.05, 10.3, session="sent before the answer"))
+        self.assertIsNone(self.read("1", 10.2, 10.3))
+
+    def test_elsewhere_is_seen_within_the_bound(self):
+        self.step("1", 10.0, 10.1)
+        self.assertIsNone(self.read(None, 11.0, 11.2, "b"))
+        self.assertEqual(self.read(None, 11.2, 11.3, "b"), "ELSEWHERE")
+
+    def test_the_server_itself_has_no_bound(self):
+        self.step("1", 10.0, 10.1)
+        self.assertEqual(self.read(None, 10.2, 10.3, "direct"), "ELSEWHERE")
+
+    def test_a_session_does_not_go_back(self):
+        self.step("1", 10.0, 10.1)
+        self.step("2", 10.2, 10.3)
+        self.assertIsNone(self.read("2", 10.4, 10.5, "b"))
+        self.assertIsNone(self.read("1", 10.4, 10.5, "b", "another"))
+        self.assertEqual(self.read("1", 10.6, 10.7, "b"), "BACK")
+
+    def test_absent_again_is_not_going_back(self):
+        self.step("1", 10.0, 10.1)
+        self.step(None, 10.2, 10.3)
+        self.assertIsNone(self.read("1", 10.25, 10.3, "b"))
+        self.assertIsNone(self.read(None, 10.4, 10.5, "b"))
+        self.assertEqual(self.read("1", 10.6, 10.7, "b"), "BACK")
+
+    def test_what_nobody_wrote(self):
+        self.assertEqual(self.read("1", 1.0, 1.1), "UNKNOWN")
+        self.step("1", 10.0, 10.1)
+        self.assertEqual(self.read("1", 9.0, 9.9), "UNKNOWN")
+        self.assertIsNone(self.read("1", 9.0, 10.05))
+
+    def test_an_unknown_outcome_retires_its_key(self):
+        self.step("1", 10.0, 10.1)
+        self.checker.retire("k", 10.2)
+        self.assertIsNone(self.read("2", 10.1, 10.3))
+        self.assertEqual(self.read("2", 10.1, 10.15), "UNKNOWN")
+        self.assertEqual(self.checker.reads, 1)
+
+
+if __name__ == "__main__":
+    unittest.main()
