@@ -101,7 +101,7 @@ bool NearCache::is_void(const Item* item, uint64_t now_ms) const {
            static_cast<int32_t>(item->deadline - tick_of(now_ms)) <= 0;
 }
 
-void NearCache::store(const Fill& fill, std::string_view reply, uint64_t deadline_ms,
+bool NearCache::store(const Fill& fill, std::string_view reply, uint64_t deadline_ms,
                       uint64_t now_ms) {
     const std::string_view key = fill.key->first;
     const ItemContent content{
@@ -115,7 +115,7 @@ void NearCache::store(const Fill& fill, std::string_view reply, uint64_t deadlin
                       reply.size() <= options_.value_max;
     if (!fits || static_cast<int32_t>(tick_of(end_ms) - tick_of(now_ms)) <= 0) {
         ++metrics_.near_cache_not_stored_total;
-        return;
+        return false;
     }
     Item* item = ItemTable::make(content);
     item->filled = tick_of(now_ms);
@@ -131,6 +131,7 @@ void NearCache::store(const Fill& fill, std::string_view reply, uint64_t deadlin
     make_room(now_ms);
     metrics_.near_cache_entries = entries_;
     metrics_.near_cache_bytes = table_.bytes();
+    return true;
 }
 
 // Into the list of its key's items, behind the head.
@@ -176,6 +177,20 @@ void NearCache::drop_items(std::string_view key) {
         erase(first);
         if (is_last) head = nullptr;
     }
+}
+
+// Of the items of a list, the first two are counted.
+size_t NearCache::count_items(std::string_view key) {
+    size_t count = 0;
+    for (Item* item = table_.chain(table_.hash_of(key, {})); item != nullptr; item = item->next) {
+        if (item->key() != key) continue;
+        if (item->has(Item::kHead)) {
+            count += item->links().next->links().next == nullptr ? 1 : 2;
+        } else if (item->arguments().empty()) {
+            ++count;
+        }
+    }
+    return count;
 }
 
 // Evicts by the hand of a clock that goes round the table: who was hit has another turn.

@@ -40,7 +40,7 @@ std::string_view encode_tail(const CommandView& command, std::string& scratch) {
 
 Session::Executed Session::read(const CommandView& command) {
     const NearCache::Found found = context_.cache->find(query(command), context_.boot_ms);
-    if (found.outcome == NearCache::Outcome::Hit) {
+    if (found.outcome == NearCache::Outcome::Hit && !may_be_overtaken(command[1])) {
         has_awaited_ = false;
         answer(found.reply);
         return Executed::Yes;
@@ -59,10 +59,16 @@ Session::Executed Session::read(const CommandView& command) {
     return executed;
 }
 
+// Whether a reply that comes before may show a newer state of the key than what is stored now.
+bool Session::may_be_overtaken(std::string_view key) const {
+    if (owed() == 0) return false;
+    return !unstored_reads_.empty() || (!fills_.empty() && context_.cache->is_being_read(key));
+}
+
 void Session::on_fill_closed() {
     awaited_fill_ = 0;
     has_awaited_ = true;
-    unpause(kFill);
+    if (proofs_awaited_ == 0) unpause(kFill);
 }
 
 bool Session::may_be_stored(const CommandView& command) const {
@@ -106,9 +112,25 @@ void Session::note_read(Connection& connection, const CommandView& command, uint
             return;
         }
     }
-    if (is_tracked && !spec_->key_specs.empty() && context_.monitors == 0) {
+    if (spec_->key_specs.empty()) return;
+    if (may_be_in_multi()) {
+        multi_reads_ = true;
+        return;
+    }
+    unstored_reads_.push_back({ticket, may_be_newer(command)});
+    if (is_tracked && context_.monitors == 0) {
         connection.send({kUntracked, &context_.pool.discard(), 0, RequestKind::Read});
     }
+}
+
+// Whether what the command will show may be newer than what is stored of the same keys.
+bool Session::may_be_newer(const CommandView& command) {
+    NearCache& cache = *context_.cache;
+    if (cache.entries() == 0 || !context_.pool.may_overtake(protocol_)) return false;
+    context_.keys.clear();
+    if (!spec_->find_keys(command, context_.keys)) return true;
+    return std::any_of(context_.keys.begin(), context_.keys.end(),
+                       [&](std::string_view key) { return cache.holds(key); });
 }
 
 void Session::TtlReceiver::on_reply_bytes(uint32_t, std::string_view bytes) {
@@ -136,20 +158,48 @@ void Session::TtlReceiver::on_request_failed(uint32_t, std::string_view) {
     size_ = 0;
 }
 
+// What was in flight with the ticket is over. REQUIRES: tickets come in order.
+void Session::tell_cache(uint32_t ticket, std::string_view reply) {
+    if (context_.cache == nullptr) return;
+    end_fills(ticket, reply);
+    end_writes(ticket);
+}
+
 // The read is answered; an empty `reply` is none that may be stored.
 void Session::end_fills(uint32_t ticket, std::string_view reply) {
+    bool is_alone = true;
     while (!fills_.empty() && fills_.front().ticket == ticket) {
         const PendingFill pending = fills_.front();
         fills_.pop_front();
         if (reply.empty() || pending.ttl_ms == PendingFill::kTtlUnknown) {
-            context_.cache->abandon(pending.fill);
+            is_alone &= context_.cache->abandon(pending.fill);
             continue;
         }
         const uint64_t deadline_ms = pending.ttl_ms < 0
                                          ? UINT64_MAX
                                          : pending.sent_ms + static_cast<uint64_t>(pending.ttl_ms);
-        context_.cache->commit(pending.fill, reply, deadline_ms, Loop::boot_ms());
+        is_alone &= context_.cache->commit(pending.fill, reply, deadline_ms, Loop::boot_ms());
     }
+    while (!unstored_reads_.empty() && unstored_reads_.front().ticket == ticket) {
+        is_alone &= !unstored_reads_.front().is_held;
+        unstored_reads_.pop_front();
+    }
+    if (!is_alone && context_.pool.may_overtake(protocol_)) await_proof();
+}
+
+// What was just read may be newer than something that is stored of the same key. The client, once
+// it has seen it, must not be served that: so it sees it when the news of every change before it
+// has come.
+void Session::await_proof() {
+    ++proofs_awaited_;
+    pause(kFill, nullptr);
+    context_.pool.prove(*this);
+}
+
+void Session::on_proven() {
+    if (--proofs_awaited_ > 0) return;
+    if (awaited_fill_ == 0) unpause(kFill);
+    flush_hook_.defer();
 }
 
 // --- writes ---
@@ -159,6 +209,7 @@ void Session::begin_writes(const CommandView& command, uint32_t ticket) {
     // Queued: what EXEC runs is not known here.
     const bool is_exec = spec_ != nullptr && spec_->special == Special::Exec;
     if (scope == WriteScope::Nothing || (may_be_in_multi() && !is_exec)) return;
+    if (is_exec && std::exchange(multi_reads_, false)) unstored_reads_.push_back({ticket, true});
     if (is_broken(Rule::OwnWrite)) return;
     context_.keys.clear();
     context_.are_keys_known = scope == WriteScope::Keys && spec_->find_keys(command, context_.keys);
@@ -202,6 +253,7 @@ void Session::note_through(const CommandSpec* spec, const CommandView& command) 
 void Session::leave_cache() {
     if (context_.cache == nullptr) return;
     if (awaited_fill_ != 0) context_.cache->stop_waiting(awaited_fill_, *this);
+    if (proofs_awaited_ > 0) context_.pool.stop_waiting(static_cast<ProofWaiter&>(*this));
     for (; !fills_.empty(); fills_.pop_front())
         context_.cache->abandon(fills_.front().fill);
     for (; !writes_.empty(); writes_.pop_front())

@@ -49,11 +49,8 @@ void Session::on_reply_end(uint32_t ticket) {
         finish_step(steps_.front().what);
         steps_.pop_front();
     }
-    if (context_.cache != nullptr) {
-        const bool is_whole = !output_lost_ && !partly_sent_ && reply_type_ != '-';
-        end_fills(ticket, is_whole ? output_.view().substr(committed_) : std::string_view{});
-        end_writes(ticket);
-    }
+    const bool is_whole = !output_lost_ && !partly_sent_ && reply_type_ != '-';
+    tell_cache(ticket, is_whole ? output_.view().substr(committed_) : std::string_view{});
     if (selecting_ >= 0 && reply_type_ == '+') {
         on_selected();
         output_.truncate(committed_);  // PONG
@@ -81,14 +78,11 @@ void Session::on_request_failed(uint32_t ticket, std::string_view error) {
         return;
     }
     if (is_in_transaction()) lose_transaction();
-    if (context_.cache != nullptr) {
-        end_fills(ticket, {});
-        end_writes(ticket);
-    }
     if (ticket != first_ticket_) {
         hold(ticket, std::move(reply));
         return;
     }
+    tell_cache(ticket, {});
     if (!void_partial_reply()) return;
     if (!output_lost_) output_.append(reply);
     ++first_ticket_;
@@ -108,6 +102,7 @@ void Session::hold(uint32_t ticket, std::string reply) {
 void Session::settle() {
     for (auto next = held_.find(first_ticket_); next != held_.end();
          next = held_.find(++first_ticket_)) {
+        tell_cache(first_ticket_, {});
         if (!output_lost_) output_.append(next->second);
         held_bytes_ -= next->second.size();
         held_.erase(next);
@@ -137,7 +132,7 @@ bool Session::void_partial_reply() {
 }
 
 void Session::flush() {
-    if (ended_) return;
+    if (ended_ || proofs_awaited_ > 0) return;
     const bool streams = output_.size() - committed_ >= kStreamedReplyMin || partly_sent_;
     const size_t ready = streams ? output_.size() : committed_;
     if (ready > 0 && !output_blocked_ && !output_lost_) {
@@ -179,7 +174,7 @@ void Session::end_if_done() {
 void Session::end() {
     if (ended_) return;
     ended_ = true;
-    context_.pool.stop_waiting(*this);
+    context_.pool.stop_waiting(static_cast<LeaseWaiter&>(*this));
     if (tunnel_ != nullptr) leave_tunnel();
     end_lease();
     leave_connection();

@@ -74,7 +74,12 @@ std::optional<Session::Executed> Session::forward_whole(std::string_view input) 
     has_written_ = true;
     const uint32_t ticket = std::exchange(next_ticket_, next_ticket_ + commands);
     // They run with the last one, and so does its reply tell of them.
-    if (context_.cache != nullptr) begin_whole(ticket + commands - 1);
+    const uint32_t last = ticket + commands - 1;
+    if (context_.cache != nullptr) {
+        begin_whole(last);
+        if (multi_reads_) unstored_reads_.push_back({last, true});
+    }
+    multi_reads_ = false;
     connection_->send({context_.encoded, this, ticket, RequestKind::Write, commands});
     return Executed::Yes;
 }
@@ -87,6 +92,7 @@ size_t Session::encode_whole(std::string_view input, uint32_t& commands) {
     context_.encoded.clear();
     context_.keys.clear();
     context_.are_keys_known = true;
+    multi_reads_ = false;
     size_t size = 0;
     for (commands = 0; commands < context_.limits.in_flight_per_client_max;) {
         const ParseResult result = parser.next(input.substr(size));
@@ -102,6 +108,7 @@ size_t Session::encode_whole(std::string_view input, uint32_t& commands) {
         if (spec->special == Special::Exec || spec->special == Special::Discard) return size;
         const bool is_first = commands == 1;  // MULTI itself
         if (!is_first && spec->route != Route::Shared) return 0;
+        multi_reads_ |= spec->is_readonly && !spec->key_specs.empty();
         if (!spec->is_readonly && !is_first) {
             context_.are_keys_known &=
                 spec->writes != WriteScope::Everything && spec->find_keys(command, context_.keys);

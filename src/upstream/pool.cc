@@ -48,6 +48,7 @@ ConnectionPool::ConnectionPool(const Parts& parts, const UpstreamOptions& option
       heartbeat_timer_(parts.loop, [this] { beat(); }),
       table_receiver_(*this),
       commands_(std::make_unique<CommandTable>()),
+      round_receiver_(*this),
       stats_receiver_(*this),
       beat_interval_ms_(options.heartbeat_interval_ms) {
 }
@@ -276,6 +277,7 @@ void ConnectionPool::beat() {
     const bool may_ask = loop_.now_ms() >= commands_asked_ms_ + kCommandsAgainMs;
     if (!has_commands_ && may_ask && metrics_.upstream_connections > 0) ask_for_commands();
     if (cache() == nullptr) return;
+    end_late_round();
     ask_for_swapdb();
     cache()->sweep(kBucketsPerBeat, Loop::boot_ms());
 }

@@ -16,6 +16,7 @@ namespace nearkey {
 
 namespace {
 constexpr std::string_view kStats = "*2\r\n$4\r\nINFO\r\n$12\r\ncommandstats\r\n";
+constexpr std::string_view kPing = "*1\r\n$4\r\nPING\r\n";
 constexpr std::string_view kSwapdb = "cmdstat_swapdb:calls=";
 constexpr size_t kStatsMax = size_t{1} << 20;
 // What the lease of max_staleness_ms is renewed with must be there well before it ends.
@@ -23,6 +24,7 @@ constexpr uint64_t kBeatsPerLease = 3;
 }  // namespace
 
 void ConnectionPool::bound_staleness(uint64_t max_staleness_ms) {
+    max_staleness_ms_ = max_staleness_ms;
     beat_interval_ms_ =
         std::clamp(max_staleness_ms / kBeatsPerLease, uint64_t{1}, options_.heartbeat_interval_ms);
 }
@@ -85,6 +87,53 @@ void ConnectionPool::renew_sources() {
             cache()->renew_source(connection->source(), proven_ms);
         }
     }
+}
+
+// --- proofs on demand ---
+
+void ConnectionPool::prove(ProofWaiter& waiter) {
+    next_waiters_.push_back(&waiter);
+    if (round_owed_ == 0) start_round();
+}
+
+void ConnectionPool::stop_waiting(const ProofWaiter& waiter) {
+    std::erase(round_waiters_, &waiter);
+    std::erase(next_waiters_, &waiter);
+}
+
+void ConnectionPool::start_round() {
+    ++round_;
+    round_started_ms_ = Loop::boot_ms();
+    round_waiters_ = std::exchange(next_waiters_, {});
+    ++metrics_.near_cache_proofs_total;
+    const auto ask = [this](Connection& connection) {
+        ++round_owed_;
+        connection.send({kPing, &round_receiver_, round_, RequestKind::Write});
+    };
+    round_owed_ = 1;
+    if (receiver_->is_ready()) ask(*receiver_);
+    for (const auto& [key, group] : shared_) {
+        for (const auto& connection : group) {
+            if (key.first == 3 && connection->source() != NearCache::kNoSource) ask(*connection);
+        }
+    }
+    on_round_answer(round_);
+}
+
+void ConnectionPool::on_round_answer(uint32_t round) {
+    if (round == round_ && round_owed_ > 0 && --round_owed_ == 0) end_round();
+}
+
+void ConnectionPool::end_round() {
+    round_owed_ = 0;
+    for (ProofWaiter* waiter : std::exchange(round_waiters_, {}))
+        waiter->on_proven();
+    if (!next_waiters_.empty()) start_round();
+}
+
+// An unanswered round has an end, too: by then nothing is proven that it was to prove.
+void ConnectionPool::end_late_round() {
+    if (round_owed_ > 0 && round_started_ms_ + max_staleness_ms_ < Loop::boot_ms()) end_round();
 }
 
 void ConnectionPool::ask_for_swapdb() {

@@ -10,7 +10,8 @@ A read through a channel, sent at t, answered at u, may show step n only if
   - n is not older than the newest step answered anywhere before t - bound            (ELSEWHERE)
   - n is not older than what the same session was shown, or did, before                   (BACK)
 A channel that goes straight to the server has a bound of zero. When the outcome of a step is not
-known, its key is retired: what is read of it from then on is not judged.
+known, its key is retired: what is read of it from then on is not judged. Of a silent step (SWAPDB)
+the server tells nobody: until it must be seen, one may go back to before it.
 """
 
 from bisect import bisect_left
@@ -28,6 +29,7 @@ class Key:
         self.ends = [0.0]
         self.through = {}  # channel -> (ends, numbers) of the steps that went through it
         self.retired = float("inf")  # since when
+        self.silent = []  # numbers of the steps that the server tells nobody of
 
     def add(self, state, start, end, channel):
         number = len(self.starts)
@@ -57,8 +59,11 @@ class Checker:
         self.reads = 0
         self.violations = []
 
-    def step(self, key, state, start, end, channel):
-        self.keys.setdefault(key, Key()).add(state, start, end, channel)
+    def step(self, key, state, start, end, channel, is_silent=False):
+        steps = self.keys.setdefault(key, Key())
+        steps.add(state, start, end, channel)
+        if is_silent:
+            steps.silent.append(len(steps.starts) - 1)
 
     def retire(self, key, start):
         self.keys.setdefault(key, Key()).retired = start
@@ -76,6 +81,10 @@ class Checker:
         own = steps.answered_through(channel, start)
         elsewhere = steps.answered(start - self.bounds[channel])
         shown = self.shown.get((session, key), 0)
+        for silent in reversed(steps.silent):
+            if silent <= max(own, elsewhere):
+                break
+            shown = min(shown, silent - 1)
         oldest = max(own, elsewhere, shown)
         at = bisect_left(numbers, oldest)
         if at == len(numbers) or steps.starts[numbers[at]] > end:

@@ -1,9 +1,11 @@
 """One process of clients: owns keys and changes them, reads everybody's, and notes what it saw."""
 
 import random
+import select
 import socket
 import time
 from array import array
+from collections import deque
 
 from history import Checker
 
@@ -12,6 +14,8 @@ SLOTS = 12  # keys per owner and database; the odd ones are hashes
 HOT = 4  # of them half of all reads are
 BATCH_MAX = 12
 WRITES = 0.12
+TIMEOUT_S = 15
+SELECTED = "selected"  # in a plan: the reply to SELECT
 FIELD = "f"
 # The server's clock is in milliseconds, and it looks at it once per command.
 EXPIRY_EARLY, EXPIRY_LATE = 0.002, 0.030
@@ -32,7 +36,8 @@ class Failed(Exception):
 class Session:
     """A connection of a client, as fast as Python goes; it is opened again when it was lost."""
 
-    def __init__(self, channel, path, protocol, database):
+    def __init__(self, number, channel, path, protocol, database):
+        self.number = number
         self.name = f"{channel}/{protocol}/{database}"
         self.channel = channel
         self.path = path
@@ -40,41 +45,48 @@ class Session:
         self.database = database
         self.socket = None
         self.data = b""
+        self.plan = deque()  # what the replies to come are for
+        self.start = 0.0
 
     def open(self):
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(15)
+        self.socket.settimeout(TIMEOUT_S)
         self.data = b""
         try:
             self.socket.connect(self.path)
-            self.send(encode("HELLO", str(self.protocol)) + encode("SELECT", str(self.database)))
-            self.reply()
-            if self.reply() != "OK":
-                raise OSError("not selected")
         except OSError:
             self.close()
-            raise
+            return False
+        hello = encode("HELLO", str(self.protocol)) + encode("SELECT", str(self.database))
+        return self.send(hello, [None, SELECTED])
 
     def close(self):
-        if self.socket is not None:
-            self.socket.close()
+        self.socket.close()
         self.socket = None
 
-    def send(self, data):
-        self.socket.sendall(data)
+    def send(self, data, plan):
+        self.start = time.monotonic()
+        self.plan.extend(plan)
+        try:
+            self.socket.sendall(data)
+        except OSError:
+            return False
+        return True
 
-    def reply(self):
-        while True:
-            try:
-                value, end = parse(self.data, 0)
-            except (IndexError, ValueError):
-                more = self.socket.recv(65536)
-                if not more:
-                    raise OSError("closed") from None
-                self.data += more
-                continue
-            self.data = self.data[end:]
-            return value
+    def replies(self):
+        """Those that have come; OSError: the connection is lost."""
+        more = self.socket.recv(65536)
+        if not more:
+            raise OSError("closed")
+        data, at, values = self.data + more, 0, []
+        try:
+            while at < len(data):
+                value, at = parse(data, at)
+                values.append(value)
+        except (IndexError, ValueError):
+            pass
+        self.data = data[at:]
+        return values
 
 
 def parse(data, at):
@@ -129,16 +141,15 @@ class Worker:
         self.random = random.Random(seed)
         self.reads = READS if commands == "all" else (READS[0][:1], READS[1][:1])
         self.sessions = [
-            Session(channel, path, protocol, database)
+            Session(0, channel, path, protocol, database)
             for channel, path in addresses.items()
             for protocol in ((2, 3) if channel != "direct" else (2,))
             for database in range(DATABASES)
         ]
         for number, session in enumerate(self.sessions):
             session.number = number
-        weights = {"a": 10, "b": 6, "direct": 5}
-        self.weights = [weights[session.channel] for session in self.sessions]
         self.version = 0
+        self.in_flight = set()  # slots
         self.state = {}  # (database, slot) -> value
         self.expiring = {}  # (database, slot) -> when it is gone
         self.steps = []
@@ -153,57 +164,77 @@ class Worker:
     # --- the loop ---
 
     def run(self, events):
-        turn = 0
-        while not self.shared.stop.value:
-            turn += 1
-            if self.shared.pause.value:
-                if not self.expiring:
-                    self.shared.paused[self.index] = 1
-            elif self.shared.paused[self.index]:
-                self.apply(events.recv())
-                self.shared.paused[self.index] = 0
+        while not self.shared.stop.value or any(session.plan for session in self.sessions):
+            self.heed_pause(events)
             now = time.monotonic()
             for key in [key for key, gone in self.expiring.items() if gone < now]:
                 del self.expiring[key]
-            [session] = self.random.choices(self.sessions, self.weights)
-            try:
-                if session.socket is None:
-                    session.open()
-            except OSError:
-                session.close()
-                time.sleep(0.01)
-                continue
-            self.batch(session)
+            for session in self.sessions:
+                if session.plan and session.start + TIMEOUT_S < now:
+                    self.lose(session)
+                if not session.plan and not self.shared.stop.value:
+                    self.send_batch(session)
+            sockets = {session.socket: session for session in self.sessions if session.plan}
+            readable, _, _ = select.select(list(sockets), [], [], 0.02)
+            for each in readable:
+                self.take_replies(sockets[each])
 
-    def batch(self, session):
+    def heed_pause(self, events):
+        # Between the end of a pause and the news of what it was for, nothing is written either.
+        self.may_write = not self.shared.pause.value and not self.shared.paused[self.index]
+        if self.shared.pause.value:
+            if not self.expiring and not self.in_flight:
+                self.shared.paused[self.index] = 1
+        elif self.shared.paused[self.index]:
+            self.apply(events.recv())
+            self.shared.paused[self.index] = 0
+            self.may_write = True
+
+    def send_batch(self, session):
+        if session.socket is None:
+            if not session.open():
+                self.lose(session)
+            return
         count = 1 if self.random.random() < 0.5 else self.random.randrange(2, BATCH_MAX)
-        data, plan, written = [], [], set()
+        data, plan = [], []
         for _ in range(count):
             write = None
-            if not self.shared.pause.value and self.random.random() < WRITES:
-                write = self.plan_write(session.database, written)
+            if self.may_write and self.random.random() < WRITES:
+                write = self.plan_write(session.database)
             if write is None:
                 command, item = self.plan_read(session.database)
                 plan.append(item)
                 data.append(command)
             else:
                 commands, changes, wait = write
+                self.in_flight.update(slot for slot, _ in changes)
                 plan += [None] * (len(commands) - 1) + [(changes, wait)]
                 data += commands
-        start = time.monotonic()
-        done = 0
+        if not session.send(b"".join(data), plan):
+            self.lose(session)
+
+    def take_replies(self, session):
         try:
-            session.send(b"".join(data))
-            for item in plan:
-                value = session.reply()
-                done += 1
-                if item is not None:
-                    self.note(session, item, value, start, time.monotonic())
+            values = session.replies()
         except OSError:
+            self.lose(session)
+            return
+        end = time.monotonic()
+        for value in values:
+            item = session.plan.popleft()
+            if item is SELECTED and value != "OK":
+                self.lose(session)
+                return
+            if item is not None and item is not SELECTED:
+                self.note(session, item, value, session.start, end)
+
+    def lose(self, session):
+        if session.socket is not None:
             session.close()
-            for item in plan[done:]:
-                if item is not None and len(item) == 2:
-                    self.retire(item[0], start)
+        for item in session.plan:
+            if item is not None and len(item) == 2:
+                self.retire(item[0], session.start)
+        session.plan.clear()
 
     def note(self, session, item, value, start, end):
         if len(item) == 3:
@@ -215,6 +246,7 @@ class Worker:
                 column.append(cell)
             return
         changes, expires_ms = item
+        self.in_flight.difference_update(slot for slot, _ in changes)
         if isinstance(value, Failed) or value is None and expires_ms == -1:
             self.retire(changes, start)
             return
@@ -236,6 +268,7 @@ class Worker:
     def retire(self, changes, start):
         """In all databases: so that names stay the same in all of them."""
         for slot, _ in changes:
+            self.in_flight.discard(slot)
             for database in range(DATABASES):
                 self.retired.append((f"{database}/{self.name(self.index, slot)}", start))
                 self.state.pop((database, slot), None)
@@ -250,7 +283,7 @@ class Worker:
             for slot in range(SLOTS):
                 state = old.get((1 - database, slot)) if kind == "swap" else None
                 key = f"{database}/{self.name(self.index, slot)}"
-                self.steps.append((key, state, start, end, channel))
+                self.steps.append((key, state, start, end, channel, kind == "swap"))
                 self.state[database, slot] = state
 
     # --- what is sent ---
@@ -264,12 +297,11 @@ class Worker:
         key = self.key_ids.setdefault(full, len(self.key_ids))
         return encode(*words, name, *tail), (key, read, None)
 
-    def plan_write(self, database, written):
+    def plan_write(self, database):
         """(commands, [(slot, state after)], milliseconds until it expires); None: not now."""
         slot = self.random.randrange(SLOTS)
-        if slot in written or (database, slot) in self.expiring:
+        if slot in self.in_flight or (database, slot) in self.expiring:
             return None
-        written.add(slot)
         name = self.name(self.index, slot)
         self.version += 1
         value = f"{database}.{name}={self.version}" + "." * self.random.choice((0, 0, 60))
@@ -290,19 +322,19 @@ class Worker:
             expires_ms = self.random.randrange(20, 250)
             return [encode("SET", name, value, "PX", str(expires_ms))], [(slot, value)], expires_ms
         if choice in (5, 6):
-            return self.plan_copy(database, slot, written) or ([encode(*put)], [(slot, value)], 0)
+            return self.plan_copy(database, slot) or ([encode(*put)], [(slot, value)], 0)
         return [encode(*put)], [(slot, value)], 0
 
-    def plan_copy(self, database, slot, written):
+    def plan_copy(self, database, slot):
         target = (slot + 2) % SLOTS
         state = self.state.get((database, slot))
-        if state is None or target in written or (database, target) in self.expiring:
+        if state is None or target in self.in_flight or (database, target) in self.expiring:
             return None
-        written.add(target)
         names = [self.name(self.index, each) for each in (slot, target)]
         if self.random.random() < 0.5:
             return [encode("RENAME", *names)], [(slot, None), (target, state)], 0
-        return [encode("COPY", *names, "REPLACE")], [(target, state)], 0
+        # The source is a change, too, so that nobody else changes it meanwhile.
+        return [encode("COPY", *names, "REPLACE")], [(slot, state), (target, state)], 0
 
     # --- afterwards ---
 

@@ -81,20 +81,25 @@ class Faults:
         self.shared = shared
         self.pipes = pipes
         self.random = random.Random(seed)
-        self.counts = collections.Counter()
+        self.log = []  # (name, start, end)
 
-    def run(self, until):
+    def run(self, until, names):
         faults = [self.kill_clients, self.kill_clients, self.stop_server, self.restart_server,
                   self.flush, self.swap, self.forget_tracking, self.freeze_replies,
                   self.freeze_requests, self.cut]
+        if names is not None:
+            faults = [getattr(self, name) for name in names]
         queue = []
         while time.monotonic() < until:
             if not queue:
                 queue = self.random.sample(faults, len(faults))
             time.sleep(self.random.uniform(0.1, 0.6))
+            if not queue:
+                continue
             fault = queue.pop()
+            start = time.monotonic()
             fault()
-            self.counts[fault.__name__] += 1
+            self.log.append((fault.__name__, start, time.monotonic()))
 
     def kill_clients(self):
         """About half of all connections, ours and others'."""
@@ -171,7 +176,7 @@ class Faults:
             time.sleep(0.001)
 
 
-def run(binary, seconds, seed, commands="all", rule=None):
+def run(binary, seconds, seed, commands="all", rule=None, names=None):
     shared = Shared()
     with tempfile.TemporaryDirectory(prefix="nearkey-coherence-") as directory:
         world = World(directory, binary, rule)
@@ -188,7 +193,7 @@ def run(binary, seconds, seed, commands="all", rule=None):
                 pipes.append(ours)
                 workers.append(worker)
             faults = Faults(world, shared, pipes, seed)
-            faults.run(time.monotonic() + seconds)
+            faults.run(time.monotonic() + seconds, names)
             shared.stop.value = 1
             told = [pipe.recv() for pipe in pipes]
             hits = sum(n.metric("nearkey_near_cache_hits_total") for n in world.nearkeys.values())
@@ -210,7 +215,7 @@ def run(binary, seconds, seed, commands="all", rule=None):
         operations=sum(reads for reads, _ in results) + len(steps),
         hits=hits,
         violations=[violation for _, found in results for violation in found],
-        faults=sum(faults.counts.values()),
+        faults=faults.log,
         retired=len(retired),
     )
 
@@ -218,7 +223,7 @@ def run(binary, seconds, seed, commands="all", rule=None):
 def show(name, result, is_ok):
     rules = collections.Counter(violation.rule for violation in result.violations)
     print(f"coherence/{name}: {result.operations} operations checked, {result.hits} hits, "
-          f"{result.faults} faults, {result.retired} keys retired, "
+          f"{len(result.faults)} faults, {result.retired} keys retired, "
           f"{len(result.violations)} violations {dict(rules) or ''} {'ok' if is_ok else 'FAIL'}",
           flush=True)
 
@@ -229,15 +234,20 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--commands", choices=("all", "get"), default="all")
     parser.add_argument("--binary", default="build/nearkey")
+    parser.add_argument("--faults", metavar="NAMES", help="only these, with commas between; may be empty")
     parser.add_argument("--sabotaged", metavar="BINARY")
     parser.add_argument("--rule", choices=RULES, action="append", help="of --sabotaged: only these")
     options = parser.parse_args()
     failed = False
     if not options.sabotaged:
-        result = run(options.binary, options.seconds, options.seed, options.commands)
+        names = None if options.faults is None else [n for n in options.faults.split(",") if n]
+        result = run(options.binary, options.seconds, options.seed, options.commands, names=names)
         failed = bool(result.violations)
         for violation in result.violations[:20]:
             print("   ", violation)
+            near = [f"{name} at {start - violation.start:+.3f} s" for name, start, end in result.faults
+                    if start < violation.end and end > violation.start - 2]
+            print("        after:", ", ".join(near))
         show("all faults", result, not failed)
     for rule in (options.rule or RULES) if options.sabotaged else ():
         result = run(options.sabotaged, options.seconds, options.seed, options.commands, rule)

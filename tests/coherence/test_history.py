@@ -61,5 +61,14 @@ class HistoryTest(unittest.TestCase):
         self.assertEqual(self.checker.reads, 1)
 
 
+    def test_of_a_silent_step_only_the_bound_is_known(self):
+        self.step("1", 10.0, 10.1)
+        self.checker.step("k", "2", 10.2, 10.3, "direct", is_silent=True)
+        self.assertIsNone(self.read("2", 10.4, 10.5, "b"))
+        self.assertIsNone(self.read("1", 10.6, 10.7, "b"))
+        self.assertEqual(self.read(None, 10.7, 10.8, "b"), "BACK")
+        self.assertEqual(self.read("1", 11.4, 11.5, "b"), "ELSEWHERE")
+
+
 if __name__ == "__main__":
     unittest.main()

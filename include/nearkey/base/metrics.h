@@ -57,6 +57,7 @@
     X(near_cache_hits_total, Counter, "reads answered from the near cache")                        \
     X(near_cache_misses_total, Counter, "reads that the near cache could not answer")              \
     X(near_cache_joins_total, Counter, "reads that waited for another client's equal read")        \
+    X(near_cache_proofs_total, Counter, "rounds of PINGs for replies that may be ahead of news")   \
     X(near_cache_unproven_total, Counter, "stored, not served: near_cache.max_staleness_ms")       \
     X(near_cache_stored_total, Counter, "replies stored")                                          \
     X(near_cache_not_stored_total, Counter, "replies larger than near_cache.value_max, or dying")  \

@@ -119,9 +119,13 @@ public:
     // may not be stored. What was stored of the same is dropped, what was being read of the same is
     // void: it may be older. Each ticket is given back by commit() or abandon().
     [[nodiscard]] Ticket begin_fill(const CacheQuery& query, SourceId source);
-    // `deadline_ms`: when the key expires, or UINT64_MAX.
-    void commit(Ticket ticket, std::string_view reply, uint64_t deadline_ms, uint64_t now_ms);
-    void abandon(Ticket ticket);
+    // `deadline_ms`: when the key expires, or UINT64_MAX. False: there is, or may be, more than
+    // this reply of its key here, and that may be older than what the reply shows.
+    bool commit(Ticket ticket, std::string_view reply, uint64_t deadline_ms, uint64_t now_ms);
+    bool abandon(Ticket ticket);
+    bool is_being_read(std::string_view key) const;
+    // Whether anything of the key is stored or being read.
+    bool holds(std::string_view key);
     // False: the fill is closed already. Once it is closed the waiter is told, and forgotten.
     bool wait(Ticket ticket, FillWaiter& waiter);
     void stop_waiting(Ticket ticket, const FillWaiter& waiter);
@@ -179,10 +183,11 @@ private:
     Item* find_item(const CacheQuery& query);
     Item* find_head(std::string_view key);
     bool is_void(const Item* item, uint64_t now_ms) const;
-    void store(const Fill& fill, std::string_view reply, uint64_t deadline_ms, uint64_t now_ms);
+    bool store(const Fill& fill, std::string_view reply, uint64_t deadline_ms, uint64_t now_ms);
     void link(Item* item, std::string_view key);
     void erase(Item* item);
     void drop_items(std::string_view key);
+    size_t count_items(std::string_view key);
     void make_room(uint64_t now_ms);
     void step_hand(uint64_t now_ms);
     uint16_t take_slot(SourceId source, uint64_t proven_ms);
@@ -195,6 +200,7 @@ private:
     void close_fill(uint32_t index);
     void void_fills(KeyState& state);
     void forget_if_idle(std::string_view key);
+    bool close_last(Fill& fill, size_t own);
     void release_fill(Fill& fill);
     void note(uint32_t hash, InvalidationCause cause, uint64_t now_ms);
 

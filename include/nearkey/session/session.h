@@ -69,7 +69,8 @@ class Session final : public StreamEvents,
                       public ReplyReceiver,
                       private ConnectionOwner,
                       private LeaseWaiter,
-                      private FillWaiter {
+                      private FillWaiter,
+                      private ProofWaiter {
 public:
     Session(SessionContext& context, uint64_t id);
     ~Session();
@@ -107,7 +108,7 @@ private:
         kMemory = 8,
         kYield = 16,
         kLease = 32,  // a connection of its own is not there yet
-        kFill = 64,   // another client reads the same
+        kFill = 64,   // another client reads the same, or what is stored is being proven
     };
     enum class Executed { Yes, NotYet };
 
@@ -149,6 +150,11 @@ private:
         NearCache::Ticket fill;
         uint64_t sent_ms;
         int64_t ttl_ms;  // as PTTL has it
+    };
+    // A read in flight whose reply will not be stored.
+    struct UnstoredRead {
+        uint32_t ticket;
+        bool is_held;  // something of its keys is stored, and may be older
     };
     // A write in flight, of one key.
     struct PendingWrite {
@@ -206,15 +212,20 @@ private:
     Executed read(const CommandView& command);
     CacheQuery query(const CommandView& command);
     bool may_be_stored(const CommandView& command) const;
+    bool may_be_overtaken(std::string_view key) const;
     void note(Connection& connection, const CommandView& command, uint32_t ticket);
     void note_read(Connection& connection, const CommandView& command, uint32_t ticket);
+    bool may_be_newer(const CommandView& command);
     void begin_writes(const CommandView& command, uint32_t ticket);
     void begin_whole(uint32_t ticket);
+    void tell_cache(uint32_t ticket, std::string_view reply);
     void end_writes(uint32_t ticket);
     void end_fills(uint32_t ticket, std::string_view reply);
     void note_through(const CommandSpec* spec, const CommandView& command);
+    void await_proof();
     void leave_cache();
     void on_fill_closed() override;
+    void on_proven() override;
 
     // Routes over a lease (session_lease.cc). take_lease() returns nothing when lease_ is there.
     Executed forward_alone(const CommandView& command, RequestKind kind);
@@ -322,6 +333,9 @@ private:
     const CommandSpec* spec_ = nullptr;  // of the command being executed
     Ring<PendingFill> fills_;            // in flight, in order
     Ring<PendingWrite> writes_;          // in flight, in order
+    Ring<UnstoredRead> unstored_reads_;  // in flight, in order
+    uint32_t proofs_awaited_ = 0;        // nothing leaves, and nothing is run, until then
+    bool multi_reads_ = false;           // what is queued for EXEC reads
     TtlReceiver ttl_receiver_;
     NearCache::Ticket awaited_fill_ = 0;  // another client's
     bool has_awaited_ = false;            // one is enough for a command

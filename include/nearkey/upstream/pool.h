@@ -50,6 +50,14 @@ struct LeaseWish {
     const ClientIdentity& identity;  // preferred
 };
 
+class ProofWaiter {
+public:
+    virtual void on_proven() = 0;
+
+protected:
+    ~ProofWaiter() = default;
+};
+
 class ConnectionPool final : private ConnectionEvents, private Deferred {
 public:
     struct Parts {
@@ -94,6 +102,11 @@ public:
     const UpstreamHealth& health() const { return health_; }
     size_t lease_count() const { return leased_.size(); }
     NearCache* cache() { return context_.cache; }
+    // Whether a reply of this protocol may overtake the news of what was changed before it.
+    bool may_overtake(int protocol) const { return protocol == 2 || options_.connections > 1; }
+    // Tells the waiter when all that was changed before now is known here, or is unproven anyway.
+    void prove(ProofWaiter& waiter);
+    void stop_waiting(const ProofWaiter& waiter);
     // How long a change may stay unseen before it is looked for: beats follow each other no slower.
     void bound_staleness(uint64_t max_staleness_ms);
 
@@ -123,6 +136,20 @@ private:
     private:
         ConnectionPool& pool_;
         std::string reply_;
+    };
+    // Collects the answers of a round of PINGs; a ticket is the round's number.
+    class RoundReceiver final : public ReplyReceiver {
+    public:
+        explicit RoundReceiver(ConnectionPool& pool) : pool_(pool) {}
+        void on_reply_bytes(uint32_t, std::string_view) override {}
+        void on_reply_end(uint32_t ticket) override { pool_.on_round_answer(ticket); }
+        bool on_reply_void(uint32_t) override { return true; }
+        void on_request_failed(uint32_t ticket, std::string_view) override {
+            pool_.on_round_answer(ticket);
+        }
+
+    private:
+        ConnectionPool& pool_;
     };
     // Takes replies that nobody wants.
     class DiscardReceiver final : public ReplyReceiver {
@@ -169,6 +196,10 @@ private:
     void track_all(int protocol);
     void untrack_redirected();
     void renew_sources();
+    void start_round();
+    void on_round_answer(uint32_t round);
+    void end_round();
+    void end_late_round();
     void ask_for_swapdb();
     void on_stats(std::string_view reply);
     template <class Visit>
@@ -220,6 +251,13 @@ private:
     // there is no near cache.
     std::unique_ptr<Connection> receiver_;
     int64_t receiver_id_ = 0;  // its CLIENT ID
+    // The round of PINGs under way: whoever comes meanwhile waits for the next one.
+    RoundReceiver round_receiver_;
+    uint32_t round_ = 0;
+    size_t round_owed_ = 0;
+    uint64_t round_started_ms_ = 0;
+    std::vector<ProofWaiter*> round_waiters_;
+    std::vector<ProofWaiter*> next_waiters_;
     StatsReceiver stats_receiver_;
     bool asking_for_stats_ = false;
     bool is_swapdb_hidden_ = false;  // Valkey does not tell us its statistics
@@ -227,6 +265,7 @@ private:
     uint64_t swapdb_sent_ms_ = 0;
     uint64_t swapdb_proven_ms_ = 0;  // every SWAPDB before this time is known
     uint64_t beat_interval_ms_;
+    uint64_t max_staleness_ms_ = 0;
     std::set<int> known_databases_;
 };
 
