@@ -205,15 +205,41 @@ void Session::on_proven() {
 // --- writes ---
 
 void Session::begin_writes(const CommandView& command, uint32_t ticket) {
-    const WriteScope scope = spec_ == nullptr ? WriteScope::Everything : spec_->writes;
-    // Queued: what EXEC runs is not known here.
-    const bool is_exec = spec_ != nullptr && spec_->special == Special::Exec;
-    if (scope == WriteScope::Nothing || (may_be_in_multi() && !is_exec)) return;
+    const Special special = spec_ == nullptr ? Special::None : spec_->special;
+    const bool is_exec = special == Special::Exec;
+    if (special == Special::Discard) {
+        multi_keys_.clear();
+        are_multi_keys_known_ = true;
+        multi_reads_ = false;
+    }
+    const bool is_queued = may_be_in_multi() && !is_exec;
     if (is_exec && std::exchange(multi_reads_, false)) unstored_reads_.push_back({ticket, true});
     if (is_broken(Rule::OwnWrite)) return;
+    const WriteScope scope = spec_ == nullptr ? WriteScope::Everything : spec_->writes;
     context_.keys.clear();
-    context_.are_keys_known = scope == WriteScope::Keys && spec_->find_keys(command, context_.keys);
+    if (is_exec) {
+        context_.are_keys_known = std::exchange(are_multi_keys_known_, true);
+        context_.keys.assign(multi_keys_.begin(), multi_keys_.end());
+    } else {
+        if (scope == WriteScope::Nothing) return;
+        context_.are_keys_known =
+            scope == WriteScope::Keys && spec_->find_keys(command, context_.keys);
+    }
+    // If MULTI was refused it is not queued but run.
     begin_whole(ticket);
+    if (is_exec) multi_keys_.clear();
+    if (is_queued) queue_writes();
+}
+
+// EXEC will write the keys in context_.keys, too.
+void Session::queue_writes() {
+    are_multi_keys_known_ &=
+        context_.are_keys_known && multi_keys_.size() + context_.keys.size() <= kMultiKeysMax;
+    if (!are_multi_keys_known_) {
+        multi_keys_.clear();
+        return;
+    }
+    multi_keys_.insert(multi_keys_.end(), context_.keys.begin(), context_.keys.end());
 }
 
 // The keys in context_.keys, or all if they are not known.

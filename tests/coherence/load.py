@@ -10,8 +10,12 @@ from collections import deque
 from history import Checker
 
 DATABASES = 2
-SLOTS = 12  # keys per owner and database; the odd ones are hashes
+SLOTS = 16  # keys per owner and database; the odd ones are hashes
+CALM = 12  # from this one on: keys that change seldom
+CALM_S = 0.4
+SCRIPT_S = 3.0  # who runs a script here clears a nearkey's cache
 HOT = 4  # of them half of all reads are
+WATCHERS = ("a", "b")  # channels with sessions that do nothing but read the calm keys, one at a time
 BATCH_MAX = 12
 WRITES = 0.12
 TIMEOUT_S = 15
@@ -36,9 +40,10 @@ class Failed(Exception):
 class Session:
     """A connection of a client, as fast as Python goes; it is opened again when it was lost."""
 
-    def __init__(self, number, channel, path, protocol, database):
+    def __init__(self, number, channel, path, protocol, database, is_watcher=False):
         self.number = number
-        self.name = f"{channel}/{protocol}/{database}"
+        self.is_watcher = is_watcher
+        self.name = f"{channel}/{protocol}/{database}{'w' if is_watcher else ''}"
         self.channel = channel
         self.path = path
         self.protocol = protocol
@@ -145,11 +150,16 @@ class Worker:
             for channel, path in addresses.items()
             for protocol in ((2, 3) if channel != "direct" else (2,))
             for database in range(DATABASES)
+        ] + [
+            Session(0, channel, addresses[channel], 2 + (index + at) % 2, (index // 2 + at) % 2, True)
+            for at, channel in enumerate(WATCHERS)
         ]
         for number, session in enumerate(self.sessions):
             session.number = number
         self.version = 0
         self.in_flight = set()  # slots
+        self.calm_until = 0.0
+        self.no_script_until = time.monotonic() + SCRIPT_S * self.random.random()
         self.state = {}  # (database, slot) -> value
         self.expiring = {}  # (database, slot) -> when it is gone
         self.steps = []
@@ -195,14 +205,14 @@ class Worker:
             if not session.open():
                 self.lose(session)
             return
-        count = 1 if self.random.random() < 0.5 else self.random.randrange(2, BATCH_MAX)
+        count = 1 if session.is_watcher or self.random.random() < 0.5 else self.random.randrange(2, BATCH_MAX)
         data, plan = [], []
         for _ in range(count):
             write = None
-            if self.may_write and self.random.random() < WRITES:
+            if self.may_write and not session.is_watcher and self.random.random() < WRITES:
                 write = self.plan_write(session.database)
             if write is None:
-                command, item = self.plan_read(session.database)
+                command, item = self.plan_read(session)
                 plan.append(item)
                 data.append(command)
             else:
@@ -288,20 +298,26 @@ class Worker:
 
     # --- what is sent ---
 
-    def plan_read(self, database):
+    def plan_read(self, session):
         owner = self.random.randrange(self.owners)
-        slot = self.random.randrange(HOT if self.random.random() < 0.5 else SLOTS)
+        if session.is_watcher:
+            slot = self.random.randrange(CALM, SLOTS)
+        else:
+            slot = self.random.randrange(HOT if self.random.random() < 0.5 else SLOTS)
         name = self.name(owner, slot)
         words, tail, read = self.random.choice(self.reads[slot % 2])
-        full = f"{database}/{name}"
+        full = f"{session.database}/{name}"
         key = self.key_ids.setdefault(full, len(self.key_ids))
         return encode(*words, name, *tail), (key, read, None)
 
     def plan_write(self, database):
         """(commands, [(slot, state after)], milliseconds until it expires); None: not now."""
-        slot = self.random.randrange(SLOTS)
+        now = time.monotonic()
+        slot = self.random.randrange(CALM if now < self.calm_until else SLOTS)
         if slot in self.in_flight or (database, slot) in self.expiring:
             return None
+        if slot >= CALM:
+            self.calm_until = now + CALM_S * self.random.random()
         name = self.name(self.index, slot)
         self.version += 1
         value = f"{database}.{name}={self.version}" + "." * self.random.choice((0, 0, 60))
@@ -310,7 +326,8 @@ class Worker:
         put = ("HSET", name, FIELD, value) if is_hash else ("SET", name, value)
         if choice == 0:
             return [encode("DEL", name)], [(slot, None)], 0
-        if choice == 1:
+        if choice == 1 and now > self.no_script_until:
+            self.no_script_until = now + SCRIPT_S * self.owners * self.random.random()
             script = HSET_SCRIPT if is_hash else SET_SCRIPT
             return [encode("EVAL", script, "0", name, value)], [(slot, value)], 0
         if choice == 2:
@@ -326,7 +343,7 @@ class Worker:
         return [encode(*put)], [(slot, value)], 0
 
     def plan_copy(self, database, slot):
-        target = (slot + 2) % SLOTS
+        target = (slot + 2) % CALM
         state = self.state.get((database, slot))
         if state is None or target in self.in_flight or (database, target) in self.expiring:
             return None

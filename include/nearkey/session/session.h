@@ -119,6 +119,7 @@ private:
     // of a client that got such a reply: likely it gets another.
     static constexpr size_t kLarge = size_t{1} << 20;
     static constexpr uint32_t kAloneAfterLarge = 32;
+    static constexpr size_t kMultiKeysMax = 1024;
 
     // Is propagated, so it moves its connection's replication offset past every write before it,
     // and is heard by nobody: no pattern matches it.
@@ -218,6 +219,7 @@ private:
     bool may_be_newer(const CommandView& command);
     void begin_writes(const CommandView& command, uint32_t ticket);
     void begin_whole(uint32_t ticket);
+    void queue_writes();
     void tell_cache(uint32_t ticket, std::string_view reply);
     void end_writes(uint32_t ticket);
     void end_fills(uint32_t ticket, std::string_view reply);
@@ -335,7 +337,10 @@ private:
     Ring<PendingWrite> writes_;          // in flight, in order
     Ring<UnstoredRead> unstored_reads_;  // in flight, in order
     uint32_t proofs_awaited_ = 0;        // nothing leaves, and nothing is run, until then
-    bool multi_reads_ = false;           // what is queued for EXEC reads
+    // Of what is queued for EXEC.
+    bool multi_reads_ = false;
+    bool are_multi_keys_known_ = true;
+    std::vector<std::string> multi_keys_;  // which it writes, while they are known
     TtlReceiver ttl_receiver_;
     NearCache::Ticket awaited_fill_ = 0;  // another client's
     bool has_awaited_ = false;            // one is enough for a command
