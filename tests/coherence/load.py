@@ -11,6 +11,7 @@ from history import Checker
 
 DATABASES = 2
 SLOTS = 16  # keys per owner and database; the odd ones are hashes
+FAR = 8  # from this one on: keys that change only directly, so that only news can tell
 CALM = 12  # from this one on: keys that change seldom
 CALM_S = 0.4
 SCRIPT_S = 3.0  # who runs a script here clears a nearkey's cache
@@ -210,7 +211,7 @@ class Worker:
         for _ in range(count):
             write = None
             if self.may_write and not session.is_watcher and self.random.random() < WRITES:
-                write = self.plan_write(session.database)
+                write = self.plan_write(session)
             if write is None:
                 command, item = self.plan_read(session)
                 plan.append(item)
@@ -310,11 +311,14 @@ class Worker:
         key = self.key_ids.setdefault(full, len(self.key_ids))
         return encode(*words, name, *tail), (key, read, None)
 
-    def plan_write(self, database):
+    def plan_write(self, session):
         """(commands, [(slot, state after)], milliseconds until it expires); None: not now."""
         now = time.monotonic()
         slot = self.random.randrange(CALM if now < self.calm_until else SLOTS)
+        database = session.database
         if slot in self.in_flight or (database, slot) in self.expiring:
+            return None
+        if slot >= FAR and session.channel != "direct":
             return None
         if slot >= CALM:
             self.calm_until = now + CALM_S * self.random.random()
@@ -338,12 +342,12 @@ class Worker:
         if choice == 4 and not is_hash:
             expires_ms = self.random.randrange(20, 250)
             return [encode("SET", name, value, "PX", str(expires_ms))], [(slot, value)], expires_ms
-        if choice in (5, 6):
+        if choice in (5, 6) and slot < FAR:
             return self.plan_copy(database, slot) or ([encode(*put)], [(slot, value)], 0)
         return [encode(*put)], [(slot, value)], 0
 
     def plan_copy(self, database, slot):
-        target = (slot + 2) % CALM
+        target = (slot + 2) % FAR
         state = self.state.get((database, slot))
         if state is None or target in self.in_flight or (database, target) in self.expiring:
             return None

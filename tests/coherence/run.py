@@ -26,7 +26,16 @@ from relay import Relay  # noqa: E402
 
 OWNERS = 4
 STALENESS_S = 1.0
-RULES = ("own_write", "fill_ticket", "lease", "generation", "push", "null_push", "database")
+# Rules of base/sabotage.h, and the faults that break what they protect; null: all.
+RULES = {
+    "own_write": None,
+    "fill_ticket": None,
+    "lease": ("freeze_replies",),
+    "generation": None,
+    "push": (),
+    "null_push": ("flush",),
+    "database": None,
+}
 
 
 class Shared(SimpleNamespace):
@@ -67,6 +76,9 @@ class World:
     def addresses(self):
         paths = {name: nearkey.path for name, nearkey in self.nearkeys.items()}
         return {**paths, "direct": self.server.path}
+
+    def sum(self, metric):
+        return sum(nearkey.metric(metric) for nearkey in self.nearkeys.values())
 
     def stop(self):
         for nearkey in self.nearkeys.values():
@@ -196,7 +208,8 @@ def run(binary, seconds, seed, commands="all", rule=None, names=None):
             faults.run(time.monotonic() + seconds, names)
             shared.stop.value = 1
             told = [pipe.recv() for pipe in pipes]
-            hits = sum(n.metric("nearkey_near_cache_hits_total") for n in world.nearkeys.values())
+            hits = world.sum("nearkey_near_cache_hits_total")
+            pushes = world.sum("nearkey_upstream_pushes_total")
         finally:
             for worker in workers:
                 if sys.exc_info()[0] is not None:
@@ -214,6 +227,7 @@ def run(binary, seconds, seed, commands="all", rule=None, names=None):
     return SimpleNamespace(
         operations=sum(reads for reads, _ in results) + len(steps),
         hits=hits,
+        pushes=pushes,
         violations=[violation for _, found in results for violation in found],
         faults=faults.log,
         retired=len(retired),
@@ -223,6 +237,7 @@ def run(binary, seconds, seed, commands="all", rule=None, names=None):
 def show(name, result, is_ok):
     rules = collections.Counter(violation.rule for violation in result.violations)
     print(f"coherence/{name}: {result.operations} operations checked, {result.hits} hits, "
+          f"{result.pushes} pushes, "
           f"{len(result.faults)} faults, {result.retired} keys retired, "
           f"{len(result.violations)} violations {dict(rules) or ''} {'ok' if is_ok else 'FAIL'}",
           flush=True)
@@ -250,7 +265,8 @@ def main():
             print("        after:", ", ".join(near))
         show("all faults", result, not failed)
     for rule in (options.rule or RULES) if options.sabotaged else ():
-        result = run(options.sabotaged, options.seconds, options.seed, options.commands, rule)
+        result = run(options.sabotaged, options.seconds, options.seed, options.commands, rule,
+                     RULES[rule])
         failed |= not result.violations
         show(f"without {rule}", result, bool(result.violations))
     return 1 if failed else 0
