@@ -170,6 +170,11 @@ def programs(build):
     yield ("differential", [python, "tests/differential/run.py", "--seed", "20261123",
                             "--binary", str(build / "nearkey")],
            r"^(\d+ of \d+ commands of the server).*?; \d+ commands.*(compared).*$")
+    coherence = [python, "tests/coherence/run.py"]
+    case = r"^(coherence/[\w ]+): .* (ok|FAIL)$"
+    yield "coherence", [*coherence, "--binary", str(build / "nearkey")], case
+    yield ("coherence/sabotaged",
+           [*coherence, "--sabotaged", str(build.parent / "build-sabotage" / "nearkey")], case)
     yield "clients", [python, "tests/clients/run.py", str(build)], r"^(\S+/\S+): (ok|FAIL|skipped.*)"
     yield "examples", [python, "examples/fastapi/test_app.py", "-v"], r"^(test_\w+) .*\.\.\. (.*)$"
     yield ("fuzz", ["env", "-u", "NEARKEY_SKIP_DEPS", "scripts/fuzz", "--seconds", "120"],
