@@ -11,14 +11,15 @@ from history import Checker
 
 DATABASES = 2
 SLOTS = 16  # keys per owner and database; the odd ones are hashes
-FAR = 8  # from this one on: keys that change only directly, so that only news can tell
+FAR = 8  # from this one on: keys that change only directly, so that only news can tell; in "own":
+# only through the nearkey behind the relay
 CALM = 12  # from this one on: keys that change seldom
-CALM_S = 0.1
+CALM_S = {"all": 0.1, "gets": 0.1, "own": 0.02, "quiet": 0.02}
 SCRIPT_S = 3.0  # who runs a script here clears a nearkey's cache
 HOT = 4  # of them half of all reads are
-WATCHERS = ("a", "b")  # channels with sessions that do nothing but read the calm keys, one at a time
+WATCHERS = ("a", "b")  # channels with sessions that do nothing but read far keys, one at a time
 BATCH_MAX = 12
-WRITES = 0.12
+WRITES = {"all": 0.12, "gets": 0.12, "own": 0.02, "quiet": 0.12}
 TIMEOUT_S = 15
 SELECTED = "selected"  # in a plan: the reply to SELECT
 FIELD = "f"
@@ -145,6 +146,11 @@ class Worker:
         self.owners = owners
         self.shared = shared
         self.random = random.Random(seed)
+        self.is_quiet = commands == "quiet"
+        self.calm_s = CALM_S[commands]
+        self.writes = WRITES[commands]
+        self.far_channel = "b" if commands == "own" else "direct"
+        self.watched_from = FAR if commands in ("own", "quiet") else CALM
         self.reads = READS if commands == "all" else (READS[0][:1], READS[1][:1])
         self.sessions = [
             Session(0, channel, path, protocol, database)
@@ -208,11 +214,13 @@ class Worker:
             if not session.open():
                 self.lose(session)
             return
-        count = 1 if session.is_watcher or self.random.random() < 0.5 else self.random.randrange(2, BATCH_MAX)
+        # Behind a read whose reply waits for news, that of a write would wait, too.
+        is_single = session.is_watcher or self.far_channel == "b" or self.random.random() < 0.5
+        count = 1 if is_single else self.random.randrange(2, BATCH_MAX)
         data, plan = [], []
         for _ in range(count):
             write = None
-            if self.may_write and not session.is_watcher and self.random.random() < WRITES:
+            if self.may_write and not session.is_watcher and self.random.random() < self.writes:
                 write = self.plan_write(session)
             if write is None:
                 command, item = self.plan_read(session)
@@ -304,9 +312,11 @@ class Worker:
     def plan_read(self, session):
         owner = self.random.randrange(self.owners)
         if session.is_watcher:
-            slot = self.random.randrange(CALM, SLOTS)
+            slot = self.random.randrange(self.watched_from, SLOTS)
         else:
-            slot = self.random.randrange(HOT if self.random.random() < 0.5 else SLOTS)
+            # Pipelined reads are often sent on though there is an entry, and so replace a wrong one.
+            all_slots = FAR if self.is_quiet and session.channel != "direct" else SLOTS
+            slot = self.random.randrange(HOT if self.random.random() < 0.5 else all_slots)
         if slot >= FAR and session.channel != "direct":
             # Of one protocol and database: what one connection was not told, none was.
             slot = slot & ~2 | (2 if session.protocol == 3 else 0)
@@ -324,10 +334,10 @@ class Worker:
         database = session.database
         if slot in self.in_flight or (database, slot) in self.expiring:
             return None
-        if slot >= FAR and session.channel != "direct":
+        if slot >= FAR and session.channel != self.far_channel:
             return None
         if slot >= CALM:
-            self.calm_until = now + CALM_S * self.random.random()
+            self.calm_until = now + self.calm_s * self.random.random()
         name = self.name(self.index, slot)
         self.version += 1
         value = f"{database}.{name}={self.version}" + "." * self.random.choice((0, 0, 60))

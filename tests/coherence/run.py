@@ -27,16 +27,21 @@ from relay import Relay  # noqa: E402
 
 OWNERS = 4
 STALENESS_S = 1.0
+# By how much more each kind of connection behind the relay lags than the one before.
+SPREAD_S = 0.002
+Needs = collections.namedtuple("Needs", "faults commands spread_s", defaults=(SPREAD_S,))
 # Rules of base/sabotage.h, and the load that needs them most: faults (null: all) and commands. With
-# GET and HGET alone what is wrong stays wrong: no other command's read has the server tell of it.
+# GET and HGET alone ("gets") what is wrong stays wrong: no other command's read has the server tell
+# of it. "quiet": nor does a pipelined one of a key that changes far away. "own": few writes, so
+# that most is stored when one comes, one at a time, and of far keys through a nearkey.
 RULES = {
-    "own_write": ((), "get"),
-    "fill_ticket": ((), "all"),
-    "lease": (("freeze_replies",), "get"),
-    "generation": (("kill_clients", "cut"), "all"),
-    "push": ((), "get"),
-    "null_push": (("flush",), "all"),
-    "database": (None, "all"),
+    "own_write": Needs((), "own", 0.01),
+    "fill_ticket": Needs((), "all"),
+    "lease": Needs(("freeze_replies",), "gets"),
+    "generation": Needs(("kill_clients", "cut"), "all"),
+    "push": Needs((), "quiet"),
+    "null_push": Needs(("flush",), "all"),
+    "database": Needs(None, "all"),
 }
 
 
@@ -56,13 +61,13 @@ class World:
     """A server, nearkey `a` straight at it and nearkey `b` behind a relay that lets each
     connection lag by another time, so that news and answers overtake each other."""
 
-    def __init__(self, directory, binary, rule):
+    def __init__(self, directory, binary, rule, spread_s):
         import processes
 
         processes.BINARY = os.path.abspath(binary)
         self.server = processes.ValkeyServer(directory).start()
         self.relay = Relay(os.path.join(directory, "relay.sock"), self.server.path)
-        self.relay.spread_seconds = 0.002
+        self.relay.spread_seconds = spread_s
         environment = {"NEARKEY_SABOTAGE": rule} if rule else None
         self.nearkeys = {}
         for name, upstream in (("a", self.server.path), ("b", self.relay.path)):
@@ -190,10 +195,10 @@ class Faults:
             time.sleep(0.001)
 
 
-def run(binary, seconds, seed, commands="all", rule=None, names=None):
+def run(binary, seconds, seed, needs, rule=None):
     shared = Shared()
     with tempfile.TemporaryDirectory(prefix="nearkey-coherence-") as directory:
-        world = World(directory, binary, rule)
+        world = World(directory, binary, rule, needs.spread_s)
         context = multiprocessing.get_context("fork")
         pipes, workers = [], []
         try:
@@ -201,13 +206,13 @@ def run(binary, seconds, seed, commands="all", rule=None, names=None):
                 ours, theirs = context.Pipe()
                 worker = context.Process(
                     target=load.main, daemon=True,
-                    args=(index, OWNERS, world.addresses(), shared, seed * 100 + index, commands,
+                    args=(index, OWNERS, world.addresses(), shared, seed * 100 + index, needs.commands,
                           theirs))
                 worker.start()
                 pipes.append(ours)
                 workers.append(worker)
             faults = Faults(world, shared, pipes, seed)
-            faults.run(time.monotonic() + seconds, names)
+            faults.run(time.monotonic() + seconds, needs.faults)
             shared.stop.value = 1
             told = [pipe.recv() for pipe in pipes]
             hits = world.sum("nearkey_near_cache_hits_total")
@@ -249,7 +254,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--seconds", type=float, help="60, or 10 for each rule")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--commands", choices=("all", "get"), default="all")
+    parser.add_argument("--commands", choices=load.WRITES, default="all")
     parser.add_argument("--binary", default="build/nearkey")
     parser.add_argument("--faults", metavar="NAMES", help="only these, with commas between; may be empty")
     parser.add_argument("--sabotaged", metavar="BINARY")
@@ -261,7 +266,7 @@ def main():
         return 1
     if not options.sabotaged:
         names = None if options.faults is None else [n for n in options.faults.split(",") if n]
-        result = run(options.binary, options.seconds or 60, options.seed, options.commands, names=names)
+        result = run(options.binary, options.seconds or 60, options.seed, Needs(names, options.commands))
         failed = bool(result.violations)
         for violation in result.violations[:20]:
             print("   ", violation)
@@ -270,8 +275,7 @@ def main():
             print("        after:", ", ".join(near))
         show("all faults", result, not failed)
     for rule in (options.rule or RULES) if options.sabotaged else ():
-        result = run(options.sabotaged, options.seconds or 10, options.seed, RULES[rule][1], rule,
-                     RULES[rule][0])
+        result = run(options.sabotaged, options.seconds or 10, options.seed, RULES[rule], rule)
         failed |= not result.violations
         show(f"without {rule}", result, bool(result.violations))
     return 1 if failed else 0
