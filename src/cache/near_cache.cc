@@ -51,7 +51,11 @@ std::string_view name_of(InvalidationCause cause) {
 }
 
 NearCache::NearCache(const NearCacheOptions& options, Metrics& metrics, uint64_t seed)
-    : options_(options), metrics_(metrics), table_(seed), keys_(0, KeyHash{table_}) {
+    : options_(options),
+      metrics_(metrics),
+      table_(seed),
+      keys_(0, KeyHash{table_}),
+      guard_(metrics) {
 }
 
 NearCache::~NearCache() = default;
@@ -163,18 +167,23 @@ void NearCache::erase(Item* item) {
     metrics_.near_cache_bytes = table_.bytes();
 }
 
-void NearCache::drop_items(std::string_view key) {
+void NearCache::drop_items(std::string_view key, uint64_t now_ms) {
+    const auto drop = [&](Item* item) {
+        if (options_.thrash_guard && !is_void(item, now_ms))
+            guard_.on_dropped(key, item->flags & Item::kUsesMask, now_ms);
+        erase(item);
+    };
     Item* item = table_.chain(table_.hash_of(key, {}));
     while (item != nullptr) {
         Item* next = item->next;
-        if (!item->has(Item::kHead) && item->arguments().empty() && item->key() == key) erase(item);
+        if (!item->has(Item::kHead) && item->arguments().empty() && item->key() == key) drop(item);
         item = next;
     }
     // The last one takes the head with it.
     for (Item* head = find_head(key); head != nullptr;) {
         Item* first = head->links().next;
         const bool is_last = first->links().next == nullptr;
-        erase(first);
+        drop(first);
         if (is_last) head = nullptr;
     }
 }
@@ -221,6 +230,7 @@ void NearCache::step_hand(uint64_t now_ms) {
 }
 
 void NearCache::sweep(size_t buckets, uint64_t now_ms) {
+    guard_.expire(now_ms);
     for (; buckets > 0 && entries_ > 0; --buckets) {
         if (hand_ >= table_.buckets()) hand_ = 0;
         Item* item = table_.chain_at(hand_);
@@ -237,10 +247,10 @@ void NearCache::sweep(size_t buckets, uint64_t now_ms) {
 void NearCache::invalidate(std::string_view key, InvalidationCause cause, uint64_t now_ms) {
     ++metrics_.near_cache_invalidations_total;
     note(table_.hash_of(key, {}), cause, now_ms);
-    drop_items(key);
+    drop_items(key, now_ms);
     const auto state = keys_.find(key);
     if (state == keys_.end() || is_broken(Rule::FillTicket)) return;
-    void_fills(state->second);
+    void_fills(&*state, now_ms);
     forget_if_idle(key);
 }
 
@@ -297,6 +307,10 @@ NearCache::Explanation NearCache::explain(const CacheQuery& query, uint64_t now_
     const LastInvalidation& last = is_of_key ? of_key : last_of_all_;
     result.cause = last.cause;
     result.invalidated_ms = since(last.at_ms, now_ms);
+    result.refused_ms = guard_.off_for_ms(query.key, now_ms);
+    result.refusal = !takes_part(query.key)  ? Refusal::Keys
+                     : result.refused_ms > 0 ? Refusal::Thrash
+                                             : Refusal::None;
     const auto state = keys_.find(query.key);
     const Item* item = find_item(query);
     if (item != nullptr && !is_void(item, now_ms)) {

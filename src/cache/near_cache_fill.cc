@@ -2,7 +2,9 @@
 #include "nearkey/cache/near_cache.h"
 
 #include "nearkey/base/check.h"
+#include "nearkey/cache/glob.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace nearkey {
@@ -71,11 +73,22 @@ void NearCache::purge() {
 
 // --- fills ---
 
+// What near_cache.keys and skip_keys say of it.
+bool NearCache::takes_part(std::string_view key) const {
+    const auto is_named = [key](const std::string& pattern) { return matches_glob(pattern, key); };
+    const auto is_named_by = [&](const std::vector<std::string>& patterns) {
+        return std::any_of(patterns.begin(), patterns.end(), is_named);
+    };
+    return (options_.keys.empty() || is_named_by(options_.keys)) &&
+           !is_named_by(options_.skip_keys);
+}
+
 NearCache::Ticket NearCache::begin_fill(const CacheQuery& query, SourceId source) {
     if (Item* item = find_item(query); item != nullptr) erase(item);
     const bool is_full = fills_.size() >= options_.fills_max && free_fills_.empty();
     if (is_full) ++metrics_.near_cache_fills_full_total;
     if (is_full || barriers_ > 0 || source == kNoSource || !sources_[source].is_open) return 0;
+    if (!takes_part(query.key) || guard_.is_off(query.key)) return 0;
     auto key = keys_.find(query.key);
     if (key == keys_.end()) key = keys_.emplace(query.key, KeyState{}).first;
     KeyState& state = key->second;
@@ -184,11 +197,14 @@ void NearCache::close_fill(uint32_t index) {
         waiter->on_fill_closed();
 }
 
-void NearCache::void_fills(KeyState& state) {
+void NearCache::void_fills(Write key, uint64_t now_ms) {
+    KeyState& state = key->second;
     // What waits for the last of them keeps the state.
     ++state.writes;
-    while (state.first_fill != kNone)
+    while (state.first_fill != kNone) {
+        if (options_.thrash_guard) guard_.on_dropped(key->first, 0, now_ms);
         close_fill(state.first_fill);
+    }
     --state.writes;
 }
 

@@ -216,6 +216,15 @@ constexpr auto kOptions = std::to_array<Option>({
         "network is cut. 0: nothing is stored."),
     number("near_cache.fills_max", near_cache<&Near::fills_max>, {1, 1000000},
            "Reads in flight at a time whose replies may be stored."),
+    list(
+        "near_cache.keys", near_cache<&Near::keys>, check_not_empty,
+        "Glob patterns, as \"user:*\": only keys that one of them matches are stored. Empty: all."),
+    list("near_cache.skip_keys", near_cache<&Near::skip_keys>, check_not_empty,
+         "Glob patterns: keys that one of them matches are not stored."),
+    row("near_cache.thrash_guard", OptionType::Boolean, near_cache<&Near::thrash_guard>,
+        "Whether a family of keys (\"user:#:\") that is invalidated more often than it is hit is "
+        "not\n"
+        "stored for a while."),
 
     number("limits.clients_max", limits<&Limits::clients_max>, {1, 1000000},
            "Clients at a time; further ones are refused."),

@@ -76,7 +76,11 @@ class World:
             self.nearkeys[name] = processes.Nearkey(
                 home,
                 f"unix://{upstream}",
-                settings={"upstream.connections": 2 if name == "b" else 1},
+                settings={
+                    "upstream.connections": 2 if name == "b" else 1,
+                    # So many writes would have every key leave the cache.
+                    "near_cache.thrash_guard": "false",
+                },
                 environment=environment,
             ).start()
 

@@ -66,6 +66,8 @@
     X(near_cache_evictions_total, Counter, "replies dropped by near_cache.memory")                 \
     X(near_cache_invalidations_total, Counter, "keys invalidated, by Valkey or by writes here")    \
     X(near_cache_clears_total, Counter, "times everything was invalidated")                        \
+    X(near_cache_families_off, Gauge, "key families not stored: invalidated more often than hit")  \
+    X(near_cache_families_off_total, Counter, "times a key family left the near cache")            \
     X(heartbeats_total, Counter, "heartbeats answered with PONG")                                  \
     X(managed_restarts_total, Counter, "restarts of the managed valkey-server")                    \
     X(log_dropped_total, Counter, "log lines dropped because stderr could not take them")

@@ -15,6 +15,7 @@
 #include "nearkey/base/metrics.h"
 #include "nearkey/cache/item_table.h"
 #include "nearkey/cache/options.h"
+#include "nearkey/cache/thrash_guard.h"
 
 #include <array>
 #include <cstdint>
@@ -91,8 +92,16 @@ public:
         std::string_view reply;  // of a hit; valid until the next call
         Ticket ticket;
     };
+    // Why nothing is stored of a key.
+    enum class Refusal : uint8_t {
+        None,
+        Keys,    // near_cache.keys and skip_keys leave it out
+        Thrash,  // its family is invalidated more often than hit
+    };
     struct Explanation {
         Outcome outcome;
+        Refusal refusal;
+        uint64_t refused_ms;      // for so long, if it is Refusal::Thrash
         uint64_t age_ms;          // of what is stored
         uint64_t left_ms;         // until its deadline
         uint64_t proven_ms;       // ago, by its source
@@ -186,7 +195,8 @@ private:
     bool store(const Fill& fill, std::string_view reply, uint64_t deadline_ms, uint64_t now_ms);
     void link(Item* item, std::string_view key);
     void erase(Item* item);
-    void drop_items(std::string_view key);
+    void drop_items(std::string_view key, uint64_t now_ms);
+    bool takes_part(std::string_view key) const;
     size_t count_items(std::string_view key);
     void make_room(uint64_t now_ms);
     void step_hand(uint64_t now_ms);
@@ -198,7 +208,7 @@ private:
     uint32_t find_open_fill(const KeyState& state, const CacheQuery& query) const;
     static bool is_same(const Fill& fill, const CacheQuery& query);
     void close_fill(uint32_t index);
-    void void_fills(KeyState& state);
+    void void_fills(Write key, uint64_t now_ms);
     void forget_if_idle(std::string_view key);
     bool close_last(Fill& fill, size_t own);
     void release_fill(Fill& fill);
@@ -219,6 +229,7 @@ private:
     std::vector<Fill> fills_;
     std::vector<uint32_t> free_fills_;
     uint64_t barriers_ = 0;
+    ThrashGuard guard_;
 
     static constexpr size_t kRemembered = 1024;
     std::array<LastInvalidation, kRemembered> last_;  // of keys, by hash

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <vector>
 
 namespace nearkey {
 
@@ -14,6 +16,9 @@ struct NearCacheOptions {
     uint64_t max_age_ms = 600'000;
     uint64_t max_staleness_ms = 1000;
     uint64_t fills_max = 16384;
+    std::vector<std::string> keys;  // glob patterns; empty: all
+    std::vector<std::string> skip_keys;
+    bool thrash_guard = true;
 };
 
 }  // namespace nearkey

@@ -34,6 +34,7 @@ public:
     Duel(uint64_t seed, uint64_t memory) : random_(seed) {
         options_.memory = memory;
         options_.max_age_ms = 5000;
+        options_.thrash_guard = false;
         for (int i = 0; i < 3; ++i)
             open_source();
     }

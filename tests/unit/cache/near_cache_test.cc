@@ -249,4 +249,63 @@ TEST_CASE("near cache: it explains what it would answer, and why") {
     rig.cache.end_write(write, rig.now);
 }
 
+TEST_CASE("near cache: only keys that near_cache.keys names, and skip_keys does not, are stored") {
+    Rig rig;
+    rig.options.keys = {"user:*", "page:*"};
+    rig.options.skip_keys = {"*:secret"};
+    CHECK(rig.cache.begin_fill(Rig::get("other"), rig.source) == 0);
+    CHECK(rig.cache.begin_fill(Rig::get("user:1:secret"), rig.source) == 0);
+    CHECK(rig.cache.explain(Rig::get("other"), rig.now).refusal == NearCache::Refusal::Keys);
+    rig.fill(Rig::get("user:1"), "$1\r\nv\r\n");
+    rig.fill(Rig::get("page:1"), "$1\r\nv\r\n");
+    CHECK(rig.outcome(Rig::get("user:1")) == Outcome::Hit);
+    CHECK(rig.cache.explain(Rig::get("user:1"), rig.now).refusal == NearCache::Refusal::None);
+}
+
+TEST_CASE("C21: a family whose keys are invalidated before they are hit is not stored any more") {
+    Rig rig;
+    for (uint32_t i = 0; i < ThrashGuard::kMinDrops; ++i) {
+        rig.fill(Rig::get("s:1"), "$1\r\nv\r\n");
+        rig.cache.invalidate("s:1", InvalidationCause::Push, rig.now);
+    }
+    CHECK(rig.cache.begin_fill(Rig::get("s:2"), rig.source) == 0);
+    const auto explanation = rig.cache.explain(Rig::get("s:2"), rig.now);
+    CHECK(explanation.refusal == NearCache::Refusal::Thrash);
+    CHECK(explanation.refused_ms == ThrashGuard::kOffMs);
+    rig.now += ThrashGuard::kOffMs;
+    rig.cache.sweep(1, rig.now);
+    rig.fill(Rig::get("s:2"), "$1\r\nv\r\n");
+}
+
+TEST_CASE("C21: a family that is hit as often as it is invalidated is stored on") {
+    Rig rig;
+    for (uint32_t i = 0; i < 3 * ThrashGuard::kMinDrops; ++i) {
+        rig.fill(Rig::get("s:1"), "$1\r\nv\r\n");
+        CHECK(rig.outcome(Rig::get("s:1")) == Outcome::Hit);
+        rig.cache.invalidate("s:1", InvalidationCause::Push, rig.now);
+    }
+    rig.fill(Rig::get("s:1"), "$1\r\nv\r\n");
+}
+
+TEST_CASE("C21: a read whose key changes before its reply is there counts as wasted too") {
+    Rig rig;
+    for (uint32_t i = 0; i < ThrashGuard::kMinDrops; ++i) {
+        const auto ticket = rig.cache.begin_fill(Rig::get("s:1"), rig.source);
+        REQUIRE(ticket != 0);
+        rig.cache.invalidate("s:1", InvalidationCause::Push, rig.now);
+        rig.cache.commit(ticket, "old", UINT64_MAX, rig.now);
+    }
+    CHECK(rig.cache.begin_fill(Rig::get("s:1"), rig.source) == 0);
+}
+
+TEST_CASE("near cache: near_cache.thrash_guard = false leaves every family in") {
+    Rig rig;
+    rig.options.thrash_guard = false;
+    for (uint32_t i = 0; i < 2 * ThrashGuard::kMinDrops; ++i) {
+        rig.fill(Rig::get("s:1"), "$1\r\nv\r\n");
+        rig.cache.invalidate("s:1", InvalidationCause::Push, rig.now);
+    }
+    rig.fill(Rig::get("s:1"), "$1\r\nv\r\n");
+}
+
 }  // namespace nearkey
