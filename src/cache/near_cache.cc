@@ -44,6 +44,8 @@ std::string_view name_of(InvalidationCause cause) {
             return "lost";
         case InvalidationCause::SwapDb:
             return "swapdb";
+        case InvalidationCause::Fields:
+            return "fields";
         case InvalidationCause::Asked:
             return "asked";
     }

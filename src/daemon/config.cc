@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cstddef>
 #include <filesystem>
 #include <utility>
@@ -18,6 +19,13 @@ namespace {
 constexpr std::string_view kUrlKey = "upstream.url";
 constexpr std::string_view kListenKey = "server.listen";
 constexpr std::string_view kAdminKey = "server.admin";
+constexpr std::string_view kListenerPrefix = "listener[";
+constexpr std::size_t kListenersMax = 256;
+constexpr std::string_view kListenerExample =
+    "\n# Further addresses, whose clients are treated in a way of their own:\n"
+    "# [[listener]]\n"
+    "# address = \"/run/nearkey/uncached.sock\"  # as in server.listen\n"
+    "# near_cache = false                      # their reads are always forwarded\n";
 
 // The configuration so far, and the place where each key was last set.
 struct Loading {
@@ -59,7 +67,26 @@ void refuse_unknown(const Setting& setting) {
                       "; the nearest known one is " + nearest);
 }
 
+// Of "listener[2].address".
+std::optional<std::size_t> listener_index(const std::string& key) {
+    const std::size_t end = key.find("].");
+    if (!key.starts_with(kListenerPrefix) || end == std::string::npos) return std::nullopt;
+    std::size_t index = 0;
+    const char* const last = key.data() + end;
+    const auto result = std::from_chars(key.data() + kListenerPrefix.size(), last, index);
+    if (result.ec != std::errc() || result.ptr != last || index >= kListenersMax) {
+        return std::nullopt;
+    }
+    return index;
+}
+
+void apply_to_listener(const Setting& setting, std::size_t index, Loading& loading);
+
 void apply(const Setting& setting, Loading& loading) {
+    if (const auto index = listener_index(setting.key)) {
+        apply_to_listener(setting, *index, loading);
+        return;
+    }
     const Option* const option = find_option(setting.key);
     if (option == nullptr) {
         refuse_unknown(setting);
@@ -68,6 +95,31 @@ void apply(const Setting& setting, Loading& loading) {
     if (const auto problem = assign(*option, setting.value, loading.config)) {
         throw ConfigError(setting.origin + ": " + setting.key + " = " +
                           printed(*option, setting.value) + ": " + *problem);
+    }
+    loading.origins[setting.key] = setting.origin;
+}
+
+std::string names_of(std::span<const Option> rows) {
+    std::string names;
+    for (const Option& option : rows)
+        names += (names.empty() ? "" : ", ") + std::string(option.key);
+    return names;
+}
+
+// Settings come in the order of their lines, so those of one listener stand together.
+void apply_to_listener(const Setting& setting, std::size_t index, Loading& loading) {
+    const std::string name = setting.key.substr(setting.key.find("].") + 2);
+    const auto rows = listener_options();
+    const auto option = std::find_if(rows.begin(), rows.end(),
+                                     [&](const Option& each) { return each.key == name; });
+    if (option == rows.end()) {
+        throw ConfigError(setting.origin + ": unknown key " + name + " in [[listener]]; it has " +
+                          names_of(rows));
+    }
+    if (index >= loading.config.listeners.size()) loading.config.listeners.resize(index + 1);
+    if (const auto problem = assign(*option, setting.value, loading.config)) {
+        throw ConfigError(setting.origin + ": " + name + " = " + printed(*option, setting.value) +
+                          ": " + *problem);
     }
     loading.origins[setting.key] = setting.origin;
 }
@@ -114,6 +166,7 @@ void apply_flags(const ConfigSources& sources, Loading& loading) {
         apply(parse_set(text), loading);
     if (sources.upstream) apply({std::string(kUrlKey), *sources.upstream, "--upstream"}, loading);
     if (!sources.listen.empty()) {
+        loading.config.listeners.clear();
         apply({std::string(kListenKey), sources.listen, "--listen"}, loading);
     }
     if (sources.admin) apply({std::string(kAdminKey), *sources.admin, "--admin"}, loading);
@@ -175,7 +228,7 @@ ListenAddress normal(ListenAddress address) {
 
 // The addresses that do not fit a socket because of where their defaults come from.
 void check_default_paths(const Loading& loading, const Environment& environment) {
-    if (loading.config.server.listen.empty()) {
+    if (loading.config.server.listen.empty() && loading.config.listeners.empty()) {
         const AddressResult result = parse_listen_address(default_listen_path(environment));
         if (const auto* const error = std::get_if<AddressError>(&result)) {
             throw ConfigError("server.listen: its default is " + default_listen_path(environment) +
@@ -203,6 +256,14 @@ bool is_self(const UpstreamUrl& url, const ListenAddress& address) {
     return normal(target) == normal(address);
 }
 
+void check_listeners(const Loading& loading) {
+    for (std::size_t i = 0; i < loading.config.listeners.size(); ++i) {
+        if (!loading.config.listeners[i].address.empty()) continue;
+        throw ConfigError(place(loading, "listener[" + std::to_string(i) + "].near_cache", "") +
+                          "[[listener]] number " + std::to_string(i + 1) + " has no address");
+    }
+}
+
 void check_addresses(const Loading& loading, const Environment& environment) {
     check_default_paths(loading, environment);
     const auto url = std::get<UpstreamUrl>(parse_url(loading.config.upstream.url));
@@ -227,6 +288,21 @@ void check_addresses(const Loading& loading, const Environment& environment) {
     }
 }
 
+template <class Before>
+std::string print_listeners(const Config& config, Before before) {
+    std::string text;
+    for (const ListenerOptions& listener : config.listeners) {
+        Config one;
+        one.listeners = {listener};
+        text += "\n[[listener]]\n";
+        for (const Option& option : listener_options()) {
+            before(option, text);
+            text += std::string(option.key) + " = " + printed(option, one) + "\n";
+        }
+    }
+    return text;
+}
+
 // Prints every option; `before` writes what stands above each.
 template <class Before>
 std::string print_options(const Config& config, Before before) {
@@ -242,7 +318,7 @@ std::string print_options(const Config& config, Before before) {
         const std::string name(option.key.substr(table.size() + 1));
         text += name + " = " + printed(option, config) + "\n";
     }
-    return text;
+    return text + print_listeners(config, before);
 }
 
 // The help, line by line; what is allowed, for the types whose limits the help does not say.
@@ -269,6 +345,7 @@ Config load_config(const ConfigSources& sources) {
     apply_flags(sources, loading);
     check_order(loading);
     check_tls(loading);
+    check_listeners(loading);
     check_addresses(loading, sources.environment);
     return std::move(loading.config);
 }
@@ -280,7 +357,7 @@ std::string to_toml(const Config& config) {
 std::string to_commented_toml(const Config& config) {
     return "# The configuration of nearkey, every option. Take what you change: what is not named\n"
            "# keeps its default. `nearkey check --config FILE` says whether a file is sound.\n\n" +
-           print_options(config, print_comment);
+           print_options(config, print_comment) + std::string(kListenerExample);
 }
 
 }  // namespace nearkey

@@ -107,12 +107,23 @@ std::string default_listen_path(const Environment& environment) {
     return default_folder(environment) + "/" + std::string(kSocketName);
 }
 
+std::vector<Listener> listeners(const Config& config, const Environment& environment) {
+    std::vector<Listener> all;
+    const auto add = [&](const std::string& text, const ListenerOptions& options) {
+        all.push_back({std::get<ListenAddress>(parse_listen_address(text)), options.near_cache});
+    };
+    for (const std::string& text : config.server.listen)
+        add(text, {});
+    for (const ListenerOptions& options : config.listeners)
+        add(options.address, options);
+    if (all.empty()) all.emplace_back().address.path = default_listen_path(environment);
+    return all;
+}
+
 std::vector<ListenAddress> listen_addresses(const Config& config, const Environment& environment) {
     std::vector<ListenAddress> addresses;
-    for (const std::string& text : config.server.listen) {
-        addresses.push_back(std::get<ListenAddress>(parse_listen_address(text)));
-    }
-    if (addresses.empty()) addresses.emplace_back().path = default_listen_path(environment);
+    for (const Listener& listener : listeners(config, environment))
+        addresses.push_back(listener.address);
     return addresses;
 }
 

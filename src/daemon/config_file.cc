@@ -214,6 +214,16 @@ std::string joined(const std::string& prefix, const std::string& name) {
     return prefix.empty() ? part : prefix + "." + part;
 }
 
+// The one key that may be written as [[key]].
+constexpr std::string_view kListOfTables = "listener";
+
+bool is_list_of_tables(const toml::value& value) {
+    if (!value.is_array() || value.as_array().empty()) return false;
+    const auto& elements = value.as_array();
+    return std::all_of(elements.begin(), elements.end(),
+                       [](const toml::value& element) { return element.is_table(); });
+}
+
 struct LinedSetting {
     std::size_t line;
     Setting setting;
@@ -224,6 +234,11 @@ void flatten(const toml::value& table, const std::string& prefix,
              std::vector<LinedSetting>& settings) {
     for (const auto& [name, value] : table.as_table()) {
         const std::string key = joined(prefix, name);
+        if (key == kListOfTables && is_list_of_tables(value)) {
+            for (std::size_t i = 0; i < value.as_array().size(); ++i)
+                flatten(value.as_array()[i], key + "[" + std::to_string(i) + "]", settings);
+            continue;
+        }
         if (value.is_table() && !value.as_table().empty()) {
             flatten(value, key, settings);
             continue;

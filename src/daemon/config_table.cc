@@ -139,6 +139,18 @@ std::string check_absolute(const std::string& value) {
     return value.empty() || value.starts_with('/') ? "" : "allowed is an absolute path";
 }
 
+template <auto Field>
+auto& listener(Config& config) {
+    return config.listeners.back().*Field;
+}
+
+constexpr auto kListenerOptions = std::to_array<Option>({
+    text("address", listener<&ListenerOptions::address>, check_listen,
+         "Where its clients connect, as in server.listen."),
+    row("near_cache", OptionType::Boolean, listener<&ListenerOptions::near_cache>,
+        "Whether its clients' reads are answered from the near cache."),
+});
+
 constexpr auto kOptions = std::to_array<Option>({
     url("upstream.url", upstream<&Upstream::url>, check_url,
         "Where Valkey is: valkey://, redis://, valkeys:// or rediss:// (TLS), each as\n"
@@ -282,6 +294,10 @@ std::uint64_t key_distance(std::string_view wrong, std::string_view known) {
 }
 
 }  // namespace
+
+std::span<const Option> listener_options() {
+    return kListenerOptions;
+}
 
 std::span<const Option> options() {
     return kOptions;

@@ -64,7 +64,7 @@ std::string managed_directory(const Config& config, const std::vector<ListenAddr
 
 Daemon::Daemon(const Config& config, const Environment& environment)
     : config_(config),
-      listen_addresses_(listen_addresses(config, environment)),
+      listeners_(listeners(config, environment)),
       log_(STDERR_FILENO, log_level(config.log.level), metrics_),
       scratch_(kScratchSize),
       url_(std::get<UpstreamUrl>(parse_url(config.upstream.url))),
@@ -84,13 +84,13 @@ Daemon::Daemon(const Config& config, const Environment& environment)
     if (url_.kind == UpstreamUrl::Kind::Managed) {
         managed_ = std::make_unique<ManagedServer>(
             loop_, log_, metrics_,
-            ManagedServerOptions{
-                .server = config.managed.server,
-                .memory_bytes = config.managed.memory,
-                .directory = managed_directory(config, listen_addresses_, environment),
-                .backoff_min_ms = config.upstream.backoff_min_ms,
-                .backoff_max_ms = config.upstream.backoff_max_ms,
-                .seed = std::random_device{}()});
+            ManagedServerOptions{.server = config.managed.server,
+                                 .memory_bytes = config.managed.memory,
+                                 .directory = managed_directory(
+                                     config, listen_addresses(config, environment), environment),
+                                 .backoff_min_ms = config.upstream.backoff_min_ms,
+                                 .backoff_max_ms = config.upstream.backoff_max_ms,
+                                 .seed = std::random_device{}()});
         url_.kind = UpstreamUrl::Kind::Unix;
         url_.path = managed_->socket_path();
     }
@@ -145,10 +145,12 @@ void Daemon::on_health_changed(const UpstreamHealth& health) {
 void Daemon::open() {
     stage_ = Stage::Serving;
     try {
-        for (const ListenAddress& address : listen_addresses_) {
+        for (const auto& [address, near_cache] : listeners_) {
             const bool is_tcp = address.kind == ListenAddress::Kind::Tcp;
-            clients_->listen((is_tcp ? "tcp:" : "") + to_text(address),
-                             static_cast<int>(config_.server.backlog), config_.server.listen_mode);
+            clients_->listen({.address = (is_tcp ? "tcp:" : "") + to_text(address),
+                              .backlog = static_cast<int>(config_.server.backlog),
+                              .mode = config_.server.listen_mode,
+                              .cache_use = near_cache ? CacheUse::On : CacheUse::Off});
         }
     } catch (const std::runtime_error& error) {
         log_.error("can't_listen", {{"reason", error.what()}});
@@ -161,7 +163,7 @@ void Daemon::open() {
 }
 
 void Daemon::print_how_to_try() const {
-    const ListenAddress& address = listen_addresses_.front();
+    const ListenAddress& address = listeners_.front().address;
     const std::string how = address.kind == ListenAddress::Kind::Unix
                                 ? fmt::format("-s {}", address.path)
                                 : fmt::format("-h {} -p {}", address.host, address.port);

@@ -10,12 +10,13 @@ constexpr std::string_view kValue = "the value, or a part of it";
 constexpr std::string_view kSize = "changes only with the value";
 constexpr std::string_view kMember = "a question about the value";
 
-// Every one has its one key first, is answered from that key alone, and says the same until the key
-// is written, expires or is deleted. All of them are tracked by the server, for it flags them
-// "readonly".
+// Every one has its one key first, or is split by its keys, is answered from them alone, and says
+// the same until one is written, expires or is deleted. All of them are tracked by the server, for
+// it flags them "readonly".
 constexpr CacheRule kRules[] = {
     // Strings and bitmaps
     {"get", kValue},
+    {"mget", kValue, CacheSplit::Values},
     {"getrange", kValue},
     {"substr", kValue},
     {"strlen", kSize},
@@ -68,7 +69,7 @@ constexpr CacheRule kRules[] = {
     {"xrevrange", kValue},
     // Of any type
     {"type", kMember},
-    {"exists", kMember},
+    {"exists", kMember, CacheSplit::Count},
 };
 
 // Change what is stored, though their flags do not say so.
@@ -104,6 +105,9 @@ void apply_cache_rules(CommandSpec& spec, bool specs_known) {
     if (spec.route != Route::Shared || spec.blocks_by_option) return;
     spec.cache_number = static_cast<uint8_t>(rule - kRules + 1);
     spec.cache_reason = rule->reason;
+    spec.cache_split = rule->split;
+    // HGET, HGETALL ...: the names of all hash commands begin so, and of none else.
+    spec.reads_fields = spec.name[0] == 'h';
 }
 
 }  // namespace nearkey

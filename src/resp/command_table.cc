@@ -10,6 +10,8 @@ namespace nearkey {
 
 namespace {
 
+constexpr size_t kSplitMax = 1024;  // words of a command whose reply is stored key by key
+
 constexpr size_t kNameMax = 64;
 
 std::string lower(std::string_view text) {
@@ -100,7 +102,9 @@ bool CommandSpec::accepts(size_t arguments) const {
 }
 
 bool CommandSpec::is_cacheable(const CommandView& command) const {
-    return cache_number != 0 && (key_specs[0].last == 0 || command.size() == 2);
+    if (cache_number == 0) return false;
+    const bool has_one_key = key_specs[0].last == 0 || command.size() == 2;
+    return has_one_key || (cache_split != CacheSplit::None && command.size() <= kSplitMax);
 }
 
 CommandTable::CommandTable(const Value& reply) {

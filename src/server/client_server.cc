@@ -30,9 +30,8 @@ void turn_away(int fd, std::string_view error) {
 
 }  // namespace
 
-ClientServer::Listener::Listener(Loop& loop, const std::string& address, int backlog, unsigned mode,
-                                 std::function<void(int)> accept)
-    : socket(address, backlog, mode),
+ClientServer::Listener::Listener(Loop& loop, const Door& door, std::function<void(int)> accept)
+    : socket(door.address, door.backlog, door.mode),
       watch(loop, socket.fd(),
             [this, accept = std::move(accept)](FdEvents) { accept(socket.fd()); }) {
     watch.want({true, false});
@@ -63,10 +62,10 @@ ClientServer::~ClientServer() {
         session->abort();
 }
 
-void ClientServer::listen(const std::string& address, int backlog, unsigned mode) {
-    listeners_.push_back(std::make_unique<Listener>(loop_, address, backlog, mode,
-                                                    [this](int fd) { accept_some(fd); }));
-    log_.info("listening", {{"address", address}});
+void ClientServer::listen(const Door& door) {
+    listeners_.push_back(std::make_unique<Listener>(
+        loop_, door, [this, use = door.cache_use](int fd) { accept_some(fd, use); }));
+    log_.info("listening", {{"address", door.address}});
 }
 
 void ClientServer::drain(std::function<void()> drained) {
@@ -78,11 +77,11 @@ void ClientServer::drain(std::function<void()> drained) {
     defer();
 }
 
-void ClientServer::accept_some(int listening_fd) {
+void ClientServer::accept_some(int listening_fd, CacheUse cache_use) {
     for (int i = 0; i < kAcceptsPerTurn; ++i) {
         const int fd = accept4(listening_fd, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
-            welcome(fd);
+            welcome(fd, cache_use);
         } else if (errno == EAGAIN) {
             return;
         } else if (errno != EINTR && errno != ECONNABORTED) {
@@ -93,7 +92,7 @@ void ClientServer::accept_some(int listening_fd) {
     }
 }
 
-void ClientServer::welcome(int fd) {
+void ClientServer::welcome(int fd, CacheUse cache_use) {
     if (sessions_.size() >= limits_.clients_max) {
         ++metrics_.clients_refused_total;
         turn_away(fd, "-ERR max number of clients reached\r\n");
@@ -111,6 +110,7 @@ void ClientServer::welcome(int fd) {
     Session& session =
         *sessions_.emplace(id, std::make_unique<Session>(context_, id)).first->second;
     session.attach(std::make_unique<SocketStream>(loop_, fd, scratch_, session));
+    session.set_cache_use(cache_use);
     metrics_.clients = sessions_.size();
 }
 

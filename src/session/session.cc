@@ -25,6 +25,10 @@ void Session::attach(std::unique_ptr<ByteStream> stream) {
     stream_ = std::move(stream);
 }
 
+void Session::set_cache_use(CacheUse use) {
+    listener_cache_use_ = cache_use_ = use;
+}
+
 void Session::drain() {
     if (ended_) return;
     stop_input();

@@ -1,5 +1,5 @@
-// What a session asks of the near cache, and tells it: reads that it may answer, reads whose
-// replies may be stored, and every write, so that nobody on this host reads what was there before.
+// What a session asks of the near cache: reads that it may answer, reads whose replies may be
+// stored.
 //
 // A read that may be stored goes upstream behind a PTTL of its key. A change between the two, or
 // after, is told of by Valkey, and the reply is not stored; so the deadline belongs to the reply.
@@ -9,6 +9,7 @@
 #include "nearkey/base/sabotage.h"
 #include "nearkey/resp/number.h"
 #include "nearkey/resp/reply_writer.h"
+#include "nearkey/session/split_reply.h"
 
 #include <algorithm>
 #include <limits>
@@ -18,6 +19,7 @@ namespace nearkey {
 
 namespace {
 
+constexpr std::string_view kOne = ":1\r\n";
 // The next command of the connection is not tracked.
 constexpr std::string_view kUntracked = "*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$2\r\nNO\r\n";
 
@@ -39,6 +41,7 @@ std::string_view encode_tail(const CommandView& command, std::string& scratch) {
 // --- reads ---
 
 Session::Executed Session::read(const CommandView& command) {
+    if (spec_->is_split(command)) return read_split(command);
     const NearCache::Found found = context_.cache->find(query(command), context_.boot_ms);
     if (found.outcome == NearCache::Outcome::Hit && !may_be_overtaken(command[1])) {
         has_awaited_ = false;
@@ -52,6 +55,36 @@ Session::Executed Session::read(const CommandView& command) {
         pause(kFill, nullptr);
         return Executed::NotYet;
     }
+    return read_upstream(command);
+}
+
+// Answered here if every key is stored. Else all are read anew, as one command, for it shows them
+// as they were at one time; what was not stored of them is then.
+Session::Executed Session::read_split(const CommandView& command) {
+    const bool has_values = spec_->cache_split == CacheSplit::Values;
+    std::string& reply = context_.encoded;
+    reply.clear();
+    if (has_values) append_array_header(reply, command.size() - 1);
+    int64_t count = 0;
+    context_.missing.clear();
+    for (size_t i = 1; i < command.size(); ++i) {
+        const NearCache::Found found =
+            context_.cache->find(query_part(command[i]), context_.boot_ms);
+        if (found.outcome != NearCache::Outcome::Hit || may_be_overtaken(command[i])) {
+            context_.missing.push_back(i);
+        } else if (has_values) {
+            reply += found.reply;
+        } else {
+            count += found.reply == kOne ? 1 : 0;
+        }
+    }
+    if (!context_.missing.empty()) return read_upstream(command);
+    if (!has_values) append_integer(reply, count);
+    answer(reply);
+    return Executed::Yes;
+}
+
+Session::Executed Session::read_upstream(const CommandView& command) {
     if (command.raw().size() >= kLarge) return forward_large(command);
     const Executed executed = alone_ > 0 ? forward_alone(command, RequestKind::Write)
                                          : forward(command, RequestKind::Read);
@@ -72,7 +105,7 @@ void Session::on_fill_closed() {
 }
 
 bool Session::may_be_stored(const CommandView& command) const {
-    return context_.monitors == 0 && spec_->is_cacheable(command) &&
+    return cache_use_ == CacheUse::On && context_.monitors == 0 && spec_->is_cacheable(command) &&
            database_ <= std::numeric_limits<uint16_t>::max();
 }
 
@@ -80,6 +113,16 @@ CacheQuery Session::query(const CommandView& command) {
     return {
         .key = command[1],
         .arguments = encode_tail(command, context_.arguments),
+        .command = static_cast<uint8_t>(spec_->cache_number << 1 | (protocol_ == 3 ? 1 : 0)),
+        .database = static_cast<uint16_t>(is_broken(Rule::Database) ? 0 : database_),
+    };
+}
+
+// One key's part of a split read; it has no other arguments.
+CacheQuery Session::query_part(std::string_view key) const {
+    return {
+        .key = key,
+        .arguments = {},
         .command = static_cast<uint8_t>(spec_->cache_number << 1 | (protocol_ == 3 ? 1 : 0)),
         .database = static_cast<uint16_t>(is_broken(Rule::Database) ? 0 : database_),
     };
@@ -98,17 +141,10 @@ void Session::note(Connection& connection, const CommandView& command, uint32_t 
 void Session::note_read(Connection& connection, const CommandView& command, uint32_t ticket) {
     const bool is_tracked =
         &connection == connection_ && connection.source() != NearCache::kNoSource;
-    if (may_be_stored(command)) {
-        const NearCache::Ticket fill = context_.cache->begin_fill(
-            query(command), is_tracked ? connection.source() : NearCache::kNoSource);
-        if (fill != 0) {
-            fills_.push_back({ticket, fill, Loop::boot_ms(), PendingFill::kTtlUnknown});
-            std::string& pttl = context_.arguments;
-            pttl.clear();
-            append_array_header(pttl, 2);
-            append_bulk(pttl, "PTTL");
-            append_bulk(pttl, command[1]);
-            connection.send({pttl, &ttl_receiver_, ticket, RequestKind::Read});
+    if (is_tracked && may_be_stored(command)) {
+        const bool is_split = spec_->is_split(command);
+        if (is_split ? note_split(connection, command, ticket)
+                     : begin_fill(connection, query(command), pending_fill(ticket))) {
             return;
         }
     }
@@ -121,6 +157,57 @@ void Session::note_read(Connection& connection, const CommandView& command, uint
     if (is_tracked && context_.monitors == 0) {
         connection.send({kUntracked, &context_.pool.discard(), 0, RequestKind::Read});
     }
+}
+
+// The keys in context_.missing will be stored; of the others the reply may show something newer
+// than what is. False: none will.
+bool Session::note_split(Connection& connection, const CommandView& command, uint32_t ticket) {
+    PendingFill fill = pending_fill(ticket);
+    fill.split = spec_->cache_split;
+    fill.parts = static_cast<uint16_t>(command.size() - 1);
+    bool is_filling = false;
+    bool is_held = false;
+    auto missing = context_.missing.begin();
+    for (size_t i = 1; i < command.size(); ++i) {
+        fill.part = static_cast<uint16_t>(i - 1);
+        const bool is_missing = missing != context_.missing.end() && *missing == i;
+        if (is_missing) ++missing;
+        if (is_missing && begin_fill(connection, query_part(command[i]), fill)) {
+            is_filling = true;
+        } else {
+            is_held = is_held || context_.cache->holds(command[i]);
+        }
+    }
+    if (!is_filling) return false;
+    unstored_reads_.push_back({ticket, is_held && context_.pool.may_overtake(protocol_)});
+    return true;
+}
+
+Session::PendingFill Session::pending_fill(uint32_t ticket) const {
+    return {.ticket = ticket,
+            .fill = 0,
+            .sent_ms = Loop::boot_ms(),
+            .ttl_ms = PendingFill::kTtlUnknown,
+            .split = CacheSplit::None,
+            .part = 0,
+            .parts = 0,
+            .reads_fields = spec_->reads_fields};
+}
+
+// False: its reply may not be stored. Else the PTTL that belongs to it is on its way.
+bool Session::begin_fill(Connection& connection, const CacheQuery& query, PendingFill fill) {
+    fill.fill = context_.cache->begin_fill(query, connection.source());
+    if (fill.fill == 0) return false;
+    // Before the scratch that a query's arguments may lie in is used again.
+    std::string& pttl = context_.pttl;
+    pttl.clear();
+    append_array_header(pttl, 2);
+    append_bulk(pttl, "PTTL");
+    append_bulk(pttl, query.key);
+    const auto number = first_fill_ + static_cast<uint32_t>(fills_.size());
+    fills_.push_back(fill);
+    connection.send({pttl, &ttl_receiver_, number, RequestKind::Read});
+    return true;
 }
 
 // Whether what the command will show may be newer than what is stored of the same keys.
@@ -139,13 +226,12 @@ void Session::TtlReceiver::on_reply_bytes(uint32_t, std::string_view bytes) {
     size_ += bytes.size();
 }
 
-void Session::TtlReceiver::on_reply_end(uint32_t ticket) {
+void Session::TtlReceiver::on_reply_end(uint32_t number) {
     const std::string_view reply{reply_, std::exchange(size_, 0)};
     if (!reply.starts_with(':') || !reply.ends_with("\r\n")) return;
     const auto ttl = parse_integer(reply.substr(1, reply.size() - 3));
-    for (size_t i = 0; ttl && i < session_.fills_.size(); ++i) {
-        if (session_.fills_[i].ticket == ticket) session_.fills_[i].ttl_ms = *ttl;
-    }
+    const uint32_t place = number - session_.first_fill_;
+    if (ttl && place < session_.fills_.size()) session_.fills_[place].ttl_ms = *ttl;
 }
 
 bool Session::TtlReceiver::on_reply_void(uint32_t) {
@@ -168,23 +254,33 @@ void Session::tell_cache(uint32_t ticket, std::string_view reply) {
 // The read is answered; an empty `reply` is none that may be stored.
 void Session::end_fills(uint32_t ticket, std::string_view reply) {
     bool is_alone = true;
+    SplitReply parts(reply);
     while (!fills_.empty() && fills_.front().ticket == ticket) {
         const PendingFill pending = fills_.front();
         fills_.pop_front();
-        if (reply.empty() || pending.ttl_ms == PendingFill::kTtlUnknown) {
-            is_alone &= context_.cache->abandon(pending.fill);
-            continue;
-        }
-        const uint64_t deadline_ms = pending.ttl_ms < 0
-                                         ? UINT64_MAX
-                                         : pending.sent_ms + static_cast<uint64_t>(pending.ttl_ms);
-        is_alone &= context_.cache->commit(pending.fill, reply, deadline_ms, Loop::boot_ms());
+        ++first_fill_;
+        is_alone &= end_fill(pending, pending.split == CacheSplit::None
+                                          ? reply
+                                          : parts.part(pending.split, pending.part, pending.parts));
     }
     while (!unstored_reads_.empty() && unstored_reads_.front().ticket == ticket) {
         is_alone &= !unstored_reads_.front().is_held;
         unstored_reads_.pop_front();
     }
     if (!is_alone && context_.pool.may_overtake(protocol_)) await_proof();
+}
+
+// What NearCache::commit() says.
+bool Session::end_fill(const PendingFill& pending, std::string_view reply) {
+    if (reply.empty() || pending.ttl_ms == PendingFill::kTtlUnknown) {
+        return context_.cache->abandon(pending.fill);
+    }
+    uint64_t deadline_ms =
+        pending.ttl_ms < 0 ? UINT64_MAX : pending.sent_ms + static_cast<uint64_t>(pending.ttl_ms);
+    if (pending.reads_fields) {
+        deadline_ms = std::min(deadline_ms, context_.pool.fields_deadline_ms(pending.sent_ms));
+    }
+    return context_.cache->commit(pending.fill, reply, deadline_ms, Loop::boot_ms());
 }
 
 // What was just read may be newer than something that is stored of the same key. The client, once
@@ -200,90 +296,6 @@ void Session::on_proven() {
     if (--proofs_awaited_ > 0) return;
     if (awaited_fill_ == 0) unpause(kFill);
     flush_hook_.defer();
-}
-
-// --- writes ---
-
-void Session::begin_writes(const CommandView& command, uint32_t ticket) {
-    const Special special = spec_ == nullptr ? Special::None : spec_->special;
-    const bool is_exec = special == Special::Exec;
-    if (special == Special::Discard) {
-        multi_keys_.clear();
-        are_multi_keys_known_ = true;
-        multi_reads_ = false;
-    }
-    const bool is_queued = may_be_in_multi() && !is_exec;
-    if (is_exec && std::exchange(multi_reads_, false)) unstored_reads_.push_back({ticket, true});
-    if (is_broken(Rule::OwnWrite)) return;
-    const WriteScope scope = spec_ == nullptr ? WriteScope::Everything : spec_->writes;
-    context_.keys.clear();
-    if (is_exec) {
-        context_.are_keys_known = std::exchange(are_multi_keys_known_, true);
-        context_.keys.assign(multi_keys_.begin(), multi_keys_.end());
-    } else {
-        if (scope == WriteScope::Nothing) return;
-        context_.are_keys_known =
-            scope == WriteScope::Keys && spec_->find_keys(command, context_.keys);
-    }
-    // If MULTI was refused it is not queued but run.
-    begin_whole(ticket);
-    if (is_exec) multi_keys_.clear();
-    if (is_queued) queue_writes();
-}
-
-// EXEC will write the keys in context_.keys, too.
-void Session::queue_writes() {
-    are_multi_keys_known_ &=
-        context_.are_keys_known && multi_keys_.size() + context_.keys.size() <= kMultiKeysMax;
-    if (!are_multi_keys_known_) {
-        multi_keys_.clear();
-        return;
-    }
-    multi_keys_.insert(multi_keys_.end(), context_.keys.begin(), context_.keys.end());
-}
-
-// The keys in context_.keys, or all if they are not known.
-void Session::begin_whole(uint32_t ticket) {
-    NearCache& cache = *context_.cache;
-    if (!context_.are_keys_known) {
-        writes_.push_back({ticket, cache.begin_barrier(context_.boot_ms)});
-        return;
-    }
-    for (const std::string_view key : context_.keys)
-        writes_.push_back({ticket, cache.begin_write(key, context_.boot_ms)});
-}
-
-void Session::end_writes(uint32_t ticket) {
-    while (!writes_.empty() && writes_.front().ticket == ticket) {
-        context_.cache->end_write(writes_.front().write, Loop::boot_ms());
-        writes_.pop_front();
-    }
-}
-
-// A tunnel's replies are not read: what it writes is dropped once it has left, and from then on
-// Valkey's word is waited for, as with a change from elsewhere.
-void Session::note_through(const CommandSpec* spec, const CommandView& command) {
-    if (spec != nullptr && (!spec->accepts(command.size()) || spec->is_readonly)) return;
-    const WriteScope scope = spec == nullptr ? WriteScope::Everything : spec->writes;
-    if (scope == WriteScope::Nothing) return;
-    context_.keys.clear();
-    if (scope == WriteScope::Everything || !spec->find_keys(command, context_.keys)) {
-        context_.cache->clear(InvalidationCause::Barrier, context_.boot_ms);
-        return;
-    }
-    for (const std::string_view key : context_.keys)
-        context_.cache->invalidate(key, InvalidationCause::Write, context_.boot_ms);
-}
-
-// Nobody waits for what is in flight any more.
-void Session::leave_cache() {
-    if (context_.cache == nullptr) return;
-    if (awaited_fill_ != 0) context_.cache->stop_waiting(awaited_fill_, *this);
-    if (proofs_awaited_ > 0) context_.pool.stop_waiting(static_cast<ProofWaiter&>(*this));
-    for (; !fills_.empty(); fills_.pop_front())
-        context_.cache->abandon(fills_.front().fill);
-    for (; !writes_.empty(); writes_.pop_front())
-        context_.cache->end_write(writes_.front().write, Loop::boot_ms());
 }
 
 }  // namespace nearkey

@@ -194,6 +194,7 @@ void Session::forget_state() {
     database_ = context_.initial_database;
     database_unsure_ = false;
     identity_.name.clear();
+    cache_use_ = listener_cache_use_;
     in_multi_ = watching_ = false;
 }
 

@@ -1,4 +1,5 @@
-// NEARKEY HELP | STATS | EXPLAIN command [argument ...]: what nearkey tells of itself.
+// NEARKEY HELP | STATS | CACHE ON|OFF|CLEAR | EXPLAIN command [argument ...]: what nearkey tells of
+// itself, and how its near cache is used.
 #include "nearkey/session/session.h"
 
 #include "nearkey/resp/number.h"
@@ -12,8 +13,10 @@ namespace {
 
 constexpr std::string_view kHelp[] = {
     "NEARKEY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "CACHE (ON|OFF|CLEAR)",
+    "    Answer this client's reads from the near cache, or not; drop all that is stored.",
     "EXPLAIN <command> [<arg> ...]",
-    "    Tell which route a command takes, and why.",
+    "    Tell which route a command takes, and why; of a read, what the near cache knows.",
     "STATS",
     "    Return nearkey's own counters and gauges.",
     "HELP",
@@ -38,6 +41,39 @@ std::string_view name_of(Route route) {
             return "the client is closed";
     }
     return "";
+}
+
+std::string_view name_of(NearCache::Outcome outcome) {
+    switch (outcome) {
+        case NearCache::Outcome::Hit:
+            return "hit";
+        case NearCache::Outcome::Miss:
+            return "miss";
+        case NearCache::Outcome::Pending:
+            return "pending";
+        case NearCache::Outcome::Blocked:
+            return "blocked";
+        case NearCache::Outcome::Unproven:
+            return "unproven";
+    }
+    return "";
+}
+
+std::string reason_of(const NearCache::Explanation& found) {
+    if (found.outcome == NearCache::Outcome::Hit) return "stored, and known to be true";
+    if (found.outcome == NearCache::Outcome::Unproven) {
+        return "stored, but Valkey has proven nothing for near_cache.max_staleness_ms";
+    }
+    if (found.refusal == NearCache::Refusal::Keys) {
+        return "near_cache.keys or skip_keys leave this key out";
+    }
+    if (found.refusal == NearCache::Refusal::Thrash) {
+        return fmt::format("its key family was invalidated more often than hit: off for {} ms",
+                           found.refused_ms);
+    }
+    if (found.outcome == NearCache::Outcome::Blocked) return "a write is in flight";
+    if (found.outcome == NearCache::Outcome::Pending) return "another client is reading it";
+    return "not stored";
 }
 
 struct Explanation {
@@ -65,6 +101,23 @@ Explanation explain_route(const CommandSpec* spec, const CommandView& command) {
 
 }  // namespace
 
+// Names and values of a map, as they are added.
+struct Session::Pairs {
+    void add(std::string_view name, std::string_view value) {
+        append_bulk(bytes, name);
+        append_bulk(bytes, value);
+        ++count;
+    }
+    void add(std::string_view name, uint64_t value) {
+        append_bulk(bytes, name);
+        append_integer(bytes, static_cast<int64_t>(value));
+        ++count;
+    }
+
+    std::string bytes;
+    size_t count = 0;
+};
+
 void Session::nearkey(const CommandView& command) {
     std::string reply;
     const std::string_view what = command.size() > 1 ? command[1] : std::string_view{};
@@ -79,6 +132,9 @@ void Session::nearkey(const CommandView& command) {
             append_bulk(reply, row.name);
             append_integer(reply, static_cast<int64_t>(context_.metrics.*row.field));
         }
+    } else if (equals_ignoring_case(what, "CACHE") && command.size() == 3) {
+        nearkey_cache(command[2]);
+        return;
     } else if (equals_ignoring_case(what, "EXPLAIN") && command.size() > 2) {
         explain(command);
         return;
@@ -90,6 +146,29 @@ void Session::nearkey(const CommandView& command) {
                                         what.substr(0, 128)));
     }
     answer(reply);
+}
+
+void Session::nearkey_cache(std::string_view what) {
+    const bool is_on = equals_ignoring_case(what, "ON");
+    const bool is_clear = equals_ignoring_case(what, "CLEAR");
+    if (!is_on && !is_clear && !equals_ignoring_case(what, "OFF")) {
+        answer_error("ERR NEARKEY CACHE is followed by ON, OFF or CLEAR");
+        return;
+    }
+    if (context_.cache == nullptr) {
+        if (is_on) {
+            answer_error("ERR the near cache is off (near_cache.enabled, max_staleness_ms)");
+        } else {
+            answer("+OK\r\n");
+        }
+        return;
+    }
+    if (is_clear) {
+        context_.cache->clear(InvalidationCause::Asked, context_.boot_ms);
+    } else {
+        cache_use_ = is_on ? CacheUse::On : CacheUse::Off;
+    }
+    answer("+OK\r\n");
 }
 
 void Session::explain(const CommandView& command) {
@@ -104,15 +183,61 @@ void Session::explain(const CommandView& command) {
     if (parser.next(bytes) != ParseResult::Command) return;
     const CommandSpec* spec = context_.pool.commands().find(parser.command());
     const Explanation explanation = explain_route(spec, parser.command());
+    Pairs pairs;
+    pairs.add("command", spec == nullptr ? parser.command()[0].substr(0, 128) : spec->name);
+    pairs.add("route", explanation.route);
+    pairs.add("reason", explanation.reason);
+    spec_ = spec;
+    explain_cache(parser.command(), pairs);
     std::string reply;
-    append_map_header(reply, 3, protocol_);
-    append_bulk(reply, "command");
-    append_bulk(reply, spec == nullptr ? parser.command()[0].substr(0, 128) : spec->name);
-    append_bulk(reply, "route");
-    append_bulk(reply, explanation.route);
-    append_bulk(reply, "reason");
-    append_bulk(reply, explanation.reason);
-    answer(reply);
+    append_map_header(reply, pairs.count, protocol_);
+    answer(reply + pairs.bytes);
+}
+
+// What the near cache would do with the command now, and why.
+void Session::explain_cache(const CommandView& command, Pairs& pairs) {
+    const bool is_call = spec_ != nullptr && spec_->accepts(command.size());
+    const std::string_view refusal = context_.cache == nullptr ? "the near cache is off"
+                                     : !is_call                ? "not a sound call"
+                                     : !spec_->is_readonly     ? "not a read"
+                                     : !spec_->is_cacheable(command)
+                                         ? "not on the list of reads that may be stored"
+                                     : cache_use_ == CacheUse::Off ? "off for this client"
+                                     : context_.monitors > 0       ? "a client runs MONITOR"
+                                     : is_in_transaction()         ? "inside a transaction"
+                                                                   : std::string_view{};
+    if (!refusal.empty()) {
+        pairs.add("cache", "bypassed");
+        pairs.add("cache_reason", refusal);
+        return;
+    }
+    if (!spec_->is_split(command)) {
+        explain_key(query(command), pairs);
+        return;
+    }
+    for (size_t i = 1; i < command.size(); ++i) {
+        const auto found = context_.cache->explain(query_part(command[i]), context_.boot_ms);
+        pairs.add(fmt::format("cache, key {}", i),
+                  fmt::format("{}: {}", name_of(found.outcome), reason_of(found)));
+    }
+}
+
+void Session::explain_key(const CacheQuery& query, Pairs& pairs) {
+    using Outcome = NearCache::Outcome;
+    const NearCache::Explanation found = context_.cache->explain(query, context_.boot_ms);
+    const bool is_stored = found.outcome == Outcome::Hit || found.outcome == Outcome::Unproven;
+    pairs.add("cache", name_of(found.outcome));
+    pairs.add("cache_reason", reason_of(found));
+    if (is_stored) {
+        pairs.add("age_ms", found.age_ms);
+        pairs.add("ttl_left_ms", found.left_ms);
+        pairs.add("proven_ms_ago", found.proven_ms);
+        pairs.add("connection", context_.pool.describe_source(found.source));
+    }
+    pairs.add("last_invalidation", name_of(found.cause));
+    if (found.cause != InvalidationCause::None) {
+        pairs.add("last_invalidation_ms_ago", found.invalidated_ms);
+    }
 }
 
 }  // namespace nearkey

@@ -134,11 +134,12 @@ void ConnectionPool::on_ready(Connection& connection, const Value& hello) {
     hello_ = hello;
     known_databases_.insert(connection.database());
     last_pong_ms_ = loop_.now_ms();
+    const Value* id = hello.find("id");
+    connection.server_id = id == nullptr ? 0 : id->integer;
     if (connection.is_primary) ask_for_commands();
     if (cache() != nullptr) {
         if (&connection == receiver_.get()) {
-            const Value* id = hello.find("id");
-            receiver_id_ = id == nullptr ? 0 : id->integer;
+            receiver_id_ = connection.server_id;
             track_all(2);
         } else if (!connection.is_leased) {
             track(connection);

@@ -7,7 +7,10 @@
 // arrived. SWAPDB is never told of; the server's own count of it is asked for with each heartbeat.
 #include "nearkey/base/check.h"
 #include "nearkey/resp/number.h"
+#include "nearkey/upstream/keyspace.h"
 #include "nearkey/upstream/pool.h"
+
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <utility>
@@ -15,7 +18,7 @@
 namespace nearkey {
 
 namespace {
-constexpr std::string_view kStats = "*2\r\n$4\r\nINFO\r\n$12\r\ncommandstats\r\n";
+constexpr std::string_view kStats = "*3\r\n$4\r\nINFO\r\n$12\r\ncommandstats\r\n$8\r\nkeyspace\r\n";
 constexpr std::string_view kPing = "*1\r\n$4\r\nPING\r\n";
 constexpr std::string_view kSwapdb = "cmdstat_swapdb:calls=";
 constexpr size_t kStatsMax = size_t{1} << 20;
@@ -164,14 +167,11 @@ void ConnectionPool::StatsReceiver::on_request_failed(uint32_t, std::string_view
 void ConnectionPool::on_stats(std::string_view reply) {
     asking_for_stats_ = false;
     if (reply.starts_with('-')) {
-        // LOADING and the like pass.
-        is_swapdb_hidden_ = reply.starts_with("-NOPERM");
-        if (is_swapdb_hidden_ && is_news("swapdb")) {
-            log_.warning("swapdb_hidden", {{"reason", std::string(reply.substr(1, 200))}});
-        }
+        on_stats_refused(reply);
         return;
     }
     is_swapdb_hidden_ = false;
+    note_fields(reply);
     uint64_t calls = 0;
     if (const size_t at = reply.find(kSwapdb); at != std::string_view::npos) {
         const std::string_view rest = reply.substr(at + kSwapdb.size());
@@ -182,6 +182,39 @@ void ConnectionPool::on_stats(std::string_view reply) {
     swapdb_calls_ = calls;
     swapdb_proven_ms_ = swapdb_sent_ms_;
     renew_sources();
+}
+
+void ConnectionPool::on_stats_refused(std::string_view reply) {
+    fields_expire_ = true;
+    // LOADING and the like pass.
+    is_swapdb_hidden_ = reply.starts_with("-NOPERM");
+    if (is_swapdb_hidden_ && is_news("swapdb")) {
+        log_.warning("swapdb_hidden", {{"reason", std::string(reply.substr(1, 200))}});
+    }
+}
+
+// What was stored while no field was known to expire is served no longer than until this is asked
+// for again: between two answers a field may have begun to.
+void ConnectionPool::note_fields(std::string_view info) {
+    const bool may_expire =
+        commands_->find_name("hpexpire") != nullptr && has_expiring_fields(info);
+    if (may_expire && !fields_expire_) {
+        cache()->clear(InvalidationCause::Fields, Loop::boot_ms());
+    }
+    fields_expire_ = may_expire;
+}
+
+std::string ConnectionPool::describe_source(NearCache::SourceId source) const {
+    for (const auto& [key, group] : shared_) {
+        for (const auto& connection : group) {
+            if (connection->source() != source) continue;
+            return fmt::format(
+                "RESP{} database {}, CLIENT ID {}{}", key.first, key.second, connection->server_id,
+                key.first == 3 ? ""
+                               : fmt::format(", told of changes by CLIENT ID {}", receiver_id_));
+        }
+    }
+    return "lost";
 }
 
 }  // namespace nearkey

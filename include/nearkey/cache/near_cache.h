@@ -43,7 +43,8 @@ enum class InvalidationCause : uint8_t {
     Barrier,  // a command from this host whose keys are not known
     Lost,     // the connection that is told of changes was lost
     SwapDb,
-    Asked,  // NEARKEY CACHE CLEAR
+    Fields,  // of hashes may expire by themselves
+    Asked,   // NEARKEY CACHE CLEAR
 };
 std::string_view name_of(InvalidationCause cause);
 

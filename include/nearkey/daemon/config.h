@@ -20,11 +20,17 @@
 namespace nearkey {
 
 struct ServerOptions {
-    std::vector<std::string> listen;  // Empty: the default path. See listen_addresses().
+    std::vector<std::string> listen;  // See listeners().
     unsigned listen_mode = 0660;
     std::uint64_t backlog = 511;
     std::string admin;  // Empty: beside the listening socket. See admin_address().
     std::uint64_t drain_timeout_ms = 5000;
+};
+
+// One [[listener]] of the file: an address with choices of its own for its clients.
+struct ListenerOptions {
+    std::string address;
+    bool near_cache = true;
 };
 
 struct ManagedOptions {
@@ -40,6 +46,7 @@ struct LogOptions {
 struct Config {
     UpstreamOptions upstream;
     ServerOptions server;
+    std::vector<ListenerOptions> listeners;  // besides server.listen
     NearCacheOptions near_cache;
     LimitOptions limits;
     ManagedOptions managed;
@@ -110,7 +117,15 @@ std::string to_text(const ListenAddress& address);
 // /tmp/nearkey-UID. The listener creates the folder and checks that it is ours alone.
 std::string default_listen_path(const Environment& environment);
 
-// The addresses with the defaults filled in. REQUIRES: `config` came from load_config() or is {}.
+struct Listener {
+    ListenAddress address;
+    bool near_cache = true;
+};
+
+// Those of server.listen, then those of [[listener]]; the default path if there is none.
+// REQUIRES: `config` came from load_config() or is {}.
+std::vector<Listener> listeners(const Config& config, const Environment& environment);
+// Their addresses. REQUIRES: the same.
 std::vector<ListenAddress> listen_addresses(const Config& config, const Environment& environment);
 ListenAddress admin_address(const Config& config, const Environment& environment);
 

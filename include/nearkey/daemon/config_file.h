@@ -11,8 +11,9 @@
 
 namespace nearkey {
 
-// In the order of their lines, keys as "table.key". Both throw ConfigError, with FILE:LINE where a
-// line is to blame. `named_by` is the flag or variable that named the file.
+// In the order of their lines, keys as "table.key", or "listener[0].key". Both
+// throw ConfigError, with FILE:LINE where a line is to blame. `named_by` is the flag or variable
+// that named the file.
 std::vector<Setting> read_config_file(const std::string& path, std::string_view named_by);
 std::vector<Setting> parse_config_text(const std::string& text, const std::string& path);
 

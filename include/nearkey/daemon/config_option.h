@@ -56,6 +56,8 @@ struct Option {
 // Every option, in the order in which it is printed; those of one table stand together.
 std::span<const Option> options();
 const Option* find_option(std::string_view key);
+// Those of one [[listener]]: they reach the last of Config::listeners. REQUIRES: there is one.
+std::span<const Option> listener_options();
 // The known key or table with the smallest edit distance.
 std::string nearest_key(std::string_view key);
 

@@ -39,7 +39,7 @@ private:
     void on_stop_signal();
 
     const Config config_;
-    const std::vector<ListenAddress> listen_addresses_;
+    const std::vector<Listener> listeners_;
     Metrics metrics_;
     Log log_;
     Loop loop_;

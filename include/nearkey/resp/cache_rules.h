@@ -12,6 +12,7 @@ namespace nearkey {
 struct CacheRule {
     std::string_view name;
     std::string_view reason;
+    CacheSplit split = CacheSplit::None;
 };
 
 // The number of a rule is its place in the list, from 1; at most 127.

@@ -58,6 +58,13 @@ enum class WriteScope : uint8_t {
     Everything,  // or nobody knows what
 };
 
+// How the reply of a command with several keys is made of what each key alone would give.
+enum class CacheSplit : uint8_t {
+    None,
+    Values,  // an array with one for each key
+    Count,   // how many of them there are
+};
+
 // Where keys stand among a command's arguments (COMMAND's key specifications).
 struct KeySpec {
     std::string keyword;      // empty: they begin at `begin`; else behind this word ...
@@ -83,15 +90,22 @@ struct CommandSpec {
     std::string_view reason;  // why it goes there, where our own table says so; static
     WriteScope writes = WriteScope::Nothing;
     std::vector<KeySpec> key_specs;
-    // Not 0: replies may be stored, under this number; the first argument is the only key.
+    // Not 0: replies may be stored, under this number.
     uint8_t cache_number = 0;
+    CacheSplit cache_split = CacheSplit::None;
+    bool reads_fields = false;      // of a hash: they may expire while the key stays
     std::string_view cache_reason;  // why they may; static
     std::vector<CommandSpec> subcommands;
 
     bool accepts(size_t arguments) const;
-    // Whether this call's reply may be stored: its first argument is its only key.
+    // Whether this call's reply may be stored: its first argument is its only key, or it is split.
     // REQUIRES: accepts().
     bool is_cacheable(const CommandView& command) const;
+    // Whether it is stored key by key: all its arguments are keys. REQUIRES: is_cacheable().
+    bool is_split(const CommandView& command) const {
+        return cache_split == CacheSplit::Values ||
+               (cache_split == CacheSplit::Count && command.size() > 2);
+    }
     // Appends the keys that the command names; views into it. False: they can't be told.
     // REQUIRES: accepts().
     bool find_keys(const CommandView& command, std::vector<std::string_view>& keys) const;
@@ -107,14 +121,14 @@ public:
     // The spec of the command, of its sub-command where the first argument names one; null if the
     // server doesn't know it.
     const CommandSpec* find(const CommandView& command) const;
+    // Not of a sub-command.
+    const CommandSpec* find_name(std::string_view name) const;
     size_t size() const { return specs_.size(); }
     // Whether the server told of flags and sub-commands as Redis 7.0 and every Valkey do. Without
     // them nothing keeps a dangerous command from a shared connection.
     bool is_complete() const { return is_complete_; }
 
 private:
-    const CommandSpec* find_name(std::string_view name) const;
-
     bool is_complete_ = false;
     std::vector<CommandSpec> specs_;
     std::vector<uint16_t> slots_;  // open addressing: index into specs_ + 1, 0 is free

@@ -28,8 +28,14 @@ public:
     ClientServer(const Parts& parts, const LimitOptions& limits, int initial_database);
     ~ClientServer();
 
+    struct Door {
+        std::string address;
+        int backlog;
+        unsigned mode;
+        CacheUse cache_use;  // of its clients
+    };
     // Throws ListenError. Clients are accepted from now on.
-    void listen(const std::string& address, int backlog, unsigned mode);
+    void listen(const Door& door);
     // Accepts nobody any more, lets every session finish what it owes; `drained` is called once
     // none is left, at once or later.
     void drain(std::function<void()> drained);
@@ -38,8 +44,7 @@ private:
     struct Listener {
         ListenSocket socket;
         FdWatch watch;
-        Listener(Loop& loop, const std::string& address, int backlog, unsigned mode,
-                 std::function<void(int)> accept);
+        Listener(Loop& loop, const Door& door, std::function<void(int)> accept);
     };
 
     // SessionEvents
@@ -48,8 +53,8 @@ private:
     // Deferred: destroys the sessions that have ended.
     void before_sleep() override;
 
-    void accept_some(int listening_fd);
-    void welcome(int fd);
+    void accept_some(int listening_fd, CacheUse cache_use);
+    void welcome(int fd, CacheUse cache_use);
     void pause_accepting();
     void resume_accepting();
     void watch_memory();

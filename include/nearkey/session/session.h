@@ -33,6 +33,9 @@ namespace nearkey {
 
 class Session;
 
+// Whether a client's reads may be answered from the near cache.
+enum class CacheUse : uint8_t { On, Off };
+
 class SessionEvents {
 public:
     // The session is over; it is destroyed later, not in this call.
@@ -61,8 +64,10 @@ struct SessionContext {
     uint32_t monitors = 0;                 // a monitor is to see every read, and no others
     uint64_t boot_ms = 0;                  // Loop::boot_ms() when the input being run had come
     std::vector<std::string_view> keys{};  // scratch: of the command being executed
+    std::vector<size_t> missing{};         // scratch: which of a split read's keys are not stored
     bool are_keys_known = false;           // and they are all
     std::string arguments{};               // scratch: those of a query
+    std::string pttl{};                    // scratch
 };
 
 class Session final : public StreamEvents,
@@ -79,6 +84,8 @@ public:
 
     // Called once, first.
     void attach(std::unique_ptr<ByteStream> stream);
+    // What its listener says; NEARKEY CACHE may say otherwise, until RESET.
+    void set_cache_use(CacheUse use);
     // Takes no more input; ends when what is owed is delivered.
     void drain();
     // Ends now; what is owed is dropped.
@@ -150,7 +157,11 @@ private:
         uint32_t ticket;
         NearCache::Ticket fill;
         uint64_t sent_ms;
-        int64_t ttl_ms;  // as PTTL has it
+        int64_t ttl_ms;    // as PTTL has it
+        CacheSplit split;  // None: it is stored as a whole
+        uint16_t part;     // of a split reply, from 0
+        uint16_t parts;    // that a split reply has
+        bool reads_fields;
     };
     // A read in flight whose reply will not be stored.
     struct UnstoredRead {
@@ -163,7 +174,7 @@ private:
         NearCache::Write write;
     };
     // Gets the replies to the PTTLs that go before reads whose reply may be stored; a ticket is the
-    // read's.
+    // fill's number.
     class TtlReceiver final : public ReplyReceiver {
     public:
         explicit TtlReceiver(Session& session) : session_(session) {}
@@ -211,11 +222,17 @@ private:
 
     // The near cache (session_cache.cc)
     Executed read(const CommandView& command);
+    Executed read_split(const CommandView& command);
+    Executed read_upstream(const CommandView& command);
     CacheQuery query(const CommandView& command);
+    CacheQuery query_part(std::string_view key) const;
     bool may_be_stored(const CommandView& command) const;
     bool may_be_overtaken(std::string_view key) const;
     void note(Connection& connection, const CommandView& command, uint32_t ticket);
     void note_read(Connection& connection, const CommandView& command, uint32_t ticket);
+    PendingFill pending_fill(uint32_t ticket) const;
+    bool note_split(Connection& connection, const CommandView& command, uint32_t ticket);
+    bool begin_fill(Connection& connection, const CacheQuery& query, PendingFill fill);
     bool may_be_newer(const CommandView& command);
     void begin_writes(const CommandView& command, uint32_t ticket);
     void begin_whole(uint32_t ticket);
@@ -223,6 +240,7 @@ private:
     void tell_cache(uint32_t ticket, std::string_view reply);
     void end_writes(uint32_t ticket);
     void end_fills(uint32_t ticket, std::string_view reply);
+    bool end_fill(const PendingFill& pending, std::string_view reply);
     void note_through(const CommandSpec* spec, const CommandView& command);
     void await_proof();
     void leave_cache();
@@ -282,7 +300,11 @@ private:
     void answer_hello();
     // session_nearkey.cc
     void nearkey(const CommandView& command);
+    void nearkey_cache(std::string_view what);
     void explain(const CommandView& command);
+    struct Pairs;
+    void explain_cache(const CommandView& command, Pairs& pairs);
+    void explain_key(const CacheQuery& query, Pairs& pairs);
 
     // Output
     uint32_t owed() const { return next_ticket_ - first_ticket_; }
@@ -333,7 +355,10 @@ private:
     std::string preparation_error_;  // and before: the reply, whatever it is
 
     const CommandSpec* spec_ = nullptr;  // of the command being executed
+    CacheUse listener_cache_use_ = CacheUse::On;
+    CacheUse cache_use_ = CacheUse::On;
     Ring<PendingFill> fills_;            // in flight, in order
+    uint32_t first_fill_ = 0;            // the number of the first of them
     Ring<PendingWrite> writes_;          // in flight, in order
     Ring<UnstoredRead> unstored_reads_;  // in flight, in order
     uint32_t proofs_awaited_ = 0;        // nothing leaves, and nothing is run, until then

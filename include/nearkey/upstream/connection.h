@@ -155,6 +155,7 @@ public:
     // Kept by the pool: how many sessions are pinned here, since when none is.
     size_t users = 0;
     uint64_t unused_since_ms = 0;
+    int64_t server_id = 0;  // its CLIENT ID, while it is ready
     // As it was told to the server; kept by whoever leases it.
     ClientIdentity identity;
 

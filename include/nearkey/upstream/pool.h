@@ -104,6 +104,13 @@ public:
     NearCache* cache() { return context_.cache; }
     // Whether a reply of this protocol may overtake the news of what was changed before it.
     bool may_overtake(int protocol) const { return protocol == 2 || options_.connections > 1; }
+    // A reply that was asked for at `sent_ms` and shows fields of a hash is not served from then
+    // on.
+    uint64_t fields_deadline_ms(uint64_t sent_ms) const {
+        return fields_expire_ ? sent_ms + max_staleness_ms_ : UINT64_MAX;
+    }
+    // The connection whose source it is, in words.
+    std::string describe_source(NearCache::SourceId source) const;
     // Tells the waiter when all that was changed before now is known here, or is unproven anyway.
     void prove(ProofWaiter& waiter);
     void stop_waiting(const ProofWaiter& waiter);
@@ -202,6 +209,8 @@ private:
     void end_late_round();
     void ask_for_swapdb();
     void on_stats(std::string_view reply);
+    void on_stats_refused(std::string_view reply);
+    void note_fields(std::string_view info);
     template <class Visit>
     void for_each_connection(Visit visit);
 
@@ -261,6 +270,7 @@ private:
     StatsReceiver stats_receiver_;
     bool asking_for_stats_ = false;
     bool is_swapdb_hidden_ = false;  // Valkey does not tell us its statistics
+    bool fields_expire_ = true;      // some hash's fields do, or may
     std::optional<uint64_t> swapdb_calls_;
     uint64_t swapdb_sent_ms_ = 0;
     uint64_t swapdb_proven_ms_ = 0;  // every SWAPDB before this time is known

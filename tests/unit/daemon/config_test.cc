@@ -300,6 +300,45 @@ TEST_CASE("config: the admin socket stands beside the first Unix listening socke
     CHECK(to_text(admin_address(config, environment)) == "[::1]:9");
 }
 
+TEST_CASE("config: [[listener]] adds addresses with choices of their own") {
+    ScratchFolder folder;
+    const std::string path = folder.file(
+        "[server]\nlisten = [\"/a/a.sock\"]\n[[listener]]\naddress = \"/a/b.sock\"\n"
+        "[[listener]]\nnear_cache = false\naddress = \"tcp:127.0.0.1:7000\"\n");
+    const Config config = load_config(with_file(path));
+    const auto all = listeners(config, {});
+    REQUIRE(all.size() == 3);
+    CHECK(all[0].near_cache);
+    CHECK(to_text(all[1].address) == "/a/b.sock");
+    CHECK(all[1].near_cache);
+    CHECK(all[2].address.port == 7000);
+    CHECK_FALSE(all[2].near_cache);
+    const Config again = load_config(with_file(folder.file(to_toml(config))));
+    CHECK(to_toml(again) == to_toml(config));
+    ConfigSources sources = with_file(path);
+    sources.listen = {"/c.sock"};
+    CHECK(listeners(load_config(sources), {}).size() == 1);
+}
+
+TEST_CASE("config: a [[listener]] that is wrong is refused with its line") {
+    ScratchFolder folder;
+    const auto error = [&](const std::string& text) {
+        return error_of(with_file(folder.file(text)));
+    };
+    CHECK(contains(error("[[listener]]\nnear_cache = true\n"),
+                   "n.toml:2: [[listener]] number 1 has no address"));
+    CHECK(contains(error("[[listener]]\naddress = \"/a.sock\"\ncolour = 1\n"),
+                   "n.toml:3: unknown key colour in [[listener]]; it has address, near_cache"));
+    CHECK(contains(error("[[listener]]\naddress = \"a.sock\"\n"), "n.toml:2: address = "));
+    CHECK(contains(error("[[listener]]\naddress = \"/a.sock\"\nnear_cache = 1\n"),
+                   "n.toml:3: near_cache = 1"));
+    CHECK(contains(error("[[listener]]\naddress = \"/a.sock\"\n[server]\nlisten = "
+                         "[\"/a.sock\"]\n"),
+                   "/a.sock stands there twice"));
+    CHECK(contains(error("[listener]\naddress = \"/a.sock\"\n"), "unknown"));
+    CHECK(contains(error("[\"listener[x]\"]\naddress = \"/a.sock\"\n"), "unknown"));
+}
+
 TEST_CASE("config: listening addresses are absolute paths or loopback ports") {
     const auto parse = [](const std::string& text) {
         const AddressResult result = parse_listen_address(text);

@@ -1,0 +1,94 @@
+// What a session tells the near cache of writes, so that nobody on this host reads what was there
+// before: their keys are invalidated before they are sent and at their reply, and blocked in
+// between.
+#include "nearkey/session/session.h"
+
+#include "nearkey/base/sabotage.h"
+
+#include <utility>
+
+namespace nearkey {
+
+void Session::begin_writes(const CommandView& command, uint32_t ticket) {
+    const Special special = spec_ == nullptr ? Special::None : spec_->special;
+    const bool is_exec = special == Special::Exec;
+    if (special == Special::Discard) {
+        multi_keys_.clear();
+        are_multi_keys_known_ = true;
+        multi_reads_ = false;
+    }
+    const bool is_queued = may_be_in_multi() && !is_exec;
+    if (is_exec && std::exchange(multi_reads_, false)) unstored_reads_.push_back({ticket, true});
+    if (is_broken(Rule::OwnWrite)) return;
+    const WriteScope scope = spec_ == nullptr ? WriteScope::Everything : spec_->writes;
+    context_.keys.clear();
+    if (is_exec) {
+        context_.are_keys_known = std::exchange(are_multi_keys_known_, true);
+        context_.keys.assign(multi_keys_.begin(), multi_keys_.end());
+    } else {
+        if (scope == WriteScope::Nothing) return;
+        context_.are_keys_known =
+            scope == WriteScope::Keys && spec_->find_keys(command, context_.keys);
+    }
+    // If MULTI was refused it is not queued but run.
+    begin_whole(ticket);
+    if (is_exec) multi_keys_.clear();
+    if (is_queued) queue_writes();
+}
+
+// EXEC will write the keys in context_.keys, too.
+void Session::queue_writes() {
+    are_multi_keys_known_ &=
+        context_.are_keys_known && multi_keys_.size() + context_.keys.size() <= kMultiKeysMax;
+    if (!are_multi_keys_known_) {
+        multi_keys_.clear();
+        return;
+    }
+    multi_keys_.insert(multi_keys_.end(), context_.keys.begin(), context_.keys.end());
+}
+
+// The keys in context_.keys, or all if they are not known.
+void Session::begin_whole(uint32_t ticket) {
+    NearCache& cache = *context_.cache;
+    if (!context_.are_keys_known) {
+        writes_.push_back({ticket, cache.begin_barrier(context_.boot_ms)});
+        return;
+    }
+    for (const std::string_view key : context_.keys)
+        writes_.push_back({ticket, cache.begin_write(key, context_.boot_ms)});
+}
+
+void Session::end_writes(uint32_t ticket) {
+    while (!writes_.empty() && writes_.front().ticket == ticket) {
+        context_.cache->end_write(writes_.front().write, Loop::boot_ms());
+        writes_.pop_front();
+    }
+}
+
+// A tunnel's replies are not read: what it writes is dropped once it has left, and from then on
+// Valkey's word is waited for, as with a change from elsewhere.
+void Session::note_through(const CommandSpec* spec, const CommandView& command) {
+    if (spec != nullptr && (!spec->accepts(command.size()) || spec->is_readonly)) return;
+    const WriteScope scope = spec == nullptr ? WriteScope::Everything : spec->writes;
+    if (scope == WriteScope::Nothing) return;
+    context_.keys.clear();
+    if (scope == WriteScope::Everything || !spec->find_keys(command, context_.keys)) {
+        context_.cache->clear(InvalidationCause::Barrier, context_.boot_ms);
+        return;
+    }
+    for (const std::string_view key : context_.keys)
+        context_.cache->invalidate(key, InvalidationCause::Write, context_.boot_ms);
+}
+
+// Nobody waits for what is in flight any more.
+void Session::leave_cache() {
+    if (context_.cache == nullptr) return;
+    if (awaited_fill_ != 0) context_.cache->stop_waiting(awaited_fill_, *this);
+    if (proofs_awaited_ > 0) context_.pool.stop_waiting(static_cast<ProofWaiter&>(*this));
+    for (; !fills_.empty(); fills_.pop_front(), ++first_fill_)
+        context_.cache->abandon(fills_.front().fill);
+    for (; !writes_.empty(); writes_.pop_front())
+        context_.cache->end_write(writes_.front().write, Loop::boot_ms());
+}
+
+}  // namespace nearkey
