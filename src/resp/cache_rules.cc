@@ -93,7 +93,9 @@ void apply_cache_rules(CommandSpec& spec, bool specs_known) {
         spec.writes = WriteScope::Nothing;
     } else if (spec.is_write && specs_known && !spec.key_specs.empty() && !spec.is_module) {
         spec.writes = WriteScope::Keys;
-    } else if (spec.is_write || is_unflagged || spec.is_module || spec.special == Special::Script) {
+    } else if (spec.special == Special::Script) {
+        spec.writes = spec.key_specs.empty() ? WriteScope::Nothing : WriteScope::Told;
+    } else if (spec.is_write || is_unflagged || spec.is_module) {
         spec.writes = WriteScope::Everything;
     }
     const auto* const rule =

@@ -95,7 +95,8 @@ Session::Executed Session::read_upstream(const CommandView& command) {
 // Whether a reply that comes before may show a newer state of the key than what is stored now.
 bool Session::may_be_overtaken(std::string_view key) const {
     if (owed() == 0) return false;
-    return !unstored_reads_.empty() || (!fills_.empty() && context_.cache->is_being_read(key));
+    return told_writes_ > 0 || !unstored_reads_.empty() ||
+           (!fills_.empty() && context_.cache->is_being_read(key));
 }
 
 void Session::on_fill_closed() {

@@ -2,6 +2,7 @@
 // other has a lease until the server says that nothing is left of it.
 #include "nearkey/session/session.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace nearkey {
@@ -91,7 +92,7 @@ size_t Session::encode_whole(std::string_view input, uint32_t& commands) {
     parser.restart();
     context_.encoded.clear();
     context_.keys.clear();
-    context_.are_keys_known = true;
+    context_.scope = WriteScope::Keys;
     multi_reads_ = false;
     size_t size = 0;
     for (commands = 0; commands < context_.limits.in_flight_per_client_max;) {
@@ -110,8 +111,9 @@ size_t Session::encode_whole(std::string_view input, uint32_t& commands) {
         if (!is_first && spec->route != Route::Shared) return 0;
         multi_reads_ |= spec->is_readonly && !spec->key_specs.empty();
         if (!spec->is_readonly && !is_first) {
-            context_.are_keys_known &=
-                spec->writes != WriteScope::Everything && spec->find_keys(command, context_.keys);
+            const bool is_known = spec->find_keys(command, context_.keys);
+            context_.scope =
+                std::max(context_.scope, is_known ? spec->writes : WriteScope::Everything);
         }
     }
     return 0;

@@ -5,6 +5,7 @@
 
 #include "nearkey/base/sabotage.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace nearkey {
@@ -14,21 +15,21 @@ void Session::begin_writes(const CommandView& command, uint32_t ticket) {
     const bool is_exec = special == Special::Exec;
     if (special == Special::Discard) {
         multi_keys_.clear();
-        are_multi_keys_known_ = true;
+        multi_scope_ = WriteScope::Keys;
         multi_reads_ = false;
     }
     const bool is_queued = may_be_in_multi() && !is_exec;
     if (is_exec && std::exchange(multi_reads_, false)) unstored_reads_.push_back({ticket, true});
     if (is_broken(Rule::OwnWrite)) return;
-    const WriteScope scope = spec_ == nullptr ? WriteScope::Everything : spec_->writes;
+    context_.scope = spec_ == nullptr ? WriteScope::Everything : spec_->writes;
     context_.keys.clear();
     if (is_exec) {
-        context_.are_keys_known = std::exchange(are_multi_keys_known_, true);
+        context_.scope = std::exchange(multi_scope_, WriteScope::Keys);
         context_.keys.assign(multi_keys_.begin(), multi_keys_.end());
-    } else {
-        if (scope == WriteScope::Nothing) return;
-        context_.are_keys_known =
-            scope == WriteScope::Keys && spec_->find_keys(command, context_.keys);
+    } else if (context_.scope == WriteScope::Nothing) {
+        return;
+    } else if (context_.scope == WriteScope::Keys && !spec_->find_keys(command, context_.keys)) {
+        context_.scope = WriteScope::Everything;
     }
     // If MULTI was refused it is not queued but run.
     begin_whole(ticket);
@@ -36,33 +37,51 @@ void Session::begin_writes(const CommandView& command, uint32_t ticket) {
     if (is_queued) queue_writes();
 }
 
-// EXEC will write the keys in context_.keys, too.
+// EXEC will write what context_.scope and keys say, too.
 void Session::queue_writes() {
-    are_multi_keys_known_ &=
-        context_.are_keys_known && multi_keys_.size() + context_.keys.size() <= kMultiKeysMax;
-    if (!are_multi_keys_known_) {
+    const bool fits = multi_keys_.size() + context_.keys.size() <= kMultiKeysMax;
+    multi_scope_ = std::max(multi_scope_, fits ? context_.scope : WriteScope::Everything);
+    if (multi_scope_ == WriteScope::Everything) {
         multi_keys_.clear();
-        return;
+    } else {
+        multi_keys_.insert(multi_keys_.end(), context_.keys.begin(), context_.keys.end());
     }
-    multi_keys_.insert(multi_keys_.end(), context_.keys.begin(), context_.keys.end());
 }
 
-// The keys in context_.keys, or all if they are not known.
+// A write of the keys in context_.keys, and of more if context_.scope says so.
 void Session::begin_whole(uint32_t ticket) {
     NearCache& cache = *context_.cache;
-    if (!context_.are_keys_known) {
-        writes_.push_back({ticket, cache.begin_barrier(context_.boot_ms)});
+    if (context_.scope == WriteScope::Everything) {
+        writes_.push_back({ticket, WriteScope::Everything, cache.begin_barrier(context_.boot_ms)});
         return;
     }
-    for (const std::string_view key : context_.keys)
-        writes_.push_back({ticket, cache.begin_write(key, context_.boot_ms)});
+    if (context_.scope == WriteScope::Told) {
+        writes_.push_back({ticket, WriteScope::Told, nullptr});
+        ++told_writes_;
+    }
+    for (const std::string_view key : context_.keys) {
+        writes_.push_back({ticket, WriteScope::Keys, cache.begin_write(key, context_.boot_ms)});
+    }
 }
 
+// What a script has written Valkey tells of, on the connections that read it. Its client sees the
+// reply once that has come, so that nobody who has seen the reply is served what was there before.
 void Session::end_writes(uint32_t ticket) {
-    while (!writes_.empty() && writes_.front().ticket == ticket) {
-        context_.cache->end_write(writes_.front().write, Loop::boot_ms());
-        writes_.pop_front();
+    bool has_told = false;
+    while (!writes_.empty() && writes_.front().ticket == ticket)
+        has_told |= end_write() == WriteScope::Told;
+    if (has_told && !context_.cache->is_idle()) await_proof();
+}
+
+WriteScope Session::end_write() {
+    const PendingWrite pending = writes_.front();
+    writes_.pop_front();
+    if (pending.scope == WriteScope::Told) {
+        --told_writes_;
+    } else {
+        context_.cache->end_write(pending.write, Loop::boot_ms());
     }
+    return pending.scope;
 }
 
 // A tunnel's replies are not read: what it writes is dropped once it has left, and from then on
@@ -70,7 +89,7 @@ void Session::end_writes(uint32_t ticket) {
 void Session::note_through(const CommandSpec* spec, const CommandView& command) {
     if (spec != nullptr && (!spec->accepts(command.size()) || spec->is_readonly)) return;
     const WriteScope scope = spec == nullptr ? WriteScope::Everything : spec->writes;
-    if (scope == WriteScope::Nothing) return;
+    if (scope == WriteScope::Nothing || scope == WriteScope::Told) return;
     context_.keys.clear();
     if (scope == WriteScope::Everything || !spec->find_keys(command, context_.keys)) {
         context_.cache->clear(InvalidationCause::Barrier, context_.boot_ms);
@@ -87,8 +106,8 @@ void Session::leave_cache() {
     if (proofs_awaited_ > 0) context_.pool.stop_waiting(static_cast<ProofWaiter&>(*this));
     for (; !fills_.empty(); fills_.pop_front(), ++first_fill_)
         context_.cache->abandon(fills_.front().fill);
-    for (; !writes_.empty(); writes_.pop_front())
-        context_.cache->end_write(writes_.front().write, Loop::boot_ms());
+    while (!writes_.empty())
+        end_write();
 }
 
 }  // namespace nearkey

@@ -15,7 +15,6 @@ FAR = 8  # from this one on: keys that change only directly, so that only news c
 # only through the nearkey behind the relay
 CALM = 12  # from this one on: keys that change seldom
 CALM_S = {"all": 0.1, "gets": 0.1, "own": 0.02, "quiet": 0.02}
-SCRIPT_S = 3.0  # who runs a script here clears a nearkey's cache
 HOT = 4  # of them half of all reads are
 WATCHERS = ("a", "b")  # channels with sessions that do nothing but read far keys, one at a time
 BATCH_MAX = 12
@@ -166,9 +165,7 @@ class Worker:
         self.version = 0
         self.in_flight = set()  # slots
         self.calm_until = 0.0
-        self.no_script_until = float("inf")
-        if commands == "all":
-            self.no_script_until = time.monotonic() + SCRIPT_S * self.random.random()
+        self.runs_scripts = commands == "all"
         self.state = {}  # (database, slot) -> value
         self.expiring = {}  # (database, slot) -> when it is gone
         self.steps = []
@@ -346,8 +343,7 @@ class Worker:
         put = ("HSET", name, FIELD, value) if is_hash else ("SET", name, value)
         if choice == 0:
             return [encode("DEL", name)], [(slot, None)], 0
-        if choice == 1 and now > self.no_script_until:
-            self.no_script_until = now + SCRIPT_S * self.owners * self.random.random()
+        if choice == 1 and self.runs_scripts:
             script = HSET_SCRIPT if is_hash else SET_SCRIPT
             return [encode("EVAL", script, "0", name, value)], [(slot, value)], 0
         if choice == 2:

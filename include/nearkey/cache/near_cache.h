@@ -136,6 +136,8 @@ public:
     bool is_being_read(std::string_view key) const;
     // Whether anything of the key is stored or being read.
     bool holds(std::string_view key);
+    // Nothing is stored, being read or being written: there is nothing that could be untrue.
+    bool is_idle() const { return entries_ == 0 && keys_.empty(); }
     // False: the fill is closed already. Once it is closed the waiter is told, and forgotten.
     bool wait(Ticket ticket, FillWaiter& waiter);
     void stop_waiting(Ticket ticket, const FillWaiter& waiter);

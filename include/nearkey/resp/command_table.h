@@ -51,10 +51,11 @@ enum class Special : uint8_t {
     Monitor,  // is to see every command
 };
 
-// What a command may change.
+// What a command may change, the least first.
 enum class WriteScope : uint8_t {
     Nothing,
     Keys,        // those that its key specs name
+    Told,        // nobody knows what, but Valkey tells of all of it: scripts and functions
     Everything,  // or nobody knows what
 };
 

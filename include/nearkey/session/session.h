@@ -65,7 +65,7 @@ struct SessionContext {
     uint64_t boot_ms = 0;                  // Loop::boot_ms() when the input being run had come
     std::vector<std::string_view> keys{};  // scratch: of the command being executed
     std::vector<size_t> missing{};         // scratch: which of a split read's keys are not stored
-    bool are_keys_known = false;           // and they are all
+    WriteScope scope = WriteScope::Keys;   // of those, or more
     std::string arguments{};               // scratch: those of a query
     std::string pttl{};                    // scratch
 };
@@ -168,10 +168,11 @@ private:
         uint32_t ticket;
         bool is_held;  // something of its keys is stored, and may be older
     };
-    // A write in flight, of one key.
+    // A write in flight: of one key, of all, or of what Valkey will tell of.
     struct PendingWrite {
         uint32_t ticket;
-        NearCache::Write write;
+        WriteScope scope;
+        NearCache::Write write;  // unless it is WriteScope::Told
     };
     // Gets the replies to the PTTLs that go before reads whose reply may be stored; a ticket is the
     // fill's number.
@@ -239,6 +240,7 @@ private:
     void queue_writes();
     void tell_cache(uint32_t ticket, std::string_view reply);
     void end_writes(uint32_t ticket);
+    WriteScope end_write();
     void end_fills(uint32_t ticket, std::string_view reply);
     bool end_fill(const PendingFill& pending, std::string_view reply);
     void note_through(const CommandSpec* spec, const CommandView& command);
@@ -360,12 +362,13 @@ private:
     Ring<PendingFill> fills_;            // in flight, in order
     uint32_t first_fill_ = 0;            // the number of the first of them
     Ring<PendingWrite> writes_;          // in flight, in order
+    uint32_t told_writes_ = 0;           // of them
     Ring<UnstoredRead> unstored_reads_;  // in flight, in order
     uint32_t proofs_awaited_ = 0;        // nothing leaves, and nothing is run, until then
     // Of what is queued for EXEC.
     bool multi_reads_ = false;
-    bool are_multi_keys_known_ = true;
-    std::vector<std::string> multi_keys_;  // which it writes, while they are known
+    WriteScope multi_scope_ = WriteScope::Keys;
+    std::vector<std::string> multi_keys_;  // which it writes, unless that is everything
     TtlReceiver ttl_receiver_;
     NearCache::Ticket awaited_fill_ = 0;  // another client's
     bool has_awaited_ = false;            // one is enough for a command
