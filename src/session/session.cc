@@ -295,7 +295,7 @@ void Session::send(Connection& connection, const CommandView& command, RequestKi
     has_written_ |= kind != RequestKind::Read;
     const uint32_t ticket = next_ticket_++;
     if (context_.cache != nullptr) note(connection, command, ticket);
-    connection.send({canonical(command), this, ticket, kind});
+    connection.send({canonical(command), this, ticket, kind, 1, awaited_ms()});
 }
 
 // REQUIRES: nothing is owed by it, or the session is ending.

@@ -52,6 +52,7 @@ Session::Executed Session::read(const CommandView& command) {
     if (found.outcome == NearCache::Outcome::Pending && owed() == 0 && !has_awaited_ &&
         context_.cache->wait(found.ticket, *this)) {
         awaited_fill_ = found.ticket;
+        awaited_since_ms_ = context_.loop.now_ms();
         pause(kFill, nullptr);
         return Executed::NotYet;
     }
@@ -85,6 +86,12 @@ Session::Executed Session::read_split(const CommandView& command) {
 }
 
 Session::Executed Session::read_upstream(const CommandView& command) {
+    if (awaited_ms() >= context_.pool.request_timeout_ms()) {
+        has_awaited_ = false;
+        ++context_.metrics.upstream_timeout_total;
+        answer_error("UPSTREAMTIMEOUT Valkey did not answer another client's equal read in time");
+        return Executed::Yes;
+    }
     if (command.raw().size() >= kLarge) return forward_large(command);
     const Executed executed = alone_ > 0 ? forward_alone(command, RequestKind::Write)
                                          : forward(command, RequestKind::Read);
@@ -103,6 +110,11 @@ void Session::on_fill_closed() {
     awaited_fill_ = 0;
     has_awaited_ = true;
     if (proofs_awaited_ == 0) unpause(kFill);
+}
+
+// How much of its time the command being executed has waited for another client's read.
+uint64_t Session::awaited_ms() const {
+    return has_awaited_ ? context_.loop.now_ms() - awaited_since_ms_ : 0;
 }
 
 bool Session::may_be_stored(const CommandView& command) const {
@@ -207,7 +219,7 @@ bool Session::begin_fill(Connection& connection, const CacheQuery& query, Pendin
     append_bulk(pttl, query.key);
     const auto number = first_fill_ + static_cast<uint32_t>(fills_.size());
     fills_.push_back(fill);
-    connection.send({pttl, &ttl_receiver_, number, RequestKind::Read});
+    connection.send({pttl, &ttl_receiver_, number, RequestKind::Read, 1, awaited_ms()});
     return true;
 }
 
@@ -248,12 +260,21 @@ void Session::TtlReceiver::on_request_failed(uint32_t, std::string_view) {
 // What was in flight with the ticket is over. REQUIRES: tickets come in order.
 void Session::tell_cache(uint32_t ticket, std::string_view reply) {
     if (context_.cache == nullptr) return;
-    end_fills(ticket, reply);
-    end_writes(ticket);
+    const bool is_ahead = !end_fills(ticket, reply) && context_.pool.may_overtake(protocol_);
+    const bool has_told = end_writes(ticket) && !context_.cache->is_idle();
+    if (is_ahead || has_told) await_proof();
 }
 
-// The read is answered; an empty `reply` is none that may be stored.
-void Session::end_fills(uint32_t ticket, std::string_view reply) {
+// The client was shown nothing: what is stored can't be older than that.
+void Session::tell_cache_of_failure(uint32_t ticket) {
+    if (context_.cache == nullptr) return;
+    static_cast<void>(end_fills(ticket, {}));
+    static_cast<void>(end_writes(ticket));
+}
+
+// The read is over; an empty `reply` is none that may be stored. False: something else of its key
+// is here, or may be, that may be older than what the reply shows.
+bool Session::end_fills(uint32_t ticket, std::string_view reply) {
     bool is_alone = true;
     SplitReply parts(reply);
     while (!fills_.empty() && fills_.front().ticket == ticket) {
@@ -268,7 +289,7 @@ void Session::end_fills(uint32_t ticket, std::string_view reply) {
         is_alone &= !unstored_reads_.front().is_held;
         unstored_reads_.pop_front();
     }
-    if (!is_alone && context_.pool.may_overtake(protocol_)) await_proof();
+    return is_alone;
 }
 
 // What NearCache::commit() says.

@@ -82,7 +82,7 @@ void Session::on_request_failed(uint32_t ticket, std::string_view error) {
         hold(ticket, std::move(reply));
         return;
     }
-    tell_cache(ticket, {});
+    tell_cache_of_failure(ticket);
     if (!void_partial_reply()) return;
     if (!output_lost_) output_.append(reply);
     ++first_ticket_;
@@ -102,7 +102,7 @@ void Session::hold(uint32_t ticket, std::string reply) {
 void Session::settle() {
     for (auto next = held_.find(first_ticket_); next != held_.end();
          next = held_.find(++first_ticket_)) {
-        tell_cache(first_ticket_, {});
+        tell_cache_of_failure(first_ticket_);
         if (!output_lost_) output_.append(next->second);
         held_bytes_ -= next->second.size();
         held_.erase(next);

@@ -64,13 +64,13 @@ void Session::begin_whole(uint32_t ticket) {
     }
 }
 
-// What a script has written Valkey tells of, on the connections that read it. Its client sees the
-// reply once that has come, so that nobody who has seen the reply is served what was there before.
-void Session::end_writes(uint32_t ticket) {
+// True: what was written Valkey tells of, on the connections that read it. The client is to see the
+// reply once that has come, so that nobody who has seen it is served what was there before.
+bool Session::end_writes(uint32_t ticket) {
     bool has_told = false;
     while (!writes_.empty() && writes_.front().ticket == ticket)
         has_told |= end_write() == WriteScope::Told;
-    if (has_told && !context_.cache->is_idle()) await_proof();
+    return has_told;
 }
 
 WriteScope Session::end_write() {

@@ -29,9 +29,12 @@ Connection::~Connection() {
 
 Connection::InFlight Connection::in_flight_entry(const Request& request) const {
     const bool waits = request.kind == RequestKind::Blocking;
+    const uint64_t timeout_ms = context_.options.request_timeout_ms;
     return {
         .receiver = request.receiver,
-        .deadline_ms = waits ? 0 : context_.loop.now_ms() + context_.options.request_timeout_ms,
+        .deadline_ms =
+            waits ? 0
+                  : context_.loop.now_ms() + timeout_ms - std::min(request.waited_ms, timeout_ms),
         .ticket = request.ticket,
         .retained = 0,
         .replies = request.replies,

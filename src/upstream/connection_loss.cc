@@ -98,7 +98,8 @@ void Connection::expire(uint64_t now_ms) {
     lose("no answer for too long");
 }
 
-// Requests of one connection have the same timeout, so deadlines stand in order.
+// Requests of one connection have the same timeout, so deadlines stand in order; one that had
+// waited before it was sent fails no earlier than what was sent before it.
 void Connection::expire_in_flight(uint64_t now_ms) {
     while (expired_ < in_flight_.size()) {
         InFlight& entry = in_flight_[expired_];

@@ -17,12 +17,9 @@
 
 #include "nearkey/base/buffer.h"
 #include "nearkey/base/ring.h"
-#include "nearkey/cache/near_cache.h"
 #include "nearkey/loop/byte_stream.h"
-#include "nearkey/resp/command_parser.h"
 #include "nearkey/resp/reply_scanner.h"
-#include "nearkey/session/limits.h"
-#include "nearkey/upstream/pool.h"
+#include "nearkey/session/context.h"
 
 #include <map>
 #include <memory>
@@ -30,45 +27,6 @@
 #include <string>
 
 namespace nearkey {
-
-class Session;
-
-// Whether a client's reads may be answered from the near cache.
-enum class CacheUse : uint8_t { On, Off };
-
-class SessionEvents {
-public:
-    // The session is over; it is destroyed later, not in this call.
-    virtual void on_session_ended(Session& session) = 0;
-    // limits.memory_max is exceeded. Who is paused for it goes on with resume_after_memory().
-    virtual void on_memory_exceeded() = 0;
-
-protected:
-    ~SessionEvents() = default;
-};
-
-// What all sessions share. Outlives them.
-struct SessionContext {
-    Loop& loop;
-    const LimitOptions& limits;
-    Metrics& metrics;
-    Log& log;
-    ConnectionPool& pool;
-    int initial_database;
-    SessionEvents& events;
-    std::string encoded;            // scratch: commands encoded anew
-    uint64_t attack_logged_ms = 0;  // 0: never
-    // Scratch: looks ahead in the input of whoever asks.
-    CommandParser lookahead{static_cast<int64_t>(limits.bulk_max)};
-    NearCache* cache = nullptr;            // null: there is none
-    uint32_t monitors = 0;                 // a monitor is to see every read, and no others
-    uint64_t boot_ms = 0;                  // Loop::boot_ms() when the input being run had come
-    std::vector<std::string_view> keys{};  // scratch: of the command being executed
-    std::vector<size_t> missing{};         // scratch: which of a split read's keys are not stored
-    WriteScope scope = WriteScope::Keys;   // of those, or more
-    std::string arguments{};               // scratch: those of a query
-    std::string pttl{};                    // scratch
-};
 
 class Session final : public StreamEvents,
                       public ReplyReceiver,
@@ -238,10 +196,12 @@ private:
     void begin_writes(const CommandView& command, uint32_t ticket);
     void begin_whole(uint32_t ticket);
     void queue_writes();
+    uint64_t awaited_ms() const;
     void tell_cache(uint32_t ticket, std::string_view reply);
-    void end_writes(uint32_t ticket);
+    void tell_cache_of_failure(uint32_t ticket);
+    [[nodiscard]] bool end_writes(uint32_t ticket);
     WriteScope end_write();
-    void end_fills(uint32_t ticket, std::string_view reply);
+    [[nodiscard]] bool end_fills(uint32_t ticket, std::string_view reply);
     bool end_fill(const PendingFill& pending, std::string_view reply);
     void note_through(const CommandSpec* spec, const CommandView& command);
     void await_proof();
@@ -371,7 +331,8 @@ private:
     std::vector<std::string> multi_keys_;  // which it writes, unless that is everything
     TtlReceiver ttl_receiver_;
     NearCache::Ticket awaited_fill_ = 0;  // another client's
-    bool has_awaited_ = false;            // one is enough for a command
+    uint64_t awaited_since_ms_ = 0;
+    bool has_awaited_ = false;  // one is enough for a command
 
     Ring<Step> steps_;       // in flight, in order
     bool in_multi_ = false;  // as the replies so far say

@@ -100,6 +100,7 @@ public:
     // The server's reply to HELLO. REQUIRES: ready once.
     const Value& hello() const { return hello_; }
     const UpstreamHealth& health() const { return health_; }
+    uint64_t request_timeout_ms() const { return options_.request_timeout_ms; }
     size_t lease_count() const { return leased_.size(); }
     NearCache* cache() { return context_.cache; }
     // Whether a reply of this protocol may overtake the news of what was changed before it.

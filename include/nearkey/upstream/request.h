@@ -39,6 +39,7 @@ struct Request {
     // Several commands that travel as one: nothing comes between them, and they are sent, or fail,
     // all together. Their replies have the tickets ticket, ticket + 1, ... Never a Read.
     uint32_t replies = 1;
+    uint64_t waited_ms = 0;  // before it was sent; its time to be answered is so much shorter
 };
 
 }  // namespace nearkey

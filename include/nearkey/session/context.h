@@ -1,0 +1,55 @@
+// What all sessions share, and what a session tells its owner.
+// Owned by ClientServer, outlives the sessions.
+#pragma once
+
+#include "nearkey/cache/near_cache.h"
+#include "nearkey/resp/command_parser.h"
+#include "nearkey/session/limits.h"
+#include "nearkey/upstream/pool.h"
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace nearkey {
+
+class Session;
+
+// Whether a client's reads may be answered from the near cache.
+enum class CacheUse : uint8_t { On, Off };
+
+class SessionEvents {
+public:
+    // The session is over; it is destroyed later, not in this call.
+    virtual void on_session_ended(Session& session) = 0;
+    // limits.memory_max is exceeded. Who is paused for it goes on with resume_after_memory().
+    virtual void on_memory_exceeded() = 0;
+
+protected:
+    ~SessionEvents() = default;
+};
+
+// What all sessions share. Outlives them.
+struct SessionContext {
+    Loop& loop;
+    const LimitOptions& limits;
+    Metrics& metrics;
+    Log& log;
+    ConnectionPool& pool;
+    int initial_database;
+    SessionEvents& events;
+    std::string encoded;            // scratch: commands encoded anew
+    uint64_t attack_logged_ms = 0;  // 0: never
+    // Scratch: looks ahead in the input of whoever asks.
+    CommandParser lookahead{static_cast<int64_t>(limits.bulk_max)};
+    NearCache* cache = nullptr;            // null: there is none
+    uint32_t monitors = 0;                 // a monitor is to see every read, and no others
+    uint64_t boot_ms = 0;                  // Loop::boot_ms() when the input being run had come
+    std::vector<std::string_view> keys{};  // scratch: of the command being executed
+    std::vector<size_t> missing{};         // scratch: which of a split read's keys are not stored
+    WriteScope scope = WriteScope::Keys;   // of those, or more
+    std::string arguments{};               // scratch: those of a query
+    std::string pttl{};                    // scratch
+};
+
+}  // namespace nearkey
