@@ -111,12 +111,14 @@ uint32_t ItemTable::hash_of(const Item* item) const {
     return hash_of(item->key(), item->arguments());
 }
 
-void ItemTable::insert(Item* item) {
-    Item*& first = bucket(index_of(hash_of(item)));
+uint32_t ItemTable::insert(Item* item) {
+    const uint32_t hash = hash_of(item);
+    Item*& first = bucket(index_of(hash));
     item->next = std::exchange(first, item);
     item_bytes_ += memory_of(item);
     ++size_;
     if (size_ > buckets_) split();
+    return hash;
 }
 
 void ItemTable::erase(Item* item) {

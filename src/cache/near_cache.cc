@@ -10,6 +10,8 @@ namespace nearkey {
 namespace {
 
 constexpr uint64_t kTickMs = 16;
+constexpr size_t kNewcomersShare = 10;  // one in so many entries, while others must go
+constexpr size_t kRecordsSpare = 64;
 constexpr size_t kNamePartMax = UINT16_MAX;  // of key and arguments, that an item can hold
 
 uint32_t tick_of(uint64_t ms) {
@@ -129,14 +131,18 @@ bool NearCache::store(const Fill& fill, std::string_view reply, uint64_t deadlin
     item->source = sources_[fill.source].slot;
     item->command = fill.command;
     item->database = fill.database;
-    table_.insert(item);
+    const uint32_t hash = table_.insert(item);
     ++slots_[item->source].entries;
     ++entries_;
     if (item->has(Item::kArguments)) link(item, key);
     ++metrics_.near_cache_stored_total;
+    if (!newcomers_.recall(hash)) {
+        item->flags |= Item::kNew;
+        newcomers_.push(hash);
+    }
     make_room(now_ms);
-    metrics_.near_cache_entries = entries_;
-    metrics_.near_cache_bytes = table_.bytes();
+    trim_newcomers();
+    report_size();
     return true;
 }
 
@@ -165,8 +171,13 @@ void NearCache::erase(Item* item) {
     --entries_;
     release_slot(item->source);
     table_.erase(item);
+    trim_newcomers();
+    report_size();
+}
+
+void NearCache::report_size() {
     metrics_.near_cache_entries = entries_;
-    metrics_.near_cache_bytes = table_.bytes();
+    metrics_.near_cache_bytes = bytes();
 }
 
 void NearCache::drop_items(std::string_view key, uint64_t now_ms) {
@@ -204,19 +215,64 @@ size_t NearCache::count_items(std::string_view key) {
     return count;
 }
 
-// Evicts by the hand of a clock that goes round the table: who was hit has another turn.
+// A policy after S3-FIFO (the header says why). Newcomers leave in the order in which they came;
+// who stays is under the hand of a clock that goes round the table: who was hit has another turn.
 void NearCache::make_room(uint64_t now_ms) {
-    // Four rounds take everything: nothing has more than three uses.
-    for (size_t steps = 4 * table_.buckets() + entries_;
-         steps > 0 && entries_ > 0 && table_.bytes() > options_.memory; --steps) {
-        step_hand(now_ms);
+    // The newcomers once and four rounds of the hand, with some of the newcomers between, take
+    // everything: nothing has more than three uses.
+    for (size_t steps = 8 * table_.buckets() + 8 * entries_ + newcomers_.size();
+         steps > 0 && entries_ > 0 && bytes() > options_.memory; --steps) {
+        if (has_newcomers_to_judge()) {
+            judge_newcomer(now_ms);
+        } else {
+            step_hand(now_ms);
+        }
     }
+}
+
+// While they are more than their share. All of them are when nothing else is left.
+bool NearCache::has_newcomers_to_judge() const {
+    return newcomers_.size() * kNewcomersShare > entries_;
+}
+
+// Who was hit as a newcomer stays.
+void NearCache::judge_newcomer(uint64_t now_ms) {
+    Item* item = take_newcomer();
+    if (item == nullptr) return;
+    const bool is_gone = is_void(item, now_ms);
+    if (!is_gone && (item->flags & Item::kUsesMask) != 0) {
+        item->flags &= static_cast<uint8_t>(~Item::kUsesMask);
+        return;
+    }
+    if (!is_gone) {
+        newcomers_.remember(table_.hash_of(item), entries_);
+        ++metrics_.near_cache_evictions_total;
+    }
+    erase(item);
+}
+
+// The oldest, which is none any more; null if it has gone already.
+Item* NearCache::take_newcomer() {
+    const uint32_t hash = newcomers_.pop();
+    Item* item = table_.chain(hash);
+    while (item != nullptr && !(item->has(Item::kNew) && table_.hash_of(item) == hash))
+        item = item->next;
+    if (item != nullptr) item->flags &= static_cast<uint8_t>(~Item::kNew);
+    return item;
+}
+
+// While there is room, all are newcomers and nobody is judged; but records whose items are gone
+// must not pile up, so the oldest just stay. Two for each that comes or goes: a surplus ends.
+void NearCache::trim_newcomers() {
+    for (int i = 0; i < 2 && newcomers_.size() > entries_ + entries_ / 4 + kRecordsSpare; ++i)
+        take_newcomer();
 }
 
 void NearCache::step_hand(uint64_t now_ms) {
     if (hand_ >= table_.buckets()) hand_ = 0;
     for (Item* item = table_.chain_at(hand_); item != nullptr;) {
-        if (item->has(Item::kHead)) {
+        const bool is_safe = item->has(Item::kHead) || item->has(Item::kNew);
+        if (is_safe) {
             item = item->next;
         } else if (!is_void(item, now_ms) && (item->flags & Item::kUsesMask) != 0) {
             --item->flags;

@@ -223,6 +223,19 @@ void NearCache::release_fill(Fill& fill) {
 
 // --- for tests ---
 
+// Each has a record of its own, or some could never be evicted.
+bool NearCache::are_newcomers_recorded() const {
+    std::unordered_map<uint32_t, size_t> records;
+    for (const uint32_t hash : newcomers_.hashes())
+        ++records[hash];
+    for (size_t i = 0; i < table_.buckets(); ++i) {
+        for (Item* item = table_.chain_at(i); item != nullptr; item = item->next) {
+            if (item->has(Item::kNew) && records[table_.hash_of(item)]-- == 0) return false;
+        }
+    }
+    return true;
+}
+
 void NearCache::check_invariants() const {
     size_t entries = 0;
     size_t items = 0;
@@ -242,6 +255,7 @@ void NearCache::check_invariants() const {
         }
     }
     CHECK(entries == entries_ && items == table_.size());
+    CHECK(are_newcomers_recorded());
     for (size_t i = 0; i < slots_.size(); ++i)
         CHECK(of_slot[i] == slots_[i].entries);
     size_t open = 0;

@@ -9,7 +9,7 @@ namespace nearkey::bench {
 namespace {
 
 constexpr size_t kReads = 1'500'000;
-constexpr uint32_t kKeys = 500'000;      // that Zipf draws from
+constexpr uint32_t kKeys = 500'000;       // that Zipf draws from
 constexpr uint32_t kFirstScan = 1 << 30;  // keys of scans are no others
 constexpr double kSkew = 0.99;
 

@@ -1,4 +1,5 @@
-// The patterns of reads that cache_policies.cc replays, as numbers of keys.
+// The patterns of reads that cache_policies.cc replays, as numbers of keys: Zipf, with scans of
+// several kinds, and loops.
 #pragma once
 
 #include <cstddef>

@@ -1,10 +1,11 @@
 // Replays patterns of reads on eviction policies and on the near cache itself, and prints for each
 // its hit ratio and nanoseconds per read: scripts/bench --policies.
-// All have the same budget of bytes. An entry costs what the near cache's costs (header, key, reply,
-// its share of the buckets, what malloc adds); each policy pays for its own links and ghosts too.
-// The first half of a pattern warms up and is not counted. Seeds are fixed: ratios are repeatable.
-#include "cache_patterns.h"
+// All have the same budget of bytes. An entry costs what the near cache's costs (header, key,
+// reply, its share of the buckets, what malloc adds); each policy pays for its own links and ghosts
+// too. The first half of a pattern warms up and is not counted. Seeds are fixed: ratios are
+// repeatable.
 #include "cache_policies.h"
+#include "cache_patterns.h"
 
 #include "nearkey/cache/near_cache.h"
 
@@ -57,8 +58,8 @@ std::unique_ptr<Policy> make(size_t budget) {
 }
 
 const Kind kKinds[] = {
-    {"LRU", make<Lru>},         {"CLOCK", make<Clock>}, {"SIEVE", make<Sieve>},
-    {"S3-FIFO", make<S3Fifo>},  {"near cache", make<RealCache>},
+    {"LRU", make<Lru>},        {"CLOCK", make<Clock>},          {"SIEVE", make<Sieve>},
+    {"S3-FIFO", make<S3Fifo>}, {"near cache", make<RealCache>},
 };
 
 struct Result {

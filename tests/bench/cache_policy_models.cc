@@ -39,8 +39,7 @@ void Queue::remove(Node* node) {
 }
 
 Stored::Stored(size_t budget, size_t links, size_t ghost)
-    : capacity_(budget /
-                (allocated(kHeader + links + kKeySize + kReply.size()) + kBucket + ghost)),
+    : capacity_(budget / (allocated(kHeader + links + kKeySize + kReply.size()) + kBucket + ghost)),
       buckets_(std::bit_ceil(capacity_)) {
 }
 
@@ -60,8 +59,8 @@ bool Stored::read(std::string_view key) {
     }
     if (size_ >= capacity_) evict();
     auto* node = static_cast<Node*>(malloc(offsetof(Node, bytes) + key.size() + kReply.size()));
-    *node = {buckets_[bucket], nullptr, nullptr, hash, 0, false,
-             static_cast<uint16_t>(key.size()), {0}};
+    *node = {
+        buckets_[bucket], nullptr, nullptr, hash, 0, false, static_cast<uint16_t>(key.size()), {0}};
     std::memcpy(node->bytes, key.data(), key.size());
     std::memcpy(node->bytes + key.size(), kReply.data(), kReply.size());
     buckets_[bucket] = node;
@@ -136,7 +135,7 @@ void S3Fifo::evict() {
 bool S3Fifo::evict_small() {
     for (Node* node = small_.oldest(); node != nullptr; node = small_.oldest()) {
         small_.remove(node);
-        if (node->uses > 1) {
+        if (node->uses > 0) {
             node->uses = 0;
             node->is_main = true;
             main_.push(node);

@@ -26,6 +26,7 @@ struct Item {
         kUsesMask = 3,   // how often it was hit since the hand came by, up to 3
         kArguments = 4,  // has ItemLinks; hashed by key and arguments, listed behind a head
         kHead = 8,       // no reply: the head of such a list; has ItemLinks too
+        kNew = 16,       // on probation: Newcomers has a record of it
     };
 
     Item* next;         // in its bucket
@@ -65,8 +66,9 @@ public:
 
     // Without arguments: of the key's head, and of its items without arguments.
     uint32_t hash_of(std::string_view key, std::string_view arguments) const;
-    // Takes ownership.
-    void insert(Item* item);
+    uint32_t hash_of(const Item* item) const;
+    // Takes ownership; the item's hash.
+    uint32_t insert(Item* item);
     // Destroys it. REQUIRES: it is in the table.
     void erase(Item* item);
     // The first of the bucket that `hash` belongs to; others follow by Item::next.
@@ -92,7 +94,6 @@ private:
     Item* bucket(size_t index) const {
         return segments_[index / kSegment]->first[index % kSegment];
     }
-    uint32_t hash_of(const Item* item) const;
     void split();
     void merge();
 
