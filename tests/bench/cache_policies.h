@@ -1,6 +1,6 @@
 // Eviction policies as in their papers, for cache_policies.cc: LRU; CLOCK in the order of insertion
 // with counts up to 3; SIEVE (Zhang et al., NSDI 2024); S3-FIFO (Yang et al., SOSP 2023), in which
-// one hit is enough for a new entry to stay (with two, as in the paper, it is a little worse here).
+// one hit is enough for a new entry to stay (two, as in the paper: a little worse at 10 MiB).
 // Entries are stored for real (one malloc each, with key and reply), so that times can be compared.
 #pragma once
 
