@@ -237,6 +237,11 @@ constexpr auto kOptions = std::to_array<Option>({
         "Whether a family of keys (\"user:#:\") that is invalidated more often than it is hit is "
         "not\n"
         "stored for a while."),
+    row("near_cache.touch", OptionType::Boolean, near_cache<&Near::touch>,
+        "Whether Valkey is told which keys are read here (TOUCH), so that it evicts others; only\n"
+        "where its maxmemory-policy looks at what is used (lru, lfu)."),
+    number("near_cache.touch_keys_max", near_cache<&Near::touch_keys_max>, {1, 10000},
+           "Keys in what it is told with one heartbeat."),
 
     number("limits.clients_max", limits<&Limits::clients_max>, {1, 1000000},
            "Clients at a time; further ones are refused."),

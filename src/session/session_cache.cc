@@ -20,8 +20,6 @@ namespace nearkey {
 namespace {
 
 constexpr std::string_view kOne = ":1\r\n";
-// The next command of the connection is not tracked.
-constexpr std::string_view kUntracked = "*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$2\r\nNO\r\n";
 
 // The encoding of the command's arguments from the third on.
 std::string_view encode_tail(const CommandView& command, std::string& scratch) {
@@ -46,6 +44,7 @@ Session::Executed Session::read(const CommandView& command) {
     if (found.outcome == NearCache::Outcome::Hit && !may_be_overtaken(command[1])) {
         has_awaited_ = false;
         answer(found.reply);
+        sample_hit(command[1]);
         return Executed::Yes;
     }
     // Who is owed something would have to keep it back.
@@ -82,7 +81,13 @@ Session::Executed Session::read_split(const CommandView& command) {
     if (!context_.missing.empty()) return read_upstream(command);
     if (!has_values) append_integer(reply, count);
     answer(reply);
+    for (size_t i = 1; i < command.size(); ++i)
+        sample_hit(command[i]);
     return Executed::Yes;
+}
+
+void Session::sample_hit(std::string_view key) {
+    if (context_.pool.touch().is_due()) context_.pool.touch().note(database_, key);
 }
 
 Session::Executed Session::read_upstream(const CommandView& command) {
@@ -168,7 +173,8 @@ void Session::note_read(Connection& connection, const CommandView& command, uint
     }
     unstored_reads_.push_back({ticket, may_be_newer(command)});
     if (is_tracked && context_.monitors == 0) {
-        connection.send({kUntracked, &context_.pool.discard(), 0, RequestKind::Read});
+        connection.send(
+            {ConnectionPool::kUntracked, &context_.pool.discard(), 0, RequestKind::Read});
     }
 }
 

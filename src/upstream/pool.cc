@@ -51,6 +51,8 @@ ConnectionPool::ConnectionPool(const Parts& parts, const UpstreamOptions& option
       round_receiver_(*this),
       stats_receiver_(*this),
       beat_interval_ms_(options.heartbeat_interval_ms) {
+    if (cache() == nullptr) return;
+    touch_ = std::make_unique<TouchReporter>(*this, cache()->options(), metrics_, log_);
 }
 
 ConnectionPool::~ConnectionPool() {
@@ -280,6 +282,7 @@ void ConnectionPool::beat() {
     if (cache() == nullptr) return;
     end_late_round();
     ask_for_swapdb();
+    touch_->beat(*primary_, loop_.now_ms());
     cache()->sweep(kBucketsPerBeat, Loop::boot_ms());
 }
 

@@ -92,6 +92,21 @@ void ConnectionPool::renew_sources() {
     }
 }
 
+bool ConnectionPool::are_reads_tracked(const Connection& connection) const {
+    return connection.source() != NearCache::kNoSource;
+}
+
+Connection* ConnectionPool::find_ready(int protocol, int database) {
+    const auto group = shared_.find({protocol, database});
+    if (group == shared_.end()) return nullptr;
+    const auto found =
+        std::find_if(group->second.begin(), group->second.end(), [](const auto& connection) {
+            return connection->is_ready() && !connection->has_waiting() &&
+                   !connection->is_congested();
+        });
+    return found == group->second.end() ? nullptr : found->get();
+}
+
 // --- proofs on demand ---
 
 void ConnectionPool::prove(ProofWaiter& waiter) {

@@ -68,6 +68,8 @@
     X(near_cache_clears_total, Counter, "times everything was invalidated")                        \
     X(near_cache_families_off, Gauge, "key families not stored: invalidated more often than hit")  \
     X(near_cache_families_off_total, Counter, "times a key family left the near cache")            \
+    X(near_cache_touching, Gauge, "1 while Valkey, which evicts by use, is told of hits")          \
+    X(near_cache_touched_total, Counter, "keys that Valkey was told were read here")               \
     X(heartbeats_total, Counter, "heartbeats answered with PONG")                                  \
     X(managed_restarts_total, Counter, "restarts of the managed valkey-server")                    \
     X(log_dropped_total, Counter, "log lines dropped because stderr could not take them")

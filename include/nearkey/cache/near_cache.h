@@ -161,6 +161,7 @@ public:
     void sweep(size_t buckets, uint64_t now_ms);
     Explanation explain(const CacheQuery& query, uint64_t now_ms);
 
+    const NearCacheOptions& options() const { return options_; }
     size_t bytes() const { return table_.bytes() + newcomers_.bytes(); }
     // Replies, the void ones that were not freed yet among them.
     size_t entries() const { return entries_; }

@@ -19,6 +19,8 @@ struct NearCacheOptions {
     std::vector<std::string> keys;  // glob patterns; empty: all
     std::vector<std::string> skip_keys;
     bool thrash_guard = true;
+    bool touch = true;
+    uint64_t touch_keys_max = 128;
 };
 
 }  // namespace nearkey

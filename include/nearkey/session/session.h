@@ -182,6 +182,7 @@ private:
     // The near cache (session_cache.cc)
     Executed read(const CommandView& command);
     Executed read_split(const CommandView& command);
+    void sample_hit(std::string_view key);
     Executed read_upstream(const CommandView& command);
     CacheQuery query(const CommandView& command);
     CacheQuery query_part(std::string_view key) const;

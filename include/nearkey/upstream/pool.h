@@ -7,6 +7,7 @@
 #include "nearkey/resp/command_table.h"
 #include "nearkey/upstream/backoff.h"
 #include "nearkey/upstream/connection.h"
+#include "nearkey/upstream/touch_reporter.h"
 
 #include <deque>
 #include <map>
@@ -95,6 +96,8 @@ public:
     // Whether a connection to this database was ready once: SELECT needs no proof then.
     bool is_known_database(int database) const { return known_databases_.contains(database); }
     const CommandTable& commands() const { return *commands_; }
+    // A shared connection that takes a command of our own at once. Null: there is none.
+    Connection* find_ready(int protocol, int database);
     // Asks for the table again, at most once a second.
     void refresh_commands();
     // The server's reply to HELLO. REQUIRES: ready once.
@@ -103,6 +106,12 @@ public:
     uint64_t request_timeout_ms() const { return options_.request_timeout_ms; }
     size_t lease_count() const { return leased_.size(); }
     NearCache* cache() { return context_.cache; }
+    // REQUIRES: there is a near cache.
+    TouchReporter& touch() { return *touch_; }
+    // Before a command whose keys the server is not to track, where are_reads_tracked().
+    static constexpr std::string_view kUntracked =
+        "*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$2\r\nNO\r\n";
+    bool are_reads_tracked(const Connection& connection) const;
     // Whether a reply of this protocol may overtake the news of what was changed before it.
     bool may_overtake(int protocol) const { return protocol == 2 || options_.connections > 1; }
     // A reply that was asked for at `sent_ms` and shows fields of a hash is not served from then
@@ -278,6 +287,7 @@ private:
     uint64_t beat_interval_ms_;
     uint64_t max_staleness_ms_ = 0;
     std::set<int> known_databases_;
+    std::unique_ptr<TouchReporter> touch_;  // null if there is no near cache
 };
 
 }  // namespace nearkey

@@ -40,7 +40,8 @@ struct PoolRig final : PoolEvents {
     }
     void start() {
         pool = std::make_unique<ConnectionPool>(
-            ConnectionPool::Parts{loop, metrics, log, scratch, nullptr, *this}, options, url);
+            ConnectionPool::Parts{loop, metrics, log, scratch, nullptr, *this, cache.get()},
+            options, url);
         pool->start();
     }
     void make_ready() {
@@ -53,6 +54,22 @@ struct PoolRig final : PoolEvents {
     }
     bool run_until_told(const Collector& receiver, size_t count) {
         return run_until(loop, [&] { return receiver.told.size() >= count; });
+    }
+    // With a near cache, whose sources are RESP3 connections; beats often.
+    void make_ready_with_cache() {
+        valkey.answers["CLIENT TRACKING ON OPTOUT"] = "+OK\r\n";
+        options.heartbeat_interval_ms = 10;
+        cache = std::make_unique<NearCache>(near, metrics, 1);
+        make_ready();
+    }
+    // A shared connection that is ready and tracked.
+    Connection& tracked(int database) {
+        Connection* connection = pool->acquire(3, database);
+        Collector receiver;
+        send(*connection, receiver, "ECHO x");
+        REQUIRE(run_until_told(receiver, 1));
+        REQUIRE(run_until(loop, [&] { return connection->source() != NearCache::kNoSource; }));
+        return *connection;
     }
     // A lease that has answered a command: it is ready and owes nothing.
     Connection& used_lease(const std::string& line) {
@@ -80,6 +97,8 @@ struct PoolRig final : PoolEvents {
     std::vector<char> scratch = std::vector<char>(65536);
     UpstreamOptions options;
     UpstreamUrl url;
+    NearCacheOptions near;
+    std::unique_ptr<NearCache> cache;
     std::unique_ptr<ConnectionPool> pool;
     std::vector<std::string> told;
     ClientIdentity identity;

@@ -1,0 +1,38 @@
+// The options of the near cache's features: defaults, what is taken, what is refused.
+#include "nearkey/daemon/config.h"
+
+#include <doctest/doctest.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace nearkey {
+namespace {
+
+Config loaded(std::vector<std::string> settings) {
+    ConfigSources sources;
+    sources.set = std::move(settings);
+    return load_config(sources);
+}
+
+std::string error_of(std::vector<std::string> settings) {
+    try {
+        loaded(std::move(settings));
+    } catch (const ConfigError& error) {
+        return error.what();
+    }
+    return "(no error)";
+}
+
+}  // namespace
+
+TEST_CASE("config: near_cache.touch and its limit") {
+    CHECK(loaded({}).near_cache.touch);
+    CHECK_FALSE(loaded({"near_cache.touch=false"}).near_cache.touch);
+    CHECK(error_of({"near_cache.touch=1"}).ends_with("allowed is true or false"));
+    CHECK(loaded({"near_cache.touch_keys_max=1"}).near_cache.touch_keys_max == 1);
+    CHECK(error_of({"near_cache.touch_keys_max=0"}).ends_with("an integer from 1 to 10000"));
+}
+
+}  // namespace nearkey
