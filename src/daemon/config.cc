@@ -220,6 +220,25 @@ void check_tls(const Loading& loading) {
                       "; name both or neither");
 }
 
+// As CLIENT TRACKING would refuse them, and prefixes that would have no effect.
+void check_prefixes(const Loading& loading) {
+    constexpr std::string_view kPrefixes = "near_cache.prefixes";
+    constexpr std::string_view kTracking = "near_cache.tracking";
+    const std::vector<std::string>& prefixes = loading.config.near_cache.prefixes;
+    const std::string start =
+        place(loading, kPrefixes, kTracking) + assignment(loading, kPrefixes) + ": ";
+    if (!prefixes.empty() && loading.config.near_cache.tracking != "broadcast") {
+        throw ConfigError(start + "goes only together with near_cache.tracking = \"broadcast\"");
+    }
+    for (std::size_t i = 0; i < prefixes.size(); ++i) {
+        for (std::size_t j = 0; j < prefixes.size(); ++j) {
+            if (i == j || !prefixes[i].starts_with(prefixes[j])) continue;
+            throw ConfigError(start + "they must not overlap, and \"" + prefixes[i] +
+                              "\" begins with \"" + prefixes[j] + "\"");
+        }
+    }
+}
+
 // One spelling for one socket, as far as the text shows it.
 ListenAddress normal(ListenAddress address) {
     address.path = std::filesystem::path(address.path).lexically_normal().string();
@@ -346,6 +365,7 @@ Config load_config(const ConfigSources& sources) {
     check_order(loading);
     check_tls(loading);
     check_listeners(loading);
+    check_prefixes(loading);
     check_addresses(loading, sources.environment);
     return std::move(loading.config);
 }

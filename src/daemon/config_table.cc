@@ -237,6 +237,13 @@ constexpr auto kOptions = std::to_array<Option>({
         "Whether a family of keys (\"user:#:\") that is invalidated more often than it is hit is "
         "not\n"
         "stored for a while."),
+    choice(
+        "near_cache.tracking", near_cache<&Near::tracking>, "default|broadcast",
+        "How Valkey tells of changes: of the keys that were read here (default), or of every key\n"
+        "that begins with one of near_cache.prefixes, read here or not (broadcast)."),
+    list("near_cache.prefixes", near_cache<&Near::prefixes>, check_not_empty,
+         "With broadcast, only keys that begin with one of these are stored; none may begin with\n"
+         "another. Empty: every key is, and Valkey tells of every write that there is."),
     row("near_cache.touch", OptionType::Boolean, near_cache<&Near::touch>,
         "Whether Valkey is told which keys are read here (TOUCH), so that it evicts others; only\n"
         "where its maxmemory-policy looks at what is used (lru, lfu)."),

@@ -124,6 +124,7 @@ uint64_t Session::awaited_ms() const {
 
 bool Session::may_be_stored(const CommandView& command) const {
     return cache_use_ == CacheUse::On && context_.monitors == 0 && spec_->is_cacheable(command) &&
+           (spec_->is_split(command) || context_.pool.is_told_of(command[1])) &&
            database_ <= std::numeric_limits<uint16_t>::max();
 }
 
@@ -157,9 +158,8 @@ void Session::note(Connection& connection, const CommandView& command, uint32_t 
 }
 
 void Session::note_read(Connection& connection, const CommandView& command, uint32_t ticket) {
-    const bool is_tracked =
-        &connection == connection_ && connection.source() != NearCache::kNoSource;
-    if (is_tracked && may_be_stored(command)) {
+    const bool is_shared = &connection == connection_;
+    if (is_shared && may_be_stored(command)) {
         const bool is_split = spec_->is_split(command);
         if (is_split ? note_split(connection, command, ticket)
                      : begin_fill(connection, query(command), pending_fill(ticket))) {
@@ -172,7 +172,7 @@ void Session::note_read(Connection& connection, const CommandView& command, uint
         return;
     }
     unstored_reads_.push_back({ticket, may_be_newer(command)});
-    if (is_tracked && context_.monitors == 0) {
+    if (is_shared && context_.pool.are_reads_tracked(connection) && context_.monitors == 0) {
         connection.send(
             {ConnectionPool::kUntracked, &context_.pool.discard(), 0, RequestKind::Read});
     }
@@ -215,7 +215,8 @@ Session::PendingFill Session::pending_fill(uint32_t ticket) const {
 
 // False: its reply may not be stored. Else the PTTL that belongs to it is on its way.
 bool Session::begin_fill(Connection& connection, const CacheQuery& query, PendingFill fill) {
-    fill.fill = context_.cache->begin_fill(query, connection.source());
+    if (!context_.pool.is_told_of(query.key)) return false;
+    fill.fill = context_.cache->begin_fill(query, context_.pool.source_of(connection));
     if (fill.fill == 0) return false;
     // Before the scratch that a query's arguments may lie in is used again.
     std::string& pttl = context_.pttl;

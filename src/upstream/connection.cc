@@ -334,7 +334,9 @@ void Connection::on_own_reply(Own what, std::string_view reply) {
         return;
     }
     heartbeat_sent_ms_ = 0;
-    if (value.text == "PONG") proven_ms_ = heartbeat_sent_boot_ms_;
+    if (value.text == "PONG") {
+        proven_before_ms_ = std::exchange(proven_ms_, heartbeat_sent_boot_ms_);
+    }
     if (value.text.starts_with("NOAUTH")) {
         context_.events.on_auth_refused(value.text);
         lose(value.text);

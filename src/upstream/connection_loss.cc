@@ -36,7 +36,7 @@ void Connection::disconnect(ConnectionState next) {
     state_ = next;
     stop_tracking();
     tracking_asked_ = tracking_void_ = 0;
-    proven_ms_ = 0;
+    proven_ms_ = proven_before_ms_ = 0;
     push_.clear();
     connect_timer_.stop();
     resolution_.reset();

@@ -18,9 +18,22 @@ constexpr size_t kPushMax = size_t{1} << 20;
 
 // OPTOUT: what is not to be stored is read behind CLIENT CACHING NO, and so is not tracked.
 void Connection::start_tracking(int64_t receiver) {
+    std::vector<std::string> options{"OPTOUT"};
+    if (receiver != 0) options.insert(options.end(), {"REDIRECT", std::to_string(receiver)});
+    ask_for_tracking(options);
+}
+
+void Connection::start_broadcast(const std::vector<std::string>& prefixes) {
+    std::vector<std::string> options{"BCAST"};
+    for (const std::string& prefix : prefixes)
+        options.insert(options.end(), {"PREFIX", prefix});
+    ask_for_tracking(options);
+}
+
+void Connection::ask_for_tracking(const std::vector<std::string>& options) {
     CHECK(is_ready() && context_.cache != nullptr);
-    std::vector<std::string> words{"CLIENT", "TRACKING", "ON", "OPTOUT"};
-    if (receiver != 0) words.insert(words.end(), {"REDIRECT", std::to_string(receiver)});
+    std::vector<std::string> words{"CLIENT", "TRACKING", "ON"};
+    words.insert(words.end(), options.begin(), options.end());
     std::string command;
     append_array_header(command, words.size());
     for (const std::string& word : words)

@@ -52,6 +52,7 @@ ConnectionPool::ConnectionPool(const Parts& parts, const UpstreamOptions& option
       stats_receiver_(*this),
       beat_interval_ms_(options.heartbeat_interval_ms) {
     if (cache() == nullptr) return;
+    is_broadcast_ = cache()->options().tracking == "broadcast";
     touch_ = std::make_unique<TouchReporter>(*this, cache()->options(), metrics_, log_);
 }
 
@@ -142,7 +143,11 @@ void ConnectionPool::on_ready(Connection& connection, const Value& hello) {
     if (cache() != nullptr) {
         if (&connection == receiver_.get()) {
             receiver_id_ = connection.server_id;
-            track_all(2);
+            if (is_broadcast_) {
+                receiver_->start_broadcast(cache()->options().prefixes);
+            } else {
+                track_all(2);
+            }
         } else if (!connection.is_leased) {
             track(connection);
         }
@@ -159,7 +164,12 @@ void ConnectionPool::on_dial_failed(Connection& connection, const std::string& r
 }
 
 void ConnectionPool::on_lost(Connection& connection, const std::string& reason) {
-    if (&connection == receiver_.get()) untrack_redirected();
+    if (&connection == receiver_.get()) {
+        untrack_redirected();
+    } else if (is_broadcast_ && !connection.is_leased) {
+        // What is retried may be answered by another server than the one that tells of changes.
+        cache()->clear(InvalidationCause::Lost, Loop::boot_ms());
+    }
     note_absence(reason);
     dial_again(connection, is_proven_ ? 0 : backoff_.next_ms());
 }

@@ -5,6 +5,18 @@
 // receiver, a RESP3 connection of the pool's own, is told in its place. Pushes and replies stand in
 // order on a connection, so the reply to a PING proves that everything from before the PING has
 // arrived. SWAPDB is never told of; the server's own count of it is asked for with each heartbeat.
+//
+// With near_cache.tracking = "broadcast" the receiver alone is told, of all keys with one of the
+// prefixes, for every connection. Replies and news then come over two connections, as with RESP2:
+//   - A reply read before a change and handled after the news of it: its fill was voided by the
+//   news.
+//   - A reply read after a change and handled before the news: it shows the change; what else is
+//     stored of the key is older, so the reply waits for a proof (may_overtake).
+//   - Valkey sends this news when a turn of its loop ends, so a PING of the same turn is answered
+//     before it. The next PING is sent once that answer has come, and so is read in a later turn:
+//     it takes two, one after the other, to prove anything (ask_again, proven_before_ms).
+//   - A read that is sent again may reach another server than the receiver has: the loss of any
+//     shared connection voids everything, and a connection to another address stores nothing.
 #include "nearkey/base/check.h"
 #include "nearkey/resp/number.h"
 #include "nearkey/upstream/keyspace.h"
@@ -24,12 +36,15 @@ constexpr std::string_view kSwapdb = "cmdstat_swapdb:calls=";
 constexpr size_t kStatsMax = size_t{1} << 20;
 // What the lease of max_staleness_ms is renewed with must be there well before it ends.
 constexpr uint64_t kBeatsPerLease = 3;
+// With broadcast it takes two beats to prove anything.
+constexpr uint64_t kBeatsPerBroadcastLease = 4;
 }  // namespace
 
 void ConnectionPool::bound_staleness(uint64_t max_staleness_ms) {
     max_staleness_ms_ = max_staleness_ms;
+    const uint64_t beats = is_broadcast_ ? kBeatsPerBroadcastLease : kBeatsPerLease;
     beat_interval_ms_ =
-        std::clamp(max_staleness_ms / kBeatsPerLease, uint64_t{1}, options_.heartbeat_interval_ms);
+        std::clamp(max_staleness_ms / beats, uint64_t{1}, options_.heartbeat_interval_ms);
 }
 
 void ConnectionPool::start_receiver() {
@@ -39,6 +54,7 @@ void ConnectionPool::start_receiver() {
 }
 
 void ConnectionPool::track(Connection& connection) {
+    if (is_broadcast_) return;
     if (connection.protocol() == 3) {
         connection.start_tracking(0);
     } else if (receiver_->is_ready() && receiver_id_ != 0) {
@@ -80,7 +96,27 @@ void ConnectionPool::on_tracking(Connection& connection, std::string_view error)
                   {"what", "Valkey refuses CLIENT TRACKING: nothing is stored or served here"}});
 }
 
+NearCache::SourceId ConnectionPool::source_of(const Connection& connection) const {
+    if (!is_broadcast_) return connection.source();
+    const bool is_same_server =
+        connection.is_ready() && connection.address() == receiver_->address();
+    return is_same_server ? receiver_->source() : NearCache::kNoSource;
+}
+
+bool ConnectionPool::is_told_of(std::string_view key) const {
+    if (!is_broadcast_) return true;
+    const std::vector<std::string>& prefixes = context_.cache->options().prefixes;
+    return prefixes.empty() ||
+           std::any_of(prefixes.begin(), prefixes.end(),
+                       [key](const std::string& prefix) { return key.starts_with(prefix); });
+}
+
 void ConnectionPool::renew_sources() {
+    if (is_broadcast_ && receiver_->source() != NearCache::kNoSource) {
+        uint64_t proven_ms = std::max(receiver_->tracked_since_ms(), receiver_->proven_before_ms());
+        if (!is_swapdb_hidden_) proven_ms = std::min(proven_ms, swapdb_proven_ms_);
+        cache()->renew_source(receiver_->source(), proven_ms);
+    }
     for (const auto& [key, group] : shared_) {
         for (const auto& connection : group) {
             if (connection->source() == NearCache::kNoSource) continue;
@@ -129,6 +165,7 @@ void ConnectionPool::start_round() {
         connection.send({kPing, &round_receiver_, round_, RequestKind::Write});
     };
     round_owed_ = 1;
+    is_asked_again_ = false;
     if (receiver_->is_ready()) ask(*receiver_);
     for (const auto& [key, group] : shared_) {
         for (const auto& connection : group) {
@@ -139,7 +176,17 @@ void ConnectionPool::start_round() {
 }
 
 void ConnectionPool::on_round_answer(uint32_t round) {
-    if (round == round_ && round_owed_ > 0 && --round_owed_ == 0) end_round();
+    if (round != round_ || round_owed_ == 0 || --round_owed_ > 0) return;
+    if (!ask_again()) end_round();
+}
+
+bool ConnectionPool::ask_again() {
+    if (!is_broadcast_ || !receiver_->is_ready() || std::exchange(is_asked_again_, true)) {
+        return false;
+    }
+    ++round_owed_;
+    receiver_->send({kPing, &round_receiver_, round_, RequestKind::Write});
+    return true;
 }
 
 void ConnectionPool::end_round() {
@@ -228,6 +275,9 @@ std::string ConnectionPool::describe_source(NearCache::SourceId source) const {
                 key.first == 3 ? ""
                                : fmt::format(", told of changes by CLIENT ID {}", receiver_id_));
         }
+    }
+    if (is_broadcast_ && receiver_->source() == source) {
+        return fmt::format("any, told of changes by CLIENT ID {} (broadcast)", receiver_id_);
     }
     return "lost";
 }

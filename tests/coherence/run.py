@@ -29,7 +29,7 @@ OWNERS = 4
 STALENESS_S = 1.0
 # By how much more each kind of connection behind the relay lags than the one before.
 SPREAD_S = 0.002
-Needs = collections.namedtuple("Needs", "faults commands spread_s", defaults=(SPREAD_S,))
+Needs = collections.namedtuple("Needs", "faults commands spread_s settings", defaults=(SPREAD_S, {}))
 # Rules of base/sabotage.h, and the load that needs them most: faults (null: all) and commands. With
 # GET and HGET alone ("gets") what is wrong stays wrong: no other command's read has the server tell
 # of it. "quiet": nor does a pipelined one of a key that changes far away. "own": few writes, so
@@ -61,13 +61,13 @@ class World:
     """A server, nearkey `a` straight at it and nearkey `b` behind a relay that lets each
     connection lag by another time, so that news and answers overtake each other."""
 
-    def __init__(self, directory, binary, rule, spread_s):
+    def __init__(self, directory, binary, rule, needs):
         import processes
 
         processes.BINARY = os.path.abspath(binary)
         self.server = processes.ValkeyServer(directory).start()
         self.relay = Relay(os.path.join(directory, "relay.sock"), self.server.path)
-        self.relay.spread_seconds = spread_s
+        self.relay.spread_seconds = needs.spread_s
         environment = {"NEARKEY_SABOTAGE": rule} if rule else None
         self.nearkeys = {}
         for name, upstream in (("a", self.server.path), ("b", self.relay.path)):
@@ -80,6 +80,7 @@ class World:
                     "upstream.connections": 2 if name == "b" else 1,
                     # So many writes would have every key leave the cache.
                     "near_cache.thrash_guard": "false",
+                    **needs.settings,
                 },
                 environment=environment,
             ).start()
@@ -202,7 +203,7 @@ class Faults:
 def run(binary, seconds, seed, needs, rule=None):
     shared = Shared()
     with tempfile.TemporaryDirectory(prefix="nearkey-coherence-") as directory:
-        world = World(directory, binary, rule, needs.spread_s)
+        world = World(directory, binary, rule, needs)
         context = multiprocessing.get_context("fork")
         pipes, workers = [], []
         try:
@@ -261,6 +262,8 @@ def main():
     parser.add_argument("--commands", choices=load.WRITES, default="all")
     parser.add_argument("--binary", default="build/nearkey")
     parser.add_argument("--faults", metavar="NAMES", help="only these, with commas between; may be empty")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[],
+                        type=lambda text: text.split("=", 1), help="an option of both nearkeys")
     parser.add_argument("--sabotaged", metavar="BINARY")
     parser.add_argument("--rule", choices=RULES, action="append", help="of --sabotaged: only these")
     options = parser.parse_args()
@@ -270,7 +273,8 @@ def main():
         return 1
     if not options.sabotaged:
         names = None if options.faults is None else [n for n in options.faults.split(",") if n]
-        result = run(options.binary, options.seconds or 60, options.seed, Needs(names, options.commands))
+        needs = Needs(names, options.commands, settings=dict(options.set))
+        result = run(options.binary, options.seconds or 60, options.seed, needs)
         failed = bool(result.violations)
         for violation in result.violations[:20]:
             print("   ", violation)

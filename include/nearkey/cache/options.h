@@ -19,6 +19,8 @@ struct NearCacheOptions {
     std::vector<std::string> keys;  // glob patterns; empty: all
     std::vector<std::string> skip_keys;
     bool thrash_guard = true;
+    std::string tracking = "default";   // or "broadcast"
+    std::vector<std::string> prefixes;  // of "broadcast"; empty: every key
     bool touch = true;
     uint64_t touch_keys_max = 128;
 };

@@ -29,6 +29,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace nearkey {
 
@@ -123,6 +124,8 @@ public:
     // Asks Valkey to tell of changes to what is read here, `receiver` (its CLIENT ID; 0: this one)
     // of them. The outcome is on_tracking(). REQUIRES: ready, and a near cache.
     void start_tracking(int64_t receiver);
+    // The same, of every key that begins with one of the prefixes, or of every key.
+    void start_broadcast(const std::vector<std::string>& prefixes);
     // What was read here is no longer known to be true.
     void stop_tracking();
     // kNoSource: nobody is told of changes to what is read here.
@@ -130,6 +133,10 @@ public:
     // When the last PING was sent that was answered (Loop::boot_ms): what this connection is told
     // of changes made before, it has been told.
     uint64_t proven_ms() const { return proven_ms_; }
+    // When the PING before that one was sent.
+    uint64_t proven_before_ms() const { return proven_before_ms_; }
+    // What was dialled last; empty: a Unix socket.
+    const std::string& address() const { return address_; }
     // When tracking was asked for: before, there was nothing to be told of.
     uint64_t tracked_since_ms() const { return tracking_sent_ms_; }
 
@@ -199,6 +206,7 @@ private:
     enum class Own : uint32_t { Handshake, Heartbeat, Tracking };
     void send_own(Own what, std::string_view bytes);
     void on_own_reply(Own what, std::string_view reply);
+    void ask_for_tracking(const std::vector<std::string>& options);
     void on_tracking_reply(const Value& reply);
     void take_push(std::string_view bytes, bool is_end);
     void continue_handshake();
@@ -246,6 +254,7 @@ private:
     uint64_t heartbeat_sent_ms_ = 0;  // 0: none is owed
     uint64_t heartbeat_sent_boot_ms_ = 0;
     uint64_t proven_ms_ = 0;
+    uint64_t proven_before_ms_ = 0;
 
     NearCache::SourceId source_ = NearCache::kNoSource;
     uint32_t tracking_asked_ = 0;  // questions whose answer has not come

@@ -112,8 +112,14 @@ public:
     static constexpr std::string_view kUntracked =
         "*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$2\r\nNO\r\n";
     bool are_reads_tracked(const Connection& connection) const;
+    // By whose word what is read over the connection may be stored. kNoSource: by nobody's.
+    NearCache::SourceId source_of(const Connection& connection) const;
+    // Whether Valkey tells of changes of the key at all.
+    bool is_told_of(std::string_view key) const;
     // Whether a reply of this protocol may overtake the news of what was changed before it.
-    bool may_overtake(int protocol) const { return protocol == 2 || options_.connections > 1; }
+    bool may_overtake(int protocol) const {
+        return protocol == 2 || options_.connections > 1 || is_broadcast_;
+    }
     // A reply that was asked for at `sent_ms` and shows fields of a hash is not served from then
     // on.
     uint64_t fields_deadline_ms(uint64_t sent_ms) const {
@@ -215,6 +221,7 @@ private:
     void renew_sources();
     void start_round();
     void on_round_answer(uint32_t round);
+    bool ask_again();
     void end_round();
     void end_late_round();
     void ask_for_swapdb();
@@ -274,6 +281,8 @@ private:
     RoundReceiver round_receiver_;
     uint32_t round_ = 0;
     size_t round_owed_ = 0;
+    bool is_asked_again_ = false;
+    bool is_broadcast_ = false;  // near_cache.tracking
     uint64_t round_started_ms_ = 0;
     std::vector<ProofWaiter*> round_waiters_;
     std::vector<ProofWaiter*> next_waiters_;

@@ -35,4 +35,21 @@ TEST_CASE("config: near_cache.touch and its limit") {
     CHECK(error_of({"near_cache.touch_keys_max=0"}).ends_with("an integer from 1 to 10000"));
 }
 
+TEST_CASE("config: near_cache.tracking and its prefixes") {
+    CHECK(loaded({}).near_cache.tracking == "default");
+    CHECK(loaded({}).near_cache.prefixes.empty());
+    const Config config = loaded({"near_cache.tracking=broadcast", "near_cache.prefixes=a:,b:"});
+    CHECK(config.near_cache.prefixes == std::vector<std::string>{"a:", "b:"});
+    CHECK(error_of({"near_cache.tracking=broadcast"}) == "(no error)");
+    CHECK(error_of({"near_cache.tracking=optin"}).ends_with("one of default, broadcast"));
+    CHECK(error_of({"near_cache.prefixes=a:"})
+              .ends_with("goes only together with near_cache.tracking = \"broadcast\""));
+    CHECK(error_of({"near_cache.tracking=broadcast", "near_cache.prefixes=a:,b:,a:b"})
+              .ends_with("they must not overlap, and \"a:b\" begins with \"a:\""));
+    CHECK(error_of({"near_cache.tracking=broadcast", "near_cache.prefixes=a,a"})
+              .ends_with("\"a\" begins with \"a\""));
+    CHECK(error_of({"near_cache.tracking=broadcast", "near_cache.prefixes=a,,b"})
+              .ends_with("it must not be empty"));
+}
+
 }  // namespace nearkey

@@ -1,0 +1,108 @@
+// near_cache.tracking = "broadcast": one connection is told of changes for all.
+#include "nearkey/upstream/pool.h"
+
+#include "pool_rig.h"
+
+#include <doctest/doctest.h>
+
+#include <string>
+
+namespace nearkey {
+namespace {
+
+constexpr const char* kTracking = "CLIENT TRACKING ON BCAST PREFIX a: PREFIX b:";
+
+struct Proof final : ProofWaiter {
+    void on_proven() override { ++told; }
+    int told = 0;
+};
+
+// Until the receiver is told of changes; no heartbeat disturbs.
+void make_ready(PoolRig& rig) {
+    rig.near.tracking = "broadcast";
+    rig.near.prefixes = {"a:", "b:"};
+    rig.valkey.answers[kTracking] = "+OK\r\n";
+    rig.options.heartbeat_interval_ms = 3'600'000;
+    rig.options.unready_after_ms = 3'600'000;
+    rig.cache = std::make_unique<NearCache>(rig.near, rig.metrics, 1);
+    rig.make_ready();
+    REQUIRE(run_until(rig.loop, [&] { return rig.metrics.near_cache_tracking == 1; }));
+}
+
+void settle(PoolRig& rig) {
+    int looks = 0;
+    run_until(rig.loop, [&] { return ++looks > 5; });
+}
+
+}  // namespace
+
+TEST_CASE("broadcast: the receiver alone is told, and by its word all reads may be stored") {
+    PoolRig rig;
+    make_ready(rig);
+    CHECK(rig.valkey.times_asked(kTracking) == 1);
+    CHECK(rig.valkey.times_asked("CLIENT TRACKING ON OPTOUT") == 0);
+    const Connection& two = *rig.pool->find_ready(2, 0);
+    CHECK(rig.pool->source_of(two) != NearCache::kNoSource);
+    CHECK(two.source() == NearCache::kNoSource);
+    // CLIENT CACHING is an error then.
+    CHECK_FALSE(rig.pool->are_reads_tracked(two));
+    CHECK(rig.pool->may_overtake(3));
+}
+
+TEST_CASE("broadcast: only keys with one of the prefixes are told of") {
+    PoolRig rig;
+    make_ready(rig);
+    CHECK(rig.pool->is_told_of("a:1"));
+    CHECK(rig.pool->is_told_of("b:"));
+    CHECK_FALSE(rig.pool->is_told_of("a"));
+    CHECK_FALSE(rig.pool->is_told_of("c:a:"));
+}
+
+TEST_CASE("broadcast: a proof takes two PINGs, the second behind the first one's answer") {
+    PoolRig rig;
+    make_ready(rig);
+    const size_t receiver = rig.valkey.peer_of(kTracking);
+    rig.valkey.answers["PING"] = FakeValkey::kSilent;
+    Proof proof;
+    rig.pool->prove(proof);
+    settle(rig);
+    rig.valkey.send(receiver, "+PONG\r\n");
+    REQUIRE(run_until(rig.loop, [&] { return rig.valkey.unread(receiver) == 0; }));
+    settle(rig);
+    CHECK(proof.told == 0);
+    rig.valkey.send(receiver, "+PONG\r\n");
+    REQUIRE(run_until(rig.loop, [&] { return proof.told == 1; }));
+    settle(rig);
+    CHECK(rig.valkey.is_open(receiver));  // Both had been asked for.
+}
+
+TEST_CASE("broadcast: the loss of the receiver voids everything, and that of any other as well") {
+    for (const bool is_receiver : {true, false}) {
+        PoolRig rig;
+        make_ready(rig);
+        const CacheQuery query{"a:k", {}, 1, 0};
+        const auto source = rig.pool->source_of(*rig.pool->find_ready(2, 0));
+        const auto ticket = rig.cache->begin_fill(query, source);
+        rig.cache->commit(ticket, "v", UINT64_MAX, Loop::boot_ms());
+        const auto open = rig.cache->begin_fill({"b:k", {}, 1, 0}, source);
+        const uint64_t lost = rig.metrics.upstream_reconnects_total;
+        rig.valkey.close(rig.valkey.peer_of(is_receiver ? kTracking : "COMMAND"));
+        REQUIRE(
+            run_until(rig.loop, [&] { return rig.metrics.upstream_reconnects_total == lost + 1; }));
+        rig.cache->commit(open, "v", UINT64_MAX, Loop::boot_ms());
+        CHECK(rig.cache->explain(query, Loop::boot_ms()).outcome == NearCache::Outcome::Miss);
+        CHECK(rig.metrics.near_cache_fills_void_total == 1);
+    }
+}
+
+TEST_CASE("broadcast: what Valkey refuses stores nothing") {
+    PoolRig rig;
+    make_ready(rig);
+    rig.valkey.answers[kTracking] = "-NOPERM no\r\n";
+    rig.valkey.close(rig.valkey.peer_of(kTracking));
+    REQUIRE(run_until(rig.loop, [&] { return rig.valkey.times_asked(kTracking) == 2; }));
+    settle(rig);
+    CHECK(rig.pool->source_of(*rig.pool->find_ready(2, 0)) == NearCache::kNoSource);
+}
+
+}  // namespace nearkey
