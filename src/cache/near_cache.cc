@@ -9,14 +9,9 @@ namespace nearkey {
 
 namespace {
 
-constexpr uint64_t kTickMs = 16;
 constexpr size_t kNewcomersShare = 10;  // one in so many entries, while others must go
 constexpr size_t kRecordsSpare = 64;
 constexpr size_t kNamePartMax = UINT16_MAX;  // of key and arguments, that an item can hold
-
-uint32_t tick_of(uint64_t ms) {
-    return static_cast<uint32_t>(ms / kTickMs);
-}
 
 bool is_same(const Item* item, const CacheQuery& query) {
     return item->command == query.command && item->database == query.database &&
@@ -77,7 +72,7 @@ NearCache::Found NearCache::find(const CacheQuery& query, uint64_t now_ms) {
             ++metrics_.near_cache_hits_total;
             return {Outcome::Hit, item->reply(), 0};
         }
-        erase(item);
+        if (!is_kept(item, now_ms)) erase(item);
     }
     ++metrics_.near_cache_misses_total;
     if (barriers_ > 0) return {Outcome::Blocked, {}, 0};
@@ -292,7 +287,8 @@ void NearCache::sweep(size_t buckets, uint64_t now_ms) {
     for (; buckets > 0 && entries_ > 0; --buckets) {
         if (hand_ >= table_.buckets()) hand_ = 0;
         Item* item = table_.chain_at(hand_);
-        while (item != nullptr && (item->has(Item::kHead) || !is_void(item, now_ms)))
+        while (item != nullptr &&
+               (item->has(Item::kHead) || !is_void(item, now_ms) || is_kept(item, now_ms)))
             item = item->next;
         if (item == nullptr) {
             ++hand_;
@@ -314,6 +310,9 @@ void NearCache::invalidate(std::string_view key, InvalidationCause cause, uint64
 
 void NearCache::clear(InvalidationCause cause, uint64_t now_ms) {
     ++metrics_.near_cache_clears_total;
+    const bool is_lost = cause == InvalidationCause::Lost && options_.stale_if_unavailable_ms > 0;
+    if (!is_lost) drop_lost();
+    has_lost_ |= is_lost;
     last_of_all_ = {0, cause, now_ms};
     for (uint32_t i = 0; i < fills_.size(); ++i)
         close_fill(i);
@@ -322,6 +321,7 @@ void NearCache::clear(InvalidationCause cause, uint64_t now_ms) {
         if (!source.is_open || slots_[source.slot].entries == 0) continue;
         const uint64_t proven_ms = slots_[source.slot].proven_ms;
         slots_[source.slot].is_open = false;
+        slots_[source.slot].is_lost = is_lost;
         source.slot = take_slot(id, proven_ms);
     }
 }
@@ -375,8 +375,8 @@ NearCache::Explanation NearCache::explain(const CacheQuery& query, uint64_t now_
         const Slot& slot = slots_[item->source];
         result.source = slot.source;
         result.proven_ms = since(slot.proven_ms, now_ms);
-        result.age_ms = (tick_of(now_ms) - item->filled) * kTickMs;
-        result.left_ms = (item->deadline - tick_of(now_ms)) * kTickMs;
+        result.age_ms = (tick_of(now_ms) - item->filled) * kItemTickMs;
+        result.left_ms = (item->deadline - tick_of(now_ms)) * kItemTickMs;
         result.outcome =
             result.proven_ms < options_.max_staleness_ms ? Outcome::Hit : Outcome::Unproven;
     } else if (barriers_ > 0 || (state != keys_.end() && state->second.writes > 0)) {

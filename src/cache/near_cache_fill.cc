@@ -41,6 +41,8 @@ void NearCache::close_source(SourceId source) {
     closed.is_open = false;
     Slot& slot = slots_[closed.slot];
     slot.is_open = false;
+    slot.is_lost = options_.stale_if_unavailable_ms > 0;
+    has_lost_ |= slot.is_lost;
     if (slot.entries == 0) free_slots_.push_back(closed.slot);
     free_sources_.push_back(source);
 }
@@ -54,7 +56,7 @@ uint16_t NearCache::take_slot(SourceId source, uint64_t proven_ms) {
     }
     const uint16_t slot = free_slots_.back();
     free_slots_.pop_back();
-    slots_[slot] = {proven_ms, 0, source, true};
+    slots_[slot] = {proven_ms, 0, source, true, false};
     return slot;
 }
 
@@ -66,9 +68,38 @@ void NearCache::release_slot(uint16_t slot) {
 
 // Frees all void entries at once, which sweep() has not come to for 65,535 clears.
 void NearCache::purge() {
+    drop_lost();
     const size_t all = table_.buckets() + entries_;
     for (size_t i = 0; i < all; ++i)
         sweep(1, 0);
+}
+
+// --- while Valkey is away ---
+
+// It is void, but find_stale() may serve it.
+bool NearCache::is_kept(const Item* item, uint64_t now_ms) const {
+    const Slot& slot = slots_[item->source];
+    if (!slot.is_lost) return false;
+    const bool is_over = static_cast<int32_t>(item->deadline - tick_of(now_ms)) <= 0;
+    return !is_over && now_ms < slot.proven_ms + options_.stale_if_unavailable_ms;
+}
+
+std::string_view NearCache::find_stale(const CacheQuery& query, uint64_t now_ms) {
+    if (barriers_ > 0) return {};
+    const auto state = keys_.find(query.key);
+    if (state != keys_.end() && state->second.writes > 0) return {};
+    const Item* item = find_item(query);
+    if (item == nullptr) return {};
+    const bool is_unproven =
+        !is_void(item, now_ms) &&
+        now_ms < slots_[item->source].proven_ms + options_.stale_if_unavailable_ms;
+    return is_unproven || is_kept(item, now_ms) ? item->reply() : std::string_view{};
+}
+
+void NearCache::drop_lost() {
+    if (!std::exchange(has_lost_, false)) return;
+    for (Slot& slot : slots_)
+        slot.is_lost = false;
 }
 
 // --- fills ---

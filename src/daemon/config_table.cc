@@ -226,6 +226,11 @@ constexpr auto kOptions = std::to_array<Option>({
         "near_cache.max_staleness_ms", near_cache<&Near::max_staleness_ms>, {0, kHourMs},
         "Nothing is served that a change made elsewhere so long ago has made untrue, even if the\n"
         "network is cut. 0: nothing is stored."),
+    number(
+        "near_cache.stale_if_unavailable_ms", near_cache<&Near::stale_if_unavailable_ms>,
+        {0, 24 * kHourMs},
+        "While Valkey is away, reads are answered with what is stored, though it may be untrue by\n"
+        "then, so long after Valkey's last word. 0: they are not."),
     number("near_cache.fills_max", near_cache<&Near::fills_max>, {1, 1000000},
            "Reads in flight at a time whose replies may be stored."),
     list(

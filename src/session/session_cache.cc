@@ -47,6 +47,7 @@ Session::Executed Session::read(const CommandView& command) {
         sample_hit(command[1]);
         return Executed::Yes;
     }
+    if (context_.pool.serves_stale() && serve_stale(command)) return Executed::Yes;
     // Who is owed something would have to keep it back.
     if (found.outcome == NearCache::Outcome::Pending && owed() == 0 && !has_awaited_ &&
         context_.cache->wait(found.ticket, *this)) {
@@ -102,6 +103,17 @@ Session::Executed Session::read_upstream(const CommandView& command) {
                                          : forward(command, RequestKind::Read);
     if (executed == Executed::Yes) has_awaited_ = false;
     return executed;
+}
+
+// With what may be untrue by now, rather than not at all.
+bool Session::serve_stale(const CommandView& command) {
+    if (may_be_overtaken(command[1])) return false;
+    const std::string_view reply = context_.cache->find_stale(query(command), context_.boot_ms);
+    if (reply.empty()) return false;
+    ++context_.metrics.near_cache_stale_hits_total;
+    has_awaited_ = false;
+    answer(reply);
+    return true;
 }
 
 // Whether a reply that comes before may show a newer state of the key than what is stored now.

@@ -7,6 +7,8 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 namespace nearkey {
 
 namespace {
@@ -171,6 +173,17 @@ void Session::nearkey_cache(std::string_view what) {
     answer("+OK\r\n");
 }
 
+// The same question as read() asks, of another command than the one being executed.
+bool Session::is_served_stale(const CommandSpec* spec, const CommandView& command) {
+    if (spec == nullptr || !spec->accepts(command.size())) return false;
+    if (context_.cache == nullptr || !context_.pool.serves_stale()) return false;
+    const CommandSpec* const own = std::exchange(spec_, spec);
+    const bool is_stale = may_be_stored(command) && !spec->is_split(command) &&
+                          !context_.cache->find_stale(query(command), context_.boot_ms).empty();
+    spec_ = own;
+    return is_stale;
+}
+
 void Session::explain(const CommandView& command) {
     // The command to explain, without the two words before it, as if a client had sent it.
     std::string& bytes = context_.encoded;
@@ -182,7 +195,10 @@ void Session::explain(const CommandView& command) {
     parser.restart();
     if (parser.next(bytes) != ParseResult::Command) return;
     const CommandSpec* spec = context_.pool.commands().find(parser.command());
-    const Explanation explanation = explain_route(spec, parser.command());
+    Explanation explanation = explain_route(spec, parser.command());
+    if (is_served_stale(spec, parser.command())) {
+        explanation = {"near cache", "Valkey is away: near_cache.stale_if_unavailable_ms"};
+    }
     Pairs pairs;
     pairs.add("command", spec == nullptr ? parser.command()[0].substr(0, 128) : spec->name);
     pairs.add("route", explanation.route);

@@ -234,6 +234,7 @@ void Connection::become_ready() {
 }
 
 bool Connection::on_bytes(std::string_view bytes) {
+    context_.heard_ms = context_.loop.now_ms();
     while (!bytes.empty()) {
         if (is_tunnel_ && in_flight_.empty()) {
             owner_->on_tunnel_bytes(bytes);

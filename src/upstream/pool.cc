@@ -141,6 +141,7 @@ void ConnectionPool::on_ready(Connection& connection, const Value& hello) {
     connection.server_id = id == nullptr ? 0 : id->integer;
     if (connection.is_primary) ask_for_commands();
     if (cache() != nullptr) {
+        cache()->drop_lost();
         if (&connection == receiver_.get()) {
             receiver_id_ = connection.server_id;
             if (is_broadcast_) {
@@ -217,7 +218,10 @@ void ConnectionPool::on_heartbeat(Connection&, std::string_view reply) {
     if (reply == "PONG") {
         ++metrics_.heartbeats_total;
         last_pong_ms_ = loop_.now_ms();
-        if (cache() != nullptr) renew_sources();
+        if (cache() != nullptr) {
+            cache()->drop_lost();
+            renew_sources();
+        }
     }
     update_health();
 }
@@ -279,6 +283,7 @@ void ConnectionPool::tick() {
     for_each_connection([now](Connection& connection) { connection.expire(now); });
     close_unused(now);
     expire_lease_queue(now);
+    watch_absence();
     update_health();
 }
 

@@ -68,6 +68,8 @@
     X(near_cache_clears_total, Counter, "times everything was invalidated")                        \
     X(near_cache_families_off, Gauge, "key families not stored: invalidated more often than hit")  \
     X(near_cache_families_off_total, Counter, "times a key family left the near cache")            \
+    X(near_cache_stale, Gauge, "1 while near_cache.stale_if_unavailable_ms is made use of")        \
+    X(near_cache_stale_hits_total, Counter, "reads answered with what may be untrue by then")      \
     X(near_cache_touching, Gauge, "1 while Valkey, which evicts by use, is told of hits")          \
     X(near_cache_touched_total, Counter, "keys that Valkey was told were read here")               \
     X(heartbeats_total, Counter, "heartbeats answered with PONG")                                  \

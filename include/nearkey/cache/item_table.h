@@ -14,6 +14,12 @@ namespace nearkey {
 
 struct Item;
 
+// Times of items are in ticks, cut to 32 bits: what matters is their difference.
+constexpr uint64_t kItemTickMs = 16;
+constexpr uint32_t tick_of(uint64_t ms) {
+    return static_cast<uint32_t>(ms / kItemTickMs);
+}
+
 // The items of one key that are found by more than the key stand in a list behind its head.
 struct ItemLinks {
     Item* previous;  // null: this is the head

@@ -127,8 +127,13 @@ public:
     // before are known.
     SourceId open_source(uint64_t proven_ms);
     void renew_source(SourceId source, uint64_t proven_ms);
-    // All that came from it is void.
+    // All that came from it is void: find() serves nothing of it any more.
     void close_source(SourceId source);
+    // What was stored of a key when Valkey was there, near_cache.stale_if_unavailable_ms after the
+    // last proof at most: it may be untrue. Empty: nothing, or a write of the key is in flight.
+    [[nodiscard]] std::string_view find_stale(const CacheQuery& query, uint64_t now_ms);
+    // Valkey is back: of closed sources find_stale() serves nothing any more either.
+    void drop_lost();
 
     [[nodiscard]] Found find(const CacheQuery& query, uint64_t now_ms);
     // Before the read is sent, whose changes `source` (or kNoSource) will be told of. 0: its reply
@@ -176,6 +181,7 @@ private:
         uint32_t entries;
         SourceId source;
         bool is_open;
+        bool is_lost;  // closed, and kept for find_stale()
     };
     struct Source {
         uint16_t slot;
@@ -202,6 +208,7 @@ private:
     Item* find_item(const CacheQuery& query);
     Item* find_head(std::string_view key);
     bool is_void(const Item* item, uint64_t now_ms) const;
+    bool is_kept(const Item* item, uint64_t now_ms) const;
     bool store(const Fill& fill, std::string_view reply, uint64_t deadline_ms, uint64_t now_ms);
     void link(Item* item, std::string_view key);
     void erase(Item* item);
@@ -240,6 +247,7 @@ private:
     std::vector<Source> sources_;
     std::vector<Slot> slots_;
     std::vector<uint16_t> free_slots_;
+    bool has_lost_ = false;  // a slot may be lost
     std::vector<SourceId> free_sources_;
 
     Keys keys_;

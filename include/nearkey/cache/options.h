@@ -15,6 +15,7 @@ struct NearCacheOptions {
     uint64_t value_max = uint64_t{64} << 10;
     uint64_t max_age_ms = 600'000;
     uint64_t max_staleness_ms = 1000;
+    uint64_t stale_if_unavailable_ms = 0;
     uint64_t fills_max = 16384;
     std::vector<std::string> keys;  // glob patterns; empty: all
     std::vector<std::string> skip_keys;

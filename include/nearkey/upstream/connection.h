@@ -92,6 +92,7 @@ struct ConnectionContext {
     size_t queued_commands = 0;     // in all waiting_ together, bounded by options.queue_*
     size_t queued_bytes = 0;
     NearCache* cache = nullptr;  // null: there is none
+    uint64_t heard_ms = 0;       // when anything came from Valkey last
 };
 
 enum class ConnectionState { Idle, Connecting, Handshaking, Ready, Closed };

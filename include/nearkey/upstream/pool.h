@@ -112,6 +112,9 @@ public:
     static constexpr std::string_view kUntracked =
         "*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$2\r\nNO\r\n";
     bool are_reads_tracked(const Connection& connection) const;
+    // Whether a read is to be answered with what may be untrue by now: it is allowed, and Valkey is
+    // away.
+    bool serves_stale() const;
     // By whose word what is read over the connection may be stored. kNoSource: by nobody's.
     NearCache::SourceId source_of(const Connection& connection) const;
     // Whether Valkey tells of changes of the key at all.
@@ -213,6 +216,9 @@ private:
     void close_surplus_leases();
     void expire_lease_queue(uint64_t now_ms);
     size_t shared_count() const;
+    // While Valkey is away (pool_stale.cc)
+    bool is_silent() const;
+    void watch_absence();
     // Tracking (pool_tracking.cc)
     void start_receiver();
     void track(Connection& connection);
@@ -296,6 +302,7 @@ private:
     uint64_t beat_interval_ms_;
     uint64_t max_staleness_ms_ = 0;
     std::set<int> known_databases_;
+    uint32_t silent_ticks_ = 0;             // in a row
     std::unique_ptr<TouchReporter> touch_;  // null if there is no near cache
 };
 

@@ -10,7 +10,12 @@ namespace nearkey {
 namespace {
 
 struct SmallCache {
-    NearCacheOptions options{.memory = 300'000};
+    SmallCache() {
+        options.memory = 300'000;
+        options.thrash_guard = false;
+    }
+
+    NearCacheOptions options;
     Metrics metrics;
     NearCache cache{options, metrics, 1};
     NearCache::SourceId source = cache.open_source(0);

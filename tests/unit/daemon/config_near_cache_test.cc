@@ -35,6 +35,14 @@ TEST_CASE("config: near_cache.touch and its limit") {
     CHECK(error_of({"near_cache.touch_keys_max=0"}).ends_with("an integer from 1 to 10000"));
 }
 
+TEST_CASE("config: near_cache.stale_if_unavailable_ms") {
+    CHECK(loaded({}).near_cache.stale_if_unavailable_ms == 0);
+    const Config config = loaded({"near_cache.stale_if_unavailable_ms=86400000"});
+    CHECK(config.near_cache.stale_if_unavailable_ms == 86'400'000);
+    CHECK(error_of({"near_cache.stale_if_unavailable_ms=86400001"})
+              .ends_with("an integer from 0 to 86400000"));
+}
+
 TEST_CASE("config: near_cache.tracking and its prefixes") {
     CHECK(loaded({}).near_cache.tracking == "default");
     CHECK(loaded({}).near_cache.prefixes.empty());
