@@ -284,11 +284,14 @@ void Session::tell_cache(uint32_t ticket, std::string_view reply) {
     if (is_ahead || has_told) await_proof();
 }
 
-// The client was shown nothing: what is stored can't be older than that.
+// The client was shown nothing: what is stored can't be older than that. What a script may have
+// written, before its connection was lost, Valkey can't tell of any more.
 void Session::tell_cache_of_failure(uint32_t ticket) {
     if (context_.cache == nullptr) return;
     static_cast<void>(end_fills(ticket, {}));
-    static_cast<void>(end_writes(ticket));
+    if (end_writes(ticket)) {
+        context_.cache->clear(InvalidationCause::Barrier, Loop::boot_ms());
+    }
 }
 
 // The read is over; an empty `reply` is none that may be stored. False: something else of its key
