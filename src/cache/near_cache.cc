@@ -175,20 +175,27 @@ void NearCache::report_size() {
     metrics_.near_cache_bytes = bytes();
 }
 
-void NearCache::drop_items(std::string_view key, uint64_t now_ms) {
+// `hash` is that of the key alone.
+void NearCache::drop_items(std::string_view key, uint32_t hash, uint64_t now_ms) {
     const auto drop = [&](Item* item) {
         if (options_.thrash_guard && !is_void(item, now_ms))
             guard_.on_dropped(key, item->flags & Item::kUsesMask, now_ms);
         erase(item);
     };
-    Item* item = table_.chain(table_.hash_of(key, {}));
-    while (item != nullptr) {
+    Item* head = nullptr;
+    for (Item* item = table_.chain(hash); item != nullptr;) {
         Item* next = item->next;
-        if (!item->has(Item::kHead) && item->arguments().empty() && item->key() == key) drop(item);
+        if (item->arguments().empty() && item->key() == key) {
+            if (item->has(Item::kHead)) {
+                head = item;
+            } else {
+                drop(item);
+            }
+        }
         item = next;
     }
     // The last one takes the head with it.
-    for (Item* head = find_head(key); head != nullptr;) {
+    while (head != nullptr) {
         Item* first = head->links().next;
         const bool is_last = first->links().next == nullptr;
         drop(first);
@@ -300,8 +307,9 @@ void NearCache::sweep(size_t buckets, uint64_t now_ms) {
 
 void NearCache::invalidate(std::string_view key, InvalidationCause cause, uint64_t now_ms) {
     ++metrics_.near_cache_invalidations_total;
-    note(table_.hash_of(key, {}), cause, now_ms);
-    drop_items(key, now_ms);
+    const uint32_t hash = table_.hash_of(key, {});
+    note(hash, cause, now_ms);
+    drop_items(key, hash, now_ms);
     const auto state = keys_.find(key);
     if (state == keys_.end() || is_broken(Rule::FillTicket)) return;
     void_fills(&*state, now_ms);

@@ -212,7 +212,7 @@ private:
     bool store(const Fill& fill, std::string_view reply, uint64_t deadline_ms, uint64_t now_ms);
     void link(Item* item, std::string_view key);
     void erase(Item* item);
-    void drop_items(std::string_view key, uint64_t now_ms);
+    void drop_items(std::string_view key, uint32_t hash, uint64_t now_ms);
     bool takes_part(std::string_view key) const;
     size_t count_items(std::string_view key);
     void make_room(uint64_t now_ms);
