@@ -99,7 +99,8 @@ Daemon::Daemon(const Config& config, const Environment& environment)
         cache_ = std::make_unique<NearCache>(config_.near_cache, metrics_, random_seed());
     }
     pool_ = std::make_unique<ConnectionPool>(
-        ConnectionPool::Parts{loop_, metrics_, log_, scratch_, tls_.get(), *this, cache_.get()},
+        ConnectionPool::Parts{loop_, metrics_, log_, scratch_, tls_.get(), *this, cache_.get(),
+                              random_seed()},
         config_.upstream, url_);
     pool_->bound_staleness(config_.near_cache.max_staleness_ms);
     clients_ =

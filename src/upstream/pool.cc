@@ -5,7 +5,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <random>
 #include <tuple>
 #include <utility>
 
@@ -42,7 +41,7 @@ ConnectionPool::ConnectionPool(const Parts& parts, const UpstreamOptions& option
                .failed_dials = 0,
                .last_good_address = {},
                .cache = parts.cache},
-      backoff_(options.backoff_min_ms, options.backoff_max_ms, std::random_device{}()),
+      backoff_(options.backoff_min_ms, options.backoff_max_ms, parts.backoff_seed),
       dial_timer_(parts.loop, [this] { dial_next(); }),
       tick_timer_(parts.loop, [this] { tick(); }),
       heartbeat_timer_(parts.loop, [this] { beat(); }),

@@ -69,6 +69,7 @@ public:
         const TlsContext* tls;  // null unless the URL asks for TLS
         PoolEvents& events;
         NearCache* cache = nullptr;  // null: there is none
+        uint64_t backoff_seed = 0;   // should be random
     };
     // `url` is options.url as parsed, or the managed server's. Both outlive the pool.
     ConnectionPool(const Parts& parts, const UpstreamOptions& options, const UpstreamUrl& url);

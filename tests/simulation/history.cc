@@ -1,0 +1,91 @@
+#include "history.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace nearkey::simulation {
+
+size_t History::observe(const KeyName& name, const State& state, uint64_t when_us, bool is_silent) {
+    Key& key = keys_[name];
+    if (key.states.back() == state) return key.states.size() - 1;
+    key.states.push_back(state);
+    key.since_us.push_back(when_us);
+    if (is_silent) key.silent.push_back(key.states.size() - 1);
+    return key.states.size() - 1;
+}
+
+void History::acknowledge(int channel, const KeyName& name, size_t step, uint64_t when_us) {
+    Key& key = keys_[name];
+    size_t& newest = key.through[channel];
+    newest = std::max(newest, step);
+    if (key.answered.empty() || key.answered.back().second < step) {
+        key.answered.emplace_back(when_us, step);
+    }
+}
+
+History::Floor History::floor(int channel, const KeyName& name, uint64_t before_us) {
+    Key& key = keys_[name];
+    const auto own = key.through.find(channel);
+    const auto after = std::partition_point(key.answered.begin(), key.answered.end(),
+                                            [&](const auto& each) { return each.first < before_us; });
+    return {own == key.through.end() ? 0 : own->second,
+            after == key.answered.begin() ? 0 : std::prev(after)->second};
+}
+
+void History::did(uint64_t session, const KeyName& name, size_t step) {
+    size_t& last = shown_[{session, name}];
+    last = std::max(last, step);
+}
+
+History::Verdict History::judge(uint64_t session, const KeyName& name, const Floor& floor,
+                                const State& state) {
+    Key& key = keys_[name];
+    const size_t must = std::max(floor.own, floor.elsewhere);
+    size_t& last = shown_[{session, name}];
+    size_t shown = last;
+    for (auto silent = key.silent.rbegin(); silent != key.silent.rend(); ++silent) {
+        if (*silent <= must) break;
+        shown = std::min(shown, *silent - 1);
+    }
+    const size_t oldest = std::max(must, shown);
+    const auto from = key.states.begin() + static_cast<ptrdiff_t>(oldest);
+    const auto found = std::find(from, key.states.end(), state);
+    if (found != key.states.end()) {
+        last = std::max(shown, static_cast<size_t>(found - key.states.begin()));
+        return Verdict::Fine;
+    }
+    if (std::find(key.states.begin(), from, state) == from) return Verdict::Unknown;
+    if (oldest == floor.own) return Verdict::Own;
+    return oldest == floor.elsewhere ? Verdict::Elsewhere : Verdict::Back;
+}
+
+std::string History::told(const KeyName& name) const {
+    std::string out;
+    const auto found = keys_.find(name);
+    if (found == keys_.end()) return out;
+    const Key& key = found->second;
+    for (size_t i = 0; i < key.states.size(); ++i) {
+        const bool is_silent = std::count(key.silent.begin(), key.silent.end(), i) > 0;
+        out += fmt::format("    {:>9} us  step {}{}: {}\n", key.since_us[i], i,
+                           is_silent ? " (silent)" : "", text_of(key.states[i]));
+    }
+    return out;
+}
+
+const char* name_of(History::Verdict verdict) {
+    switch (verdict) {
+        case History::Verdict::Fine: return "FINE";
+        case History::Verdict::Unknown: return "UNKNOWN";
+        case History::Verdict::Own: return "OWN";
+        case History::Verdict::Elsewhere: return "ELSEWHERE";
+        case History::Verdict::Back: return "BACK";
+    }
+    return "";
+}
+
+std::string text_of(const State& state) {
+    return state ? *state : "(absent)";
+}
+
+}  // namespace nearkey::simulation

@@ -1,0 +1,63 @@
+// What each key was, step by step, as the model server knows it, and whether a read may show it.
+// The rules are those of tests/coherence/history.py. The model knows the order of all steps, so
+// keys have no owners and nothing is ambiguous.
+//
+// A read through a channel, begun at t, may show step n only if
+//   - a step left the key in that state                                            (UNKNOWN)
+//   - n is not older than the newest step answered through the same channel before t   (OWN)
+//   - n is not older than the newest step answered anywhere before t - bound     (ELSEWHERE)
+//   - n is not older than what the same session was shown, or did, before             (BACK)
+// Of a silent step (SWAPDB, a restart) the server tells nobody: until it must be seen, a session
+// may be shown what was before it.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace nearkey::simulation {
+
+using State = std::optional<std::string>;
+using KeyName = std::pair<int, std::string>;  // database, name
+
+class History {
+public:
+    // What a read that begins now must not be older than.
+    struct Floor {
+        size_t own = 0;
+        size_t elsewhere = 0;
+    };
+    enum class Verdict { Fine, Unknown, Own, Elsewhere, Back };
+
+    // The key is in this state since then; the number of the step that it is at.
+    size_t observe(const KeyName& key, const State& state, uint64_t when_us, bool is_silent);
+    size_t current(const KeyName& key) { return keys_[key].states.size() - 1; }
+    void acknowledge(int channel, const KeyName& key, size_t step, uint64_t when_us);
+    Floor floor(int channel, const KeyName& key, uint64_t before_us);
+    // The session was answered that it did this.
+    void did(uint64_t session, const KeyName& key, size_t step);
+    // To be called in the order in which the session is answered.
+    Verdict judge(uint64_t session, const KeyName& key, const Floor& floor, const State& state);
+    // For people: the steps of a key.
+    std::string told(const KeyName& key) const;
+
+private:
+    struct Key {
+        std::vector<State> states{State()};
+        std::vector<uint64_t> since_us{0};
+        std::vector<size_t> silent;
+        std::map<int, size_t> through;  // channel -> newest step answered
+        std::vector<std::pair<uint64_t, size_t>> answered;  // when, and the newest until then
+    };
+
+    std::map<KeyName, Key> keys_;
+    std::map<std::pair<uint64_t, KeyName>, size_t> shown_;
+};
+
+const char* name_of(History::Verdict verdict);
+std::string text_of(const State& state);
+
+}  // namespace nearkey::simulation

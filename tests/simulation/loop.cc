@@ -1,0 +1,164 @@
+// The classes of loop/ on simulated time, in place of src/loop/*.cc: a link seam.
+#include "nearkey/loop/loop.h"
+
+#include "event_queue.h"
+#include "nearkey/base/check.h"
+#include "nearkey/loop/fd_watch.h"
+#include "nearkey/loop/resolver.h"
+
+#include <algorithm>
+
+struct uv_timer_s {
+    uv_loop_s* loop;
+    std::function<void()>* callback;
+    nearkey::simulation::EventQueue::Id event;
+    bool is_active;
+    uint64_t repeat_ms;
+};
+struct uv_poll_s {};
+struct uv_prepare_s {};
+struct uv_idle_s {};
+
+namespace nearkey {
+
+namespace {
+// The simulation's one loop: boot_ms() is asked for without one.
+uv_loop_s* the_loop = nullptr;  // style-ok(globals): as the system's clock is
+constexpr uint64_t kLateMax = 200;
+constexpr uint64_t kBootMs = 1'000'000;
+
+void plan(uv_timer_s& timer, uint64_t delay_ms) {
+    const uint64_t due_us = (timer.loop->now_us / 1000 + delay_ms) * 1000;
+    timer.is_active = true;
+    timer.event = timer.loop->at(due_us, [&timer] {
+        timer.is_active = false;
+        if (timer.repeat_ms > 0) plan(timer, timer.repeat_ms);
+        (*timer.callback)();
+    });
+}
+}  // namespace
+
+void UvClose::operator()(uv_timer_s* handle) const {
+    if (handle->is_active) handle->loop->cancel(handle->event);
+    delete handle;
+}
+void UvClose::operator()(uv_poll_s* handle) const {
+    delete handle;
+}
+void UvClose::operator()(uv_prepare_s* handle) const {
+    delete handle;
+}
+void UvClose::operator()(uv_idle_s* handle) const {
+    delete handle;
+}
+
+void Deferred::defer() {
+    if (position_ != kNotListed) return;
+    std::vector<Deferred*>& list = loop_.listed(phase_);
+    position_ = list.size();
+    list.push_back(this);
+}
+
+Deferred::~Deferred() {
+    if (position_ == kNotListed) return;
+    std::vector<Deferred*>& list = loop_.listed(phase_);
+    if (position_ < list.size() && list[position_] == this) list[position_] = nullptr;
+    std::vector<Deferred*>& running = loop_.running_;
+    if (position_ < running.size() && running[position_] == this) running[position_] = nullptr;
+}
+
+Loop::Loop() : raw_(new uv_loop_s) {
+    CHECK(the_loop == nullptr);
+    the_loop = raw_.get();
+}
+
+Loop::~Loop() {
+    the_loop = nullptr;
+}
+
+void Loop::run() {
+    raw_->is_stopped = false;
+    bool more = false;
+    while (!raw_->is_stopped && (more || !raw_->empty())) {
+        if (more) {
+            raw_->run_due();
+        } else {
+            raw_->run_turn(raw_->random->below(kLateMax));
+        }
+        before_sleep();
+        more = std::any_of(listed_.begin(), listed_.end(),
+                           [](const auto& list) { return !list.empty(); });
+    }
+}
+
+void Loop::stop() {
+    raw_->is_stopped = true;
+}
+
+uint64_t Loop::now_ms() const {
+    return raw_->now_us / 1000;
+}
+
+uint64_t Loop::boot_ms() {
+    return kBootMs + the_loop->now_us / 1000;
+}
+
+void Loop::before_sleep() {
+    for (const Phase phase : {Phase::Resume, Phase::Upstream, Phase::Client, Phase::Reap}) {
+        run_phase(phase);
+    }
+}
+
+void Loop::run_phase(Phase phase) {
+    running_.swap(listed(phase));
+    for (size_t i = 0; i < running_.size(); ++i) {
+        Deferred* deferred = running_[i];
+        if (deferred == nullptr) continue;
+        running_[i] = nullptr;
+        deferred->position_ = Deferred::kNotListed;
+        deferred->before_sleep();
+    }
+    running_.clear();
+}
+
+Timer::Timer(Loop& loop, std::function<void()> callback) : callback_(std::move(callback)) {
+    handle_.reset(new uv_timer_s{loop.raw(), &callback_, {}, false, 0});
+}
+
+Timer::~Timer() = default;
+
+void Timer::start_once(uint64_t delay_ms) {
+    stop();
+    plan(*handle_, std::max<uint64_t>(delay_ms, 1));
+}
+
+void Timer::start_repeating(uint64_t interval_ms) {
+    stop();
+    handle_->repeat_ms = interval_ms;
+    plan(*handle_, interval_ms);
+}
+
+void Timer::stop() {
+    handle_->repeat_ms = 0;
+    if (handle_->is_active) handle_->loop->cancel(handle_->event);
+    handle_->is_active = false;
+}
+
+bool Timer::is_active() const {
+    return handle_->is_active;
+}
+
+// Nothing here has a descriptor or a name.
+FdWatch::FdWatch(Loop&, int, std::function<void(FdEvents)>) {
+    CHECK(false);
+}
+FdWatch::~FdWatch() = default;
+
+struct Resolution::Pending {};
+Resolution::Resolution(Loop&, const std::string&, std::function<void(const Answer&)>)
+    : pending_(nullptr) {
+    CHECK(false);
+}
+Resolution::~Resolution() = default;
+
+}  // namespace nearkey

@@ -1,0 +1,129 @@
+// nearkey_simulation: runs seeds, prints those that fail, and ends with one line about all of them.
+#include "world.h"
+
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <sstream>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace nearkey::simulation {
+
+namespace {
+
+struct Arguments {
+    uint64_t seeds = 1000;
+    uint64_t first = 1;
+    bool is_single = false;  // one seed, with its trace if it fails
+    bool is_verbose = false;
+    bool expects_violations = false;
+};
+
+struct Totals {
+    uint64_t seeds = 0;
+    uint64_t operations = 0;
+    uint64_t hits = 0;
+    uint64_t violations = 0;
+};
+
+std::string contents(const std::string& name) {
+    std::ifstream file(std::string(NEARKEY_SIMULATION_DIRECTORY "/") + name, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+
+bool parse(const std::vector<std::string_view>& words, Arguments& arguments) {
+    for (size_t i = 1; i < words.size(); ++i) {
+        const std::string_view word = words[i];
+        if (word == "--verbose") {
+            arguments.is_verbose = true;
+        } else if (word == "--expect-violations") {
+            arguments.expects_violations = true;
+        } else if (i + 1 < words.size() && (word == "--seeds" || word == "--first")) {
+            (word == "--seeds" ? arguments.seeds : arguments.first) =
+                std::strtoull(words[++i].data(), nullptr, 10);
+        } else if (i + 1 < words.size() && word == "--seed") {
+            arguments.first = std::strtoull(words[++i].data(), nullptr, 10);
+            arguments.seeds = 1;
+            arguments.is_single = true;
+        } else {
+            return false;
+        }
+    }
+    return true;
+}
+
+std::vector<uint64_t> seeds_of(const Arguments& arguments) {
+    std::vector<uint64_t> seeds;
+    std::istringstream kept(arguments.is_single ? "" : contents("kept_seeds.txt"));
+    for (std::string line; std::getline(kept, line);) {
+        if (!line.empty() && line[0] != '#') seeds.push_back(std::strtoull(line.c_str(), nullptr, 10));
+    }
+    for (uint64_t i = 0; i < arguments.seeds; ++i)
+        seeds.push_back(arguments.first + i);
+    return seeds;
+}
+
+// The run's digest.
+uint64_t run_seed(uint64_t seed, const Arguments& arguments, Totals& totals) {
+    static const std::string commands = contents("command_reply.resp");
+    World world(seed, commands, arguments.is_single);
+    world.run();
+    ++totals.seeds;
+    totals.operations += world.operations();
+    totals.hits += world.hits();
+    totals.violations += world.violations.size();
+    if (arguments.is_single && (arguments.is_verbose || !world.violations.empty())) {
+        fmt::print("{}", world.trace);
+    }
+    if (!world.violations.empty()) {
+        fmt::print("simulation/seed {}: {} FAIL\n", seed, world.violations[0]);
+    } else if (arguments.is_verbose || arguments.is_single) {
+        fmt::print("simulation/seed {}: {} operations, {} hits, digest {:016x} ok\n", seed,
+                   world.operations(), world.hits(), world.digest());
+    }
+    return world.digest();
+}
+
+int run(const Arguments& arguments) {
+    Totals totals;
+    bool is_repeatable = true;
+    for (const uint64_t seed : seeds_of(arguments)) {
+        const uint64_t digest = run_seed(seed, arguments, totals);
+        // The same seed is the same run.
+        if (totals.seeds == 1 && !arguments.is_single) {
+            Totals again;
+            is_repeatable = run_seed(seed, arguments, again) == digest;
+            fmt::print("simulation/one seed is one run: digest {:016x} {}\n", digest,
+                       is_repeatable ? "ok" : "FAIL");
+        }
+        if (arguments.expects_violations && totals.violations > 0) break;
+    }
+    const bool is_fine =
+        is_repeatable && (totals.violations > 0) == arguments.expects_violations;
+    const char* rule = std::getenv("NEARKEY_SABOTAGE");
+    const std::string name = arguments.expects_violations && rule != nullptr
+                                 ? std::string("simulation/without ") + rule
+                                 : "simulation";
+    fmt::print("{}: {} seeds, {} operations, {} hits, {} violations  {}\n", name, totals.seeds,
+               totals.operations, totals.hits, totals.violations, is_fine ? "ok" : "FAIL");
+    return is_fine ? 0 : 1;
+}
+
+}  // namespace
+
+}  // namespace nearkey::simulation
+
+int main(int argc, char** argv) {
+    nearkey::simulation::Arguments arguments;
+    if (!nearkey::simulation::parse({argv, argv + argc}, arguments)) {
+        fmt::print(stderr,
+                   "nearkey_simulation [--seeds N] [--first S] [--seed S] [--verbose] "
+                   "[--expect-violations]\n");
+        return 2;
+    }
+    return nearkey::simulation::run(arguments);
+}

@@ -1,0 +1,161 @@
+// The connection's own commands of the model server, and its tracking table.
+#include "model_valkey.h"
+
+#include "nearkey/resp/reply_writer.h"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <iterator>
+#include <utility>
+
+namespace nearkey::simulation {
+
+namespace {
+constexpr const char* kOk = "+OK\r\n";
+
+bool is(std::string_view word, std::string_view lower) {
+    return std::equal(word.begin(), word.end(), lower.begin(), lower.end(), [](char a, char b) {
+        return std::tolower(static_cast<unsigned char>(a)) == b;
+    });
+}
+
+bool is_tracked_read(std::string_view name) {
+    static constexpr std::array<std::string_view, 8> kReads{
+        "get", "hget", "getrange", "mget", "hgetall", "exists", "touch", "pttl"};
+    return std::any_of(kReads.begin(), kReads.end(),
+                       [&](std::string_view read) { return is(name, read); });
+}
+}  // namespace
+
+std::string ModelValkey::run_connection(Client& client, const Words& words) {
+    if (is(words[0], "hello")) return hello(client, words);
+    if (is(words[0], "client")) return client_command(client, words);
+    if (is(words[0], "command")) return commands_;
+    if (is(words[0], "select")) {
+        const int database = std::stoi(words[1]);
+        if (database < 0 || database >= kDatabases) return "-ERR DB index is out of range\r\n";
+        client.database = database;
+        return kOk;
+    }
+    if (is(words[0], "ping")) {
+        if (words.size() == 1) return "+PONG\r\n";
+        std::string reply;
+        append_bulk(reply, words[1]);
+        return reply;
+    }
+    if (is(words[0], "info")) {
+        std::string text = "# Commandstats\r\n";
+        if (swaps_ > 0) {
+            text += "cmdstat_swapdb:calls=" + std::to_string(swaps_) + ",usec=1,usec_per_call=1\r\n";
+        }
+        std::string reply;
+        append_bulk(reply, text);
+        return reply;
+    }
+    return "";
+}
+
+std::string ModelValkey::hello(Client& client, const Words& words) {
+    client.protocol = words.size() > 1 && words[1] == "3" ? 3 : 2;
+    std::string reply;
+    append_map_header(reply, 4, client.protocol);
+    append_bulk(reply, "server");
+    append_bulk(reply, "valkey");
+    append_bulk(reply, "version");
+    append_bulk(reply, "8.0.1");
+    append_bulk(reply, "proto");
+    append_integer(reply, client.protocol);
+    append_bulk(reply, "id");
+    append_integer(reply, static_cast<int64_t>(client.id));
+    return reply;
+}
+
+std::string ModelValkey::client_command(Client& client, const Words& words) {
+    if (is(words[1], "setname") || is(words[1], "setinfo")) return kOk;
+    if (is(words[1], "tracking")) return tracking_on(client, words);
+    if (is(words[1], "caching")) {
+        if (!client.is_tracking) {
+            return "-ERR CLIENT CACHING can be called only when the client is in tracking mode "
+                   "with OPTIN or OPTOUT mode enabled\r\n";
+        }
+        client.is_untracked = true;
+        return kOk;
+    }
+    return "-ERR unknown subcommand\r\n";
+}
+
+std::string ModelValkey::tracking_on(Client& client, const Words& words) {
+    uint64_t redirect = 0;
+    for (size_t i = 3; i + 1 < words.size(); ++i) {
+        if (is(words[i], "redirect")) redirect = std::stoull(words[i + 1]);
+    }
+    if (redirect != 0 && !clients_.contains(redirect)) {
+        return "-ERR The client ID you want redirect to does not exist\r\n";
+    }
+    client.is_tracking = true;
+    client.redirect = redirect;
+    return kOk;
+}
+
+// --- the tracking table ---
+
+void ModelValkey::track(Client& client, const Words& words) {
+    if (!client.is_tracking || client.is_untracked || !is_tracked_read(words[0])) return;
+    const size_t end = is(words[0], "mget") ? words.size() : 2;
+    for (size_t i = 1; i < end; ++i)
+        tracking_[words[i]].insert(client.id);
+}
+
+// Of the bare name: the table knows no databases.
+void ModelValkey::invalidate(const std::string& name) {
+    const auto found = tracking_.find(name);
+    if (found == tracking_.end()) return;
+    const std::set<uint64_t> told = std::move(found->second);
+    tracking_.erase(found);
+    for (const uint64_t id : told) {
+        const auto client = clients_.find(id);
+        if (client == clients_.end()) continue;
+        if (client->second.get() == current_) {
+            pending_.push_back(name);
+        } else {
+            tell(*client->second, &name);
+        }
+    }
+}
+
+void ModelValkey::tell_pending() {
+    for (const std::string& name : std::exchange(pending_, {}))
+        tell(*current_, &name);
+    if (std::exchange(is_flush_pending_, false)) tell(*current_, nullptr);
+}
+
+// Null: of everything. Lost if nobody is there to be told.
+void ModelValkey::tell(Client& tracked, const std::string* name) {
+    Client* told = &tracked;
+    if (tracked.redirect != 0) {
+        const auto found = clients_.find(tracked.redirect);
+        if (found == clients_.end()) return;
+        told = found->second.get();
+    }
+    if (told->protocol != 3) return;
+    told->output += ">2\r\n$10\r\ninvalidate\r\n";
+    if (name == nullptr) {
+        told->output += "_\r\n";
+        return;
+    }
+    append_array_header(told->output, 1);
+    append_bulk(told->output, *name);
+}
+
+void ModelValkey::overflow_tracking(size_t keys) {
+    while (tracking_.size() > keys) {
+        const auto victim = std::next(tracking_.begin(),
+                                      static_cast<ptrdiff_t>(random_.below(tracking_.size())));
+        const std::string name = victim->first;
+        invalidate(name);
+    }
+    flush_outputs();
+}
+
+}  // namespace nearkey::simulation

@@ -1,0 +1,353 @@
+#include "model_valkey.h"
+
+#include "nearkey/base/check.h"
+#include "nearkey/resp/reply_writer.h"
+
+#include <algorithm>
+#include <cctype>
+#include <utility>
+
+namespace nearkey::simulation {
+
+namespace {
+constexpr const char* kOk = "+OK\r\n";
+
+std::string upper(std::string text) {
+    for (char& letter : text)
+        letter = static_cast<char>(std::toupper(static_cast<unsigned char>(letter)));
+    return text;
+}
+
+std::string bulk(std::string_view text) {
+    std::string out;
+    append_bulk(out, text);
+    return out;
+}
+
+std::string integer(int64_t value) {
+    return ":" + std::to_string(value) + "\r\n";
+}
+}  // namespace
+
+std::string joined(int database, const Words& words) {
+    std::string line = std::to_string(database);
+    for (const std::string& word : words)
+        line += ' ' + word;
+    return line;
+}
+
+ModelValkey::ModelValkey(EventQueue& events, Random& random, Network& network,
+                         const std::string& commands)
+    : events_(events), random_(random), network_(network), commands_(commands) {
+    network.server = this;
+}
+
+std::string ModelValkey::execute_directly(int database, const Words& words) {
+    Client direct;
+    direct.database = database;
+    process(direct, words);
+    flush_outputs();
+    return direct.output;
+}
+
+void ModelValkey::note_expiry(const KeyName& key) {
+    Database& database = databases_[static_cast<size_t>(key.first)];
+    const auto found = database.find(key.second);
+    if (found == database.end() || found->second.expires_ms == 0) return;
+    if (!is_expired(found->second)) return;
+    const uint64_t gone_us = (found->second.expires_ms + 1) * 1000;
+    const size_t before = history.current(key);
+    const size_t step = history.observe(key, State(), gone_us, false);
+    if (step != before) history.acknowledge(-1, key, step, gone_us);
+}
+
+std::map<KeyName, size_t> ModelValkey::steps_of(const std::string& line, uint64_t since_us) const {
+    const auto found = executed_.find(line);
+    if (found == executed_.end()) return {};
+    for (const Executed& each : found->second) {
+        if (each.when_us >= since_us) return {each.steps.begin(), each.steps.end()};
+    }
+    return {};
+}
+
+std::map<KeyName, size_t> ModelValkey::last_steps_of(const std::string& line) const {
+    const auto found = executed_.find(line);
+    if (found == executed_.end()) return {};
+    const auto& steps = found->second.back().steps;
+    return {steps.begin(), steps.end()};
+}
+
+// --- connections ---
+
+void ModelValkey::on_accepted(uint64_t link) {
+    auto client = std::make_unique<Client>();
+    client->id = ++last_id_;
+    client->link = link;
+    by_link_[link] = client->id;
+    clients_[client->id] = std::move(client);
+}
+
+void ModelValkey::on_closed(uint64_t link) {
+    clients_.erase(by_link_[link]);
+    by_link_.erase(link);
+}
+
+void ModelValkey::on_bytes(uint64_t link, std::string_view bytes) {
+    Client& client = *clients_.at(by_link_.at(link));
+    client.input += bytes;
+    while (!client.input.empty() && client.parser.next(client.input) == ParseResult::Command) {
+        const CommandView& command = client.parser.command();
+        Words words;
+        for (size_t i = 0; i < command.size(); ++i)
+            words.emplace_back(command[i]);
+        client.input.erase(0, client.parser.consumed());
+        process(client, words);
+    }
+    flush_outputs();
+}
+
+void ModelValkey::flush_outputs() {
+    for (auto& [id, client] : clients_) {
+        if (!client->output.empty()) network_.reply(client->link, client->output);
+        client->output.clear();
+    }
+}
+
+// --- commands ---
+
+void ModelValkey::process(Client& client, const Words& words) {
+    const std::string name = upper(words[0]);
+    const bool is_caching = name == "CLIENT" && words.size() > 1 && upper(words[1]) == "CACHING";
+    current_ = &client;
+    if (name == "MULTI") {
+        client.in_multi = true;
+        client.output += kOk;
+    } else if (name == "EXEC" && client.in_multi) {
+        client.in_multi = false;
+        const std::vector<Words> queued = std::exchange(client.queued, {});
+        append_array_header(client.output, queued.size());
+        for (const Words& each : queued)
+            call(client, each);
+    } else if (name == "DISCARD" && client.in_multi) {
+        client.in_multi = false;
+        client.queued.clear();
+        client.output += kOk;
+    } else if (client.in_multi) {
+        client.queued.push_back(words);
+        client.output += "+QUEUED\r\n";
+    } else {
+        call(client, words);
+    }
+    tell_pending();
+    current_ = nullptr;
+    if (!client.in_multi && !is_caching) client.is_untracked = false;
+}
+
+void ModelValkey::call(Client& client, const Words& words) {
+    touched_.clear();
+    is_silent_ = false;
+    const int database = client.database;
+    client.output += run(client, words);
+    track(client, words);
+    if (touched_.empty()) return;
+    Executed executed{events_.now_us, {}};
+    for (const KeyName& key : touched_) {
+        const Database& stored = databases_[static_cast<size_t>(key.first)];
+        const auto found = stored.find(key.second);
+        const State state = found == stored.end() ? State() : State(found->second.value);
+        const size_t step = history.observe(key, state, events_.now_us, is_silent_);
+        executed.steps.emplace_back(key, step);
+    }
+    executed_[joined(database, words)].push_back(std::move(executed));
+}
+
+std::string ModelValkey::run(Client& client, const Words& words) {
+    for (const auto family :
+         {&ModelValkey::run_strings, &ModelValkey::run_keys, &ModelValkey::run_connection}) {
+        std::string reply = (this->*family)(client, words);
+        if (!reply.empty()) return reply;
+    }
+    return "-ERR unknown command '" + words[0] + "'\r\n";
+}
+
+std::string ModelValkey::run_strings(Client& client, const Words& words) {
+    const std::string name = upper(words[0]);
+    const int database = client.database;
+    std::string null;
+    append_null(null, client.protocol);
+    if (name == "GET" || name == "HGET") {
+        const Stored* stored = find(database, words[1]);
+        return stored == nullptr ? null : bulk(stored->value);
+    }
+    if (name == "GETRANGE") {
+        const Stored* stored = find(database, words[1]);
+        return stored == nullptr ? bulk("") : bulk(stored->value);
+    }
+    if (name == "MGET") {
+        std::string reply;
+        append_array_header(reply, words.size() - 1);
+        for (size_t i = 1; i < words.size(); ++i) {
+            const Stored* stored = find(database, words[i]);
+            reply += stored == nullptr || stored->is_hash ? null : bulk(stored->value);
+        }
+        return reply;
+    }
+    if (name == "HGETALL") {
+        const Stored* stored = find(database, words[1]);
+        std::string reply;
+        append_map_header(reply, stored == nullptr ? 0 : 1, client.protocol);
+        return stored == nullptr ? reply : reply + bulk("f") + bulk(stored->value);
+    }
+    if (name == "SET") {
+        find(database, words[1]);
+        const uint64_t expires_ms = words.size() < 5 ? 0 : now_ms() + std::stoull(words[4]);
+        put(database, words[1], {words[2], false, expires_ms});
+        return kOk;
+    }
+    if (name == "HSET") {
+        const Stored* old = find(database, words[1]);
+        const bool is_new = old == nullptr;
+        put(database, words[1], {words[3], true, is_new ? 0 : old->expires_ms});
+        return integer(is_new ? 1 : 0);
+    }
+    if (name == "EVAL") {
+        find(database, words[3]);
+        put(database, words[3], {words[4], words[1].find("HSET") != std::string::npos, 0});
+        return kOk;
+    }
+    return "";
+}
+
+std::string ModelValkey::run_keys(Client& client, const Words& words) {
+    const std::string name = upper(words[0]);
+    const int database = client.database;
+    if (name == "EXISTS" || name == "TOUCH") {
+        return integer(find(database, words[1]) == nullptr ? 0 : 1);
+    }
+    if (name == "DEL") {
+        const bool is_there = find(database, words[1]) != nullptr;
+        if (is_there) erase(database, words[1]);
+        touched_.insert({database, words[1]});
+        return integer(is_there ? 1 : 0);
+    }
+    if (name == "PTTL") {
+        const Stored* stored = find(database, words[1]);
+        if (stored == nullptr) return integer(-2);
+        if (stored->expires_ms == 0) return integer(-1);
+        return integer(static_cast<int64_t>(stored->expires_ms - now_ms()));
+    }
+    if (name == "PEXPIRE") {
+        Stored* stored = find(database, words[1]);
+        if (stored == nullptr) return integer(0);
+        stored->expires_ms = now_ms() + std::stoull(words[2]);
+        change(database, words[1]);
+        return integer(1);
+    }
+    if (name == "RENAME" || name == "COPY") return rename_or_copy(client, words);
+    if (name == "FLUSHALL") return flush();
+    if (name == "SWAPDB") return swap();
+    return "";
+}
+
+std::string ModelValkey::rename_or_copy(Client& client, const Words& words) {
+    const int database = client.database;
+    const bool is_rename = upper(words[0]) == "RENAME";
+    const Stored* from = find(database, words[1]);
+    if (from == nullptr) return is_rename ? "-ERR no such key\r\n" : integer(0);
+    const Stored moved = *from;
+    find(database, words[2]);
+    put(database, words[2], moved);
+    if (is_rename) erase(database, words[1]);
+    return is_rename ? kOk : integer(1);
+}
+
+std::string ModelValkey::flush() {
+    for (int database = 0; database < kDatabases; ++database) {
+        for (const auto& [name, stored] : databases_[static_cast<size_t>(database)]) {
+            note_expiry({database, name});
+            touched_.insert({database, name});
+        }
+        databases_[static_cast<size_t>(database)].clear();
+    }
+    tracking_.clear();
+    for (auto& [id, client] : clients_) {
+        if (!client->is_tracking) continue;
+        if (client.get() == current_) {
+            is_flush_pending_ = true;
+        } else {
+            tell(*client, nullptr);
+        }
+    }
+    return kOk;
+}
+
+std::string ModelValkey::swap() {
+    ++swaps_;
+    for (int database = 0; database < kDatabases; ++database) {
+        for (const auto& [name, stored] : databases_[static_cast<size_t>(database)]) {
+            note_expiry({database, name});
+            touched_.insert({0, name});
+            touched_.insert({1, name});
+        }
+    }
+    is_silent_ = true;
+    std::swap(databases_[0], databases_[1]);
+    return kOk;
+}
+
+// --- what is stored ---
+
+// As Valkey does: what has expired is deleted by whoever looks.
+ModelValkey::Stored* ModelValkey::find(int database, const std::string& name) {
+    Database& stored = databases_[static_cast<size_t>(database)];
+    const auto found = stored.find(name);
+    if (found == stored.end()) return nullptr;
+    if (found->second.expires_ms == 0 || !is_expired(found->second)) return &found->second;
+    note_expiry({database, name});
+    stored.erase(found);
+    invalidate(name);
+    return nullptr;
+}
+
+void ModelValkey::put(int database, const std::string& name, const Stored& stored) {
+    databases_[static_cast<size_t>(database)][name] = stored;
+    change(database, name);
+}
+
+void ModelValkey::erase(int database, const std::string& name) {
+    databases_[static_cast<size_t>(database)].erase(name);
+    change(database, name);
+}
+
+void ModelValkey::change(int database, const std::string& name) {
+    touched_.insert({database, name});
+    invalidate(name);
+}
+
+void ModelValkey::expire_some() {
+    for (int database = 0; database < kDatabases; ++database) {
+        std::vector<std::string> names;
+        for (const auto& [name, stored] : databases_[static_cast<size_t>(database)])
+            names.push_back(name);
+        for (const std::string& name : names) {
+            if (random_.one_in(2)) find(database, name);
+        }
+    }
+    flush_outputs();
+}
+
+void ModelValkey::restart() {
+    for (int database = 0; database < kDatabases; ++database) {
+        for (const auto& [name, stored] : databases_[static_cast<size_t>(database)]) {
+            note_expiry({database, name});
+            history.observe({database, name}, State(), events_.now_us, true);
+        }
+        databases_[static_cast<size_t>(database)].clear();
+    }
+    network_.kill_all();
+    CHECK(clients_.empty());
+    tracking_.clear();
+    swaps_ = 0;
+}
+
+}  // namespace nearkey::simulation

@@ -1,0 +1,248 @@
+#include "world.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <utility>
+
+namespace nearkey::simulation {
+
+namespace {
+constexpr uint64_t kSecondUs = 1'000'000;
+constexpr uint64_t kRunUs = 3 * kSecondUs;
+constexpr int kInstances = 2;
+constexpr uint64_t kClients = 6;  // of each
+constexpr int kNobody = 99;  // the channel of who writes directly
+}  // namespace
+
+// One nearkey, without its sockets.
+class World::Instance final : private PoolEvents, private SessionEvents {
+public:
+    Instance(World& world, int channel, uint64_t seed) : world_(world), channel_(channel) {
+        Random& random = world.random_;
+        constexpr uint64_t kBounds[] = {30, 100, 300, 1000};
+        url_.kind = UpstreamUrl::Kind::Unix;
+        url_.path = "simulated";
+        options_.connections = random.between(1, 2);
+        options_.request_timeout_ms = random.between(100, 2000);
+        options_.tombstone_timeout_ms = random.between(200, 3000);
+        options_.backoff_min_ms = 5;
+        options_.backoff_max_ms = 50;
+        options_.connect_timeout_ms = 100;
+        cache_options_.max_staleness_ms = kBounds[random.below(4)];
+        if (random.one_in(3)) cache_options_.memory = 2048 << random.below(4);
+        cache_ = std::make_unique<NearCache>(cache_options_, metrics, seed);
+        pool_ = std::make_unique<ConnectionPool>(
+            ConnectionPool::Parts{.loop = world.loop_,
+                                  .metrics = metrics,
+                                  .log = log_,
+                                  .scratch = scratch_,
+                                  .tls = nullptr,
+                                  .events = *this,
+                                  .cache = cache_.get(),
+                                  .backoff_seed = seed},
+            options_, url_);
+        pool_->bound_staleness(cache_options_.max_staleness_ms);
+        pool_->start();
+        context = std::make_unique<SessionContext>(SessionContext{.loop = world.loop_,
+                                                                  .limits = limits_,
+                                                                  .metrics = metrics,
+                                                                  .log = log_,
+                                                                  .pool = *pool_,
+                                                                  .initial_database = 0,
+                                                                  .events = *this,
+                                                                  .encoded = {}});
+        context->cache = cache_.get();
+    }
+    ~Instance() {
+        pool_.reset();
+        close(null_fd_);
+    }
+    // No answer is older; the clock has steps of a millisecond.
+    uint64_t bound_us() const { return (cache_options_.max_staleness_ms + 1) * 1000; }
+    void check() const { cache_->check_invariants(); }
+
+    Metrics metrics;
+    std::unique_ptr<SessionContext> context;
+
+private:
+    // As the daemon, which listens only then.
+    void on_health_changed(const UpstreamHealth& health) override {
+        if (!health.is_ready || is_listening_) return;
+        is_listening_ = true;
+        world_.start_clients(channel_);
+    }
+    void on_session_ended(Session& session) override {
+        for (auto& client : world_.clients_) {
+            if (client->is_of(session)) client->on_ended();
+        }
+    }
+    void on_memory_exceeded() override {}
+
+    World& world_;
+    const int channel_;
+    bool is_listening_ = false;
+    UpstreamUrl url_;
+    UpstreamOptions options_;
+    NearCacheOptions cache_options_;
+    LimitOptions limits_;
+    int null_fd_ = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    Log log_{null_fd_, LogLevel::Error, metrics};
+    std::vector<char> scratch_ = std::vector<char>(65536);
+    std::unique_ptr<NearCache> cache_;
+    std::unique_ptr<ConnectionPool> pool_;
+};
+
+World::World(uint64_t seed, const std::string& commands, bool is_traced)
+    : random_(seed),
+      events_(*loop_.raw()),
+      network_(events_, random_),
+      valkey_(events_, random_, network_, commands),
+      is_traced_(is_traced),
+      client_pause_us_(random_.between(200, 20'000)),
+      writes_one_in_(random_.between(2, 20)),
+      write_pause_us_(random_.between(500, 20'000)),
+      harm_pause_us_(random_.between(5'000, 400'000)),
+      harm_us_(random_.between(5'000, 1'500'000)) {
+    loop_.raw()->random = &random_;
+    for (int i = 0; i < kInstances; ++i)
+        instances_.push_back(std::make_unique<Instance>(*this, i, random_.below(UINT64_MAX)));
+}
+
+// Sessions end before their pools; what is planned holds nobody alive.
+World::~World() {
+    clients_.clear();
+    instances_.clear();
+}
+
+void World::run() {
+    write_directly();
+    maintain();
+    do_harm();
+    events_.at(kRunUs, [this] { loop_.stop(); });
+    loop_.run();
+    for (const auto& instance : instances_)
+        instance->check();
+}
+
+uint64_t World::operations() const {
+    uint64_t sum = 0;
+    for (const auto& client : clients_)
+        sum += client->operations;
+    return sum;
+}
+
+uint64_t World::hits() const {
+    uint64_t sum = 0;
+    for (const auto& instance : instances_)
+        sum += instance->metrics.near_cache_hits_total;
+    return sum;
+}
+
+// Of both protocols in both databases, and two more.
+void World::start_clients(int channel) {
+    Judge& judge = *this;
+    Instance& instance = *instances_[static_cast<size_t>(channel)];
+    for (uint64_t i = 0; i < kClients; ++i) {
+        const uint64_t kind = i < 4 ? i : random_.below(4);
+        clients_.push_back(std::make_unique<SimulatedClient>(events_, random_, valkey_, judge));
+        clients_.back()->start(*instance.context, {.channel = channel,
+                                                   .protocol = kind % 2 == 0 ? 2 : 3,
+                                                   .database = static_cast<int>(kind / 2),
+                                                   .pause_max_us = client_pause_us_,
+                                                   .bound_us = instance.bound_us(),
+                                                   .writes_one_in = writes_one_in_});
+    }
+}
+
+void World::write_directly() {
+    events_.after(random_.between(1, write_pause_us_), [this] { write_directly(); });
+    if (network_.is_server_down || network_.server_frozen_until_us > events_.now_us) return;
+    const int database = static_cast<int>(random_.below(ModelValkey::kDatabases));
+    const uint64_t number = random_.below(kNames);
+    const std::string name = name_of_key(number);
+    const std::string value = next_value(random_, name);
+    Words words = number % 2 == 0 ? Words{"SET", name, value} : Words{"HSET", name, "f", value};
+    switch (random_.below(100)) {
+        case 0: words = {"FLUSHALL"}; break;
+        case 1: words = {"SWAPDB", "0", "1"}; break;
+        case 2:
+        case 3: words = {"DEL", name}; break;
+        case 4:
+        case 5: words = {"PEXPIRE", name, std::to_string(random_.between(1, 300))}; break;
+        default: break;
+    }
+    const uint64_t now_us = events_.now_us;
+    valkey_.execute_directly(database, words);
+    const std::string line = joined(database, words);
+    note("directly: " + line);
+    for (const auto& [key, step] : valkey_.last_steps_of(line))
+        valkey_.history.acknowledge(kNobody, key, step, now_us);
+}
+
+void World::maintain() {
+    events_.after(random_.between(1'000, 300'000), [this] { maintain(); });
+    if (network_.is_server_down || network_.server_frozen_until_us > events_.now_us) return;
+    valkey_.expire_some();
+    if (random_.one_in(8)) valkey_.overflow_tracking(random_.below(6));
+}
+
+void World::do_harm() {
+    events_.after(random_.between(1, harm_pause_us_), [this] {
+        harm();
+        do_harm();
+    });
+}
+
+void World::harm() {
+    const uint64_t until_us = events_.now_us + random_.between(1, harm_us_);
+    switch (random_.below(12)) {
+        case 0:
+        case 1:
+            note("a connection is killed");
+            network_.kill_any();
+            return;
+        case 2:
+        case 3:
+            network_.change_delays();
+            return;
+        case 4:
+            note(fmt::format("the server is frozen until {} us", until_us));
+            network_.server_frozen_until_us = until_us;
+            return;
+        case 5:
+            if (random_.one_in(4) && !network_.is_server_down) restart_server();
+            return;
+        default:
+            note(fmt::format("link {} is frozen until {} us", network_.freeze_any(until_us),
+                             until_us));
+    }
+}
+
+void World::restart_server() {
+    note("the server is restarted, all is lost");
+    valkey_.restart();
+    network_.is_server_down = true;
+    events_.after(random_.between(1, 200'000), [this] { network_.is_server_down = false; });
+}
+
+void World::note(const std::string& what) {
+    if (is_traced_) trace += fmt::format("  {:>9} us  {}\n", events_.now_us, what);
+}
+
+void World::on_violation(const std::string& what, const KeyName& key) {
+    violations.push_back(what);
+    if (is_traced_) {
+        trace += "  " + what + "\n  the key's steps:\n" + valkey_.history.told(key);
+    }
+    loop_.stop();
+}
+
+void World::on_answer(const std::string& line) {
+    for (const char byte : line)
+        digest_ = (digest_ ^ static_cast<unsigned char>(byte)) * 1099511628211ULL;
+    note(line);
+}
+
+}  // namespace nearkey::simulation

@@ -1,0 +1,60 @@
+// One seed: two nearkeys, their clients, a model server, and everything that goes wrong between.
+#pragma once
+
+#include "client.h"
+#include "model_valkey.h"
+#include "nearkey/loop/loop.h"
+#include "network.h"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace nearkey::simulation {
+
+class World final : private Judge {
+public:
+    World(uint64_t seed, const std::string& commands, bool is_traced);
+    ~World();
+
+    // Until its time is over, or something was wrong.
+    void run();
+
+    uint64_t operations() const;
+    uint64_t hits() const;
+    // Of all that clients were answered, and when.
+    uint64_t digest() const { return digest_; }
+    std::vector<std::string> violations;
+    // With is_traced: what was answered, and the steps of the keys that were wrong.
+    std::string trace;
+
+private:
+    class Instance;
+
+    void on_violation(const std::string& what, const KeyName& key) override;
+    void on_answer(const std::string& line) override;
+    void start_clients(int channel);
+    void write_directly();
+    void maintain();
+    void do_harm();
+    void harm();
+    void restart_server();
+    void note(const std::string& what);
+
+    Random random_;
+    Loop loop_;
+    EventQueue& events_;
+    Network network_;
+    ModelValkey valkey_;
+    const bool is_traced_;
+    uint64_t client_pause_us_;
+    uint64_t writes_one_in_;
+    uint64_t write_pause_us_;
+    uint64_t harm_pause_us_;
+    uint64_t harm_us_;
+    uint64_t digest_ = 14695981039346656037ULL;
+    std::vector<std::unique_ptr<Instance>> instances_;
+    std::vector<std::unique_ptr<SimulatedClient>> clients_;
+};
+
+}  // namespace nearkey::simulation
