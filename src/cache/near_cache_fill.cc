@@ -179,6 +179,12 @@ bool NearCache::is_being_read(std::string_view key) const {
     return state != keys_.end() && state->second.first_fill != kNone;
 }
 
+bool NearCache::is_open(Ticket ticket) const {
+    const Fill& fill = fills_[static_cast<uint32_t>(ticket)];
+    CHECK(fill.is_taken && fill.generation == ticket >> 32);
+    return fill.is_open;
+}
+
 bool NearCache::holds(std::string_view key) {
     return is_being_read(key) || count_items(key) > 0;
 }

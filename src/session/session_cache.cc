@@ -117,10 +117,16 @@ bool Session::serve_stale(const CommandView& command) {
 }
 
 // Whether a reply that comes before may show a newer state of the key than what is stored now.
-bool Session::may_be_overtaken(std::string_view key) const {
+bool Session::may_be_overtaken(std::string_view key) {
     if (owed() == 0) return false;
-    return told_writes_ > 0 || !unstored_reads_.empty() ||
-           (!fills_.empty() && context_.cache->is_being_read(key));
+    if (told_writes_ > 0 || !unstored_reads_.empty()) return true;
+    if (fills_.empty()) return false;
+    if (context_.cache->is_being_read(key)) return true;
+    // The cache has forgotten which key a void fill was of.
+    for (size_t i = 0; i < fills_.size(); ++i) {
+        if (!context_.cache->is_open(fills_[i].fill)) return true;
+    }
+    return false;
 }
 
 void Session::on_fill_closed() {

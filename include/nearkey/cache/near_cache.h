@@ -145,6 +145,8 @@ public:
     bool commit(Ticket ticket, std::string_view reply, uint64_t deadline_ms, uint64_t now_ms);
     bool abandon(Ticket ticket);
     bool is_being_read(std::string_view key) const;
+    // Whether its reply may still be stored.
+    bool is_open(Ticket ticket) const;
     // Whether anything of the key is stored or being read.
     bool holds(std::string_view key);
     // Nothing is stored, being read or being written: there is nothing that could be untrue.

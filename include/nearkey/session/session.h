@@ -189,7 +189,7 @@ private:
     bool may_be_stored(const CommandView& command) const;
     bool serve_stale(const CommandView& command);
     bool is_served_stale(const CommandSpec* spec, const CommandView& command);
-    bool may_be_overtaken(std::string_view key) const;
+    bool may_be_overtaken(std::string_view key);
     void note(Connection& connection, const CommandView& command, uint32_t ticket);
     void note_read(Connection& connection, const CommandView& command, uint32_t ticket);
     PendingFill pending_fill(uint32_t ticket) const;
