@@ -84,13 +84,17 @@ SimulatedClient::SimulatedClient(EventQueue& events, Random& random, ModelValkey
 }
 
 SimulatedClient::~SimulatedClient() {
-    if (session_ && !has_ended_) session_->abort();
+    abort();
 }
 
 void SimulatedClient::start(SessionContext& context, const ClientPlan& plan) {
     context_ = &context;
     plan_ = plan;
     act();
+}
+
+void SimulatedClient::abort() {
+    if (session_ && !has_ended_) session_->abort();
 }
 
 void SimulatedClient::open() {
@@ -164,12 +168,17 @@ SimulatedClient::Owed& SimulatedClient::add(std::string& bytes, const Words& wor
 
 void SimulatedClient::ask(Owed& owed, const KeyName& key) {
     valkey_.note_expiry(key);
-    const uint64_t before_us = events_.now_us < plan_.bound_us ? 0 : events_.now_us - plan_.bound_us;
+    const uint64_t before_us =
+        events_.now_us < plan_.bound_us ? 0 : events_.now_us - plan_.bound_us;
     owed.asks.push_back({key, valkey_.history.floor(plan_.channel, key, before_us)});
 }
 
 Words SimulatedClient::random_read(std::vector<KeyName>& keys) {
-    const uint64_t number = random_.below(random_.one_in(2) ? 4 : kNames);
+    uint64_t number = random_.below(random_.one_in(2) ? 4 : kNames);
+    if (number >= kNamesWritten) {
+        const auto database = static_cast<uint64_t>(plan_.database);
+        number = kNamesWritten + 2 * database + (plan_.protocol == 3 ? 1 : 0);
+    }
     const std::string name = name_of_key(number);
     keys.assign(1, {plan_.database, name});
     const uint64_t choice = random_.below(10);
@@ -178,7 +187,7 @@ Words SimulatedClient::random_read(std::vector<KeyName>& keys) {
     }
     if (choice < 7) return {"GET", name};
     if (choice < 8) return {"GETRANGE", name, "0", "-1"};
-    const std::string other = name_of_key(random_.below(kNames / 2) * 2);
+    const std::string other = name_of_key(random_.below(kNamesWritten / 2) * 2);
     keys.emplace_back(plan_.database, other);
     return {"MGET", name, other};
 }
@@ -197,26 +206,34 @@ Words SimulatedClient::random_write() {
     const bool is_hash = number % 2 == 1;
     const Words put = is_hash ? Words{"HSET", name, "f", value} : Words{"SET", name, value};
     switch (random_.below(60)) {
-        case 0: return {random_.one_in(4) ? "FLUSHALL" : "TOUCH", name};
-        case 1: return random_.one_in(3) ? Words{"SWAPDB", "0", "1"} : put;
+        case 0:
+            return {random_.one_in(4) ? "FLUSHALL" : "TOUCH", name};
+        case 1:
+            return random_.one_in(3) ? Words{"SWAPDB", "0", "1"} : put;
         case 2:
-        case 3: return {"EVAL", is_hash ? "HSET" : "SET", "0", name, value};
+        case 3:
+            return {"EVAL", is_hash ? "HSET" : "SET", "0", name, value};
         case 4:
         case 5:
-        case 6: return {"DEL", name};
+        case 6:
+            return {"DEL", name};
         case 7:
-        case 8: return {"RENAME", name, name_of_key((number + 2) % kNamesWritten)};
+        case 8:
+            return {"RENAME", name, name_of_key((number + 2) % kNamesWritten)};
         case 9:
-        case 10: return {"COPY", name, name_of_key((number + 2) % kNamesWritten), "REPLACE"};
+        case 10:
+            return {"COPY", name, name_of_key((number + 2) % kNamesWritten), "REPLACE"};
         case 11:
-        case 12: return {"PEXPIRE", name, std::to_string(random_.between(1, 300))};
+        case 12:
+            return {"PEXPIRE", name, std::to_string(random_.between(1, 300))};
         case 13:
         case 14:
         case 15:
         case 16:
             if (is_hash) return put;
             return {"SET", name, value, "PX", std::to_string(random_.between(1, 300))};
-        default: return put;
+        default:
+            return put;
     }
 }
 
@@ -229,7 +246,7 @@ void SimulatedClient::plan_write(std::string& bytes) {
 
 void SimulatedClient::plan_transaction(std::string& bytes) {
     const std::string name = name_of_key(random_.below(kNamesWritten / 2) * 2);
-    const std::string other = name_of_key(random_.below(kNames / 2) * 2);
+    const std::string other = name_of_key(random_.below(kNamesWritten / 2) * 2);
     const Words put{"SET", name, next_value(random_, name)};
     add(bytes, {"MULTI"});
     add(bytes, put);
@@ -270,7 +287,9 @@ void SimulatedClient::judge_reply(std::string_view reply) {
     // What follows would be of another database.
     if (owed.name == "SELECT") (value && value->text == "OK" ? is_ready_ : must_close_) = true;
     if (!value || value->is_error() || (owed.name == "EXEC" && value->is_null())) return;
-    acknowledge(owed);
+    // There was nothing to be copied, or to expire.
+    const bool is_idle = (owed.name == "COPY" || owed.name == "PEXPIRE") && value->integer == 0;
+    if (!is_idle) acknowledge(owed);
     if (!owed.asks.empty()) judge_states(owed, states_of(owed.name, *value));
 }
 
@@ -295,11 +314,12 @@ void SimulatedClient::judge_states(const Owed& owed, const std::vector<State>& s
         const auto verdict = valkey_.history.judge(number_, each.key, each.floor, states[i]);
         if (verdict == History::Verdict::Fine) continue;
         judge_.on_violation(
-            fmt::format("{} {}/{}: {}/{} by {}, asked at {} us, answered at {} us: {} (own step {}, "
-                        "elsewhere step {})",
-                        nearkey::simulation::name_of(verdict), each.key.first, each.key.second,
-                        plan_.channel, number_, owed.name, owed.start_us, events_.now_us,
-                        text_of(states[i]), each.floor.own, each.floor.elsewhere),
+            fmt::format(
+                "{} {}/{}: {}/{} by {}, asked at {} us, answered at {} us: {} (own step {}, "
+                "elsewhere step {})",
+                nearkey::simulation::name_of(verdict), each.key.first, each.key.second,
+                plan_.channel, number_, owed.name, owed.start_us, events_.now_us,
+                text_of(states[i]), each.floor.own, each.floor.elsewhere),
             each.key);
     }
 }

@@ -1,5 +1,6 @@
 // A client of one nearkey: sends what its seed says, and has every answer judged.
-// Owned by the world. Its stream takes what the session writes; what it sends next it decides later.
+// Owned by the world. Its stream takes what the session writes; what it sends next it decides
+// later.
 #pragma once
 
 #include "model_valkey.h"
@@ -38,6 +39,7 @@ public:
     void start(SessionContext& context, const ClientPlan& plan);
     bool is_of(const Session& session) const { return session_.get() == &session; }
     void on_ended();
+    void abort();
 
     uint64_t operations = 0;
 
@@ -92,9 +94,10 @@ private:
     std::deque<Owed> owed_;
 };
 
-// Names that only the direct writers change are the last ones.
-constexpr int kNames = 12;
-constexpr int kNamesWritten = 8;
+// The last ones are changed only directly, and each is read by clients of one protocol and
+// database: of what one connection was not told, none was.
+constexpr uint64_t kNames = 12;
+constexpr uint64_t kNamesWritten = 8;
 std::string name_of_key(uint64_t number);
 std::string next_value(Random& random, const std::string& key);
 

@@ -27,8 +27,9 @@ void History::acknowledge(int channel, const KeyName& name, size_t step, uint64_
 History::Floor History::floor(int channel, const KeyName& name, uint64_t before_us) {
     Key& key = keys_[name];
     const auto own = key.through.find(channel);
-    const auto after = std::partition_point(key.answered.begin(), key.answered.end(),
-                                            [&](const auto& each) { return each.first < before_us; });
+    const auto after =
+        std::partition_point(key.answered.begin(), key.answered.end(),
+                             [&](const auto& each) { return each.first < before_us; });
     return {own == key.through.end() ? 0 : own->second,
             after == key.answered.begin() ? 0 : std::prev(after)->second};
 }
@@ -75,11 +76,16 @@ std::string History::told(const KeyName& name) const {
 
 const char* name_of(History::Verdict verdict) {
     switch (verdict) {
-        case History::Verdict::Fine: return "FINE";
-        case History::Verdict::Unknown: return "UNKNOWN";
-        case History::Verdict::Own: return "OWN";
-        case History::Verdict::Elsewhere: return "ELSEWHERE";
-        case History::Verdict::Back: return "BACK";
+        case History::Verdict::Fine:
+            return "FINE";
+        case History::Verdict::Unknown:
+            return "UNKNOWN";
+        case History::Verdict::Own:
+            return "OWN";
+        case History::Verdict::Elsewhere:
+            return "ELSEWHERE";
+        case History::Verdict::Back:
+            return "BACK";
     }
     return "";
 }

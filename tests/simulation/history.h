@@ -49,7 +49,7 @@ private:
         std::vector<State> states{State()};
         std::vector<uint64_t> since_us{0};
         std::vector<size_t> silent;
-        std::map<int, size_t> through;  // channel -> newest step answered
+        std::map<int, size_t> through;                      // channel -> newest step answered
         std::vector<std::pair<uint64_t, size_t>> answered;  // when, and the newest until then
     };
 

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
@@ -60,7 +61,8 @@ std::vector<uint64_t> seeds_of(const Arguments& arguments) {
     std::vector<uint64_t> seeds;
     std::istringstream kept(arguments.is_single ? "" : contents("kept_seeds.txt"));
     for (std::string line; std::getline(kept, line);) {
-        if (!line.empty() && line[0] != '#') seeds.push_back(std::strtoull(line.c_str(), nullptr, 10));
+        if (!line.empty() && line[0] != '#')
+            seeds.push_back(std::strtoull(line.c_str(), nullptr, 10));
     }
     for (uint64_t i = 0; i < arguments.seeds; ++i)
         seeds.push_back(arguments.first + i);
@@ -102,8 +104,7 @@ int run(const Arguments& arguments) {
         }
         if (arguments.expects_violations && totals.violations > 0) break;
     }
-    const bool is_fine =
-        is_repeatable && (totals.violations > 0) == arguments.expects_violations;
+    const bool is_fine = is_repeatable && (totals.violations > 0) == arguments.expects_violations;
     const char* rule = std::getenv("NEARKEY_SABOTAGE");
     const std::string name = arguments.expects_violations && rule != nullptr
                                  ? std::string("simulation/without ") + rule
@@ -118,6 +119,7 @@ int run(const Arguments& arguments) {
 }  // namespace nearkey::simulation
 
 int main(int argc, char** argv) {
+    std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);
     nearkey::simulation::Arguments arguments;
     if (!nearkey::simulation::parse({argv, argv + argc}, arguments)) {
         fmt::print(stderr,

@@ -47,7 +47,8 @@ std::string ModelValkey::run_connection(Client& client, const Words& words) {
     if (is(words[0], "info")) {
         std::string text = "# Commandstats\r\n";
         if (swaps_ > 0) {
-            text += "cmdstat_swapdb:calls=" + std::to_string(swaps_) + ",usec=1,usec_per_call=1\r\n";
+            text +=
+                "cmdstat_swapdb:calls=" + std::to_string(swaps_) + ",usec=1,usec_per_call=1\r\n";
         }
         std::string reply;
         append_bulk(reply, text);
@@ -150,8 +151,8 @@ void ModelValkey::tell(Client& tracked, const std::string* name) {
 
 void ModelValkey::overflow_tracking(size_t keys) {
     while (tracking_.size() > keys) {
-        const auto victim = std::next(tracking_.begin(),
-                                      static_cast<ptrdiff_t>(random_.below(tracking_.size())));
+        const auto victim =
+            std::next(tracking_.begin(), static_cast<ptrdiff_t>(random_.below(tracking_.size())));
         const std::string name = victim->first;
         invalidate(name);
     }

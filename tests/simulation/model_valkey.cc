@@ -53,8 +53,7 @@ std::string ModelValkey::execute_directly(int database, const Words& words) {
 void ModelValkey::note_expiry(const KeyName& key) {
     Database& database = databases_[static_cast<size_t>(key.first)];
     const auto found = database.find(key.second);
-    if (found == database.end() || found->second.expires_ms == 0) return;
-    if (!is_expired(found->second)) return;
+    if (found == database.end() || !is_expired(found->second)) return;
     const uint64_t gone_us = (found->second.expires_ms + 1) * 1000;
     const size_t before = history.current(key);
     const size_t step = history.observe(key, State(), gone_us, false);
@@ -149,12 +148,16 @@ void ModelValkey::call(Client& client, const Words& words) {
     const int database = client.database;
     client.output += run(client, words);
     track(client, words);
-    if (touched_.empty()) return;
+    // Of empty databases, too: or another one of the same words would be taken for it.
+    const std::string name = upper(words[0]);
+    if (touched_.empty() && name != "SWAPDB" && name != "FLUSHALL") return;
     Executed executed{events_.now_us, {}};
     for (const KeyName& key : touched_) {
         const Database& stored = databases_[static_cast<size_t>(key.first)];
         const auto found = stored.find(key.second);
-        const State state = found == stored.end() ? State() : State(found->second.value);
+        // What SWAPDB brings may have expired.
+        const bool is_there = found != stored.end() && !is_expired(found->second);
+        const State state = is_there ? State(found->second.value) : State();
         const size_t step = history.observe(key, state, events_.now_us, is_silent_);
         executed.steps.emplace_back(key, step);
     }
@@ -302,7 +305,7 @@ ModelValkey::Stored* ModelValkey::find(int database, const std::string& name) {
     Database& stored = databases_[static_cast<size_t>(database)];
     const auto found = stored.find(name);
     if (found == stored.end()) return nullptr;
-    if (found->second.expires_ms == 0 || !is_expired(found->second)) return &found->second;
+    if (!is_expired(found->second)) return &found->second;
     note_expiry({database, name});
     stored.erase(found);
     invalidate(name);

@@ -97,7 +97,9 @@ private:
     void put(int database, const std::string& name, const Stored& stored);
     void erase(int database, const std::string& name);
     void change(int database, const std::string& name);
-    bool is_expired(const Stored& stored) const { return stored.expires_ms < now_ms(); }
+    bool is_expired(const Stored& stored) const {
+        return stored.expires_ms != 0 && stored.expires_ms < now_ms();
+    }
     uint64_t now_ms() const { return events_.now_us / 1000; }
 
     void track(Client& client, const Words& words);

@@ -25,9 +25,12 @@ Network& Network::current() {
 
 uint64_t Network::pick_delay() {
     switch (random_.below(8)) {
-        case 0: return random_.between(1, 20);
-        case 1: return random_.between(2'000, 20'000);
-        default: return random_.between(20, 2'000);
+        case 0:
+            return random_.between(1, 20);
+        case 1:
+            return random_.between(2'000, 20'000);
+        default:
+            return random_.between(20, 2'000);
     }
 }
 
@@ -95,8 +98,9 @@ void Network::push(uint64_t id, bool is_up, std::string_view bytes, bool is_end)
     direction.has_ended = is_end;
     uint64_t due = std::max(events_.now_us + direction.delay_us, direction.last_due_us);
     while (!bytes.empty()) {
-        const size_t size = random_.one_in(4) ? std::min(bytes.size(), size_t{1} + random_.below(40))
-                                              : bytes.size();
+        const size_t size = random_.one_in(4)
+                                ? std::min(bytes.size(), size_t{1} + random_.below(40))
+                                : bytes.size();
         direction.chunks.push_back({due, std::string(bytes.substr(0, size)), false});
         bytes.remove_prefix(size);
         if (random_.one_in(2)) due += random_.below(direction.delay_us + 1);

@@ -1,4 +1,5 @@
 // One seed: two nearkeys, their clients, a model server, and everything that goes wrong between.
+// Owns all of them. The one rule: every choice comes from the seed's random_, in one thread.
 #pragma once
 
 #include "client.h"
@@ -47,6 +48,7 @@ private:
     Network network_;
     ModelValkey valkey_;
     const bool is_traced_;
+    const bool is_calm_;  // much is served from what is stored, little changes
     uint64_t client_pause_us_;
     uint64_t writes_one_in_;
     uint64_t write_pause_us_;
