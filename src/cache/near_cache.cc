@@ -163,6 +163,7 @@ void NearCache::erase(Item* item) {
         if (next != nullptr) next->links().previous = previous;
         if (next == nullptr && previous->has(Item::kHead)) table_.erase(previous);
     }
+    if (item == watched_) watched_ = nullptr;
     --entries_;
     release_slot(item->source);
     table_.erase(item);

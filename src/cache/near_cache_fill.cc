@@ -308,4 +308,9 @@ void NearCache::check_invariants() const {
     CHECK(open == 0);
 }
 
+bool NearCache::is_watched_served(uint64_t now_ms) const {
+    return watched_ != nullptr && !is_void(watched_, now_ms) &&
+           slots_[watched_->source].proven_ms + options_.max_staleness_ms > now_ms;
+}
+
 }  // namespace nearkey

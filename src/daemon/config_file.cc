@@ -202,7 +202,7 @@ RawValue raw_value(const toml::value& value) {
     if (value.is_boolean()) return toml::get<bool>(value);
     if (value.is_string()) return toml::get<std::string>(value);
     if (value.is_array()) return raw_list(value);
-    if (value.is_floating()) return Unfit{"a float"};
+    if (value.is_floating()) return toml::get<double>(value);
     if (value.is_table()) return Unfit{"a table"};
     return Unfit{"a date or time"};
 }

@@ -1,6 +1,8 @@
 // The values of options: judging them, storing them, printing them. One small function a type.
 #include "nearkey/daemon/config_option.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -63,6 +65,16 @@ std::optional<std::uint64_t> as_integer(const RawValue& value) {
 std::optional<std::uint64_t> as_bytes(const RawValue& value) {
     const auto* const text = std::get_if<std::string>(&value);
     return text == nullptr ? as_integer(value) : parse_bytes(*text);
+}
+
+// From 0 to 1; TOML's inf and nan are not.
+std::optional<double> as_fraction(const RawValue& value) {
+    const auto* const integer = std::get_if<std::int64_t>(&value);
+    const auto* const number = std::get_if<double>(&value);
+    if (integer == nullptr && number == nullptr) return std::nullopt;
+    const double fraction = number != nullptr ? *number : static_cast<double>(*integer);
+    if (!(fraction >= 0 && fraction <= 1)) return std::nullopt;
+    return fraction;
 }
 
 // Three or four octal digits. A bare integer is refused: 660 and 0o660 are too easily mixed up.
@@ -202,6 +214,8 @@ std::optional<std::string> assign(const Option& option, const RawValue& value, C
         }
         case OptionType::FileMode:
             return keep<unsigned>(option, as_file_mode(value), config);
+        case OptionType::Fraction:
+            return keep<double>(option, as_fraction(value), config);
         case OptionType::Text:
             return assign_text(option, value, config);
         case OptionType::Choice:
@@ -220,6 +234,11 @@ RawValue raw_from_text(const Option& option, std::string_view text) {
     const auto result = std::from_chars(text.data(), end, number);
     const bool is_number = !text.empty() && result.ec == std::errc() && result.ptr == end;
     if (takes_number && is_number) return number;
+    if (option.type == OptionType::Fraction) {
+        double fraction = 0;
+        const auto parsed = std::from_chars(text.data(), end, fraction);
+        if (!text.empty() && parsed.ec == std::errc() && parsed.ptr == end) return fraction;
+    }
     if (option.type == OptionType::Boolean && text == "true") return true;
     if (option.type == OptionType::Boolean && text == "false") return false;
     if (option.type == OptionType::List) return split(text);
@@ -236,6 +255,8 @@ std::string allowed_values(const Option& option) {
                    ", as 65536, \"64KiB\", \"16MiB\" or \"1GiB\"";
         case OptionType::Boolean:
             return "true or false";
+        case OptionType::Fraction:
+            return "a number from 0 to 1";
         case OptionType::Text:
             return "a string";
         case OptionType::List:
@@ -262,6 +283,8 @@ std::string printed(const Option& option, const Config& config) {
             return member<bool>(option, copy) ? "true" : "false";
         case OptionType::FileMode:
             return quoted_mode(member<unsigned>(option, copy));
+        case OptionType::Fraction:
+            return fmt::format("{}", member<double>(option, copy));
         case OptionType::List:
             return quoted_list(member<std::vector<std::string>>(option, copy));
         case OptionType::Text:
@@ -275,6 +298,7 @@ std::string printed(const Option& option, const Config& config) {
 std::string printed(const Option& option, const RawValue& value) {
     if (const auto* const number = std::get_if<std::int64_t>(&value))
         return std::to_string(*number);
+    if (const auto* const number = std::get_if<double>(&value)) return fmt::format("{}", *number);
     if (const auto* const fact = std::get_if<bool>(&value)) return *fact ? "true" : "false";
     if (const auto* const unfit = std::get_if<Unfit>(&value)) return "(" + unfit->what + ")";
     if (option.redact != nullptr) return quoted("***");

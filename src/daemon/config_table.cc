@@ -254,6 +254,9 @@ constexpr auto kOptions = std::to_array<Option>({
         "where its maxmemory-policy looks at what is used (lru, lfu)."),
     number("near_cache.touch_keys_max", near_cache<&Near::touch_keys_max>, {1, 10000},
            "Keys in what it is told with one heartbeat."),
+    row("near_cache.audit_ratio", OptionType::Fraction, near_cache<&Near::audit_ratio>,
+        "Of so large a part of the hits Valkey's own reply is read and compared, one at a time;\n"
+        "metrics tell how many differed. 0: of none."),
 
     number("limits.clients_max", limits<&Limits::clients_max>, {1, 1000000},
            "Clients at a time; further ones are refused."),

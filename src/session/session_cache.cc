@@ -43,6 +43,8 @@ Session::Executed Session::read(const CommandView& command) {
     const NearCache::Found found = context_.cache->find(query(command), context_.boot_ms);
     if (found.outcome == NearCache::Outcome::Hit && !may_be_overtaken(command[1])) {
         has_awaited_ = false;
+        if (Auditor& auditor = context_.pool.auditor(); auditor.is_due())
+            auditor.note({protocol_, query(command), command, found.reply, spec_->reads_fields});
         answer(found.reply);
         sample_hit(command[1]);
         return Executed::Yes;

@@ -53,6 +53,7 @@ ConnectionPool::ConnectionPool(const Parts& parts, const UpstreamOptions& option
     if (cache() == nullptr) return;
     is_broadcast_ = cache()->options().tracking == "broadcast";
     touch_ = std::make_unique<TouchReporter>(*this, cache()->options(), metrics_, log_);
+    auditor_ = std::make_unique<Auditor>(*this, metrics_, log_);
 }
 
 ConnectionPool::~ConnectionPool() {
@@ -297,6 +298,7 @@ void ConnectionPool::beat() {
     end_late_round();
     ask_for_swapdb();
     touch_->beat(*primary_, loop_.now_ms());
+    auditor_->beat();
     cache()->sweep(kBucketsPerBeat, Loop::boot_ms());
 }
 

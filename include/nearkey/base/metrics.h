@@ -72,6 +72,10 @@
     X(near_cache_stale_hits_total, Counter, "reads answered with what may be untrue by then")      \
     X(near_cache_touching, Gauge, "1 while Valkey, which evicts by use, is told of hits")          \
     X(near_cache_touched_total, Counter, "keys that Valkey was told were read here")               \
+    X(near_cache_audits_total, Counter, "hits that were compared with Valkey's own reply")         \
+    X(near_cache_audit_late_total, Counter, "of these, differed, and were dropped in time")        \
+    X(near_cache_audit_violations_total, Counter, "of these, differed, and were served on")        \
+    X(near_cache_audit_late_ms_max, Gauge, "longest from such a hit until it was seen dropped")    \
     X(heartbeats_total, Counter, "heartbeats answered with PONG")                                  \
     X(managed_restarts_total, Counter, "restarts of the managed valkey-server")                    \
     X(log_dropped_total, Counter, "log lines dropped because stderr could not take them")

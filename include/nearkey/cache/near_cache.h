@@ -167,6 +167,10 @@ public:
     // Frees what can't be served any more in the next `buckets` of the table.
     void sweep(size_t buckets, uint64_t now_ms);
     Explanation explain(const CacheQuery& query, uint64_t now_ms);
+    // Keeps an eye on what is stored of it, instead of on what was watched before.
+    void watch(const CacheQuery& query) { watched_ = find_item(query); }
+    // Whether that very reply, not an equal one that was stored later, would be served now.
+    bool is_watched_served(uint64_t now_ms) const;
 
     const NearCacheOptions& options() const { return options_; }
     size_t bytes() const { return table_.bytes() + newcomers_.bytes(); }
@@ -245,6 +249,7 @@ private:
     size_t entries_ = 0;  // items that are not heads
     size_t hand_ = 0;     // the bucket that eviction and sweep look at next
     Newcomers newcomers_;
+    const Item* watched_ = nullptr;  // null: it is gone
 
     std::vector<Source> sources_;
     std::vector<Slot> slots_;

@@ -24,6 +24,7 @@ struct NearCacheOptions {
     std::vector<std::string> prefixes;  // of "broadcast"; empty: every key
     bool touch = true;
     uint64_t touch_keys_max = 128;
+    double audit_ratio = 0;  // of the hits
 };
 
 }  // namespace nearkey

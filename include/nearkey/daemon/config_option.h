@@ -19,9 +19,10 @@ namespace nearkey {
 
 // A value as it was read, before its option judged it. Unfit is a TOML value that no option takes.
 struct Unfit {
-    std::string what;  // As "a float".
+    std::string what;  // As "a table".
 };
-using RawValue = std::variant<std::int64_t, bool, std::string, std::vector<std::string>, Unfit>;
+using RawValue =
+    std::variant<std::int64_t, bool, std::string, std::vector<std::string>, Unfit, double>;
 
 // One "key = value" from somewhere. `origin` names the place: FILE:LINE, a flag, a variable.
 struct Setting {
@@ -30,12 +31,12 @@ struct Setting {
     std::string origin;
 };
 
-enum class OptionType { Integer, Bytes, Boolean, Text, List, Choice, FileMode };
+enum class OptionType { Integer, Bytes, Boolean, Text, List, Choice, FileMode, Fraction };
 
 // Reaches the member; the alternative fits the type.
-using OptionField =
-    std::variant<std::uint64_t& (*)(Config&), bool& (*)(Config&), std::string& (*)(Config&),
-                 std::vector<std::string>& (*)(Config&), unsigned& (*)(Config&)>;
+using OptionField = std::variant<std::uint64_t& (*)(Config&), bool& (*)(Config&),
+                                 std::string& (*)(Config&), std::vector<std::string>& (*)(Config&),
+                                 unsigned& (*)(Config&), double& (*)(Config&)>;
 
 // What is wrong with a text, or "" if nothing is. A null pointer allows every text.
 using TextCheck = std::string (*)(const std::string& text);

@@ -5,8 +5,10 @@
 #pragma once
 
 #include "nearkey/resp/command_table.h"
+#include "nearkey/upstream/auditor.h"
 #include "nearkey/upstream/backoff.h"
 #include "nearkey/upstream/connection.h"
+#include "nearkey/upstream/proof_waiter.h"
 #include "nearkey/upstream/touch_reporter.h"
 
 #include <deque>
@@ -49,14 +51,6 @@ struct LeaseWish {
     int protocol;
     int database;
     const ClientIdentity& identity;  // preferred
-};
-
-class ProofWaiter {
-public:
-    virtual void on_proven() = 0;
-
-protected:
-    ~ProofWaiter() = default;
 };
 
 class ConnectionPool final : private ConnectionEvents, private Deferred {
@@ -109,6 +103,9 @@ public:
     NearCache* cache() { return context_.cache; }
     // REQUIRES: there is a near cache.
     TouchReporter& touch() { return *touch_; }
+    Auditor& auditor() { return *auditor_; }
+    // Every SWAPDB before this time is known, or none ever will be.
+    uint64_t swapdb_known_ms() const { return is_swapdb_hidden_ ? UINT64_MAX : swapdb_proven_ms_; }
     // Before a command whose keys the server is not to track, where are_reads_tracked().
     static constexpr std::string_view kUntracked =
         "*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$2\r\nNO\r\n";
@@ -305,6 +302,7 @@ private:
     std::set<int> known_databases_;
     uint32_t silent_ticks_ = 0;             // in a row
     std::unique_ptr<TouchReporter> touch_;  // null if there is no near cache
+    std::unique_ptr<Auditor> auditor_;      // the same
 };
 
 }  // namespace nearkey

@@ -53,7 +53,7 @@ TEST_CASE("config file: values keep their type") {
     CHECK(std::get<std::string>(settings[2].value) == "x");
     CHECK(std::get<std::vector<std::string>>(settings[3].value).size() == 2);
     CHECK(std::get<std::vector<std::string>>(settings[4].value).empty());
-    CHECK(std::get<Unfit>(settings[5].value).what == "a float");
+    CHECK(std::get<double>(settings[5].value) == 1.5);
     CHECK(std::get<Unfit>(settings[6].value).what == "a date or time");
     CHECK(std::holds_alternative<Unfit>(settings[7].value));
 }

@@ -60,4 +60,15 @@ TEST_CASE("config: near_cache.tracking and its prefixes") {
               .ends_with("it must not be empty"));
 }
 
+TEST_CASE("config: near_cache.audit_ratio") {
+    CHECK(loaded({}).near_cache.audit_ratio == 0);
+    CHECK(loaded({"near_cache.audit_ratio=0.25"}).near_cache.audit_ratio == 0.25);
+    CHECK(loaded({"near_cache.audit_ratio=1"}).near_cache.audit_ratio == 1);
+    for (const char* wrong : {"1.5", "-0.1", "nan", "inf", "half", "", "0.5x"}) {
+        CAPTURE(wrong);
+        CHECK(error_of({std::string("near_cache.audit_ratio=") + wrong})
+                  .ends_with("allowed is a number from 0 to 1"));
+    }
+}
+
 }  // namespace nearkey

@@ -156,8 +156,7 @@ TEST_CASE("config: an error in the file names FILE:LINE, the key, the value and 
     CHECK(refused("[upstream]\nquue_timeout_ms = 5\n") ==
           ":2: unknown key upstream.quue_timeout_ms; the nearest known one is "
           "upstream.queue_timeout_ms");
-    CHECK(
-        contains(refused("\n[upstream]\n[server]\nbacklog = 1.5\n"), ":4: server.backlog = (a fl"));
+    CHECK(contains(refused("\n[upstream]\n[server]\nbacklog = 1.5\n"), ":4: server.backlog = 1.5"));
     CHECK(contains(refused("[limits]\nurl = \"managed:\"\n"), "nearest known one is upstream.url"));
     CHECK(contains(refused("\n[upstrem]\n"), ":2: unknown table upstrem"));
     CHECK(contains(refused("[logg]\nlevel = \"info\"\n"), ":2: unknown key logg.level"));
