@@ -85,12 +85,15 @@ void ConnectionPool::untrack_redirected() {
 void ConnectionPool::on_tracking(Connection& connection, std::string_view error) {
     metrics_.near_cache_tracking = error.empty() ? 1 : 0;
     if (error.empty()) {
+        tracking_refusal_.clear();
         renew_sources();
         return;
     }
     // The receiver may have been lost meanwhile; then this is no refusal.
     if (connection.protocol() == 2 && !receiver_->is_ready()) return;
-    if (!is_news("tracking: " + std::string(error))) return;
+    // Once for all connections, however often they are made anew.
+    if (tracking_refusal_ == error) return;
+    tracking_refusal_ = error;
     log_.warning("near_cache_off",
                  {{"reason", std::string(error)},
                   {"what", "Valkey refuses CLIENT TRACKING: nothing is stored or served here"}});

@@ -98,6 +98,8 @@ class ConfiguredTest(SystemTest):
         self.assertEqual(0, self.nearkey.metric(HITS))
         self.assertEqual(0, self.nearkey.metric("nearkey_near_cache_tracking"))
         self.nearkey.wait_logged("near_cache_off")
+        told = [entry for entry in self.nearkey.logs() if entry.get("event") == "near_cache_off"]
+        self.assertEqual(1, len(told), told)
 
     def test_c5_equal_reads_share_one_and_a_write_closes_it(self):
         for version in (2, 3):

@@ -280,7 +280,8 @@ private:
     // Told of the changes to what RESP2 connections read, which can't be told themselves. Null if
     // there is no near cache.
     std::unique_ptr<Connection> receiver_;
-    int64_t receiver_id_ = 0;  // its CLIENT ID
+    int64_t receiver_id_ = 0;       // its CLIENT ID
+    std::string tracking_refusal_;  // what Valkey said when it refused last; empty: it does not
     // The round of PINGs under way: whoever comes meanwhile waits for the next one.
     RoundReceiver round_receiver_;
     uint32_t round_ = 0;
