@@ -3,7 +3,7 @@
     tests/run_all.py [--only REGEX] [--full] BUILD_DIR...   e.g. tests/run_all.py build build-asan
 
 --full adds, for the first build: the comparison with the server (tests/differential), real clients
-(tests/clients), the examples, and two minutes of fuzzing.
+(tests/clients), the examples, and two minutes of fuzzing; and for each build the simulation.
 
 The name of a case is SUITE/CASE: `unit/near cache: ...`, `style/layers`,
 `system/test_basics/PingTest.test_ping`. --only keeps the cases whose name the regex finds.
@@ -178,20 +178,23 @@ def programs(build):
     yield "coherence", [*coherence, "--binary", str(build / "nearkey")], case
     yield ("coherence/sabotaged",
            [*coherence, "--sabotaged", str(build.parent / "build-sabotage" / "nearkey")], case)
-    simulation = ["nearkey_simulation", "--seeds", "1000"]
-    yield ("simulation", [str(build / simulation[0]), *simulation[1:]],
-           r"^(simulation(?:/[a-z ]+)?): .*(ok|FAIL)$")
+    simulation = str(build.parent / "build-sabotage" / "nearkey_simulation")
     for rule in RULES:
         # Ends with the first seed that finds what is wrong then.
         yield (f"simulation/without {rule}",
-               ["env", f"NEARKEY_SABOTAGE={rule}",
-                str(build.parent / "build-sabotage" / simulation[0]), *simulation[1:],
-                "--expect-violations"],
+               ["env", f"NEARKEY_SABOTAGE={rule}", simulation, "--expect-violations"],
                r"^(simulation/without \w+): .*(ok|FAIL)$")
     yield "clients", [python, "tests/clients/run.py", str(build)], r"^(\S+/\S+): (ok|FAIL|skipped.*)"
     yield "examples", [python, "examples/fastapi/test_app.py", "-v"], r"^(test_\w+) .*\.\.\. (.*)$"
     yield ("fuzz", ["env", "-u", "NEARKEY_SKIP_DEPS", "scripts/fuzz", "--seconds", "120"],
            r"^(fuzz/\w+): .*(ok|FAIL)")
+
+
+def run_simulation(build, only):
+    seeds = "50" if is_sanitized(build) else "1000"
+    return run_program(build, only, "simulation",
+                       [str(build / "nearkey_simulation"), "--seeds", seeds],
+                       r"^(simulation(?:/[\w ]+)?): .*\b(ok|FAIL)$")
 
 
 class CountingResult(unittest.TextTestResult):
@@ -219,6 +222,8 @@ def suites(builds, is_full):
         for path in sorted(SYSTEM_TESTS.glob("test_*.py")):
             yield "system/" + path.stem, build, lambda build, only, module=path.stem: run_system(
                 build, only, module)
+    for build in builds if is_full else ():
+        yield "simulation", build, run_simulation
     for name, command, pattern in programs(builds[0]) if is_full else ():
         yield name, builds[0], functools.partial(
             run_program, name=name, command=command, pattern=pattern)

@@ -25,30 +25,6 @@ uint64_t since(uint64_t then_ms, uint64_t now_ms) {
 
 }  // namespace
 
-std::string_view name_of(InvalidationCause cause) {
-    switch (cause) {
-        case InvalidationCause::None:
-            return "none";
-        case InvalidationCause::Push:
-            return "push";
-        case InvalidationCause::Flush:
-            return "flush";
-        case InvalidationCause::Write:
-            return "write";
-        case InvalidationCause::Barrier:
-            return "barrier";
-        case InvalidationCause::Lost:
-            return "lost";
-        case InvalidationCause::SwapDb:
-            return "swapdb";
-        case InvalidationCause::Fields:
-            return "fields";
-        case InvalidationCause::Asked:
-            return "asked";
-    }
-    return "";
-}
-
 NearCache::NearCache(const NearCacheOptions& options, Metrics& metrics, uint64_t seed)
     : options_(options),
       metrics_(metrics),
@@ -363,39 +339,6 @@ void NearCache::end_write(Write write, uint64_t now_ms) {
 
 void NearCache::note(uint32_t hash, InvalidationCause cause, uint64_t now_ms) {
     last_[hash % kRemembered] = {hash, cause, now_ms};
-}
-
-NearCache::Explanation NearCache::explain(const CacheQuery& query, uint64_t now_ms) {
-    Explanation result{};
-    const uint32_t hash = table_.hash_of(query.key, {});
-    const LastInvalidation& of_key = last_[hash % kRemembered];
-    const bool is_of_key = of_key.cause != InvalidationCause::None && of_key.hash == hash &&
-                           of_key.at_ms >= last_of_all_.at_ms;
-    const LastInvalidation& last = is_of_key ? of_key : last_of_all_;
-    result.cause = last.cause;
-    result.invalidated_ms = since(last.at_ms, now_ms);
-    result.refused_ms = guard_.off_for_ms(query.key, now_ms);
-    result.refusal = !takes_part(query.key)  ? Refusal::Keys
-                     : result.refused_ms > 0 ? Refusal::Thrash
-                                             : Refusal::None;
-    const auto state = keys_.find(query.key);
-    const Item* item = find_item(query);
-    if (item != nullptr && !is_void(item, now_ms)) {
-        const Slot& slot = slots_[item->source];
-        result.source = slot.source;
-        result.proven_ms = since(slot.proven_ms, now_ms);
-        result.age_ms = (tick_of(now_ms) - item->filled) * kItemTickMs;
-        result.left_ms = (item->deadline - tick_of(now_ms)) * kItemTickMs;
-        result.outcome =
-            result.proven_ms < options_.max_staleness_ms ? Outcome::Hit : Outcome::Unproven;
-    } else if (barriers_ > 0 || (state != keys_.end() && state->second.writes > 0)) {
-        result.outcome = Outcome::Blocked;
-    } else {
-        const bool is_pending =
-            state != keys_.end() && find_open_fill(state->second, query) != kNone;
-        result.outcome = is_pending ? Outcome::Pending : Outcome::Miss;
-    }
-    return result;
 }
 
 }  // namespace nearkey

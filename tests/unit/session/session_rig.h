@@ -94,7 +94,9 @@ struct SessionRig : private PoolEvents, private SessionEvents {
     // Starts the pool, with the options as they are now.
     FakeClient& make_ready() {
         pool = std::make_unique<ConnectionPool>(
-            ConnectionPool::Parts{loop, metrics, log, scratch, nullptr, *this}, options, url);
+            ConnectionPool::Parts{loop, metrics, log, scratch, nullptr, *this, cache.get()},
+            options, url);
+        pool->bound_staleness(cache_options.max_staleness_ms);
         pool->start();
         REQUIRE(run_until(loop, [this] { return pool->health().is_ready; }));
         context = std::make_unique<SessionContext>(SessionContext{.loop = loop,
@@ -105,6 +107,7 @@ struct SessionRig : private PoolEvents, private SessionEvents {
                                                                   .initial_database = 0,
                                                                   .events = *this,
                                                                   .encoded = {}});
+        context->cache = cache.get();
         return add_client();
     }
     FakeClient& add_client() {
@@ -153,6 +156,8 @@ struct SessionRig : private PoolEvents, private SessionEvents {
     UpstreamOptions options;
     LimitOptions limits;
     UpstreamUrl url;
+    NearCacheOptions cache_options;
+    std::unique_ptr<NearCache> cache;  // null unless a test makes one
     std::unique_ptr<ConnectionPool> pool;
     std::unique_ptr<SessionContext> context;
     std::vector<std::unique_ptr<FakeClient>> clients;
