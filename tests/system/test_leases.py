@@ -257,8 +257,16 @@ class LostServerTest(SystemTest):
         server = self.start_server("--busy-reply-threshold", "60000")
         nearkey = self.start_nearkey(server.url, settings={"upstream.request_timeout_ms": 300})
         clients = [nearkey.client() for _ in range(2)]
-        for number, client in enumerate(clients):
+        for client in clients:
             self.addCleanup(client.close)
+            client.send(encode("BLPOP", "list", "0"))
+        wait_leased(nearkey, 2)
+        # Both connections stay open: none has to be made while the server is busy with a script.
+        server.run("RPUSH", "list", "a", "b")
+        for client in clients:
+            client.read_reply()
+        wait_leased(nearkey, 0)
+        for number, client in enumerate(clients):
             client.send(encode("EVAL", script, "0", f"late {number}"))
         for client in clients:
             self.assertTrue(client.read_reply().startswith(b"-UPSTREAMTIMEOUT "))
