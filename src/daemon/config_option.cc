@@ -1,8 +1,6 @@
 // The values of options: judging them, storing them, printing them. One small function a type.
 #include "nearkey/daemon/config_option.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -28,6 +26,13 @@ constexpr auto kUnits = std::to_array<Unit>({{"TiB", std::uint64_t{1} << 40},
 template <class Member>
 Member& member(const Option& option, Config& config) {
     return std::get<Member& (*)(Config&)>(option.field)(config);
+}
+
+// The shortest text that reads as the same number.
+std::string printed_fraction(double number) {
+    char text[32];
+    const auto result = std::to_chars(std::begin(text), std::end(text), number);
+    return {std::begin(text), result.ptr};
 }
 
 bool is_control(char c) {
@@ -284,7 +289,7 @@ std::string printed(const Option& option, const Config& config) {
         case OptionType::FileMode:
             return quoted_mode(member<unsigned>(option, copy));
         case OptionType::Fraction:
-            return fmt::format("{}", member<double>(option, copy));
+            return printed_fraction(member<double>(option, copy));
         case OptionType::List:
             return quoted_list(member<std::vector<std::string>>(option, copy));
         case OptionType::Text:
@@ -298,7 +303,7 @@ std::string printed(const Option& option, const Config& config) {
 std::string printed(const Option& option, const RawValue& value) {
     if (const auto* const number = std::get_if<std::int64_t>(&value))
         return std::to_string(*number);
-    if (const auto* const number = std::get_if<double>(&value)) return fmt::format("{}", *number);
+    if (const auto* const number = std::get_if<double>(&value)) return printed_fraction(*number);
     if (const auto* const fact = std::get_if<bool>(&value)) return *fact ? "true" : "false";
     if (const auto* const unfit = std::get_if<Unfit>(&value)) return "(" + unfit->what + ")";
     if (option.redact != nullptr) return quoted("***");
