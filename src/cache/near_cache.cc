@@ -19,10 +19,6 @@ bool is_same(const Item* item, const CacheQuery& query) {
            item->arguments() == query.arguments;
 }
 
-uint64_t since(uint64_t then_ms, uint64_t now_ms) {
-    return now_ms > then_ms ? now_ms - then_ms : 0;
-}
-
 }  // namespace
 
 NearCache::NearCache(const NearCacheOptions& options, Metrics& metrics, uint64_t seed)

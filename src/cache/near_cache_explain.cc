@@ -3,14 +3,6 @@
 
 namespace nearkey {
 
-namespace {
-
-uint64_t since(uint64_t then_ms, uint64_t now_ms) {
-    return now_ms > then_ms ? now_ms - then_ms : 0;
-}
-
-}  // namespace
-
 std::string_view name_of(InvalidationCause cause) {
     switch (cause) {
         case InvalidationCause::None:

@@ -149,12 +149,9 @@ bool Session::may_be_stored(const CommandView& command) const {
 }
 
 CacheQuery Session::query(const CommandView& command) {
-    return {
-        .key = command[1],
-        .arguments = encode_tail(command, context_.arguments),
-        .command = static_cast<uint8_t>(spec_->cache_number << 1 | (protocol_ == 3 ? 1 : 0)),
-        .database = static_cast<uint16_t>(is_broken(Rule::Database) ? 0 : database_),
-    };
+    CacheQuery query = query_part(command[1]);
+    query.arguments = encode_tail(command, context_.arguments);
+    return query;
 }
 
 // One key's part of a split read; it has no other arguments.

@@ -20,6 +20,11 @@ constexpr uint32_t tick_of(uint64_t ms) {
     return static_cast<uint32_t>(ms / kItemTickMs);
 }
 
+// Milliseconds; 0 if `then_ms` is still to come.
+constexpr uint64_t since(uint64_t then_ms, uint64_t now_ms) {
+    return now_ms > then_ms ? now_ms - then_ms : 0;
+}
+
 // The items of one key that are found by more than the key stand in a list behind its head.
 struct ItemLinks {
     Item* previous;  // null: this is the head
