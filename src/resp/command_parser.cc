@@ -94,6 +94,9 @@ ParseResult CommandParser::parse_inline() {
 
 // Command: the header is read and arguments follow.
 ParseResult CommandParser::parse_header() {
+    arguments_left_ = read_short_length('*');
+    if (arguments_left_ > 0) return ParseResult::Command;
+    position_ = 0;
     std::string_view line;
     const ParseResult read = read_line("too big mbulk count string", line);
     if (read != ParseResult::Command) return read;
@@ -129,6 +132,10 @@ ParseResult CommandParser::parse_arguments() {
 
 ParseResult CommandParser::parse_bulk_length() {
     const size_t start = position_;
+    bulk_length_ = read_short_length('$');
+    if (bulk_length_ >= 0 && bulk_length_ <= bulk_max_) return ParseResult::Command;
+    position_ = start;
+    bulk_length_ = -1;
     std::string_view line;
     const ParseResult read = read_line("too big bulk count string", line);
     if (read != ParseResult::Command) return read;
@@ -141,6 +148,20 @@ ParseResult CommandParser::parse_bulk_length() {
     if (!length || *length < 0 || *length > bulk_max_) return invalid("invalid bulk length");
     bulk_length_ = *length;
     return ParseResult::Command;
+}
+
+int64_t CommandParser::read_short_length(char type) {
+    constexpr size_t kDigitsMax = 5;
+    const std::string_view text = input_.substr(position_, 1 + kDigitsMax + 2);
+    if (text.size() < 4 || text[0] != type) return -1;
+    int64_t value = text[1] - '0';
+    if (value < 0 || value > 9) return -1;
+    size_t end = 2;
+    for (; value != 0 && end + 2 < text.size() && text[end] >= '0' && text[end] <= '9'; ++end)
+        value = value * 10 + (text[end] - '0');
+    if (text[end] != '\r' || text[end + 1] != '\n') return -1;
+    position_ += end + 2;
+    return value;
 }
 
 ParseResult CommandParser::read_line(std::string_view too_big, std::string_view& line) {

@@ -1,6 +1,5 @@
 #include "nearkey/resp/number.h"
 
-#include <algorithm>
 #include <limits>
 
 namespace nearkey {
@@ -18,15 +17,6 @@ std::optional<int64_t> parse_long_integer(std::string_view text) {
     constexpr auto kMax = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
     if (value > kMax + (negative ? 1 : 0)) return std::nullopt;
     return static_cast<int64_t>(negative ? ~value + 1 : value);
-}
-
-char to_lower(char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c;
-}
-
-bool equals_ignoring_case(std::string_view a, std::string_view b) {
-    return std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                      [](char x, char y) { return to_lower(x) == to_lower(y); });
 }
 
 }  // namespace nearkey

@@ -76,6 +76,9 @@ private:
     ParseResult parse_bulk_length();
     ParseResult finish(const char* base);
     ParseResult invalid(std::string_view what);
+    // The length at position_ behind its type byte, if it is written as nearly all are: a few
+    // digits, "\r\n". -1: it is read_line()'s.
+    int64_t read_short_length(char type);
     // The line at position_, which ends at '\r' and any byte; Incomplete or Invalid if it isn't
     // there.
     ParseResult read_line(std::string_view too_big, std::string_view& line);
