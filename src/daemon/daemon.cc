@@ -199,4 +199,8 @@ AdminState Daemon::admin_state() const {
             seconds_since(health.since_ms)};
 }
 
+double Daemon::uptime_seconds() const {
+    return static_cast<double>(loop_.now_ms() - started_ms_) / 1000;
+}
+
 }  // namespace nearkey

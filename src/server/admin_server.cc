@@ -1,28 +1,16 @@
 #include "nearkey/server/admin_server.h"
 
 #include <microhttpd.h>
-#include <nlohmann/json.hpp>
 
 #include <fcntl.h>
 #include <unistd.h>
-#include <algorithm>
-#include <array>
-#include <cmath>
-#include <cstdio>
-#include <ctime>
 #include <stdexcept>
+#include <utility>
+#include <vector>
 
 namespace nearkey {
 
-struct AdminServer::Answer {
-    unsigned status = MHD_HTTP_OK;
-    const char* content_type = "application/json";
-    std::string body;
-};
-
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 // Each a bound on what a caller can make us hold; nobody needs more for a page of 4 KiB.
 constexpr unsigned kConnectionsMax = 32;
@@ -30,71 +18,25 @@ constexpr unsigned kTimeoutSeconds = 1;
 constexpr size_t kConnectionMemoryMax = size_t{16} << 10;
 constexpr int kBacklog = 64;
 
-constexpr const char* kAllowedMethods = "GET, HEAD";
-constexpr const char* kPrometheusType = "text/plain; version=0.0.4; charset=utf-8";
+// What every answer says: it is of this moment, of this type, and for no page of another origin.
+constexpr std::pair<const char*, const char*> kHeaders[] = {
+    {MHD_HTTP_HEADER_CACHE_CONTROL, "no-store"},
+    {"X-Content-Type-Options", "nosniff"},
+    {"Cross-Origin-Resource-Policy", "same-origin"},
+    {"X-Frame-Options", "DENY"},
+};
 
-// Bytes that are not UTF-8 are replaced: no exception may leave libmicrohttpd's callback.
-std::string text_of(const Json& json) {
-    return json.dump(-1, ' ', false, Json::error_handler_t::replace) + '\n';
-}
-
-std::string error_text(const char* what) {
-    return text_of({{"error", what}});
-}
-
-std::string utc_before(double seconds) {
-    timespec now{};
-    clock_gettime(CLOCK_REALTIME, &now);
-    const int64_t now_ms = int64_t{now.tv_sec} * 1000 + now.tv_nsec / 1'000'000;
-    const int64_t then_ms = now_ms - std::llround(seconds * 1000);
-    const time_t then = static_cast<time_t>(then_ms / 1000);
-    tm parts{};
-    gmtime_r(&then, &parts);
-    char date[32];
-    std::strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", &parts);
-    char text[48];
-    std::snprintf(text, sizeof text, "%s.%03dZ", date, static_cast<int>(then_ms % 1000));
-    return text;
-}
-
-std::string state_text(std::string_view state, std::string_view reason, double since_seconds) {
-    return text_of({{"state", state},
-                    {"reason", reason},
-                    {"since", utc_before(since_seconds)},
-                    {"since_seconds", std::round(since_seconds * 1000) / 1000}});
-}
-
-std::string stats_text(const Metrics& metrics) {
-    Json object = Json::object();
-    for (const MetricRow& row : metric_rows()) {
-        object[std::string(row.name)] = metrics.*row.field;
-    }
-    return text_of(object);
-}
-
-// The text exposition format, version 0.0.4. Our help texts have nothing to escape.
-std::string prometheus_text(const Metrics& metrics) {
-    std::string text;
-    for (const MetricRow& row : metric_rows()) {
-        const std::string name(row.name);
-        text.append("# HELP ").append(name).append(" ").append(row.help).append("\n# TYPE ");
-        text.append(name).append(row.type == MetricType::Counter ? " counter\n" : " gauge\n");
-        text.append(name).append(" ").append(std::to_string(metrics.*row.field)).append("\n");
-    }
-    return text;
-}
-
-// "127.0.0.1", "localhost" or "[::1]", with a port or without.
-bool names_loopback(std::string_view host) {
-    static constexpr std::array<std::string_view, 3> kNames = {"127.0.0.1", "localhost", "[::1]"};
-    return std::any_of(kNames.begin(), kNames.end(), [&](std::string_view name) {
-        if (!host.starts_with(name)) return false;
-        std::string_view rest = host.substr(name.size());
-        if (rest.empty()) return true;
-        if (rest.front() != ':') return false;
-        rest.remove_prefix(1);
-        return std::all_of(rest.begin(), rest.end(), [](char c) { return c >= '0' && c <= '9'; });
-    });
+std::vector<AdminRequest::Named> values_of(MHD_Connection* connection, MHD_ValueKind kind) {
+    std::vector<AdminRequest::Named> all;
+    const MHD_KeyValueIteratorN keep = [](void* to, MHD_ValueKind, const char* name, size_t length,
+                                          const char* value, size_t value_length) {
+        static_cast<std::vector<AdminRequest::Named>*>(to)->emplace_back(
+            std::string_view(name, length),
+            value == nullptr ? std::string_view() : std::string_view(value, value_length));
+        return MHD_YES;
+    };
+    MHD_get_connection_values_n(connection, kind, keep, &all);
+    return all;
 }
 
 unsigned connections(MHD_Daemon* http) {
@@ -107,10 +49,8 @@ void AdminServer::StopHttp::operator()(MHD_Daemon* http) const {
     MHD_stop_daemon(http);
 }
 
-AdminServer::AdminServer(Loop& loop, Log& log, const AdminAddress& address,
-                         const AdminSource& source)
+AdminServer::AdminServer(Loop& loop, Log& log, const AdminAddress& address, AdminSource& source)
     : source_(source),
-      started_ms_(loop.now_ms()),
       loop_(loop),
       listen_(address.address, kBacklog, address.mode),
       timer_(loop, [this] { serve(); }) {
@@ -130,14 +70,15 @@ void AdminServer::start_http() {
            const char* /*version*/, const char* /*upload*/, size_t* /*upload_size*/,
            void** seen) -> MHD_Result {
         auto* const server = static_cast<AdminServer*>(self);
-        // The first call comes before the body, if there is one. What gets an answer already then
-        // loses its connection; of a GET or HEAD there is more to come, and it may stay.
-        const std::string_view verb = method;
-        if (*seen == nullptr && (verb == "GET" || verb == "HEAD")) {
+        const AdminRequest request{method, path, values_of(connection, MHD_GET_ARGUMENT_KIND),
+                                   values_of(connection, MHD_HEADER_KIND)};
+        // The first call comes before the body, which is not waited for: the answer says so and the
+        // connection ends with it. Where there is none, only an answer at the second call keeps it.
+        if (*seen == nullptr && !request.has_body()) {
             *seen = server;
             return MHD_YES;
         }
-        return static_cast<MHD_Result>(server->on_request(connection, path, verb));
+        return static_cast<MHD_Result>(server->answer(connection, request));
     };
     // A copy: libmicrohttpd closes the descriptor that it listens on.
     const int fd = fcntl(listen_.fd(), F_DUPFD_CLOEXEC, 0);
@@ -169,55 +110,20 @@ void AdminServer::serve() {
     }
 }
 
-int AdminServer::on_request(MHD_Connection* connection, std::string_view path,
-                            std::string_view method) {
-    Answer page = answer(path);
-    const bool is_allowed_method = method == "GET" || method == "HEAD";
-    if (!is_allowed_method && page.status != MHD_HTTP_NOT_FOUND) {
-        page = {MHD_HTTP_METHOD_NOT_ALLOWED, "application/json", error_text("GET or HEAD only")};
-    }
-    if (!listen_.is_unix()) {
-        const char* const host =
-            MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_HOST);
-        if (host == nullptr || !names_loopback(host)) {
-            page = {MHD_HTTP_FORBIDDEN, "application/json",
-                    error_text("Host must be 127.0.0.1, localhost or [::1]")};
-        }
-    }
-    MHD_Response* const response =
-        MHD_create_response_from_buffer(page.body.size(), page.body.data(), MHD_RESPMEM_MUST_COPY);
+int AdminServer::answer(MHD_Connection* connection, const AdminRequest& request) {
+    const AdminTransport transport = listen_.is_unix() ? AdminTransport::Unix : AdminTransport::Tcp;
+    const AdminAnswer answer = answer_admin(admin_routes(), source_, request, transport);
+    MHD_Response* const response = MHD_create_response_from_buffer(
+        answer.body.size(), const_cast<char*>(answer.body.data()), MHD_RESPMEM_MUST_COPY);
     if (response == nullptr) return MHD_NO;
-    MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, page.content_type);
-    MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
-    if (page.status == MHD_HTTP_METHOD_NOT_ALLOWED) {
-        MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, kAllowedMethods);
-    }
-    const int result = MHD_queue_response(connection, page.status, response);
+    MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, answer.content_type.c_str());
+    for (const auto& [name, value] : kHeaders)
+        MHD_add_response_header(response, name, value);
+    for (const auto& [name, value] : answer.headers)
+        MHD_add_response_header(response, name.c_str(), value.c_str());
+    const int result = MHD_queue_response(connection, answer.status, response);
     MHD_destroy_response(response);
     return result;
-}
-
-AdminServer::Answer AdminServer::answer(std::string_view path) const {
-    if (path == "/livez") {
-        const double alive_seconds = static_cast<double>(loop_.now_ms() - started_ms_) / 1000;
-        return {MHD_HTTP_OK, "application/json",
-                state_text("live", "the event loop turns", alive_seconds)};
-    }
-    if (path == "/readyz") return readyz();
-    if (path == "/stats") {
-        return {MHD_HTTP_OK, "application/json", stats_text(source_.metrics())};
-    }
-    if (path == "/metrics") {
-        return {MHD_HTTP_OK, kPrometheusType, prometheus_text(source_.metrics())};
-    }
-    return {MHD_HTTP_NOT_FOUND, "application/json",
-            error_text("there are /livez, /readyz, /stats and /metrics")};
-}
-
-AdminServer::Answer AdminServer::readyz() const {
-    const AdminState now = source_.admin_state();
-    return {now.ready ? unsigned{MHD_HTTP_OK} : unsigned{MHD_HTTP_SERVICE_UNAVAILABLE},
-            "application/json", state_text(now.state, now.reason, now.since_seconds)};
 }
 
 }  // namespace nearkey

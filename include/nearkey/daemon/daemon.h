@@ -32,6 +32,7 @@ private:
     void on_health_changed(const UpstreamHealth& health) override;
     // AdminSource
     AdminState admin_state() const override;
+    double uptime_seconds() const override;
     const Metrics& metrics() const override { return metrics_; }
 
     void open();
@@ -53,6 +54,7 @@ private:
     std::unique_ptr<AdminServer> admin_;
     std::vector<std::unique_ptr<SignalWatch>> signals_;
     Timer drain_timer_;
+    const uint64_t started_ms_ = loop_.now_ms();
     Stage stage_ = Stage::Starting;
     uint64_t draining_since_ms_ = 0;
     int exit_code_ = 0;

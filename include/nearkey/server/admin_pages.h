@@ -1,0 +1,76 @@
+// The pages of the admin server: one row each in admin_routes(), and where they get what they show.
+// A page is a function from a request to an answer and knows no HTTP library; a new page is a
+// function in a file of its own and a row. The one rule: GET only reads, POST changes something,
+// and every answer has a bound that does not depend on how many clients there are.
+#pragma once
+
+#include "nearkey/base/metrics.h"
+
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace nearkey {
+
+struct AdminState {
+    bool ready = false;
+    std::string state;         // "ready", "not ready" or "draining"
+    std::string reason;        // one line
+    double since_seconds = 0;  // how long it has been so
+};
+
+// Where the pages get what they show, and what does what they are told.
+class AdminSource {
+public:
+    virtual AdminState admin_state() const = 0;
+    virtual double uptime_seconds() const = 0;
+    virtual const Metrics& metrics() const = 0;
+
+protected:
+    ~AdminSource() = default;
+};
+
+// Its texts live as long as the request. No page takes a body: all is in path, query and headers.
+struct AdminRequest {
+    using Named = std::pair<std::string_view, std::string_view>;
+
+    std::string_view method;
+    std::string_view path;          // without the query
+    std::vector<Named> parameters;  // of the query, decoded, in order; without "=", an empty value
+    std::vector<Named> headers;
+
+    // The first of that name. Names of headers are compared without regard to case.
+    std::optional<std::string_view> parameter(std::string_view name) const;
+    std::optional<std::string_view> header(std::string_view name) const;
+    bool has_body() const;
+};
+
+struct AdminAnswer {
+    unsigned status = 200;
+    std::string content_type = "application/json";
+    std::string body;
+    std::vector<std::pair<std::string, std::string>> headers = {};  // besides those that all have
+};
+
+// {"error": what}, for the statuses 400 and up.
+AdminAnswer admin_error(unsigned status, std::string_view what);
+
+struct AdminRoute {
+    std::string_view method;  // "GET", which includes HEAD, or "POST"
+    std::string_view path;
+    AdminAnswer (*answer)(AdminSource&, const AdminRequest&);
+};
+
+// Every page.
+std::span<const AdminRoute> admin_routes();
+
+// What the admin server sends: the page, or why not. Over TCP anything on this host can connect,
+// web pages in its browsers included, so who asks is looked at.
+enum class AdminTransport { Unix, Tcp };
+AdminAnswer answer_admin(std::span<const AdminRoute> routes, AdminSource& source,
+                         const AdminRequest& request, AdminTransport transport);
+
+}  // namespace nearkey

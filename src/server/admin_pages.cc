@@ -1,0 +1,87 @@
+#include "nearkey/server/admin_pages.h"
+
+#include <nlohmann/json.hpp>
+
+#include <cmath>
+#include <cstdio>
+#include <ctime>
+
+namespace nearkey {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kPrometheusType = "text/plain; version=0.0.4; charset=utf-8";
+
+// Bytes that are not UTF-8 are replaced: no exception may leave libmicrohttpd's callback.
+AdminAnswer json_answer(unsigned status, const Json& json) {
+    return {status, "application/json",
+            json.dump(-1, ' ', false, Json::error_handler_t::replace) + '\n'};
+}
+
+std::string utc_before(double seconds) {
+    timespec now{};
+    clock_gettime(CLOCK_REALTIME, &now);
+    const int64_t now_ms = int64_t{now.tv_sec} * 1000 + now.tv_nsec / 1'000'000;
+    const int64_t then_ms = now_ms - std::llround(seconds * 1000);
+    const time_t then = static_cast<time_t>(then_ms / 1000);
+    tm parts{};
+    gmtime_r(&then, &parts);
+    char date[32];
+    std::strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", &parts);
+    char text[48];
+    std::snprintf(text, sizeof text, "%s.%03dZ", date, static_cast<int>(then_ms % 1000));
+    return text;
+}
+
+Json state_json(std::string_view state, std::string_view reason, double since_seconds) {
+    return {{"state", state},
+            {"reason", reason},
+            {"since", utc_before(since_seconds)},
+            {"since_seconds", std::round(since_seconds * 1000) / 1000}};
+}
+
+AdminAnswer livez(AdminSource& source, const AdminRequest& /*request*/) {
+    return json_answer(200, state_json("live", "the event loop turns", source.uptime_seconds()));
+}
+
+AdminAnswer readyz(AdminSource& source, const AdminRequest& /*request*/) {
+    const AdminState now = source.admin_state();
+    return json_answer(now.ready ? 200u : 503u,
+                       state_json(now.state, now.reason, now.since_seconds));
+}
+
+AdminAnswer stats(AdminSource& source, const AdminRequest& /*request*/) {
+    Json object = Json::object();
+    for (const MetricRow& row : metric_rows()) {
+        object[std::string(row.name)] = source.metrics().*row.field;
+    }
+    return json_answer(200, object);
+}
+
+// The text exposition format, version 0.0.4. Our help texts have nothing to escape.
+AdminAnswer metrics(AdminSource& source, const AdminRequest& /*request*/) {
+    std::string text;
+    for (const MetricRow& row : metric_rows()) {
+        const std::string name(row.name);
+        text.append("# HELP ").append(name).append(" ").append(row.help).append("\n# TYPE ");
+        text.append(name).append(row.type == MetricType::Counter ? " counter\n" : " gauge\n");
+        text.append(name).append(" ").append(std::to_string(source.metrics().*row.field)) += '\n';
+    }
+    return {200, kPrometheusType, std::move(text)};
+}
+
+}  // namespace
+
+std::span<const AdminRoute> admin_routes() {
+    static constexpr AdminRoute kRoutes[] = {
+        {"GET", "/livez", livez},
+        {"GET", "/readyz", readyz},
+        {"GET", "/stats", stats},
+        {"GET", "/metrics", metrics},
+    };
+    return kRoutes;
+}
+
+}  // namespace nearkey
