@@ -2,6 +2,10 @@
 
 #include "nearkey/base/check.h"
 
+// C functions, which their header does not say; before hiredis's own headers include it.
+extern "C" {
+#include <hiredis/sds.h>
+}
 #include <hiredis/async.h>
 
 #include <netinet/in.h>
@@ -18,6 +22,8 @@ namespace {
 // hiredis moves what is left of its output buffer after each partial write; a small buffer keeps
 // that cheap when a big value is written.
 constexpr size_t kOutputMax = size_t{256} << 10;
+// An output buffer that has grown beyond this is given back when it is empty.
+constexpr size_t kOutputKept = size_t{16} << 10;
 // Reads of one turn, so that one connection does not keep the loop to itself.
 constexpr int kReadsPerTurn = 4;
 constexpr size_t kWrittenPerTurn = size_t{1} << 20;
@@ -192,6 +198,23 @@ void HiredisSocket::read() {
     if (read_again_) defer();
 }
 
+// As redisBufferWrite(), which also frees the buffer each time: the next turn needs it again.
+bool HiredisSocket::write_output() {
+    redisContext& context = context_->c;
+    const ssize_t written = context.funcs->write(&context);
+    if (written <= 0) return written == 0;
+    if (static_cast<size_t>(written) < sdslen(context.obuf)) {
+        sdsrange(context.obuf, written, -1);
+    } else if (sdsalloc(context.obuf) <= kOutputKept) {
+        sdsclear(context.obuf);
+    } else {
+        sdsfree(context.obuf);
+        context.obuf = sdsempty();
+        CHECK(context.obuf != nullptr);
+    }
+    return true;
+}
+
 void HiredisSocket::flush() {
     bool blocked = false;
     // What is left after this much follows in the next turn.
@@ -202,12 +225,11 @@ void HiredisSocket::flush() {
             CHECK(redisAppendFormattedCommand(&context_->c, next.data(), next.size()) == REDIS_OK);
             overflow_.consume(next.size());
         }
-        int done = 0;
-        if (redisBufferWrite(&context_->c, &done) == REDIS_ERR) {
+        if (!write_output()) {
             lose(error_text());
             return;
         }
-        blocked = done == 0;
+        blocked = sdslen(context_->c.obuf) > 0;
     }
     count_unsent();
     // While TLS waits for the peer the socket is writable all the time; on_events() flushes again

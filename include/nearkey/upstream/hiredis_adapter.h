@@ -67,6 +67,8 @@ private:
     void finish_connecting();
     void read();
     void flush();
+    // False: the socket is lost.
+    bool write_output();
     void lose(std::string reason);
     std::string error_text() const;
     void count_unsent();
