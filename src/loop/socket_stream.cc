@@ -47,6 +47,15 @@ void SocketStream::resume_reading() {
     watch();
 }
 
+// The kernel keeps what a Unix socket has received, and fails the peer's next send() with EPIPE.
+// Over TCP the peer would go on sending into the void.
+bool SocketStream::refuse_more() {
+    int domain = 0;
+    socklen_t length = sizeof domain;
+    return getsockopt(fd_, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 && domain == AF_UNIX &&
+           shutdown(fd_, SHUT_RD) == 0;
+}
+
 void SocketStream::on_events(FdEvents seen) {
     if (seen.writable && blocked_) {
         blocked_ = false;

@@ -31,6 +31,8 @@ void Session::set_cache_use(CacheUse use) {
 
 void Session::drain() {
     if (ended_) return;
+    is_draining_ = true;
+    if (!input_over_ && stream_->refuse_more()) return;  // on_end() follows.
     stop_input();
     end_if_done();
 }
@@ -64,8 +66,9 @@ void Session::on_bytes(std::string_view bytes) {
 
 void Session::on_end() {
     input_over_ = true;
-    // As the server does: who leaves while waiting takes nothing more.
-    if (lease_blocks_) {
+    // As the server does: who leaves while waiting takes nothing more. If it was us who ended it,
+    // the client is still there.
+    if (lease_blocks_ && !is_draining_) {
         end();
         return;
     }

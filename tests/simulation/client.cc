@@ -68,6 +68,7 @@ public:
         return WriteResult::WouldBlock;
     }
     void pause_reading() override { client_.is_paused_ = true; }
+    bool refuse_more() override { return false; }
     void resume_reading() override {
         client_.is_paused_ = false;
         SimulatedClient& client = client_;

@@ -1,7 +1,7 @@
 """Load with accounting: each worker increments a key of its own and knows which values it may be
 answered with.
 
-A command is acknowledged (an integer came back), refused (-UPSTREAMDOWN: it was never sent), or
+A command is acknowledged (an integer came back), refused (-UPSTREAMDOWN, EPIPE: never sent), or
 unknown (-UPSTREAMLOST, -UPSTREAMTIMEOUT, or the connection ended). An increment that ran twice, a
 reply of somebody else, or an acknowledged increment that is gone breaks the sums.
 """
@@ -93,6 +93,16 @@ class IncrementLoad:
             owed = self.depth
             try:
                 client.send(batch)
+            except BrokenPipeError:
+                # Over a Unix socket so small a batch is sent whole or not at all.
+                worker.refused += owed
+                self.connections_lost += 1
+                return
+            except OSError:
+                worker.lose(owed)
+                self.connections_lost += 1
+                return
+            try:
                 for _ in range(self.depth):
                     reply = client.read_reply()
                     owed -= 1

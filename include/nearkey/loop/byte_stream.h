@@ -33,6 +33,9 @@ public:
     [[nodiscard]] virtual WriteResult write(std::string_view bytes, size_t& written) = 0;
     virtual void pause_reading() = 0;
     virtual void resume_reading() = 0;
+    // The peer can send nothing more, and knows it; what it has sent still comes, then on_end().
+    // False: this can't be done, and nothing is.
+    [[nodiscard]] virtual bool refuse_more() = 0;
 };
 
 }  // namespace nearkey

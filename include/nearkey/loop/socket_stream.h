@@ -19,6 +19,7 @@ public:
     WriteResult write(std::string_view bytes, size_t& written) override;
     void pause_reading() override;
     void resume_reading() override;
+    bool refuse_more() override;
 
 private:
     void on_events(FdEvents seen);

@@ -44,7 +44,8 @@ public:
     void attach(std::unique_ptr<ByteStream> stream);
     // What its listener says; NEARKEY CACHE may say otherwise, until RESET.
     void set_cache_use(CacheUse use);
-    // Takes no more input; ends when what is owed is delivered.
+    // Takes no more input; ends when what is owed is delivered. Where the client can be told so
+    // (ByteStream::refuse_more), what it has sent by now is still run.
     void drain();
     // Ends now; what is owed is dropped.
     void abort();
@@ -303,6 +304,7 @@ private:
     bool input_given_ = false;  // input_ went away with a large command
     Buffer input_;
     uint8_t paused_ = 0;
+    bool is_draining_ = false;
     bool input_over_ = false;  // the client, an error or QUIT ended it; input_ may hold more to run
     bool input_dropped_ = false;  // what is left of it is not run either
     bool ended_ = false;

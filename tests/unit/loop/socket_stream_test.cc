@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <cerrno>
 #include <memory>
 #include <string>
 #include <vector>
@@ -120,6 +121,51 @@ TEST_CASE("socket stream: the end is told once, after all bytes, and writing sti
     run_until(rig.loop, [&] { return ++looks > 3; });
     CHECK(rig.ends_told == 1);
     CHECK(rig.losses_told == 0);
+}
+
+TEST_CASE("socket stream: refused more, a peer's send fails, and what it had sent still comes") {
+    StreamRig rig;
+    const std::string sent(100, 'x');
+    rig.say(sent);
+    REQUIRE(rig.stream->refuse_more());
+    CHECK(send(rig.peer, "y", 1, MSG_NOSIGNAL) == -1);
+    CHECK(errno == EPIPE);
+    CHECK(run_until(rig.loop, [&] { return rig.ends_told == 1; }));
+    CHECK(rig.heard == sent);
+    size_t written = 0;
+    CHECK(rig.stream->write("reply", written) == WriteResult::Ok);
+    CHECK(rig.take() == "reply");
+}
+
+TEST_CASE("socket stream: refused more while a peer's send is under way, no byte is lost") {
+    StreamRig rig;
+    // More than the socket takes: what was taken is what comes.
+    const std::string sent(size_t{4} << 20, 'x');
+    const ssize_t taken = send(rig.peer, sent.data(), sent.size(), MSG_NOSIGNAL);
+    REQUIRE(taken > 0);
+    REQUIRE(static_cast<size_t>(taken) < sent.size());
+    REQUIRE(rig.stream->refuse_more());
+    CHECK(run_until(rig.loop, [&] { return rig.ends_told == 1; }));
+    CHECK(rig.heard.size() == static_cast<size_t>(taken));
+}
+
+TEST_CASE("socket stream: a peer over TCP can't be refused more") {
+    const int listening = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    REQUIRE(listen(listening, 1) == 0);
+    sockaddr_storage address{};
+    socklen_t length = sizeof address;
+    REQUIRE(getsockname(listening, reinterpret_cast<sockaddr*>(&address), &length) == 0);
+    const int peer = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    REQUIRE(connect(peer, reinterpret_cast<sockaddr*>(&address), length) == 0);
+    StreamRig rig;
+    rig.stream = std::make_unique<SocketStream>(
+        rig.loop, accept4(listening, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC), rig.scratch,
+        rig);
+    CHECK_FALSE(rig.stream->refuse_more());
+    CHECK(send(peer, "x", 1, MSG_NOSIGNAL) == 1);
+    CHECK(run_until(rig.loop, [&] { return rig.heard == "x"; }));
+    close(peer);
+    close(listening);
 }
 
 TEST_CASE("socket stream: a peer that is gone is lost to writing, without a signal") {

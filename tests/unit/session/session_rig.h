@@ -35,6 +35,8 @@ struct FakeSocket {
     size_t writes = 0;
     bool is_lost = false;
     bool is_reading = true;
+    bool can_refuse = false;
+    bool is_refusing = false;
 };
 
 class FakeStream final : public ByteStream {
@@ -51,6 +53,7 @@ public:
     }
     void pause_reading() override { socket_.is_reading = false; }
     void resume_reading() override { socket_.is_reading = true; }
+    bool refuse_more() override { return socket_.can_refuse && (socket_.is_refusing = true); }
 
 private:
     FakeSocket& socket_;

@@ -200,6 +200,36 @@ TEST_CASE("session: one that is drained finishes what it owes and runs nothing m
     CHECK(rig.valkey.times_asked("SET b 1") == 0);
 }
 
+TEST_CASE("session: drained, a client that can be told so is served what it has sent by then") {
+    SessionRig rig;
+    FakeClient& client = rig.make_ready();
+    client.socket.can_refuse = true;
+    client.session.drain();
+    CHECK(client.socket.is_refusing);
+    client.ask({"SET b 1"});
+    rig.settle();
+    CHECK_FALSE(rig.is_ended(client));
+    client.session.on_end();
+    REQUIRE(rig.run_until_ended(client));
+    CHECK(client.output() == "+SET b 1\r\n");
+}
+
+TEST_CASE("session: drained while it waits in a blocking command, it is served that, too") {
+    SessionRig rig;
+    rig.silence("BLPOP l 0");
+    FakeClient& client = rig.make_ready();
+    client.socket.can_refuse = true;
+    client.ask({"BLPOP l 0"});
+    REQUIRE(rig.run_until_asked("BLPOP l 0", 1));
+    client.session.drain();
+    client.session.on_end();
+    rig.settle();
+    CHECK_FALSE(rig.is_ended(client));
+    rig.valkey.send(rig.valkey.peer_of("BLPOP l 0"), "+popped\r\n");
+    REQUIRE(rig.run_until_ended(client));
+    CHECK(client.output() == "+popped\r\n");
+}
+
 TEST_CASE("session: a client that sends no more still gets what it asked for") {
     SessionRig rig;
     FakeClient& client = rig.make_ready();
