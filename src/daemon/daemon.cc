@@ -64,14 +64,17 @@ std::string managed_directory(const Config& config, const std::vector<ListenAddr
 
 Daemon::Daemon(const Config& config, const Environment& environment)
     : config_(config),
-      listeners_(listeners(config, environment)),
+      inherited_(listen_variables(environment)),
+      listen_(listen_plan(config, environment, inherited_)),
       log_(STDERR_FILENO, log_level(config.log.level), metrics_),
       scratch_(kScratchSize),
       url_(std::get<UpstreamUrl>(parse_url(config.upstream.url))),
-      drain_timer_(loop_, [this] {
-          log_.warning("drain_timeout", {});
-          loop_.stop();
-      }) {
+      drain_timer_(loop_,
+                   [this] {
+                       log_.warning("drain_timeout", {});
+                       loop_.stop();
+                   }),
+      watchdog_timer_(loop_, notify_watchdog) {
     std::signal(SIGPIPE, SIG_IGN);
     raise_descriptor_limit();
     for (const int signum : {SIGTERM, SIGINT}) {
@@ -106,10 +109,7 @@ Daemon::Daemon(const Config& config, const Environment& environment)
     clients_ =
         std::make_unique<ClientServer>(ClientServer::Parts{loop_, metrics_, log_, *pool_, scratch_},
                                        config_.limits, url_.database);
-    admin_ = std::make_unique<AdminServer>(
-        loop_, log_,
-        AdminAddress{to_text(admin_address(config, environment)), config.server.listen_mode},
-        *this);
+    listen_for_admin();
 }
 
 Daemon::~Daemon() {
@@ -121,6 +121,7 @@ Daemon::~Daemon() {
     block_late_signals();
     signals_.clear();
     drain_timer_.stop();
+    watchdog_timer_.stop();
     // Everything that others can see is gone. What libuv's threads still wait for is not worth
     // waiting for, and they can't be stopped.
     if (!loop_.finish(kFinishMs)) _exit(exit_code_);
@@ -129,6 +130,10 @@ Daemon::~Daemon() {
 int Daemon::run() {
     pool_->start();
     notify_status("connecting to Valkey");
+    // Twice as often as needed, and only from the loop: if it hangs, systemd hears nothing.
+    if (const uint64_t interval_ms = watchdog_ms(); interval_ms > 0) {
+        watchdog_timer_.start_repeating(std::max(interval_ms / 2, uint64_t{1}));
+    }
     loop_.run();
     log_.info("stopped", {});
     return exit_code_;
@@ -143,28 +148,38 @@ void Daemon::on_health_changed(const UpstreamHealth& health) {
     }
 }
 
+void Daemon::listen_for_admin() {
+    const std::string address = to_text(listen_.admin);
+    admin_ = std::make_unique<AdminServer>(
+        loop_, log_, AdminAddress{address, config_.server.listen_mode, inherited_.take(address)},
+        *this);
+}
+
 void Daemon::open() {
     stage_ = Stage::Serving;
     try {
-        for (const auto& [address, near_cache] : listeners_) {
+        for (const auto& [address, near_cache] : listen_.listeners) {
             const bool is_tcp = address.kind == ListenAddress::Kind::Tcp;
             clients_->listen({.address = (is_tcp ? "tcp:" : "") + to_text(address),
                               .backlog = static_cast<int>(config_.server.backlog),
                               .mode = config_.server.listen_mode,
-                              .cache_use = near_cache ? CacheUse::On : CacheUse::Off});
+                              .cache_use = near_cache ? CacheUse::On : CacheUse::Off,
+                              .bound = inherited_.take(to_text(address))});
         }
+        inherited_.close_rest();
     } catch (const std::runtime_error& error) {
         log_.error("can't_listen", {{"reason", error.what()}});
         exit_code_ = kExitFailed;
         loop_.stop();
         return;
     }
+    clients_->start_accepting();
     notify_ready("ready");
     print_how_to_try();
 }
 
 void Daemon::print_how_to_try() const {
-    const ListenAddress& address = listeners_.front().address;
+    const ListenAddress& address = listen_.listeners.front().address;
     const std::string how = address.kind == ListenAddress::Kind::Unix
                                 ? fmt::format("-s {}", address.path)
                                 : fmt::format("-h {} -p {}", address.host, address.port);
@@ -181,7 +196,7 @@ void Daemon::on_stop_signal() {
     stage_ = Stage::Draining;
     draining_since_ms_ = loop_.now_ms();
     log_.info("draining", {{"clients", static_cast<int64_t>(metrics_.clients)}});
-    notify_stopping();
+    notify_stopping("draining " + std::to_string(metrics_.clients) + " clients");
     drain_timer_.start_once(config_.server.drain_timeout_ms);
     clients_->drain([this] { loop_.stop(); });
 }

@@ -1,16 +1,32 @@
 #include "nearkey/daemon/notify.h"
 
-#ifdef NEARKEY_HAVE_SYSTEMD
-#include <systemd/sd-daemon.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
 #include <algorithm>
+#include <charconv>
+#include <cstddef>
+#include <cstdlib>
 #include <string>
-#endif
 
 namespace nearkey {
 
-#ifdef NEARKEY_HAVE_SYSTEMD
-
 namespace {
+
+constexpr suseconds_t kPatienceUs = 100'000;
+
+std::string_view variable(const char* name) {
+    const char* const value = std::getenv(name);
+    return value == nullptr ? std::string_view{} : value;
+}
+
+// 0: it is none.
+uint64_t parse_count(std::string_view text) {
+    uint64_t count = 0;
+    const auto parsed = std::from_chars(text.data(), text.data() + text.size(), count);
+    return parsed.ec == std::errc() && parsed.ptr == text.data() + text.size() ? count : 0;
+}
 
 // A line break would begin another field of the message.
 std::string status_field(std::string_view status) {
@@ -19,9 +35,25 @@ std::string status_field(std::string_view status) {
     return field;
 }
 
-// Keeps NOTIFY_SOCKET: there is more to say later.
 void notify(const std::string& message) {
-    static_cast<void>(sd_notify(0, message.c_str()));
+    const std::string_view path = variable("NOTIFY_SOCKET");
+    sockaddr_un address{};
+    if (path.size() < 2 || path.size() >= sizeof address.sun_path) return;
+    address.sun_family = AF_UNIX;
+    path.copy(address.sun_path, path.size());
+    socklen_t length = sizeof address;
+    if (path.front() == '@') {  // The abstract namespace: the name begins with a NUL.
+        address.sun_path[0] = '\0';
+        length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size());
+    }
+    const int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return;
+    const timeval patience{0, kPatienceUs};
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    [[maybe_unused]] const ssize_t sent =
+        sendto(fd, message.data(), message.size(), MSG_NOSIGNAL,
+               reinterpret_cast<const sockaddr*>(&address), length);
+    close(fd);
 }
 
 }  // namespace
@@ -29,22 +61,27 @@ void notify(const std::string& message) {
 void notify_ready(std::string_view status) {
     notify("READY=1\n" + status_field(status));
 }
+
 void notify_status(std::string_view status) {
     notify(status_field(status));
 }
-void notify_stopping() {
-    notify("STOPPING=1");
+
+void notify_stopping(std::string_view status) {
+    notify("STOPPING=1\n" + status_field(status));
 }
 
-#else
-
-void notify_ready(std::string_view) {
-}
-void notify_status(std::string_view) {
-}
-void notify_stopping() {
+void notify_main_pid(pid_t pid) {
+    notify("MAINPID=" + std::to_string(pid));
 }
 
-#endif
+void notify_watchdog() {
+    notify("WATCHDOG=1");
+}
+
+uint64_t watchdog_ms() {
+    const std::string_view pid = variable("WATCHDOG_PID");
+    if (!pid.empty() && parse_count(pid) != static_cast<uint64_t>(getpid())) return 0;
+    return parse_count(variable("WATCHDOG_USEC")) / 1000;
+}
 
 }  // namespace nearkey

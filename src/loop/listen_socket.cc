@@ -160,6 +160,10 @@ std::unique_ptr<FileLock> FileLock::take(const std::string& path) {
     }
 }
 
+std::unique_ptr<FileLock> FileLock::adopt(const std::string& path, int fd) {
+    return std::unique_ptr<FileLock>(new FileLock(path, fd));
+}
+
 FileLock::FileLock(std::string path, int fd) : path_(std::move(path)), fd_(fd) {
 }
 
@@ -181,7 +185,29 @@ ListenSocket::ListenSocket(const std::string& address, int backlog, mode_t mode)
     if (listen(fd_, backlog) != 0) refuse(address_, reason(errno));
 }
 
+ListenSocket::ListenSocket(BoundSocket bound)
+    : address_(std::move(bound.address)),
+      path_(address_.starts_with('/') ? address_ : std::string()),
+      lock_(std::move(bound.lock)),
+      fd_(bound.fd),
+      is_ours_(lock_ != nullptr) {
+    fcntl(fd_, F_SETFD, FD_CLOEXEC);
+    fcntl(fd_, F_SETFL, fcntl(fd_, F_GETFL) | O_NONBLOCK);
+    if (is_ours_) note_file();
+}
+
 ListenSocket::~ListenSocket() {
+    stop_listening();
+}
+
+// A connect() to a Unix socket asks whether its listener still receives.
+bool ListenSocket::refuse_more() {
+    return is_ours_ && is_unix() && shutdown(fd_, SHUT_RD) == 0;
+}
+
+void ListenSocket::leave() {
+    file_is_ours_ = false;
+    if (lock_ != nullptr) lock_->leave();
     stop_listening();
 }
 
@@ -213,6 +239,11 @@ void ListenSocket::bind_unix(const SocketAddress& address, mode_t mode) {
     const int error = bind(fd_, address.get(), address.length) == 0 ? 0 : errno;
     umask(umask_before);
     if (error != 0) refuse(path_, reason(error));
+    note_file();
+}
+
+// REQUIRES: the file is the one that our socket was bound to.
+void ListenSocket::note_file() {
     struct stat made {};
     if (lstat(path_.c_str(), &made) != 0) refuse(path_, reason(errno));
     file_is_ours_ = true;

@@ -46,23 +46,35 @@ unsigned connections(MHD_Daemon* http) {
 }  // namespace
 
 void AdminServer::StopHttp::operator()(MHD_Daemon* http) const {
+    // Without this it would shut the socket down, on which others may accept as well.
+    const int fd = MHD_quiesce_daemon(http);
     MHD_stop_daemon(http);
+    if (fd >= 0) close(fd);
 }
 
-AdminServer::AdminServer(Loop& loop, Log& log, const AdminAddress& address, AdminSource& source)
+AdminServer::AdminServer(Loop& loop, Log& log, AdminAddress address, AdminSource& source)
     : source_(source),
       loop_(loop),
-      listen_(address.address, kBacklog, address.mode),
+      listen_(address.bound != nullptr
+                  ? std::move(address.bound)
+                  : std::make_unique<ListenSocket>(address.address, kBacklog, address.mode)),
       timer_(loop, [this] { serve(); }) {
     start_http();
     const MHD_DaemonInfo* const info = MHD_get_daemon_info(http_.get(), MHD_DAEMON_INFO_EPOLL_FD);
     watch_ = std::make_unique<FdWatch>(loop, info->epoll_fd, [this](FdEvents) { serve(); });
     watch_->want({true, false});
-    log.info("admin_listening", {{"address", std::string_view(listen_.address())}});
+    log.info("admin_listening", {{"address", std::string_view(listen_->address())}});
 }
 
 // The watch and the timer go first (last member first): then libmicrohttpd may close what it has.
 AdminServer::~AdminServer() = default;
+
+void AdminServer::leave() {
+    watch_.reset();
+    timer_.stop();
+    http_.reset();
+    listen_->leave();
+}
 
 void AdminServer::start_http() {
     const MHD_AccessHandlerCallback on_request_callback =
@@ -81,7 +93,7 @@ void AdminServer::start_http() {
         return static_cast<MHD_Result>(server->answer(connection, request));
     };
     // A copy: libmicrohttpd closes the descriptor that it listens on.
-    const int fd = fcntl(listen_.fd(), F_DUPFD_CLOEXEC, 0);
+    const int fd = fcntl(listen_->fd(), F_DUPFD_CLOEXEC, 0);
     if (fd >= 0) {
         http_.reset(MHD_start_daemon(MHD_USE_EPOLL, 0, nullptr, nullptr, on_request_callback, this,
                                      MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
@@ -90,7 +102,7 @@ void AdminServer::start_http() {
                                      kConnectionMemoryMax, MHD_OPTION_END));
     }
     if (http_ == nullptr) {
-        throw std::runtime_error("cannot serve HTTP on " + listen_.address() +
+        throw std::runtime_error("cannot serve HTTP on " + listen_->address() +
                                  ": libmicrohttpd does not start");
     }
 }
@@ -111,7 +123,8 @@ void AdminServer::serve() {
 }
 
 int AdminServer::answer(MHD_Connection* connection, const AdminRequest& request) {
-    const AdminTransport transport = listen_.is_unix() ? AdminTransport::Unix : AdminTransport::Tcp;
+    const AdminTransport transport =
+        listen_->is_unix() ? AdminTransport::Unix : AdminTransport::Tcp;
     const AdminAnswer answer = answer_admin(admin_routes(), source_, request, transport);
     MHD_Response* const response = MHD_create_response_from_buffer(
         answer.body.size(), const_cast<char*>(answer.body.data()), MHD_RESPMEM_MUST_COPY);

@@ -30,11 +30,13 @@ void turn_away(int fd, std::string_view error) {
 
 }  // namespace
 
-ClientServer::Listener::Listener(Loop& loop, const Door& door, std::function<void(int)> accept)
-    : socket(door.address, door.backlog, door.mode),
-      watch(loop, socket.fd(),
-            [this, accept = std::move(accept)](FdEvents) { accept(socket.fd()); }) {
-    watch.want({true, false});
+ClientServer::Listener::Listener(Loop& loop, Door door, std::function<void(int)> accept)
+    : socket(door.bound != nullptr
+                 ? std::move(door.bound)
+                 : std::make_unique<ListenSocket>(door.address, door.backlog, door.mode)),
+      cache_use(door.cache_use),
+      watch(loop, socket->fd(),
+            [this, accept = std::move(accept)](FdEvents) { accept(socket->fd()); }) {
 }
 
 ClientServer::ClientServer(const Parts& parts, const LimitOptions& limits, int initial_database)
@@ -53,7 +55,7 @@ ClientServer::ClientServer(const Parts& parts, const LimitOptions& limits, int i
                .events = *this,
                .encoded = {},
                .cache = parts.pool.cache()},
-      accept_timer_(parts.loop, [this] { resume_accepting(); }),
+      accept_timer_(parts.loop, [this] { start_accepting(); }),
       memory_timer_(parts.loop, [this] { watch_memory(); }) {
 }
 
@@ -62,14 +64,35 @@ ClientServer::~ClientServer() {
         session->abort();
 }
 
-void ClientServer::listen(const Door& door) {
-    listeners_.push_back(std::make_unique<Listener>(
-        loop_, door, [this, use = door.cache_use](int fd) { accept_some(fd, use); }));
-    log_.info("listening", {{"address", door.address}});
+void ClientServer::listen(Door door) {
+    const std::string address = door.address;
+    const CacheUse use = door.cache_use;
+    listeners_.push_back(std::make_unique<Listener>(loop_, std::move(door),
+                                                    [this, use](int fd) { accept_some(fd, use); }));
+    log_.info("listening", {{"address", address}});
+}
+
+std::vector<const ListenSocket*> ClientServer::sockets() const {
+    std::vector<const ListenSocket*> sockets;
+    for (const auto& listener : listeners_)
+        sockets.push_back(listener->socket.get());
+    return sockets;
+}
+
+void ClientServer::leave_sockets(std::function<void()> left) {
+    accept_timer_.stop();
+    for (auto& listener : listeners_) {
+        listener->watch.want({false, false});
+        listener->socket->leave();
+    }
+    listeners_.clear();
+    drained_ = std::move(left);
+    defer();
 }
 
 void ClientServer::drain(std::function<void()> drained) {
     accept_timer_.stop();
+    accept_last();
     listeners_.clear();
     drained_ = std::move(drained);
     for (auto& [id, session] : sessions_)
@@ -77,17 +100,36 @@ void ClientServer::drain(std::function<void()> drained) {
     defer();
 }
 
+ClientServer::Accepted ClientServer::accept_one(int listening_fd, CacheUse cache_use) {
+    const int fd = accept4(listening_fd, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0) {
+        welcome(fd, cache_use);
+        return Accepted::One;
+    }
+    if (errno == EAGAIN) return Accepted::NoneLeft;
+    return errno == EINTR || errno == ECONNABORTED ? Accepted::One : Accepted::Failed;
+}
+
 void ClientServer::accept_some(int listening_fd, CacheUse cache_use) {
     for (int i = 0; i < kAcceptsPerTurn; ++i) {
-        const int fd = accept4(listening_fd, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd >= 0) {
-            welcome(fd, cache_use);
-        } else if (errno == EAGAIN) {
-            return;
-        } else if (errno != EINTR && errno != ECONNABORTED) {
-            // Out of descriptors or memory: those who wait stay in the backlog.
-            pause_accepting();
-            return;
+        switch (accept_one(listening_fd, cache_use)) {
+            case Accepted::One:
+                break;
+            case Accepted::NoneLeft:
+                return;
+            case Accepted::Failed:
+                // Out of descriptors or memory: those who wait stay in the backlog.
+                pause_accepting();
+                return;
+        }
+    }
+}
+
+// Who has connected to a socket that goes with us may have sent commands: they are answered.
+void ClientServer::accept_last() {
+    for (auto& listener : listeners_) {
+        if (!listener->socket->refuse_more()) continue;
+        while (accept_one(listener->socket->fd(), listener->cache_use) == Accepted::One) {
         }
     }
 }
@@ -121,7 +163,7 @@ void ClientServer::pause_accepting() {
     accept_timer_.start_once(kAcceptAgainMs);
 }
 
-void ClientServer::resume_accepting() {
+void ClientServer::start_accepting() {
     for (auto& listener : listeners_)
         listener->watch.want({true, false});
 }

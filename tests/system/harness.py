@@ -13,6 +13,7 @@ import tempfile
 import unittest
 
 from processes import (  # For the tests as well, which import all of it from here. # noqa: F401
+    BINARY,
     ROOT,
     SLOW,
     SLOWNESS,

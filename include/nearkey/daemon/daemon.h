@@ -6,6 +6,7 @@
 #pragma once
 
 #include "nearkey/daemon/config.h"
+#include "nearkey/daemon/listen_plan.h"
 #include "nearkey/server/admin_server.h"
 #include "nearkey/server/client_server.h"
 #include "nearkey/upstream/managed_server.h"
@@ -35,12 +36,14 @@ private:
     double uptime_seconds() const override;
     const Metrics& metrics() const override { return metrics_; }
 
+    void listen_for_admin();
     void open();
     void print_how_to_try() const;
     void on_stop_signal();
 
     const Config config_;
-    const std::vector<Listener> listeners_;
+    InheritedSockets inherited_;
+    const ListenPlan listen_;
     Metrics metrics_;
     Log log_;
     Loop loop_;
@@ -54,6 +57,7 @@ private:
     std::unique_ptr<AdminServer> admin_;
     std::vector<std::unique_ptr<SignalWatch>> signals_;
     Timer drain_timer_;
+    Timer watchdog_timer_;
     const uint64_t started_ms_ = loop_.now_ms();
     Stage stage_ = Stage::Starting;
     uint64_t draining_since_ms_ = 0;

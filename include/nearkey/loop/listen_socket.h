@@ -2,6 +2,7 @@
 // The one rule: a path on which somebody answers is never taken away, and what we remove at the end
 // is still ours. PATH.lock, locked while we live, decides between two daemons that start at once:
 //   lock ─▶ does somebody answer? ─▶ remove the dead file ─▶ bind ─▶ listen     any failure throws
+// One that somebody else has bound for us (inherited_sockets.h) has no lock, and its file stays.
 // Constructed while starting: it changes the umask of the whole process for the length of a bind().
 #pragma once
 
@@ -43,9 +44,15 @@ class FileLock {
 public:
     // Null if somebody else has it. Throws ListenError if the file can't be opened.
     static std::unique_ptr<FileLock> take(const std::string& path);
+    // The lock that another process gave us with its descriptor.
+    static std::unique_ptr<FileLock> adopt(const std::string& path, int fd);
     ~FileLock();
     FileLock(const FileLock&) = delete;
     FileLock& operator=(const FileLock&) = delete;
+
+    int fd() const { return fd_; }
+    // Another process has the descriptor too: from here on the file is that one's to remove.
+    void leave() { path_.clear(); }
 
 private:
     FileLock(std::string path, int fd);
@@ -54,12 +61,21 @@ private:
     int fd_;
 };
 
+// A socket that listens already, which another process has bound.
+struct BoundSocket {
+    int fd;
+    std::string address;             // as ListenSocket::address() has it
+    std::unique_ptr<FileLock> lock;  // null: the file is not ours to remove
+};
+
 class ListenSocket {
 public:
     // Listens at once; the address is one that parse_socket_address() takes, and port 0 leaves the
     // choice to the kernel. A Unix socket has `mode` from its first moment; its directory is
     // created as make_private_directory() does. Throws ListenError.
     ListenSocket(const std::string& address, int backlog, mode_t mode);
+    // Takes over the descriptor. REQUIRES: it is a listening stream socket.
+    explicit ListenSocket(BoundSocket bound);
     ~ListenSocket();
     ListenSocket(const ListenSocket&) = delete;
     ListenSocket& operator=(const ListenSocket&) = delete;
@@ -69,7 +85,17 @@ public:
     // The path, or "127.0.0.1:PORT" with the real port.
     const std::string& address() const { return address_; }
     bool is_unix() const { return !path_.empty(); }
+    // Whether nobody else accepts on it, and the file is removed at the end.
+    bool is_ours() const { return is_ours_; }
+    // Of the locked PATH.lock; -1 if there is none.
+    int lock_fd() const { return lock_ == nullptr ? -1 : lock_->fd(); }
 
+    // Whoever connects from now on is refused; who has connected can still be accepted. False, and
+    // nothing is done: others accept on it too, or the kernel can't (TCP).
+    bool refuse_more();
+    // The socket lives on in another process, which has its descriptors: closes ours, and removes
+    // nothing.
+    void leave();
     // Closes the descriptor (whoever watches it has stopped), removes the socket file if it is
     // still ours, and leaves the address to a successor. Twice is once.
     void stop_listening();
@@ -79,10 +105,13 @@ private:
     void bind_unix(const SocketAddress& address, mode_t mode);
     void bind_tcp(const SocketAddress& address);
 
+    void note_file();
+
     std::string address_;
     std::string path_;
     std::unique_ptr<FileLock> lock_;
     int fd_ = -1;
+    bool is_ours_ = true;
     // The file that bind() made; an open socket keeps its inode from being used again.
     bool file_is_ours_ = false;
     dev_t device_ = 0;

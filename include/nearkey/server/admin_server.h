@@ -22,20 +22,25 @@ namespace nearkey {
 struct AdminAddress {
     std::string address;  // "/absolute/path", "127.0.0.1:PORT" or "[::1]:PORT"
     mode_t mode = 0660;   // of a Unix socket
+    // The same, bound by somebody else already; null: we bind it.
+    std::unique_ptr<ListenSocket> bound = nullptr;
 };
 
 class AdminServer {
 public:
     // Listens and answers at once. Throws std::runtime_error (ListenError) with one line that names
     // the address if it can't.
-    AdminServer(Loop& loop, Log& log, const AdminAddress& address, AdminSource& source);
+    AdminServer(Loop& loop, Log& log, AdminAddress address, AdminSource& source);
     // Drops the connections that are open, and removes the socket file if it is still ours.
     ~AdminServer();
     AdminServer(const AdminServer&) = delete;
     AdminServer& operator=(const AdminServer&) = delete;
 
     // With the real port, if the kernel chose it.
-    const std::string& address() const { return listen_.address(); }
+    const std::string& address() const { return listen_->address(); }
+    const ListenSocket& socket() const { return *listen_; }
+    // Another process answers on the socket from here on. Nothing follows but the destructor.
+    void leave();
 
 private:
     struct StopHttp {
@@ -49,7 +54,7 @@ private:
 
     AdminSource& source_;
     Loop& loop_;
-    ListenSocket listen_;
+    std::unique_ptr<ListenSocket> listen_;
     std::unique_ptr<MHD_Daemon, StopHttp> http_;
     Timer timer_;
     std::unique_ptr<FdWatch> watch_;

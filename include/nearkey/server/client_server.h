@@ -33,18 +33,25 @@ public:
         int backlog;
         unsigned mode;
         CacheUse cache_use;  // of its clients
+        // The same address, bound by somebody else already; null: we bind it.
+        std::unique_ptr<ListenSocket> bound = nullptr;
     };
-    // Throws ListenError. Clients are accepted from now on.
-    void listen(const Door& door);
+    // Throws ListenError. Clients can connect, and wait until start_accepting().
+    void listen(Door door);
+    void start_accepting();
+    std::vector<const ListenSocket*> sockets() const;
+    // Another process accepts from here on; `left` is called once no session is left.
+    void leave_sockets(std::function<void()> left);
     // Accepts nobody any more, lets every session finish what it owes; `drained` is called once
     // none is left, at once or later.
     void drain(std::function<void()> drained);
 
 private:
     struct Listener {
-        ListenSocket socket;
+        std::unique_ptr<ListenSocket> socket;
+        CacheUse cache_use;
         FdWatch watch;
-        Listener(Loop& loop, const Door& door, std::function<void(int)> accept);
+        Listener(Loop& loop, Door door, std::function<void(int)> accept);
     };
 
     // SessionEvents
@@ -53,10 +60,12 @@ private:
     // Deferred: destroys the sessions that have ended.
     void before_sleep() override;
 
+    enum class Accepted { One, NoneLeft, Failed };
+    Accepted accept_one(int listening_fd, CacheUse cache_use);
     void accept_some(int listening_fd, CacheUse cache_use);
+    void accept_last();
     void welcome(int fd, CacheUse cache_use);
     void pause_accepting();
-    void resume_accepting();
     void watch_memory();
     void close_largest();
 

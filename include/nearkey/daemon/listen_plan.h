@@ -1,0 +1,24 @@
+// Where we listen: what is configured, and what our starter has opened for us
+// (loop/inherited_sockets.h). An inherited socket is matched to its listener by its address; one
+// that no listener names is a listener with the defaults, in place of the default path. The one
+// named "admin" (FileDescriptorName=) is the admin server's.
+#pragma once
+
+#include "nearkey/daemon/config.h"
+#include "nearkey/loop/inherited_sockets.h"
+
+#include <vector>
+
+namespace nearkey {
+
+struct ListenPlan {
+    std::vector<Listener> listeners;
+    ListenAddress admin;
+};
+
+// REQUIRES: `config` came from load_config() or is {}.
+ListenPlan listen_plan(const Config& config, const Environment& environment,
+                       const InheritedSockets& inherited);
+ListenVariables listen_variables(const Environment& environment);
+
+}  // namespace nearkey

@@ -1,0 +1,65 @@
+// The listening sockets that our starter has opened for us: systemd's socket units,
+// systemd-socket-activate, or the nearkey that we replace (daemon/upgrade.h). They come as
+// sd_listen_fds(3) has it: LISTEN_FDS descriptors from 3 on for the process LISTEN_PID, with the
+// names of LISTEN_FDNAMES.
+// Owned by Daemon, which hands each to whom it belongs. The one rule: what nobody took is closed,
+// and its file removed only if its lock came with it.
+#pragma once
+
+#include "nearkey/loop/listen_socket.h"
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace nearkey {
+
+// The environment's words; empty: not set.
+struct ListenVariables {
+    std::string fds;
+    std::string pid;
+    std::string names;
+    int first_fd = 3;
+};
+
+class InheritedSockets {
+public:
+    // What each descriptor is for, where its name says so.
+    static constexpr std::string_view kAdmin = "admin";
+    // From a nearkey to its successor: a socket that it bound itself, the lock of one, and the
+    // channel between the two.
+    static constexpr std::string_view kOwn = "nearkey-own";
+    static constexpr std::string_view kLock = "nearkey-lock";
+    static constexpr std::string_view kChannel = "nearkey-upgrade";
+
+    InheritedSockets() = default;
+    // Throws ListenError if the variables are meant for us and what they promise is not there.
+    explicit InheritedSockets(const ListenVariables& variables);
+    ~InheritedSockets();
+    InheritedSockets(const InheritedSockets&) = delete;
+    InheritedSockets& operator=(const InheritedSockets&) = delete;
+
+    // Of clients' sockets that somebody else wants us to serve.
+    std::vector<std::string> foreign_addresses() const;
+    // The address of the one that is named "admin"; empty: there is none.
+    std::string admin_address() const;
+    // Null: none has the address.
+    std::unique_ptr<ListenSocket> take(std::string_view address);
+    // The caller's to close; -1: there is none.
+    int take_channel();
+    void close_rest();
+
+private:
+    struct Entry {
+        std::string name;
+        std::unique_ptr<ListenSocket> socket;
+    };
+    void adopt(int fd, const std::string& name);
+
+    std::vector<Entry> entries_;
+    std::vector<int> locks_;
+    int channel_ = -1;
+};
+
+}  // namespace nearkey

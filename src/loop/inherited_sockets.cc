@@ -1,0 +1,161 @@
+#include "nearkey/loop/inherited_sockets.h"
+
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include <algorithm>
+#include <charconv>
+#include <cstddef>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+namespace nearkey {
+
+namespace {
+
+constexpr int kDescriptorsMax = 1024;
+
+std::optional<int> parse_number(const std::string& text) {
+    int number = 0;
+    const auto parsed = std::from_chars(text.data(), text.data() + text.size(), number);
+    const bool is_number = parsed.ec == std::errc() && parsed.ptr == text.data() + text.size();
+    return is_number ? std::optional<int>(number) : std::nullopt;
+}
+
+[[noreturn]] void refuse(int fd, const std::string& name, const std::string& why) {
+    throw ListenError("descriptor " + std::to_string(fd) + " (" + (name.empty() ? "?" : name) +
+                      ") of LISTEN_FDS: " + why);
+}
+
+int option_of(int fd, int option) {
+    int value = 0;
+    socklen_t length = sizeof value;
+    return getsockopt(fd, SOL_SOCKET, option, &value, &length) == 0 ? value : -1;
+}
+
+// As ListenSocket::address() has it; empty for what we do not listen on.
+std::string address_of(int fd) {
+    sockaddr_storage bound{};
+    socklen_t length = sizeof bound;
+    if (getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &length) != 0) return "";
+    if (bound.ss_family == AF_UNIX) {
+        sockaddr_un unix_form{};
+        std::memcpy(&unix_form, &bound, std::min<size_t>(length, sizeof unix_form));
+        const size_t size = length - std::min<size_t>(length, offsetof(sockaddr_un, sun_path));
+        return {unix_form.sun_path, strnlen(unix_form.sun_path, size)};
+    }
+    if (bound.ss_family == AF_INET) {
+        sockaddr_in ipv4{};
+        std::memcpy(&ipv4, &bound, sizeof ipv4);
+        if (ipv4.sin_addr.s_addr != htonl(INADDR_LOOPBACK)) return "";
+        return "127.0.0.1:" + std::to_string(ntohs(ipv4.sin_port));
+    }
+    if (bound.ss_family == AF_INET6) {
+        sockaddr_in6 ipv6{};
+        std::memcpy(&ipv6, &bound, sizeof ipv6);
+        if (!IN6_IS_ADDR_LOOPBACK(&ipv6.sin6_addr)) return "";
+        return "[::1]:" + std::to_string(ntohs(ipv6.sin6_port));
+    }
+    return "";
+}
+
+bool is_same_file(int fd, const std::string& path) {
+    struct stat held {};
+    struct stat named {};
+    return fstat(fd, &held) == 0 && lstat(path.c_str(), &named) == 0 &&
+           held.st_ino == named.st_ino && held.st_dev == named.st_dev;
+}
+
+}  // namespace
+
+InheritedSockets::InheritedSockets(const ListenVariables& variables) {
+    // An environment that was handed on further than it was meant to is none of ours.
+    if (variables.fds.empty() || parse_number(variables.pid) != getpid()) return;
+    const std::optional<int> count = parse_number(variables.fds);
+    if (!count || *count < 0 || *count > kDescriptorsMax) {
+        throw ListenError("LISTEN_FDS=" + variables.fds + " is no number of descriptors");
+    }
+    std::vector<std::string> names;
+    for (size_t begin = 0; begin <= variables.names.size() && !variables.names.empty();) {
+        const size_t end = std::min(variables.names.find(':', begin), variables.names.size());
+        names.push_back(variables.names.substr(begin, end - begin));
+        begin = end + 1;
+    }
+    names.resize(static_cast<size_t>(*count));
+    // The locks first: who owns a socket's file is known by them.
+    for (int i = 0; i < *count; ++i) {
+        const int fd = variables.first_fd + i;
+        if (fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) refuse(fd, names[i], "it is not open");
+        if (names[i] == kLock) locks_.push_back(fd);
+        if (names[i] == kChannel) channel_ = fd;
+    }
+    for (int i = 0; i < *count; ++i) {
+        if (names[i] == kLock || names[i] == kChannel) continue;
+        adopt(variables.first_fd + i, names[i]);
+    }
+}
+
+InheritedSockets::~InheritedSockets() {
+    close_rest();
+}
+
+void InheritedSockets::adopt(int fd, const std::string& name) {
+    if (option_of(fd, SO_TYPE) != SOCK_STREAM || option_of(fd, SO_ACCEPTCONN) != 1) {
+        refuse(fd, name, "it is no listening stream socket (ListenStream= and Accept=no)");
+    }
+    const std::string address = address_of(fd);
+    if (address.empty()) {
+        refuse(fd, name, "allowed is an absolute path, 127.0.0.1:PORT or [::1]:PORT");
+    }
+    BoundSocket bound{fd, address, nullptr};
+    const std::string lock_path = address + ".lock";
+    const auto lock = std::find_if(locks_.begin(), locks_.end(), [&](int candidate) {
+        return address.starts_with('/') && is_same_file(candidate, lock_path);
+    });
+    if (lock != locks_.end()) {
+        bound.lock = FileLock::adopt(lock_path, *lock);
+        locks_.erase(lock);
+    }
+    entries_.push_back({name, std::make_unique<ListenSocket>(std::move(bound))});
+}
+
+std::vector<std::string> InheritedSockets::foreign_addresses() const {
+    std::vector<std::string> addresses;
+    for (const Entry& entry : entries_) {
+        if (entry.name != kAdmin && entry.name != kOwn)
+            addresses.push_back(entry.socket->address());
+    }
+    return addresses;
+}
+
+std::string InheritedSockets::admin_address() const {
+    const auto found = std::find_if(entries_.begin(), entries_.end(),
+                                    [](const Entry& entry) { return entry.name == kAdmin; });
+    return found == entries_.end() ? "" : found->socket->address();
+}
+
+std::unique_ptr<ListenSocket> InheritedSockets::take(std::string_view address) {
+    const auto found = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& entry) {
+        return entry.socket->address() == address;
+    });
+    if (found == entries_.end()) return nullptr;
+    std::unique_ptr<ListenSocket> socket = std::move(found->socket);
+    entries_.erase(found);
+    return socket;
+}
+
+int InheritedSockets::take_channel() {
+    return std::exchange(channel_, -1);
+}
+
+void InheritedSockets::close_rest() {
+    entries_.clear();
+    for (const int fd : std::exchange(locks_, {}))
+        close(fd);
+    if (channel_ >= 0) close(std::exchange(channel_, -1));
+}
+
+}  // namespace nearkey
