@@ -38,6 +38,14 @@ template <auto Field>
 auto& logging(Config& config) {
     return config.log.*Field;
 }
+template <auto Field>
+auto& slow_log(Config& config) {
+    return config.slow_log.*Field;
+}
+template <auto Field>
+auto& hot_keys(Config& config) {
+    return config.hot_keys.*Field;
+}
 
 using Upstream = UpstreamOptions;
 using Server = ServerOptions;
@@ -284,6 +292,18 @@ constexpr auto kOptions = std::to_array<Option>({
 
     choice("log.level", logging<&LogOptions::level>, "debug|info|warning|error",
            "What is logged: this and what is graver."),
+
+    number("slowlog.threshold_ms", slow_log<&SlowLogOptions::threshold_ms>, {0, kHourMs},
+           "Requests that took longer are kept, for /slowlog. 0: none are."),
+    number("slowlog.entries_max", slow_log<&SlowLogOptions::entries_max>, {0, 10000},
+           "So many of them; the oldest go first."),
+    row("slowlog.log", OptionType::Boolean, slow_log<&SlowLogOptions::log>,
+        "Whether each is logged, too."),
+
+    number("hotkeys.entries_max", hot_keys<&HotKeyOptions::entries_max>, {16, 10000},
+           "Keys that are counted at a time, so that the most read of them are known (/hotkeys)."),
+    row("hotkeys.show_names", OptionType::Boolean, hot_keys<&HotKeyOptions::show_names>,
+        "Whether they are shown by name. Else by a hash that another process has otherwise."),
 });
 
 std::uint64_t edit_distance(std::string_view a, std::string_view b) {

@@ -67,6 +67,8 @@ Daemon::Daemon(const Config& config, const Environment& environment)
       inherited_(listen_variables(environment)),
       listen_(listen_plan(config, environment, inherited_)),
       log_(STDERR_FILENO, log_level(config.log.level), metrics_),
+      hot_keys_(config.hot_keys, key_hash_),
+      slow_log_(config.slow_log, key_hash_, log_, metrics_),
       scratch_(kScratchSize),
       url_(std::get<UpstreamUrl>(parse_url(config.upstream.url))),
       drain_timer_(loop_,

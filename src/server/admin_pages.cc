@@ -1,5 +1,8 @@
 #include "nearkey/server/admin_pages.h"
 
+#include "nearkey/server/admin_traffic.h"
+#include "nearkey/server/metrics_text.h"
+
 #include <nlohmann/json.hpp>
 
 #include <cmath>
@@ -11,8 +14,6 @@ namespace nearkey {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-constexpr const char* kPrometheusType = "text/plain; version=0.0.4; charset=utf-8";
 
 // Bytes that are not UTF-8 are replaced: no exception may leave libmicrohttpd's callback.
 AdminAnswer json_answer(unsigned status, const Json& json) {
@@ -53,33 +54,20 @@ AdminAnswer readyz(AdminSource& source, const AdminRequest& /*request*/) {
 }
 
 AdminAnswer stats(AdminSource& source, const AdminRequest& /*request*/) {
-    Json object = Json::object();
-    for (const MetricRow& row : metric_rows()) {
-        object[std::string(row.name)] = source.metrics().*row.field;
-    }
-    return json_answer(200, object);
+    return {200, "application/json", stats_text(source.metrics())};
 }
 
-// The text exposition format, version 0.0.4. Our help texts have nothing to escape.
 AdminAnswer metrics(AdminSource& source, const AdminRequest& /*request*/) {
-    std::string text;
-    for (const MetricRow& row : metric_rows()) {
-        const std::string name(row.name);
-        text.append("# HELP ").append(name).append(" ").append(row.help).append("\n# TYPE ");
-        text.append(name).append(row.type == MetricType::Counter ? " counter\n" : " gauge\n");
-        text.append(name).append(" ").append(std::to_string(source.metrics().*row.field)) += '\n';
-    }
-    return {200, kPrometheusType, std::move(text)};
+    return {200, kPrometheusType, prometheus_text(source.metrics())};
 }
 
 }  // namespace
 
 std::span<const AdminRoute> admin_routes() {
     static constexpr AdminRoute kRoutes[] = {
-        {"GET", "/livez", livez},
-        {"GET", "/readyz", readyz},
-        {"GET", "/stats", stats},
-        {"GET", "/metrics", metrics},
+        {"GET", "/livez", livez},           {"GET", "/readyz", readyz},
+        {"GET", "/stats", stats},           {"GET", "/metrics", metrics},
+        {"GET", "/hotkeys", hot_keys_page}, {"GET", "/slowlog", slow_log_page},
     };
     return kRoutes;
 }

@@ -76,6 +76,7 @@
     X(near_cache_audit_late_total, Counter, "of these, differed, and were dropped in time")        \
     X(near_cache_audit_violations_total, Counter, "of these, differed, and were served on")        \
     X(near_cache_audit_late_ms_max, Gauge, "longest from such a hit until it was seen dropped")    \
+    X(slow_requests_total, Counter, "requests that took longer than slowlog.threshold_ms")         \
     X(heartbeats_total, Counter, "heartbeats answered with PONG")                                  \
     X(managed_restarts_total, Counter, "restarts of the managed valkey-server")                    \
     X(log_dropped_total, Counter, "log lines dropped because stderr could not take them")

@@ -6,6 +6,7 @@
 
 #include "nearkey/cache/options.h"
 #include "nearkey/session/limits.h"
+#include "nearkey/session/traffic_options.h"
 #include "nearkey/upstream/options.h"
 
 #include <cstdint>
@@ -51,6 +52,8 @@ struct Config {
     LimitOptions limits;
     ManagedOptions managed;
     LogOptions log;
+    SlowLogOptions slow_log;
+    HotKeyOptions hot_keys;
 };
 
 // The operator's mistake. what() is one line that names FILE:LINE, the flag or the environment

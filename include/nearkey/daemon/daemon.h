@@ -35,6 +35,9 @@ private:
     AdminState admin_state() const override;
     double uptime_seconds() const override;
     const Metrics& metrics() const override { return metrics_; }
+    uint64_t now_ms() const override { return loop_.now_ms(); }
+    const HotKeys& hot_keys() const override { return hot_keys_; }
+    const SlowLog& slow_log() const override { return slow_log_; }
 
     void listen_for_admin();
     void open();
@@ -46,6 +49,9 @@ private:
     const ListenPlan listen_;
     Metrics metrics_;
     Log log_;
+    const KeyHash key_hash_;
+    HotKeys hot_keys_;
+    SlowLog slow_log_;
     Loop loop_;
     std::vector<char> scratch_;  // what sockets are read into; its bytes live for one callback
     std::unique_ptr<ManagedServer> managed_;

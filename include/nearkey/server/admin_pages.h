@@ -5,6 +5,8 @@
 #pragma once
 
 #include "nearkey/base/metrics.h"
+#include "nearkey/session/hot_keys.h"
+#include "nearkey/session/slow_log.h"
 
 #include <optional>
 #include <span>
@@ -27,7 +29,10 @@ class AdminSource {
 public:
     virtual AdminState admin_state() const = 0;
     virtual double uptime_seconds() const = 0;
+    virtual uint64_t now_ms() const = 0;
     virtual const Metrics& metrics() const = 0;
+    virtual const HotKeys& hot_keys() const = 0;
+    virtual const SlowLog& slow_log() const = 0;
 
 protected:
     ~AdminSource() = default;

@@ -1,18 +1,12 @@
 // Which page a request gets, without HTTP: the routes, and who is refused over TCP.
 #include "nearkey/server/admin_pages.h"
 
+#include "fake_source.h"
+
 #include <doctest/doctest.h>
 
 namespace nearkey {
 namespace {
-
-struct NoSource final : AdminSource {
-    AdminState admin_state() const override { return {}; }
-    double uptime_seconds() const override { return 0; }
-    const Metrics& metrics() const override { return counted; }
-
-    Metrics counted;
-};
 
 AdminAnswer echo(AdminSource& /*source*/, const AdminRequest& request) {
     return {200, "text/plain", std::string(request.parameter("level").value_or("none"))};
@@ -25,7 +19,7 @@ constexpr AdminRoute kRoutes[] = {
 };
 
 AdminAnswer answer(const AdminRequest& request, AdminTransport transport) {
-    NoSource source;
+    FakeSource source;
     return answer_admin(kRoutes, source, request, transport);
 }
 

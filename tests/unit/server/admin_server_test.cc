@@ -2,6 +2,7 @@
 #include "nearkey/server/admin_server.h"
 
 #include "../run_until.h"
+#include "fake_source.h"
 
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
@@ -17,15 +18,6 @@
 
 namespace nearkey {
 namespace {
-
-struct FakeSource final : AdminSource {
-    AdminState admin_state() const override { return state; }
-    double uptime_seconds() const override { return 12.25; }
-    const Metrics& metrics() const override { return counted; }
-
-    AdminState state{true, "ready", "", 1.5};
-    Metrics counted;
-};
 
 int connected_to(const std::string& address) {
     const SocketAddress parsed = parse_socket_address(address);

@@ -1,0 +1,81 @@
+// The keys that are read most, of those answered from the near cache and of those that were not.
+// Owned by Daemon. Two sketches of bounded memory by Space-Saving (Metwally, Agrawal, El Abbadi:
+// "Efficient Computation of Frequent and Top-k Elements in Data Streams", 2005) over a sample of
+// the reads. The one rule: the hot path pays one counter a read, whatever the load is.
+//
+//   read ─is_due()─▶ note() ─▶ a place in the sketch; every window all counts are halved, so that
+//   yesterday's key does not stay, and the sample is made thinner or denser
+#pragma once
+
+#include "nearkey/session/key_hash.h"
+#include "nearkey/session/traffic_options.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <random>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace nearkey {
+
+class HotKeys {
+public:
+    enum class Outcome : uint8_t { Hit, Miss };
+    static constexpr uint64_t kWindowMs = 10'000;
+
+    struct Entry {
+        uint64_t hash = 0;      // KeyHash::hash()
+        std::string name;       // empty unless names are shown; its beginning, if it is long
+        double count = 0;       // reads, estimated; those of older windows count less
+        double error = 0;       // so many of them may be another key's
+        double per_second = 0;  // the same as a rate
+    };
+
+    // All outlive it.
+    HotKeys(const HotKeyOptions& options, const KeyHash& key_hash);
+
+    // With each read: whether this one is to be noted.
+    bool is_due(Outcome outcome) { return --sketch(outcome).reads_left == 0; }
+    void note(std::string_view key, Outcome outcome, uint64_t now_ms);
+
+    // At most `count`, the hottest first.
+    std::vector<Entry> top(size_t count, Outcome outcome, uint64_t now_ms) const;
+    bool shows_names() const { return options_.show_names; }
+    const KeyHash& key_hash() const { return key_hash_; }
+
+private:
+    // A window with more samples than this is sampled half as densely, with fewer than ...
+    static constexpr uint64_t kSamplesMax = 8192;
+    // ... that twice as densely.
+    static constexpr uint64_t kSamplesMin = 2048;
+    static constexpr uint64_t kGapMax = 1024;
+    static constexpr size_t kNameMax = 128;
+
+    struct Place {
+        uint64_t hash;
+        double count;
+        double error;
+        std::string name;
+    };
+    struct Sketch {
+        uint64_t reads_left = 1;
+        uint64_t gap = 1;  // from one sample to the next, on average
+        uint64_t samples = 0;
+        uint64_t window_since_ms = 0;
+        double weighed_ms = 0;  // of the windows before, halved like their counts
+        std::vector<Place> places;
+    };
+
+    Sketch& sketch(Outcome outcome) { return sketches_[static_cast<size_t>(outcome)]; }
+    void begin_window(Sketch& sketch, uint64_t now_ms);
+    void count(Sketch& sketch, std::string_view key);
+    void schedule(Sketch& sketch);
+
+    const HotKeyOptions options_;
+    const KeyHash& key_hash_;
+    std::minstd_rand random_{std::random_device{}()};
+    Sketch sketches_[2];
+};
+
+}  // namespace nearkey

@@ -1,0 +1,80 @@
+#include "nearkey/server/admin_traffic.h"
+
+#include <nlohmann/json.hpp>
+
+#include <charconv>
+#include <cmath>
+#include <system_error>
+#include <utility>
+
+namespace nearkey {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr size_t kCount = 20;
+constexpr size_t kCountMax = 1000;
+
+// Names of keys are any bytes.
+AdminAnswer answer(const Json& json) {
+    return {200, "application/json",
+            json.dump(-1, ' ', false, Json::error_handler_t::replace) + '\n'};
+}
+
+double rounded(double value) {
+    return std::round(value * 10) / 10;
+}
+
+Json top(const HotKeys& keys, size_t count, HotKeys::Outcome outcome, uint64_t now_ms) {
+    Json list = Json::array();
+    for (const HotKeys::Entry& entry : keys.top(count, outcome, now_ms)) {
+        Json item = {{"key", keys.key_hash().shown(entry.hash)}};
+        if (keys.shows_names()) item["name"] = entry.name;
+        item["per_second"] = rounded(entry.per_second);
+        item["count"] = rounded(entry.count);
+        item["error"] = rounded(entry.error);
+        list.push_back(std::move(item));
+    }
+    return list;
+}
+
+}  // namespace
+
+AdminAnswer hot_keys_page(AdminSource& source, const AdminRequest& request) {
+    size_t count = kCount;
+    if (const auto text = request.parameter("count")) {
+        const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), count);
+        if (error != std::errc() || end != text->data() + text->size() || count > kCountMax) {
+            return admin_error(400, "count is a number from 0 to 1000");
+        }
+    }
+    const HotKeys& keys = source.hot_keys();
+    const uint64_t now_ms = source.now_ms();
+    return answer({{"names_shown", keys.shows_names()},
+                   {"window_seconds", HotKeys::kWindowMs / 1000},
+                   {"hits", top(keys, count, HotKeys::Outcome::Hit, now_ms)},
+                   {"misses", top(keys, count, HotKeys::Outcome::Miss, now_ms)}});
+}
+
+AdminAnswer slow_log_page(AdminSource& source, const AdminRequest& /*request*/) {
+    const SlowLog& log = source.slow_log();
+    Json entries = Json::array();
+    for (auto entry = log.entries().rbegin(); entry != log.entries().rend(); ++entry) {
+        entries.push_back({{"id", entry->id},
+                           {"time_ms", entry->time_ms},
+                           {"session", entry->session},
+                           {"request", entry->request},
+                           {"command", entry->command},
+                           {"key", log.key_hash().shown(entry->key_hash)},
+                           {"route", name_of(entry->route)},
+                           {"failed", entry->has_failed},
+                           {"queue_us", entry->queue_us},
+                           {"upstream_us", entry->upstream_us},
+                           {"write_us", entry->write_us},
+                           {"total_us", entry->total_us}});
+    }
+    return answer({{"threshold_us", log.threshold_us()}, {"entries", std::move(entries)}});
+}
+
+}  // namespace nearkey

@@ -1,0 +1,49 @@
+#include "nearkey/session/slow_log.h"
+
+#include "nearkey/base/log.h"
+#include "nearkey/base/metrics.h"
+
+#include <algorithm>
+#include <ctime>
+#include <utility>
+
+namespace nearkey {
+
+std::string_view name_of(SlowEntry::Route route) {
+    return route == SlowEntry::Route::Shared ? "shared" : "dedicated";
+}
+
+SlowLog::SlowLog(const SlowLogOptions& options, const KeyHash& key_hash, Log& log, Metrics& metrics)
+    : options_(options), key_hash_(key_hash), log_(log), metrics_(metrics) {
+}
+
+uint32_t SlowLog::threshold_us() const {
+    if (options_.threshold_ms == 0) return UINT32_MAX;
+    return static_cast<uint32_t>(std::min<uint64_t>(options_.threshold_ms * 1000, UINT32_MAX));
+}
+
+void SlowLog::add(SlowEntry entry) {
+    ++metrics_.slow_requests_total;
+    timespec now{};
+    clock_gettime(CLOCK_REALTIME, &now);
+    entry.id = ++last_id_;
+    entry.time_ms = int64_t{now.tv_sec} * 1000 + now.tv_nsec / 1'000'000;
+    if (options_.log) {
+        log_.warning("slow_request",
+                     {{"slow_id", static_cast<int64_t>(entry.id)},
+                      {"session", static_cast<int64_t>(entry.session)},
+                      {"request", static_cast<int64_t>(entry.request)},
+                      {"command", std::string_view(entry.command)},
+                      {"key_hash", std::string_view(key_hash_.shown(entry.key_hash))},
+                      {"route", name_of(entry.route)},
+                      {"queue_us", static_cast<int64_t>(entry.queue_us)},
+                      {"upstream_us", static_cast<int64_t>(entry.upstream_us)},
+                      {"write_us", static_cast<int64_t>(entry.write_us)},
+                      {"total_us", static_cast<int64_t>(entry.total_us)}});
+    }
+    if (options_.entries_max == 0) return;
+    if (entries_.size() == options_.entries_max) entries_.pop_front();
+    entries_.push_back(std::move(entry));
+}
+
+}  // namespace nearkey
