@@ -1,6 +1,7 @@
 #include "nearkey/daemon/check.h"
 #include "nearkey/daemon/command_line.h"
 #include "nearkey/daemon/daemon.h"
+#include "nearkey/daemon/descriptors.h"
 #include "nearkey/daemon/ready_probe.h"
 
 #include <exception>
@@ -14,6 +15,7 @@ int serve(const nearkey::Invocation& invocation) {
     try {
         const nearkey::Config config = nearkey::load_config(sources);
         try {
+            nearkey::provide_descriptors();
             return nearkey::Daemon(config, sources.environment).run();
         } catch (const std::exception& error) {
             std::cerr << "nearkey: " << error.what() << '\n';

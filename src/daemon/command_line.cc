@@ -83,6 +83,13 @@ int fail(std::string_view message, std::ostream& err) {
     return kExitMistaken;
 }
 
+// In place of CLI11's "--upstream: At Most 1 required but received 2".
+std::string wrong_count(std::string_view message) {
+    const std::string name(message.substr(0, message.find(':')));
+    const bool is_twice = message.find("received") != std::string_view::npos;
+    return name + (is_twice ? " stands there twice; name it once" : " needs a value");
+}
+
 // CLI11 would take the next argument for the value of "--name=".
 bool lacks_value(std::string_view argument) {
     return argument.starts_with("--") && argument.find('=') == argument.size() - 1;
@@ -137,6 +144,9 @@ Invocation parse_command_line(std::span<const char* const> arguments,
         app.parse(static_cast<int>(arguments.size()), arguments.data());
     } catch (const CLI::Success& success) {
         invocation.exit_code = app.exit(success, out, err);  // --help or --version.
+        return invocation;
+    } catch (const CLI::ArgumentMismatch& error) {
+        invocation.exit_code = fail(wrong_count(error.what()), err);
         return invocation;
     } catch (const CLI::ParseError& error) {
         invocation.exit_code = fail(error.what(), err);

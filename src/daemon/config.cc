@@ -55,7 +55,7 @@ void refuse_unknown(const Setting& setting) {
     if (is_table(setting.key)) {
         if (has_table) return;
         throw ConfigError(setting.origin + ": " + setting.key +
-                          " is a table of options, not a value");
+                          " is a table of options, not a value; set " + setting.key + ".KEY");
     }
     const std::string nearest = nearest_key(setting.key);
     const bool is_top = setting.key.find('.') == std::string::npos;
@@ -279,7 +279,8 @@ void check_listeners(const Loading& loading) {
     for (std::size_t i = 0; i < loading.config.listeners.size(); ++i) {
         if (!loading.config.listeners[i].address.empty()) continue;
         throw ConfigError(place(loading, "listener[" + std::to_string(i) + "].near_cache", "") +
-                          "[[listener]] number " + std::to_string(i + 1) + " has no address");
+                          "[[listener]] number " + std::to_string(i + 1) +
+                          " has no address; give it one, as in server.listen");
     }
 }
 
@@ -294,8 +295,8 @@ void check_addresses(const Loading& loading, const Environment& environment) {
                               "itself must stand (applications are the ones that name nearkey)");
         }
         if (std::find(seen.begin(), seen.end(), normal(address)) != seen.end()) {
-            throw ConfigError(place(loading, kListenKey, "") +
-                              "server.listen: " + to_text(address) + " stands there twice");
+            throw ConfigError(place(loading, kListenKey, "") + "server.listen: " +
+                              to_text(address) + " stands there twice; name it once");
         }
         seen.push_back(normal(address));
     }

@@ -17,7 +17,8 @@ constexpr std::string_view kAdminName = "admin.sock";
 
 AddressResult parse_path(std::string_view text) {
     if (text.size() > kSocketPathMax) {
-        return AddressError{"the path of a Unix socket has at most 107 bytes"};
+        return AddressError{"the path of a Unix socket has at most 107 bytes, this one has " +
+                            std::to_string(text.size()) + "; choose a shorter one"};
     }
     if (text.ends_with('/')) return AddressError{"this is a directory: name a file in it"};
     if (text.find('\0') != std::string_view::npos) return AddressError{"the path holds a NUL"};

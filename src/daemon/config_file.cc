@@ -2,6 +2,8 @@
 // toml11, then flattened to "table.key" settings. Only this file includes toml11.
 #include "nearkey/daemon/config_file.h"
 
+#include "nearkey/base/os_error.h"
+
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -11,7 +13,6 @@
 #include <cerrno>
 #include <cstddef>
 #include <sstream>
-#include <system_error>
 #include <toml.hpp>
 #include <utility>
 
@@ -47,32 +48,28 @@ private:
     int fd_;
 };
 
-std::string error_text(int error) {
-    return std::generic_category().message(error);
-}
-
 // Reads at most one byte more than allowed, so that a device without an end is no trap.
 std::string read_bounded(const std::string& path, const std::string& named_by) {
     const auto fail = [&](const std::string& why) {
-        throw ConfigError(path + ": cannot read this configuration file: " + why + named_by);
+        throw ConfigError(path + ": cannot read this configuration file" + named_by + ": " + why);
     };
     if (path.empty()) throw ConfigError("the name of the configuration file is empty" + named_by);
     const OpenFile file(path);
-    if (file.fd() < 0) fail(error_text(errno));
+    if (file.fd() < 0) fail(os_error(errno));
     struct stat status {};
-    if (fstat(file.fd(), &status) != 0) fail(error_text(errno));
-    if (S_ISDIR(status.st_mode)) fail("it is a directory");
+    if (fstat(file.fd(), &status) != 0) fail(os_error(errno));
+    if (S_ISDIR(status.st_mode)) fail("it is a directory; name a file in it");
 
     std::string text;
     std::array<char, 65536> block;
     while (text.size() <= kFileBytesMax) {
         const ssize_t count = read(file.fd(), block.data(), block.size());
         if (count < 0 && errno == EINTR) continue;
-        if (count < 0) fail(error_text(errno));
+        if (count < 0) fail(os_error(errno));
         if (count == 0) return text;
         text.append(block.data(), static_cast<std::size_t>(count));
     }
-    fail("it is larger than 1MiB");
+    fail("it is larger than 1MiB; is it the right file?");
     return text;
 }
 
@@ -135,11 +132,13 @@ void check_shape(std::string_view text, const std::string& path) {
 void check_bytes(std::string_view text, const std::string& path) {
     const std::size_t nul = text.find('\0');
     if (nul != std::string_view::npos) {
-        throw ConfigError(at_line(path, line_at(text, nul)) + ": holds a NUL byte");
+        throw ConfigError(at_line(path, line_at(text, nul)) +
+                          ": holds a NUL byte; is it the right file?");
     }
     const std::size_t valid = utf8_prefix(text);
     if (valid != text.size()) {
-        throw ConfigError(at_line(path, line_at(text, valid)) + ": is not UTF-8");
+        throw ConfigError(at_line(path, line_at(text, valid)) +
+                          ": is not UTF-8; save the file as UTF-8");
     }
 }
 
@@ -168,13 +167,21 @@ std::string place_of(const Error& error, const std::string& path) {
     }
 }
 
-// The first line of toml11's message; the others quote the file, and a password may be there.
+// The first line of toml11's message, without the name of its function; the others quote the file,
+// and a password may be there.
 std::string first_line(std::string_view message) {
     message = message.substr(0, message.find('\n'));
     for (const std::string_view prefix : {"[error] ", "toml::"}) {
         if (message.starts_with(prefix)) message.remove_prefix(prefix.size());
     }
-    return std::string(message);
+    const std::string_view function = message.substr(0, message.find(": "));
+    if (function.size() < message.size() && function.find(' ') == std::string_view::npos) {
+        message.remove_prefix(function.size() + 2);
+    }
+    if (message.ends_with('.')) message.remove_suffix(1);
+    const bool is_twice = message.find("already exists") != std::string_view::npos;
+    return std::string(message) +
+           (is_twice ? "; name it once" : "; write key = \"text\", key = 5 or key = true");
 }
 
 toml::value parse_toml(const std::string& text, const std::string& path) {

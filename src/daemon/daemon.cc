@@ -5,7 +5,6 @@
 
 #include <fmt/format.h>
 
-#include <sys/resource.h>
 #include <unistd.h>
 #include <algorithm>
 #include <csignal>
@@ -25,14 +24,6 @@ LogLevel log_level(const std::string& name) {
     if (name == "debug") return LogLevel::Debug;
     if (name == "warning") return LogLevel::Warning;
     return name == "error" ? LogLevel::Error : LogLevel::Info;
-}
-
-// As many descriptors as we may have: one for each client.
-void raise_descriptor_limit() {
-    rlimit limit{};
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-    limit.rlim_cur = limit.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 // One that arrives once nobody listens for it would end us in place of our exit code.
@@ -78,7 +69,6 @@ Daemon::Daemon(const Config& config, const Environment& environment)
                    }),
       watchdog_timer_(loop_, notify_watchdog) {
     std::signal(SIGPIPE, SIG_IGN);
-    raise_descriptor_limit();
     for (const int signum : {SIGTERM, SIGINT}) {
         signals_.push_back(
             std::make_unique<SignalWatch>(loop_, signum, [this] { on_stop_signal(); }));

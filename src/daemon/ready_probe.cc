@@ -138,9 +138,11 @@ int run_ready(const std::string& admin_address, int timeout_ms, std::ostream& ou
         failure = "this is no address";
     }
     if (!failure.empty()) {
-        readiness.line = "nobody answers at " + admin_address + ": " + failure;
+        readiness.line = "nobody answers at " + admin_address + ": " + failure +
+                         "; is nearkey running, and is --admin its address?";
     } else if (readiness.line.empty()) {
-        readiness.line = "something that is not nearkey answers at " + admin_address;
+        readiness.line = "something that is not nearkey answers at " + admin_address +
+                         "; name nearkey's own admin address with --admin";
     }
     out << readiness.line << '\n';
     return readiness.exit_code;

@@ -1,5 +1,7 @@
 #include "nearkey/loop/listen_socket.h"
 
+#include "nearkey/base/os_error.h"
+
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -12,16 +14,11 @@
 #include <cstdint>
 #include <cstring>
 #include <string_view>
-#include <system_error>
 #include <utility>
 
 namespace nearkey {
 
 namespace {
-
-std::string reason(int error) {
-    return std::system_category().message(error);
-}
 
 [[noreturn]] void refuse(const std::string& address, const std::string& why) {
     throw ListenError("cannot listen on " + address + ": " + why);
@@ -37,10 +34,10 @@ SocketAddress unix_address(const std::string& path) {
     if (path.size() >= sizeof unix_form.sun_path) {
         refuse(path, "a Unix socket's path has at most " +
                          std::to_string(sizeof unix_form.sun_path - 1) + " bytes, this one has " +
-                         std::to_string(path.size()));
+                         std::to_string(path.size()) + "; choose a shorter one");
     }
     if (path.find('\0') != std::string::npos || path.ends_with('/')) {
-        refuse(path.c_str(), "this can't be the name of a file");
+        refuse(path.c_str(), "this can't be the name of a file; correct it");
     }
     unix_form.sun_family = AF_UNIX;
     path.copy(unix_form.sun_path, path.size());
@@ -96,20 +93,22 @@ std::string tcp_text(int fd) {
 // refused connection proves that: a full queue, for one, is a sign of life.
 std::string why_taken(const SocketAddress& address) {
     struct stat found {};
-    if (lstat(address.path.c_str(), &found) != 0) return errno == ENOENT ? "" : reason(errno);
-    if (!S_ISSOCK(found.st_mode)) return "a file that is no socket stands there";
+    if (lstat(address.path.c_str(), &found) != 0) return errno == ENOENT ? "" : os_error(errno);
+    if (!S_ISSOCK(found.st_mode))
+        return "a file that is no socket stands there; remove it or choose another path";
     const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0) return reason(errno);
+    if (fd < 0) return os_error(errno);
     const int error = connect(fd, address.get(), address.length) == 0 ? 0 : errno;
     close(fd);
     if (error == ECONNREFUSED || error == ENOENT) return "";
-    if (error == EACCES || error == EPERM) return "a socket of somebody else stands there";
-    return "a running process answers there";
+    if (error == EACCES || error == EPERM)
+        return "a socket of somebody else stands there; remove it or choose another path";
+    return "a running process answers there; stop it or choose another path";
 }
 
 int open_socket(const std::string& address, int family) {
     const int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0) refuse(address, reason(errno));
+    if (fd < 0) refuse(address, os_error(errno));
     return fd;
 }
 
@@ -122,32 +121,34 @@ SocketAddress parse_socket_address(const std::string& address) {
 
 void make_private_directory(const std::string& path) {
     if (mkdir(path.c_str(), 0700) == 0) return;
-    if (errno != EEXIST) throw ListenError("cannot create " + path + ": " + reason(errno));
+    if (errno != EEXIST) throw ListenError("cannot create " + path + ": " + os_error(errno));
     struct stat target {};
     if (stat(path.c_str(), &target) != 0 || !S_ISDIR(target.st_mode)) {
-        throw ListenError(path + " is not a directory");
+        throw ListenError(path + " is not a directory; choose a path in one");
     }
     struct stat itself {};
     struct stat parent {};
     if (lstat(path.c_str(), &itself) != 0 || stat(parent_of(path).c_str(), &parent) != 0) {
-        throw ListenError("cannot use " + path + ": " + reason(errno));
+        throw ListenError("cannot use " + path + ": " + os_error(errno));
     }
     const bool is_trusted = itself.st_uid == geteuid() || itself.st_uid == 0;
     if ((parent.st_mode & S_IWOTH) != 0 && !is_trusted) {
-        throw ListenError("cannot use " + path + ": it belongs to another user");
+        throw ListenError("cannot use " + path +
+                          ": it belongs to another user, who could replace what we put there; "
+                          "choose a folder of nearkey's own or of root's");
     }
 }
 
 std::unique_ptr<FileLock> FileLock::take(const std::string& path) {
     while (true) {
         const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-        if (fd < 0) throw ListenError("cannot lock " + path + ": " + reason(errno));
+        if (fd < 0) throw ListenError("cannot lock " + path + ": " + os_error(errno));
         std::unique_ptr<FileLock> lock(new FileLock(path, fd));
         if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
             const int error = errno;
             lock->path_.clear();  // The file is not ours to remove.
             if (error == EWOULDBLOCK) return nullptr;
-            throw ListenError("cannot lock " + path + ": " + reason(error));
+            throw ListenError("cannot lock " + path + ": " + os_error(error));
         }
         // Whoever had it may have removed the file between our open() and flock().
         struct stat held {};
@@ -182,7 +183,7 @@ ListenSocket::ListenSocket(const std::string& address, int backlog, mode_t mode)
     } else {
         bind_tcp(parsed);
     }
-    if (listen(fd_, backlog) != 0) refuse(address_, reason(errno));
+    if (listen(fd_, backlog) != 0) refuse(address_, os_error(errno));
 }
 
 ListenSocket::ListenSocket(BoundSocket bound)
@@ -228,24 +229,27 @@ void ListenSocket::bind_unix(const SocketAddress& address, mode_t mode) {
     path_ = address.path;
     make_private_directory(parent_of(path_));
     lock_ = FileLock::take(path_ + ".lock");
-    if (lock_ == nullptr) refuse(path_, "a running process holds " + path_ + ".lock");
+    if (lock_ == nullptr) {
+        refuse(path_, "a running process holds " + path_ +
+                          ".lock; stop that nearkey or choose another path");
+    }
     const std::string taken = why_taken(address);
     if (!taken.empty()) refuse(path_, taken);
-    if (unlink(path_.c_str()) != 0 && errno != ENOENT) refuse(path_, reason(errno));
+    if (unlink(path_.c_str()) != 0 && errno != ENOENT) refuse(path_, os_error(errno));
 
     fd_ = open_socket(path_, AF_UNIX);
     // The umask, not a chmod afterwards: there is no moment at which the mode is another.
     const mode_t umask_before = umask(~mode & 0777);
     const int error = bind(fd_, address.get(), address.length) == 0 ? 0 : errno;
     umask(umask_before);
-    if (error != 0) refuse(path_, reason(error));
+    if (error != 0) refuse(path_, os_error(error));
     note_file();
 }
 
 // REQUIRES: the file is the one that our socket was bound to.
 void ListenSocket::note_file() {
     struct stat made {};
-    if (lstat(path_.c_str(), &made) != 0) refuse(path_, reason(errno));
+    if (lstat(path_.c_str(), &made) != 0) refuse(path_, os_error(errno));
     file_is_ours_ = true;
     device_ = made.st_dev;
     inode_ = made.st_ino;
@@ -258,7 +262,7 @@ void ListenSocket::bind_tcp(const SocketAddress& address) {
     const int on = 1;
     setsockopt(fd_, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (bind(fd_, address.get(), address.length) != 0) {
-        refuse(address_, errno == EADDRINUSE ? "a running process uses it" : reason(errno));
+        refuse(address_, os_error(errno));
     }
     address_ = tcp_text(fd_);
 }

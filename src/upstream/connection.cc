@@ -1,6 +1,7 @@
 #include "nearkey/upstream/connection.h"
 
 #include "nearkey/base/check.h"
+#include "nearkey/upstream/advice.h"
 
 #include <fmt/format.h>
 
@@ -164,13 +165,18 @@ void Connection::resolve() {
 void Connection::on_connect_timeout() {
     const bool is_resolving = socket_ == nullptr;
     if (!is_resolving || context_.last_good_address.empty()) {
-        lose(is_resolving ? fmt::format("{}: no answer from DNS", context_.url.host)
-                          : "connecting took too long");
+        lose(is_resolving ? fmt::format("{}: no answer from DNS", context_.url.host) : late_peer());
         return;
     }
     resolution_.reset();
     connect_timer_.start_once(context_.options.connect_timeout_ms);
     open_socket(context_.last_good_address);
+}
+
+// Who did not do his part within upstream.connect_timeout_ms.
+std::string Connection::late_peer() const {
+    if (state_ == ConnectionState::Connecting) return "nobody takes the connection";
+    return context_.url.tls ? "no TLS answer" : "no answer to our HELLO";
 }
 
 void Connection::open_socket(const std::string& address) {
@@ -244,7 +250,7 @@ bool Connection::on_bytes(std::string_view bytes) {
         const ScanResult result = scanner_.scan(bytes, taken);
         if (result == ScanResult::Malformed) {
             ++context_.metrics.upstream_protocol_errors_total;
-            lose("malformed reply");
+            lose(is_ready() ? "malformed reply" : name_stranger(bytes));
             return false;
         }
         const bool is_end = result == ScanResult::Complete;

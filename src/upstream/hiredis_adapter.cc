@@ -252,7 +252,9 @@ void HiredisSocket::lose(std::string reason) {
 std::string HiredisSocket::error_text() const {
     if (tls_ != nullptr) {
         const std::string reason = take_tls_error();
-        if (!reason.empty()) return "TLS: " + reason;
+        if (!reason.empty()) {
+            return "TLS: " + reason + (ssl_ == nullptr ? "" : certificate_problem(*ssl_));
+        }
     }
     if (context_->c.err == 0) return "lost";
     return context_->c.errstr[0] == '\0' ? "TLS: connection closed" : context_->c.errstr;

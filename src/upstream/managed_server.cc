@@ -1,5 +1,7 @@
 #include "nearkey/upstream/managed_server.h"
 
+#include "nearkey/base/os_error.h"
+
 #include <sys/stat.h>
 #include <unistd.h>
 #include <algorithm>
@@ -48,7 +50,9 @@ std::string find_server(const std::string& name) {
         const std::string path = find_program(candidate);
         if (!path.empty()) return path;
     }
-    throw std::runtime_error("managed: neither " + name + " nor redis-server is installed");
+    throw std::runtime_error("managed: neither " + name +
+                             " nor redis-server is installed; install valkey-server, or name a "
+                             "Valkey with --upstream");
 }
 
 // The pid of a name as "managed-123", or 0.
@@ -110,20 +114,20 @@ ManagedServer::ManagedServer(Loop& loop, Log& log, Metrics& metrics,
       backoff_(options.backoff_min_ms, options.backoff_max_ms, options.seed),
       timer_(loop, [this] { on_timer(); }) {
     if (find_program("setpriv").empty()) {
-        throw std::runtime_error("managed: setpriv (of util-linux) is not installed");
+        throw std::runtime_error("managed: setpriv is not installed; install util-linux");
     }
     static_cast<void>(parse_socket_address(socket_path()));  // Throws if the path is too long.
     make_private_directory(options.directory);
     remove_stale_directories(options.directory);
     lock_ = FileLock::take(directory_ + ".lock");
     if (lock_ == nullptr) {
-        throw std::runtime_error("managed: a running process uses " + directory_);
+        throw std::runtime_error("managed: a running process uses " + directory_ +
+                                 "; set managed.directory to another folder");
     }
     // A predecessor may have had our pid; in a container every one has.
     if (is_our_directory(directory_)) remove_tree(directory_);
     if (mkdir(directory_.c_str(), 0700) != 0) {
-        throw std::runtime_error("managed: cannot create " + directory_ + ": " +
-                                 std::system_category().message(errno));
+        throw std::runtime_error("managed: cannot create " + directory_ + ": " + os_error(errno));
     }
     start();
 }

@@ -1,6 +1,7 @@
 #include "nearkey/upstream/pool.h"
 
 #include "nearkey/base/check.h"
+#include "nearkey/upstream/advice.h"
 
 #include <fmt/format.h>
 
@@ -16,6 +17,7 @@ constexpr uint64_t kCommandsAgainMs = 1000;
 constexpr size_t kFailuresLoggedMax = 16;
 constexpr size_t kBucketsPerBeat = 8192;
 constexpr size_t kTableReplyMax = size_t{32} << 20;
+constexpr const char* kAsking = "asking Valkey for its commands";
 constexpr std::string_view kCommand = "*1\r\n$7\r\nCOMMAND\r\n";
 }  // namespace
 
@@ -63,6 +65,7 @@ ConnectionPool::~ConnectionPool() {
 
 void ConnectionPool::start() {
     health_.since_ms = loop_.now_ms();
+    why_unknown_ = kAsking;
     primary_ = acquire(2, url_.database);
     CHECK(primary_ != nullptr);
     primary_->is_primary = true;
@@ -133,13 +136,17 @@ void ConnectionPool::on_ready(Connection& connection, const Value& hello) {
     if (scout_ == &connection) scout_ = nullptr;
     is_proven_ = true;
     backoff_.reset();
-    logged_failures_.clear();
+    // A failure of the primary is said once, however often another connection succeeds meanwhile.
+    if (connection.is_primary || has_commands_) logged_failures_.clear();
     hello_ = hello;
     known_databases_.insert(connection.database());
     last_pong_ms_ = loop_.now_ms();
     const Value* id = hello.find("id");
     connection.server_id = id == nullptr ? 0 : id->integer;
-    if (connection.is_primary) ask_for_commands();
+    if (connection.is_primary) {
+        why_unknown_ = kAsking;
+        ask_for_commands();
+    }
     if (cache() != nullptr) {
         cache()->drop_lost();
         if (&connection == receiver_.get()) {
@@ -160,7 +167,7 @@ void ConnectionPool::on_ready(Connection& connection, const Value& hello) {
 void ConnectionPool::on_dial_failed(Connection& connection, const std::string& reason) {
     if (scout_ == &connection) scout_ = nullptr;
     is_proven_ = false;
-    note_absence(reason);
+    note_absence(with_advice(reason));
     dial_again(connection, backoff_.next_ms());
 }
 
@@ -197,21 +204,23 @@ bool ConnectionPool::is_news(const std::string& failure) {
     return logged_failures_.size() < kFailuresLoggedMax && logged_failures_.insert(failure).second;
 }
 
-// If no connection is left, Valkey is away.
+// If no connection is left, Valkey is away; before its commands are known, it was never there.
 void ConnectionPool::note_absence(const std::string& reason) {
-    if (metrics_.upstream_connections > 0) return;
-    is_proven_ = false;
+    if (metrics_.upstream_connections > 0 && has_commands_) return;
+    if (metrics_.upstream_connections == 0) is_proven_ = false;
     if (is_news(reason)) {
         log_.warning(health_.is_ready ? "upstream_lost" : "upstream_unreachable",
                      {{"upstream", redacted(url_)}, {"reason", reason}});
     }
-    set_health(false, reason);
+    why_unknown_ = redacted(url_) + ": " + reason;
+    set_health(false, why_unknown_);
 }
 
 void ConnectionPool::on_auth_refused(const std::string& reason) {
     ++metrics_.auth_failures_total;
-    if (!is_news("auth: " + reason)) return;
-    log_.error("upstream_auth_refused", {{"reason", reason}});
+    const std::string explained = with_advice(reason);
+    if (!is_news(explained)) return;
+    log_.error("upstream_auth_refused", {{"upstream", redacted(url_)}, {"reason", explained}});
 }
 
 void ConnectionPool::on_heartbeat(Connection&, std::string_view reply) {
@@ -256,18 +265,23 @@ void ConnectionPool::TableReceiver::on_request_failed(uint32_t, std::string_view
     pool_.asking_for_commands_ = false;
 }
 
+void ConnectionPool::refuse_commands(const std::string& reason) {
+    const std::string explained = with_advice(reason);
+    why_unknown_ = redacted(url_) + ": " + explained;
+    if (!is_news(explained)) return;
+    log_.error("command_table_refused", {{"upstream", redacted(url_)}, {"reason", explained}});
+}
+
 void ConnectionPool::on_commands(std::string_view reply) {
     asking_for_commands_ = false;
     const std::optional<Value> value = parse_value(reply);
     if (!value || value->is_error() || value->elements.empty()) {
-        const std::string reason = value ? value->text : "unreadable reply";
-        if (is_news(reason)) log_.error("command_table_refused", {{"reason", reason}});
+        refuse_commands(value ? value->text : "unreadable reply");
         return;
     }
     CommandTable table(*value);
     if (!table.is_complete()) {
-        const std::string reason = "the server is too old: Valkey, or Redis 7.0, is needed";
-        if (is_news(reason)) log_.error("command_table_refused", {{"reason", reason}});
+        refuse_commands("the server is too old: Valkey, or Redis 7.0, is needed");
         return;
     }
     *commands_ = std::move(table);
@@ -328,7 +342,7 @@ void ConnectionPool::before_sleep() {
 void ConnectionPool::update_health() {
     if (metrics_.upstream_connections == 0) return;  // on_lost() has said why
     if (!has_commands_) {
-        set_health(false, "asking Valkey for its commands");
+        set_health(false, why_unknown_);
     } else if (last_pong_ms_ + options_.unready_after_ms < loop_.now_ms()) {
         set_health(false, fmt::format("no PONG for {} ms", options_.unready_after_ms));
     } else {

@@ -1,11 +1,17 @@
 #include "nearkey/upstream/tls.h"
 
+#include "nearkey/base/os_error.h"
+
 #include <hiredis/hiredis.h>
 #include <hiredis/hiredis_ssl.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 
 #include <arpa/inet.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cerrno>
 #include <stdexcept>
 #include <utility>
 
@@ -19,9 +25,20 @@ bool is_address(const std::string& name) {
            inet_pton(AF_INET6, name.c_str(), bytes) == 1;
 }
 
-[[noreturn]] void fail(const std::string& what) {
-    const std::string reason = take_tls_error();
-    throw std::runtime_error(what + (reason.empty() ? "" : ": " + reason));
+[[noreturn]] void fail(const std::string& what, const std::string& advice) {
+    std::string reason = take_tls_error();
+    if (reason == "PEM lib") reason = "this is not PEM";
+    throw std::runtime_error(what + (reason.empty() ? "" : ": " + reason) + "; " + advice);
+}
+
+// OpenSSL says "system lib" of a file that it can't read; the system says more.
+void check_readable(const std::string& what, const std::string& path) {
+    struct stat found {};
+    const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    int error = fd < 0 ? errno : 0;
+    if (fd >= 0 && fstat(fd, &found) == 0 && S_ISDIR(found.st_mode)) error = EISDIR;
+    if (fd >= 0) close(fd);
+    if (error != 0) throw std::runtime_error(what + ": " + os_error(error));
 }
 
 }  // namespace
@@ -32,6 +49,12 @@ std::string take_tls_error() {
     if (code == 0) return "";
     const char* reason = ERR_reason_error_string(code);
     return reason == nullptr ? "error " + std::to_string(code) : reason;
+}
+
+std::string certificate_problem(const ssl_st& ssl) {
+    const long result = SSL_get_verify_result(&ssl);
+    if (result == X509_V_OK) return "";
+    return std::string(": ") + X509_verify_cert_error_string(result);
 }
 
 void TlsContext::Free::operator()(ssl_ctx_st* context) const {
@@ -46,18 +69,37 @@ TlsContext::TlsContext(const UpstreamOptions& options, const std::string& host)
     SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     SSL_CTX_set_verify(context, SSL_VERIFY_PEER, nullptr);
     ERR_clear_error();
-    if (options.tls_ca_file.empty()) {
-        if (SSL_CTX_set_default_verify_paths(context) != 1) fail("the system's CA store");
-    } else if (SSL_CTX_load_verify_locations(context, options.tls_ca_file.c_str(), nullptr) != 1) {
-        fail("upstream.tls_ca_file " + options.tls_ca_file);
+    trust(options.tls_ca_file);
+    if (!options.tls_cert_file.empty()) identify(options.tls_cert_file, options.tls_key_file);
+}
+
+void TlsContext::trust(const std::string& ca_file) {
+    SSL_CTX* context = context_.get();
+    if (ca_file.empty()) {
+        if (SSL_CTX_set_default_verify_paths(context) != 1) {
+            fail("the system's authorities can't be read", "set upstream.tls_ca_file");
+        }
+        return;
     }
-    if (!options.tls_cert_file.empty() &&
-        SSL_CTX_use_certificate_chain_file(context, options.tls_cert_file.c_str()) != 1) {
-        fail("upstream.tls_cert_file " + options.tls_cert_file);
+    const std::string what = "upstream.tls_ca_file " + ca_file;
+    check_readable(what, ca_file);
+    if (SSL_CTX_load_verify_locations(context, ca_file.c_str(), nullptr) != 1) {
+        fail(what, "name a file with certificates in PEM");
     }
-    if (!options.tls_key_file.empty() &&
-        SSL_CTX_use_PrivateKey_file(context, options.tls_key_file.c_str(), SSL_FILETYPE_PEM) != 1) {
-        fail("upstream.tls_key_file " + options.tls_key_file);
+}
+
+// REQUIRES: both or neither were configured.
+void TlsContext::identify(const std::string& cert_file, const std::string& key_file) {
+    SSL_CTX* context = context_.get();
+    const std::string certificate = "upstream.tls_cert_file " + cert_file;
+    check_readable(certificate, cert_file);
+    if (SSL_CTX_use_certificate_chain_file(context, cert_file.c_str()) != 1) {
+        fail(certificate, "name a file with a certificate in PEM");
+    }
+    const std::string key = "upstream.tls_key_file " + key_file;
+    check_readable(key, key_file);
+    if (SSL_CTX_use_PrivateKey_file(context, key_file.c_str(), SSL_FILETYPE_PEM) != 1) {
+        fail(key, "name a file with the unencrypted key of upstream.tls_cert_file in PEM");
     }
 }
 
@@ -79,8 +121,9 @@ std::string TlsContext::start(redisContext& context, ssl_st*& ssl) const {
     }
     if (redisInitiateSSL(&context, ssl) == REDIS_OK) return "";
     const std::string reason = take_tls_error();
+    const std::string problem = certificate_problem(*ssl);
     SSL_free(std::exchange(ssl, nullptr));  // hiredis takes it over only on success.
-    return "TLS: " + (reason.empty() ? std::string(context.errstr) : reason);
+    return "TLS: " + (reason.empty() ? std::string(context.errstr) : reason) + problem;
 }
 
 }  // namespace nearkey

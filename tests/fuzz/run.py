@@ -25,6 +25,7 @@ SANITIZERS = "address,undefined"
 # What the targets need: the pure parts, which no library but the C++ one (and toml11) is behind.
 SOURCES = (
     "src/base/check.cc",
+    "src/base/os_error.cc",
     "src/resp/*.cc",
     "src/daemon/config*.cc",
     "src/upstream/handshake.cc",

@@ -203,6 +203,7 @@ private:
 
     void resolve();
     void on_connect_timeout();
+    std::string late_peer() const;
     void open_socket(const std::string& address);
     enum class Own : uint32_t { Handshake, Heartbeat, Tracking };
     void send_own(Own what, std::string_view bytes);

@@ -201,6 +201,7 @@ private:
     void dial_again(Connection& connection, uint64_t delay_ms);
     bool is_news(const std::string& failure);
     void note_absence(const std::string& reason);
+    void refuse_commands(const std::string& reason);
     void ask_for_commands();
     void on_commands(std::string_view reply);
     void tick();
@@ -273,6 +274,7 @@ private:
     TableReceiver table_receiver_;
     std::unique_ptr<CommandTable> commands_;
     bool has_commands_ = false;
+    std::string why_unknown_;  // why they are not known yet
     bool asking_for_commands_ = false;
     uint64_t commands_asked_ms_ = 0;
     Value hello_;

@@ -25,6 +25,9 @@ public:
     [[nodiscard]] std::string start(redisContext& context, ssl_st*& ssl) const;
 
 private:
+    void trust(const std::string& ca_file);
+    void identify(const std::string& cert_file, const std::string& key_file);
+
     struct Free {
         void operator()(ssl_ctx_st* context) const;
     };
@@ -37,5 +40,8 @@ bool waits_for_peer(const ssl_st& ssl);
 
 // The reason of the last failure in OpenSSL's queue, which is emptied. Empty if there is none.
 std::string take_tls_error();
+
+// What was wrong with the server's certificate, as ": hostname mismatch"; "" if nothing was.
+std::string certificate_problem(const ssl_st& ssl);
 
 }  // namespace nearkey

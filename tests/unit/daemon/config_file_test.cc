@@ -84,9 +84,10 @@ TEST_CASE("config file: an integer too large for toml11 fits no option") {
 }
 
 TEST_CASE("config file: NUL and what is not UTF-8 are refused with their line") {
-    CHECK(refused(std::string("a = 1\nb = \"\0\"\n", 13)) == "F:2: holds a NUL byte");
-    CHECK(refused("\n\na = \"\xff\"\n") == "F:3: is not UTF-8");
-    CHECK(refused("# \xc3") == "F:1: is not UTF-8");
+    CHECK(refused(std::string("a = 1\nb = \"\0\"\n", 13)) ==
+          "F:2: holds a NUL byte; is it the right file?");
+    CHECK(refused("\n\na = \"\xff\"\n") == "F:3: is not UTF-8; save the file as UTF-8");
+    CHECK(refused("# \xc3") == "F:1: is not UTF-8; save the file as UTF-8");
 }
 
 TEST_CASE("config file: deep nesting never reaches toml11") {

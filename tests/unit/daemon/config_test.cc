@@ -136,7 +136,7 @@ TEST_CASE("config: NEARKEY_CONFIG names the file, --config names it more strongl
     CHECK(load_config(with_variable("NEARKEY_CONFIG", "")).log.level == "info");
     ConfigSources sources = with_variable("NEARKEY_CONFIG", "/nonexistent");
     CHECK(contains(error_of(sources), "/nonexistent: cannot read"));
-    CHECK(contains(error_of(sources), "No such file or directory (named by NEARKEY_CONFIG)"));
+    CHECK(contains(error_of(sources), "(named by NEARKEY_CONFIG): No such file or directory"));
     sources.config_file = path;
     CHECK(load_config(sources).log.level == "debug");
 }
@@ -182,7 +182,7 @@ TEST_CASE("config: a flag and a variable are named in their errors") {
           "--set: write it as --set table.key=value");
     CHECK(error_of(with_set({"=1"})) == "--set: write it as --set table.key=value");
     CHECK(error_of(with_set({"upstream=1"})) ==
-          "--set: upstream is a table of options, not a value");
+          "--set: upstream is a table of options, not a value; set upstream.KEY");
     sources.upstream.reset();
     sources.listen = {"/ok", "relative"};
     CHECK(error_of(sources).starts_with(
@@ -260,7 +260,7 @@ TEST_CASE("config: a default path that is too long for a socket is refused") {
 TEST_CASE("config: a file that cannot be read is refused with the reason") {
     const ScratchFolder folder;
     CHECK(contains(error_of(with_file(folder.path() + "/none")), "No such file or directory"));
-    CHECK(contains(error_of(with_file(folder.path())), "it is a directory (named by --config)"));
+    CHECK(contains(error_of(with_file(folder.path())), "(named by --config): it is a directory"));
     CHECK(contains(error_of(with_file("")), "the name of the configuration file is empty"));
     CHECK(contains(error_of(with_file("/dev/zero")), "it is larger than 1MiB"));
     const std::string path = folder.file("");

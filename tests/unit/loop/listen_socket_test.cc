@@ -201,7 +201,7 @@ TEST_CASE("listen socket: TCP listens on loopback, with or without tcp: before i
     CHECK(first.address().starts_with("127.0.0.1:"));
     CHECK_FALSE(first.is_unix());
     CHECK(is_answered(first.address()));
-    CHECK(contains(refusal(first.address()), "a running process uses it"));
+    CHECK(contains(refusal(first.address()), "Address already in use; stop the process"));
     CHECK(contains(refusal("tcp:" + first.address()), first.address()));
 }
 

@@ -1,0 +1,17 @@
+// Why Valkey can't be reached, in words for an operator: the reason as it came from the system,
+// from OpenSSL or from the server, and what to do about it. One table of what is known; pure
+// functions.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace nearkey {
+
+// "REASON; WHAT TO DO", or the reason alone where nothing is known to help.
+std::string with_advice(const std::string& reason);
+
+// Who answers our handshake with these bytes, which are no reply of Valkey's.
+std::string name_stranger(std::string_view first_bytes);
+
+}  // namespace nearkey

@@ -1,0 +1,27 @@
+#include "nearkey/daemon/descriptors.h"
+
+#include <sys/resource.h>
+#include <stdexcept>
+#include <string>
+
+namespace nearkey {
+
+namespace {
+// The loop, the sockets and a few clients; below, something would fail half way.
+constexpr rlim_t kDescriptorsMin = 64;
+}  // namespace
+
+void provide_descriptors() {
+    rlimit limit{};
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+    if (limit.rlim_max < kDescriptorsMin) {
+        throw std::runtime_error("only " + std::to_string(limit.rlim_max) +
+                                 " file descriptors are allowed, and " +
+                                 std::to_string(kDescriptorsMin) +
+                                 " are the least; raise LimitNOFILE= of the unit (ulimit -n)");
+    }
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+}  // namespace nearkey
