@@ -3,7 +3,9 @@
 #include <nlohmann/json.hpp>
 
 #include <poll.h>
+#include <sys/stat.h>
 #include <unistd.h>
+#include <algorithm>
 #include <chrono>
 #include <ctime>
 #include <string>
@@ -13,6 +15,14 @@ namespace nearkey {
 namespace {
 
 constexpr std::string_view kLevelNames[] = {"debug", "info", "warning", "error"};
+constexpr std::string_view kPriorities[] = {"<7>", "<6>", "<4>", "<3>"};
+
+uint64_t monotonic_ms() {
+    using std::chrono::steady_clock;
+    const auto now = steady_clock::now().time_since_epoch();
+    return static_cast<uint64_t>(
+        std::chrono::duration_cast<std::chrono::milliseconds>(now).count());
+}
 
 std::string utc_now() {
     timespec now{};
@@ -34,42 +44,144 @@ bool takes_a_line(int fd) {
 
 constexpr size_t kLineMax = 4096;
 
-}  // namespace
-
-Log::Log(int fd, LogLevel level, Metrics& metrics) : fd_(fd), level_(level), metrics_(metrics) {
-}
-
-void Log::debug(std::string_view event, std::initializer_list<LogField> fields) {
-    write(LogLevel::Debug, event, fields);
-}
-void Log::info(std::string_view event, std::initializer_list<LogField> fields) {
-    write(LogLevel::Info, event, fields);
-}
-void Log::warning(std::string_view event, std::initializer_list<LogField> fields) {
-    write(LogLevel::Warning, event, fields);
-}
-void Log::error(std::string_view event, std::initializer_list<LogField> fields) {
-    write(LogLevel::Error, event, fields);
-}
-
-void Log::write(LogLevel level, std::string_view event, std::initializer_list<LogField> fields) {
-    if (level < level_) return;
+std::string json_line(LogLevel level, std::string_view event,
+                      std::initializer_list<LogField> fields) {
     nlohmann::ordered_json object;
     object["time"] = utc_now();
-    object["level"] = kLevelNames[static_cast<size_t>(level)];
+    object["level"] = to_text(level);
     object["event"] = event;
     for (const LogField& field : fields) {
         std::visit([&](const auto& value) { object[std::string(field.name)] = value; },
                    field.value);
     }
     // Bytes that are not UTF-8 are replaced: dump() would throw otherwise.
-    std::string line =
-        object.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+    return object.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+// What is no plain word is written as JSON writes it: on one line, and without escape sequences
+// that a terminal would obey.
+void append_value(std::string& line, std::string_view value) {
+    const bool is_plain = !value.empty() && std::all_of(value.begin(), value.end(), [](char c) {
+        return c > ' ' && c <= '~' && c != '"' && c != '=' && c != '\\';
+    });
+    if (is_plain) {
+        line += value;
+        return;
+    }
+    const nlohmann::json text = value;
+    line += text.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
+}
+
+std::string text_line(LogLevel level, std::string_view event,
+                      std::initializer_list<LogField> fields) {
+    std::string line = utc_now();
+    line.append(" ").append(to_text(level)).append(" ").append(event);
+    for (const LogField& field : fields) {
+        line.append(" ").append(field.name).append("=");
+        if (const auto* const number = std::get_if<int64_t>(&field.value)) {
+            line += std::to_string(*number);
+        } else {
+            append_value(line, std::get<std::string_view>(field.value));
+        }
+    }
+    return line;
+}
+
+}  // namespace
+
+Log::Log(int fd, LogLevel level, Metrics& metrics)
+    : fd_(fd), level_(level), metrics_(metrics), now_ms_(monotonic_ms) {
+}
+
+Log::~Log() {
+    for (const Repeats& repeats : repeats_)
+        say(repeats);
+}
+
+void Log::set_format(LogFormat format, LogTarget target) {
+    format_ = format;
+    target_ = target;
+}
+
+void Log::debug(std::string_view event, std::initializer_list<LogField> fields) {
+    log(LogLevel::Debug, event, fields);
+}
+void Log::info(std::string_view event, std::initializer_list<LogField> fields) {
+    log(LogLevel::Info, event, fields);
+}
+void Log::warning(std::string_view event, std::initializer_list<LogField> fields) {
+    log(LogLevel::Warning, event, fields);
+}
+void Log::error(std::string_view event, std::initializer_list<LogField> fields) {
+    log(LogLevel::Error, event, fields);
+}
+
+void Log::log(LogLevel level, std::string_view event, std::initializer_list<LogField> fields) {
+    if (level < level_) return;
+    say_repeats();
+    if (may_be_written(level, event)) {
+        write(level, event, fields);
+    } else {
+        ++metrics_.log_repeats_total;
+    }
+}
+
+void Log::say_repeats() {
+    const uint64_t now = now_ms_();
+    while (!repeats_.empty() && now >= repeats_.front().since_ms + kPeriodMs) {
+        say(repeats_.front());
+        repeats_.erase(repeats_.begin());
+    }
+}
+
+bool Log::may_be_written(LogLevel level, std::string_view event) {
+    const auto found = std::find_if(repeats_.begin(), repeats_.end(), [&](const Repeats& repeats) {
+        return repeats.level == level && repeats.event == event;
+    });
+    if (found != repeats_.end()) return ++found->count <= kBurst;
+    if (repeats_.size() == kRepeatsMax) {
+        say(repeats_.front());
+        repeats_.erase(repeats_.begin());
+    }
+    repeats_.push_back({std::string(event), level, now_ms_(), 1});
+    return true;
+}
+
+void Log::say(const Repeats& repeats) {
+    if (repeats.count <= kBurst) return;
+    const auto seconds = static_cast<int64_t>((now_ms_() - repeats.since_ms) / 1000);
+    write(repeats.level, repeats.event,
+          {{"more", static_cast<int64_t>(repeats.count - kBurst)}, {"seconds", seconds}});
+}
+
+void Log::write(LogLevel level, std::string_view event, std::initializer_list<LogField> fields) {
+    std::string line;
+    if (target_ == LogTarget::Journal) line = kPriorities[static_cast<size_t>(level)];
+    line += format_ == LogFormat::Json ? json_line(level, event, fields)
+                                       : text_line(level, event, fields);
     line += '\n';
     if (line.size() > kLineMax || !takes_a_line(fd_) ||
         ::write(fd_, line.data(), line.size()) != static_cast<ssize_t>(line.size())) {
         ++metrics_.log_dropped_total;
     }
+}
+
+bool parse_log_level(std::string_view name, LogLevel& level) {
+    const auto* const found = std::find(std::begin(kLevelNames), std::end(kLevelNames), name);
+    if (found == std::end(kLevelNames)) return false;
+    level = static_cast<LogLevel>(found - std::begin(kLevelNames));
+    return true;
+}
+
+std::string_view to_text(LogLevel level) {
+    return kLevelNames[static_cast<size_t>(level)];
+}
+
+LogTarget log_target(int fd, std::string_view journal_stream) {
+    struct stat found {};
+    if (fstat(fd, &found) != 0) return LogTarget::Plain;
+    const std::string here = std::to_string(found.st_dev) + ":" + std::to_string(found.st_ino);
+    return here == journal_stream ? LogTarget::Journal : LogTarget::Plain;
 }
 
 }  // namespace nearkey

@@ -292,6 +292,8 @@ constexpr auto kOptions = std::to_array<Option>({
 
     choice("log.level", logging<&LogOptions::level>, "debug|info|warning|error",
            "What is logged: this and what is graver."),
+    choice("log.format", logging<&LogOptions::format>, "json|text",
+           "How a line looks: a JSON object, or time, level, event and key=value."),
 
     number("slowlog.threshold_ms", slow_log<&SlowLogOptions::threshold_ms>, {0, kHourMs},
            "Requests that took longer are kept, for /slowlog. 0: none are."),

@@ -1,6 +1,7 @@
 #include "nearkey/daemon/daemon.h"
 
 #include "nearkey/daemon/command_line.h"
+#include "nearkey/daemon/logging.h"
 #include "nearkey/daemon/notify.h"
 
 #include <fmt/format.h>
@@ -18,13 +19,8 @@ namespace nearkey {
 namespace {
 
 constexpr uint64_t kFinishMs = 200;
+constexpr uint64_t kRepeatsMs = 5000;
 constexpr size_t kScratchSize = size_t{64} << 10;
-
-LogLevel log_level(const std::string& name) {
-    if (name == "debug") return LogLevel::Debug;
-    if (name == "warning") return LogLevel::Warning;
-    return name == "error" ? LogLevel::Error : LogLevel::Info;
-}
 
 // One that arrives once nobody listens for it would end us in place of our exit code.
 void block_late_signals() {
@@ -57,7 +53,7 @@ Daemon::Daemon(const Config& config, const Environment& environment)
     : config_(config),
       inherited_(listen_variables(environment)),
       listen_(listen_plan(config, environment, inherited_)),
-      log_(STDERR_FILENO, log_level(config.log.level), metrics_),
+      log_(STDERR_FILENO, LogLevel::Info, metrics_),
       hot_keys_(config.hot_keys, key_hash_),
       slow_log_(config.slow_log, key_hash_, log_, metrics_),
       scratch_(kScratchSize),
@@ -67,7 +63,10 @@ Daemon::Daemon(const Config& config, const Environment& environment)
                        log_.warning("drain_timeout", {});
                        loop_.stop();
                    }),
-      watchdog_timer_(loop_, notify_watchdog) {
+      watchdog_timer_(loop_, notify_watchdog),
+      repeats_timer_(loop_, [this] { log_.say_repeats(); }) {
+    apply_log_options(config.log, environment, STDERR_FILENO, log_);
+    repeats_timer_.start_repeating(kRepeatsMs);
     std::signal(SIGPIPE, SIG_IGN);
     for (const int signum : {SIGTERM, SIGINT}) {
         signals_.push_back(
@@ -114,6 +113,7 @@ Daemon::~Daemon() {
     signals_.clear();
     drain_timer_.stop();
     watchdog_timer_.stop();
+    repeats_timer_.stop();
     // Everything that others can see is gone. What libuv's threads still wait for is not worth
     // waiting for, and they can't be stopped.
     if (!loop_.finish(kFinishMs)) _exit(exit_code_);

@@ -57,6 +57,7 @@ void Session::on_bytes(std::string_view bytes) {
     if (ended_) return;
     if (input_.size() > context_.limits.input_per_client_max) {
         ++context_.metrics.clients_closed_input_total;
+        warn("client_closed", "limits.input_per_client_max");
         end();
         return;
     }
@@ -114,6 +115,7 @@ void Session::run(std::string_view& input) {
                 break;
             case ParseResult::Invalid:
                 ++context_.metrics.protocol_errors_total;
+                warn("protocol_error", parser_.error());
                 if (tunnel_ != nullptr) {
                     lease_->send_through(input);  // The server says so at its place.
                     flush_hook_.defer();
@@ -240,18 +242,17 @@ void Session::stop_input() {
     update_reading();
 }
 
-// Somebody makes a browser or another program speak HTTP to us. Logged once a minute, as Valkey
-// does.
+// Somebody makes a browser or another program speak HTTP to us.
 void Session::close_attacker() {
     ++context_.metrics.security_closes_total;
-    const uint64_t now = context_.loop.now_ms();
-    if (context_.attack_logged_ms == 0 || now >= context_.attack_logged_ms + 60'000) {
-        context_.attack_logged_ms = now;
-        context_.log.warning("possible_attack",
-                             {{"what", "POST or Host: instead of a command; client closed"},
-                              {"session", static_cast<int64_t>(id_)}});
-    }
+    warn("possible_attack", "POST or Host: instead of a command; client closed");
     end();
+}
+
+void Session::warn(std::string_view event, std::string_view what) {
+    context_.log.warning(event, {{"what", what},
+                                 {"session", static_cast<int64_t>(id_)},
+                                 {"request", int64_t{next_ticket_}}});
 }
 
 // --- routes ---

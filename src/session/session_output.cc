@@ -26,6 +26,7 @@ void Session::on_reply_bytes(uint32_t ticket, std::string_view bytes) {
     output_.append(bytes);
     if (unsent() > context_.limits.output_per_client_max) {
         ++context_.metrics.clients_closed_output_total;
+        warn("client_closed", "limits.output_per_client_max");
         end();
         return;
     }

@@ -167,6 +167,7 @@ bool Session::may_be_in_multi() {
 // connection of its own that is lost, the client is closed.
 void Session::lose_transaction() {
     ++context_.metrics.clients_closed_state_total;
+    warn("client_closed", "the upstream connection of its transaction was lost");
     in_multi_ = watching_ = false;
     steps_.clear();
     lease_dirty_ = true;

@@ -1,18 +1,26 @@
-// One JSON object a line: time, level, event, fields. State changes, not requests; never a user's
-// key or value. A line that the descriptor can't take at once is dropped and counted: logging
-// neither blocks nor fails.
+// One line for each thing that happened: time, level, event, fields; JSON, or text for people.
+// State changes, not requests; never a user's key or value. What concerns a client carries
+// session=N, and request=N if it is one of its commands. A line that the descriptor can't take at
+// once is dropped and counted: logging neither blocks nor fails. The one rule: whoever logs need
+// not ask how often. The same event more than kBurst times in kPeriodMs is counted, and said once
+// with the number: more=412.
 #pragma once
 
 #include "nearkey/base/metrics.h"
 
 #include <cstdint>
 #include <initializer_list>
+#include <string>
 #include <string_view>
 #include <variant>
+#include <vector>
 
 namespace nearkey {
 
 enum class LogLevel { Debug, Info, Warning, Error };
+enum class LogFormat { Json, Text };
+// Journal: each line begins with its priority, "<4>", which journald takes off (sd-daemon(3)).
+enum class LogTarget { Plain, Journal };
 
 struct LogField {
     std::string_view name;
@@ -21,20 +29,62 @@ struct LogField {
 
 class Log {
 public:
+    static constexpr uint32_t kBurst = 20;
+    static constexpr uint64_t kPeriodMs = 60'000;
+    // So many events are followed; one more takes the place of the oldest.
+    static constexpr size_t kRepeatsMax = 64;
+
+    using Clock = uint64_t (*)();  // milliseconds, monotonic
+
     // Writes to `fd`, which stays the caller's and outlives the log.
     Log(int fd, LogLevel level, Metrics& metrics);
+    // Says how many more there were.
+    ~Log();
+    Log(const Log&) = delete;
+    Log& operator=(const Log&) = delete;
+
+    void set_level(LogLevel level) { level_ = level; }
+    LogLevel level() const { return level_; }
+    void set_format(LogFormat format, LogTarget target);
+    void set_clock(Clock now_ms) { now_ms_ = now_ms; }
 
     void debug(std::string_view event, std::initializer_list<LogField> fields);
     void info(std::string_view event, std::initializer_list<LogField> fields);
     void warning(std::string_view event, std::initializer_list<LogField> fields);
     void error(std::string_view event, std::initializer_list<LogField> fields);
 
+    // Says how many more there were of what is past its period. Each line does so too; a timer
+    // calls it for when there is none.
+    void say_repeats();
+
 private:
+    // An event in its period.
+    struct Repeats {
+        std::string event;
+        LogLevel level;
+        uint64_t since_ms;
+        uint64_t count;  // kBurst of them were written
+    };
+
+    void log(LogLevel level, std::string_view event, std::initializer_list<LogField> fields);
+    bool may_be_written(LogLevel level, std::string_view event);
+    void say(const Repeats& repeats);
     void write(LogLevel level, std::string_view event, std::initializer_list<LogField> fields);
 
     int fd_;
     LogLevel level_;
+    LogFormat format_ = LogFormat::Json;
+    LogTarget target_ = LogTarget::Plain;
     Metrics& metrics_;
+    Clock now_ms_;
+    std::vector<Repeats> repeats_;  // the oldest first
 };
+
+// "debug", "info", "warning" or "error"; false: something else.
+[[nodiscard]] bool parse_log_level(std::string_view name, LogLevel& level);
+std::string_view to_text(LogLevel level);
+
+// Journal if `fd` is what systemd says in JOURNAL_STREAM, `journal_stream` ("device:inode").
+LogTarget log_target(int fd, std::string_view journal_stream);
 
 }  // namespace nearkey

@@ -79,6 +79,7 @@
     X(slow_requests_total, Counter, "requests that took longer than slowlog.threshold_ms")         \
     X(heartbeats_total, Counter, "heartbeats answered with PONG")                                  \
     X(managed_restarts_total, Counter, "restarts of the managed valkey-server")                    \
+    X(log_repeats_total, Counter, "log lines that were only counted, and said as \"more\"")        \
     X(log_dropped_total, Counter, "log lines dropped because stderr could not take them")
 // clang-format on
 

@@ -41,7 +41,8 @@ struct ManagedOptions {
 };
 
 struct LogOptions {
-    std::string level = "info";  // debug, info, warning or error.
+    std::string level = "info";   // debug, info, warning or error.
+    std::string format = "json";  // json or text.
 };
 
 struct Config {

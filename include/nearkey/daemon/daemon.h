@@ -64,6 +64,7 @@ private:
     std::vector<std::unique_ptr<SignalWatch>> signals_;
     Timer drain_timer_;
     Timer watchdog_timer_;
+    Timer repeats_timer_;
     const uint64_t started_ms_ = loop_.now_ms();
     Stage stage_ = Stage::Starting;
     uint64_t draining_since_ms_ = 0;

@@ -38,8 +38,7 @@ struct SessionContext {
     ConnectionPool& pool;
     int initial_database;
     SessionEvents& events;
-    std::string encoded;            // scratch: commands encoded anew
-    uint64_t attack_logged_ms = 0;  // 0: never
+    std::string encoded;  // scratch: commands encoded anew
     // Scratch: looks ahead in the input of whoever asks.
     CommandParser lookahead{static_cast<int64_t>(limits.bulk_max)};
     NearCache* cache = nullptr;            // null: there is none

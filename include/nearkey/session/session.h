@@ -171,6 +171,8 @@ private:
     void update_reading();
     void stop_input();
     void close_attacker();
+    // Says it of this client, and of the command that is run now.
+    void warn(std::string_view event, std::string_view what);
 
     // Routes over the shared connection. pin() returns nothing when connection_ may be sent to.
     Executed forward(const CommandView& command, RequestKind kind);

@@ -1,10 +1,11 @@
-// Log lines are JSON, and a line that can't be written is dropped and counted.
+// Log lines are JSON or text, repeats are counted, and so is a line that can't be written.
 #include "nearkey/base/log.h"
 
 #include <doctest/doctest.h>
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <cstring>
 #include <string>
@@ -123,6 +124,168 @@ TEST_CASE("log: a line longer than a pipe takes at once is dropped whole") {
     log.info("e", {{"reason", std::string(5000, 'x')}});
     CHECK(pipe.take().empty());
     CHECK(metrics.log_dropped_total == 1);
+}
+
+// What Log takes for the time.
+uint64_t manual_ms = 0;
+
+struct Repeating : Pipe {
+    Repeating() {
+        manual_ms = 1'000'000;
+        log.set_clock([] { return manual_ms; });
+    }
+    size_t lines_of(const std::string& part) const {
+        const std::string taken = take();
+        size_t lines = 0;
+        for (size_t at = 0; (at = taken.find(part, at)) != std::string::npos; ++at)
+            ++lines;
+        return lines;
+    }
+    Metrics metrics;
+    Log log{ends[1], LogLevel::Info, metrics};
+};
+
+TEST_CASE("log: text is a line of time, level, event and fields; what is no word is quoted") {
+    const Pipe pipe;
+    Metrics metrics;
+    Log log(pipe.ends[1], LogLevel::Info, metrics);
+    log.set_format(LogFormat::Text, LogTarget::Plain);
+    log.warning("upstream_lost", {{"reason", "it \"broke\"\n"},
+                                  {"upstream", "valkey://10.0.0.7"},
+                                  {"empty", ""},
+                                  {"odd", "a=b"},
+                                  {"escape", "\x1b[2J\xff"},
+                                  {"count", int64_t{-3}}});
+    const std::string line = pipe.take();
+    INFO(line);
+    CHECK(line.starts_with("20"));
+    CHECK(line.substr(23) ==
+          "Z warning upstream_lost reason=\"it \\\"broke\\\"\\n\" upstream=valkey://10.0.0.7 "
+          "empty=\"\" odd=\"a=b\" escape=\"\\u001b[2J\\ufffd\" count=-3\n");
+}
+
+TEST_CASE("log: for the journal each line begins with its priority") {
+    const Pipe pipe;
+    Metrics metrics;
+    Log log(pipe.ends[1], LogLevel::Debug, metrics);
+    log.set_format(LogFormat::Text, LogTarget::Journal);
+    log.debug("d", {});
+    CHECK(pipe.take().starts_with("<7>20"));
+    log.info("i", {});
+    CHECK(pipe.take().starts_with("<6>20"));
+    log.warning("w", {});
+    CHECK(pipe.take().starts_with("<4>20"));
+    log.set_format(LogFormat::Json, LogTarget::Journal);
+    log.error("e", {});
+    CHECK(pipe.take().starts_with("<3>{\"time\""));
+}
+
+TEST_CASE("log: the journal is known by device and inode") {
+    const Pipe pipe;
+    struct stat found {};
+    REQUIRE(fstat(pipe.ends[1], &found) == 0);
+    const std::string inode = std::to_string(found.st_ino);
+    const std::string stream = std::to_string(found.st_dev) + ":" + inode;
+    CHECK(log_target(pipe.ends[1], stream) == LogTarget::Journal);
+    CHECK(log_target(pipe.ends[1], stream + "0") == LogTarget::Plain);
+    CHECK(log_target(pipe.ends[1], "") == LogTarget::Plain);
+    CHECK(log_target(-1, stream) == LogTarget::Plain);
+}
+
+TEST_CASE("log: its level changes while it runs, and levels have names") {
+    const Pipe pipe;
+    Metrics metrics;
+    Log log(pipe.ends[1], LogLevel::Info, metrics);
+    LogLevel level = LogLevel::Info;
+    for (const char* const name : {"debug", "info", "warning", "error"}) {
+        REQUIRE(parse_log_level(name, level));
+        CHECK(to_text(level) == name);
+    }
+    CHECK_FALSE(parse_log_level("loud", level));
+    CHECK_FALSE(parse_log_level("", level));
+    log.set_level(level);
+    log.warning("w", {});
+    CHECK(pipe.take().empty());
+    log.set_level(LogLevel::Debug);
+    log.debug("d", {});
+    CHECK_FALSE(pipe.take().empty());
+}
+
+TEST_CASE("log: repeats are counted, and said once when their period is over") {
+    Repeating rig;
+    for (uint32_t i = 0; i < Log::kBurst + 412; ++i)
+        rig.log.warning("flood", {{"session", int64_t{i}}});
+    rig.log.error("flood", {});
+    rig.log.warning("other", {});
+    CHECK(rig.metrics.log_repeats_total == 412);
+    const std::string first = rig.take();
+    CHECK(first.find("\"more\"") == std::string::npos);
+    CHECK(first.find("\"session\":19}") != std::string::npos);
+    CHECK(first.find("\"session\":20}") == std::string::npos);
+    CHECK(first.find("\"level\":\"error\",\"event\":\"flood\"") != std::string::npos);
+    CHECK(first.find("\"event\":\"other\"") != std::string::npos);
+
+    manual_ms += Log::kPeriodMs - 1;
+    rig.log.say_repeats();
+    CHECK(rig.take().empty());
+    manual_ms += 1;
+    rig.log.info("next", {});
+    const std::string then = rig.take();
+    INFO(then);
+    CHECK(then.find("\"level\":\"warning\",\"event\":\"flood\",\"more\":412,\"seconds\":60}\n") !=
+          std::string::npos);
+    CHECK(then.find("\"more\"") == then.rfind("\"more\""));
+    CHECK(then.find("\"more\"") < then.find("\"event\":\"next\""));
+    // A new period, with lines of its own.
+    rig.log.warning("flood", {});
+    CHECK(rig.lines_of("flood") == 1);
+}
+
+TEST_CASE("log: a timer's call says the repeats when no line comes") {
+    Repeating rig;
+    for (uint32_t i = 0; i < Log::kBurst + 1; ++i)
+        rig.log.info("flood", {});
+    rig.take();
+    manual_ms += Log::kPeriodMs;
+    rig.log.say_repeats();
+    CHECK(rig.lines_of("\"more\":1,") == 1);
+    manual_ms += Log::kPeriodMs;
+    rig.log.say_repeats();
+    CHECK(rig.take().empty());
+}
+
+TEST_CASE("log: its end says the repeats") {
+    const Pipe pipe;
+    Metrics metrics;
+    {
+        Log log(pipe.ends[1], LogLevel::Info, metrics);
+        for (uint32_t i = 0; i < Log::kBurst + 5; ++i)
+            log.info("flood", {});
+        pipe.take();
+    }
+    CHECK(pipe.take().find("\"more\":5,") != std::string::npos);
+}
+
+TEST_CASE("log: more events than it follows take the places of the oldest, nothing is lost") {
+    Repeating rig;
+    for (uint32_t i = 0; i < Log::kBurst + 3; ++i)
+        rig.log.info("first", {});
+    rig.take();
+    for (size_t i = 0; i < Log::kRepeatsMax; ++i)
+        rig.log.info("event" + std::to_string(i), {});
+    const std::string lines = rig.take();
+    CHECK(lines.find("\"event\":\"first\",\"more\":3,") != std::string::npos);
+    CHECK(lines.find("\"event\":\"event63\"") != std::string::npos);
+    // Its count began anew.
+    rig.log.info("first", {});
+    CHECK(rig.lines_of("\"event\":\"first\"") == 1);
+}
+
+TEST_CASE("log: a level that is not written is not counted") {
+    Repeating rig;
+    for (uint32_t i = 0; i < 2 * Log::kBurst; ++i)
+        rig.log.debug("quiet", {});
+    CHECK(rig.metrics.log_repeats_total == 0);
 }
 
 }  // namespace
