@@ -1,5 +1,6 @@
 #include "nearkey/server/admin_pages.h"
 
+#include "nearkey/server/admin_status.h"
 #include "nearkey/server/admin_traffic.h"
 #include "nearkey/server/metrics_text.h"
 
@@ -65,6 +66,7 @@ AdminAnswer metrics(AdminSource& source, const AdminRequest& /*request*/) {
 
 std::span<const AdminRoute> admin_routes() {
     static constexpr AdminRoute kRoutes[] = {
+        {"GET", "/", status_page},          {"GET", "/status", status_json},
         {"GET", "/livez", livez},           {"GET", "/readyz", readyz},
         {"GET", "/stats", stats},           {"GET", "/metrics", metrics},
         {"GET", "/hotkeys", hot_keys_page}, {"GET", "/slowlog", slow_log_page},

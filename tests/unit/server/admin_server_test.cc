@@ -168,7 +168,7 @@ TEST_CASE("admin: another path is 404, another method 405 and says which are all
         CHECK(status_of(answer) == 404);
         const nlohmann::json pages = json_of(answer)["pages"];
         CHECK(pages.size() == admin_routes().size());
-        CHECK(pages[0] == "GET /livez");
+        CHECK(pages[0] == "GET /");
     }
     for (const char* const method : {"POST", "PUT", "DELETE", "OPTIONS", "TRACE", "BREW"}) {
         INFO(method);
