@@ -58,7 +58,9 @@ std::string with_advice(const std::string& reason) {
         return reason.find(row.part) != std::string::npos;
     });
     if (found == kAdvice.end()) return reason;
-    return reason + "; " + std::string(found->what_to_do);
+    const bool has_period = reason.ends_with('.');
+    return reason.substr(0, reason.size() - (has_period ? 1 : 0)) + "; " +
+           std::string(found->what_to_do);
 }
 
 std::string name_stranger(std::string_view first_bytes) {

@@ -1,7 +1,8 @@
 """What an operator may do wrong: each gives one line, which says what, where and what to do, and the
 documented exit code. The tables are in operator_errors*.py.
 
-Where nearkey must not be allowed something, it runs without root's capabilities."""
+Where nearkey must not be allowed something, it runs without root's capabilities. docs/errors.md
+shows all lines; NEARKEY_TEST_WRITE_DOCS=1 writes it anew from what was said."""
 
 import http.server
 import json
@@ -16,7 +17,7 @@ import tempfile
 import threading
 import unittest
 
-from harness import SLOWNESS, Nearkey, SystemTest, ValkeyServer, free_port, proxy_only, wait_for
+from harness import ROOT, SLOWNESS, Nearkey, SystemTest, ValkeyServer, free_port, proxy_only, wait_for
 from operator_errors import CONFIGURATION, SECRET
 from operator_errors_line import COMMAND_LINE
 from operator_errors_start import PROBE, STARTING
@@ -30,6 +31,33 @@ QUICK = {
     "upstream.backoff_max_ms": "50",
     "upstream.connect_timeout_ms": "300",
 }
+
+
+PAGE = os.path.join(ROOT, "docs", "errors.md")
+# What stands in the page for the directory and the port of a test.
+SHOWN = {"DIR": "/run/nearkey", "PORT": "6380"}
+NOT_READY = "not ready"
+ROWS = [*CONFIGURATION, *COMMAND_LINE, *STARTING, *PROBE, *UPSTREAM]
+HEAD = """# What nearkey says to an operator's mistake
+
+Each mistake gives one line: what is wrong, where, and what to do. This page is made from the lines
+that the tests of `tests/system/test_operator_errors.py` saw, and a test keeps it true.
+A secret never stands in a line.
+
+The exit code is 2 where the command line or the configuration is wrong, whatever the machine is
+like, and 1 where the machine refused something. *Not ready* means that nearkey runs on and tries
+again: the line is in the log once, and in `/readyz`, `nearkey ready` and the status page for as
+long as it is so. Lines that begin with `can't_listen` are the event and the reason of a line of
+the log; the others stand on stderr as they are (`nearkey ready` answers on stdout).
+"""
+SECTIONS = {
+    "The configuration file": CONFIGURATION,
+    "The command line": COMMAND_LINE,
+    "Starting": STARTING,
+    "The probe, `nearkey ready`": PROBE,
+    "Valkey": UPSTREAM,
+}
+said = {}  # name of a row -> its line, for the page
 
 
 class Quiet(http.server.BaseHTTPRequestHandler):
@@ -194,6 +222,8 @@ class OperatorTest(SystemTest):
         self.assertEqual(1, len(lines), "\n".join(lines))
         self.assertNotIn(SECRET, lines[0])
         self.assertRegex(lines[0], "^" + self.pattern(expected, world) + "$")
+        line = lines[0].replace(self.directory, SHOWN["DIR"])
+        return line.replace(str(world.port), SHOWN["PORT"])
 
 
 def worded(line):
@@ -224,7 +254,7 @@ class StartTest(OperatorTest):
         output = done.stdout if arguments[0] == "ready" and not done.stderr else done.stderr
         lines = [line for line in map(worded, output.splitlines()) if line is not None]
         self.assertEqual(row.code, done.returncode, output)
-        self.assert_line(row.line, lines, world)
+        said[row.name] = self.assert_line(row.line, lines, world)
         self.assertNotIn(SECRET, done.stdout + done.stderr)
 
 
@@ -254,7 +284,10 @@ class UpstreamTest(OperatorTest):
                 10,
                 "further attempts",
             )
-        self.assert_line(r"\w+: " + row.reason, [worded(line) for line in warnings()], world)
+        line = self.assert_line(
+            r"\w+: " + row.reason, [worded(line) for line in warnings()], world
+        )
+        said[row.name] = line.split(": ", 1)[1]
         entry = json.loads(warnings()[0])
         self.assertRegex(entry["upstream"], r"^(valkeys?|unix)://")
         status, state = nearkey.get("/readyz")
@@ -272,10 +305,45 @@ class UpstreamTest(OperatorTest):
 @proxy_only
 class CountTest(unittest.TestCase):
     def test_there_are_enough_of_them_and_each_has_a_name_of_its_own(self):
-        rows = [*CONFIGURATION, *COMMAND_LINE, *STARTING, *PROBE, *UPSTREAM]
-        print(f"operator errors: {len(rows)} kinds, one line each", file=sys.stderr)
-        self.assertGreaterEqual(len(rows), 90)
-        self.assertEqual(len(rows), len({row.name for row in rows}))
+        print(f"operator errors: {len(ROWS)} kinds, one line each", file=sys.stderr)
+        self.assertGreaterEqual(len(ROWS), 90)
+        self.assertEqual(len(ROWS), len({row.name for row in ROWS}))
+
+    def test_the_page_shows_each_of_them(self):
+        with open(PAGE) as file:
+            cells = [line.strip().strip("|").split(" | ") for line in file if line.startswith("| ")]
+        page = {cell[0].strip(): cell for cell in cells if len(cell) == 3}
+        for row in ROWS:
+            _, line, code = page[row.name]
+            expected = row.reason if row in UPSTREAM else row.line
+            for word, shown in SHOWN.items():
+                expected = re.sub(rf"\b{word}\b", re.escape(shown), expected)
+            expected = expected.replace("P[O]RT", "PORT")
+            self.assertRegex(unquoted(line), f"^{expected}$", row.name)
+            self.assertEqual(str(getattr(row, "code", NOT_READY)), code.strip())
+        self.assertLessEqual(set(page) - {"mistake", "---"}, {row.name for row in ROWS})
+
+
+def quoted(line):
+    """As code in a cell of a table."""
+    fence = "``" if "`" in line else "`"
+    return f"{fence}{line}{fence}".replace("|", "\\|")
+
+
+def unquoted(cell):
+    return cell.strip().strip("`").replace("\\|", "|")
+
+
+def tearDownModule():
+    if os.environ.get("NEARKEY_TEST_WRITE_DOCS") != "1" or len(said) != len(ROWS):
+        return
+    with open(PAGE, "w") as file:
+        file.write(HEAD)
+        for title, rows in SECTIONS.items():
+            file.write(f"\n## {title}\n| mistake | line | exit code |\n| --- | --- | --- |\n")
+            for row in rows:
+                code = getattr(row, "code", NOT_READY)
+                file.write(f"| {row.name} | {quoted(said[row.name])} | {code} |\n")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@
 
 namespace nearkey {
 
-// "REASON; WHAT TO DO", or the reason alone where nothing is known to help.
+// "REASON; WHAT TO DO", without the reason's period, or the reason alone where nothing is known to
+// help.
 std::string with_advice(const std::string& reason);
 
 // Who answers our handshake with these bytes, which are no reply of Valkey's.

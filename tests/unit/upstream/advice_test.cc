@@ -11,6 +11,8 @@ TEST_CASE("advice: what is known to help follows the reason, which stays as it i
               .starts_with("WRONGPASS invalid username-password pair; correct the user"));
     CHECK(with_advice("TLS: certificate verify failed: hostname mismatch")
               .ends_with("; set upstream.tls_server_name to a name in Valkey's certificate"));
+    CHECK(with_advice("NOAUTH Authentication required.")
+              .starts_with("NOAUTH Authentication required; "));
     CHECK(with_advice("LOADING not yet") == "LOADING not yet");
     CHECK(with_advice("").empty());
 }
