@@ -157,6 +157,33 @@ STARTING = [
         r"of the unit \(ulimit -n\)",
     ),
     StartError(
+        "LISTEN_FDS that is no number",
+        lambda world: world.pass_descriptor("/dev/null", LISTEN_FDS="many") or listening()(world),
+        1,
+        r"nearkey: LISTEN_FDS=many is no number of descriptors; systemd sets it, nobody else "
+        r"should",
+    ),
+    StartError(
+        "a descriptor of systemd's that is no socket",
+        lambda world: world.pass_descriptor("/dev/null") or listening()(world),
+        1,
+        r"nearkey: descriptor 3 \(web\) of LISTEN_FDS: it is no listening stream socket "
+        r"\(ListenStream= and Accept=no\)",
+    ),
+    StartError(
+        "a socket of systemd's for the whole network",
+        lambda world: world.pass_descriptor(("0.0.0.0", 0)) or listening()(world),
+        1,
+        r"nearkey: descriptor 3 \(web\) of LISTEN_FDS: allowed is an absolute path, "
+        r"127\.0\.0\.1:P[O]RT or \[::1\]:P[O]RT",
+    ),
+    StartError(
+        "a log format that is none",
+        listening(more=["--set", "log.format=xml"]),
+        2,
+        r'nearkey: --set: log\.format = "xml": allowed is one of .*',
+    ),
+    StartError(
         "a missing CA file",
         tls(tls_ca_file="DIR/absent.crt"),
         1,

@@ -74,6 +74,7 @@ class World:
         self.server = test.server
         self.settings = {}
         self.environment = {}
+        self.descriptors = ()
         self.prefix = list(UNPRIVILEGED)
         listener = self.keep(socket.create_server(("127.0.0.1", 0)))
         self.port = listener.getsockname()[1]  # In use; who connects there hears nothing.
@@ -101,6 +102,18 @@ class World:
 
     def limit(self, limit):
         self.prefix += ["prlimit", limit]
+
+    def pass_descriptor(self, what, **variables):
+        """nearkey gets a file, or a socket that listens there, as systemd would pass it."""
+        if isinstance(what, str):
+            file = self.keep(open(what))
+        else:
+            file = self.keep(socket.create_server(what))
+        self.descriptors = (file.fileno(),)
+        values = {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "web", **variables}
+        words = " ".join(f"{name}={value}" for name, value in values.items())
+        script = f'exec 3<&{file.fileno()}; LISTEN_PID=$$ {words} exec "$@"'
+        self.prefix = ["sh", "-c", script, "sh"]
 
     def mount_full(self, name, *options):
         """nearkey sees a file system without room at DIR/name."""
@@ -223,7 +236,8 @@ class OperatorTest(SystemTest):
         self.assertNotIn(SECRET, lines[0])
         self.assertRegex(lines[0], "^" + self.pattern(expected, world) + "$")
         line = lines[0].replace(self.directory, SHOWN["DIR"])
-        return line.replace(str(world.port), SHOWN["PORT"])
+        line = re.sub(r"(127\.0\.0\.1:)\d+", rf"\g<1>{SHOWN['PORT']}", line)
+        return re.sub(r"managed-\d+", "managed-4711", line)
 
 
 def worded(line):
@@ -246,6 +260,7 @@ class StartTest(OperatorTest):
             [*world.prefix, BINARY, *arguments],
             env=program_environment(self.directory, world.environment),
             cwd=self.directory,
+            pass_fds=world.descriptors,
             text=True,
             stdin=subprocess.DEVNULL,
             capture_output=True,
