@@ -76,7 +76,8 @@ InheritedSockets::InheritedSockets(const ListenVariables& variables) {
     if (variables.fds.empty() || parse_number(variables.pid) != getpid()) return;
     const std::optional<int> count = parse_number(variables.fds);
     if (!count || *count < 0 || *count > kDescriptorsMax) {
-        throw ListenError("LISTEN_FDS=" + variables.fds + " is no number of descriptors; systemd sets it, nobody else should");
+        throw ListenError("LISTEN_FDS=" + variables.fds +
+                          " is no number of descriptors; systemd sets it, nobody else should");
     }
     std::vector<std::string> names;
     for (size_t begin = 0; begin <= variables.names.size() && !variables.names.empty();) {
