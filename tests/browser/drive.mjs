@@ -81,6 +81,9 @@ const commands = {
     await page.keyboard.press(key);
     return {};
   },
+  async find({ selector }) {
+    return { count: await page.evaluate((what) => document.querySelectorAll(what).length, selector) };
+  },
   async axe() {
     await page.evaluate(axeSource);
     const result = await page.evaluate(() => window.axe.run());

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -130,6 +131,36 @@ class Browser:
             self.process.kill()
             self.process.wait(10)
         self.process.stdout.close()
+
+
+class FakeServer:
+    """Answers whatever is said on the socket with the same bytes."""
+
+    def __init__(self, path, answer):
+        os.unlink(path)
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(path)
+        self.listener.listen()
+        self.answer = answer
+
+    def __enter__(self):
+        threading.Thread(target=self.serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *error):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+    def serve(self):
+        while True:
+            try:
+                with self.listener.accept()[0] as peer:
+                    peer.recv(1000)
+                    peer.sendall(self.answer)
+                    peer.recv(1000)
+            except OSError:
+                if self.listener.fileno() < 0:
+                    return
 
 
 class Load(threading.Thread):
@@ -267,6 +298,17 @@ class BrowserTest(SystemTest):
         self.keep("no-answer")
         self.nearkey.thaw()
         self.wait_read(lambda page: page["state"] == "ready", "it answers again")
+
+    def test_markup_in_a_reason_is_text(self):
+        """What a server says of itself reaches the page; it must do nothing there."""
+        self.wait_values()
+        markup = "<img src=x onerror=alert(1)><script>alert(2)</script><b id=planted>"
+        self.server.kill()
+        with FakeServer(self.server.path, f"-ERR {markup}\r\n".encode()):
+            page = self.wait_read(lambda page: "onerror" in page["words"], "the reason")
+            self.assertIn(markup, page["words"])
+            self.assertEqual(0, self.browser.do("find", selector="#planted, #state img")["count"])
+        self.assert_no_complaint()
 
     def test_every_control_is_reached_by_the_tab_key_and_works(self):
         self.wait_values()
