@@ -19,6 +19,23 @@ bool is_same(const Item* item, const CacheQuery& query) {
            item->arguments() == query.arguments;
 }
 
+uint64_t Metrics::*counter_of(InvalidationCause cause) {
+    switch (cause) {
+        case InvalidationCause::Flush:
+            return &Metrics::near_cache_clears_flush_total;
+        case InvalidationCause::Lost:
+            return &Metrics::near_cache_clears_lost_total;
+        case InvalidationCause::SwapDb:
+            return &Metrics::near_cache_clears_swapdb_total;
+        case InvalidationCause::Fields:
+            return &Metrics::near_cache_clears_fields_total;
+        case InvalidationCause::Asked:
+            return &Metrics::near_cache_clears_asked_total;
+        default:
+            return &Metrics::near_cache_clears_barrier_total;
+    }
+}
+
 }  // namespace
 
 NearCache::NearCache(const NearCacheOptions& options, Metrics& metrics, uint64_t seed)
@@ -27,6 +44,7 @@ NearCache::NearCache(const NearCacheOptions& options, Metrics& metrics, uint64_t
       table_(seed),
       keys_(0, KeyHash{table_}),
       guard_(metrics) {
+    metrics_.near_cache_max_bytes = options.memory;
 }
 
 NearCache::~NearCache() = default;
@@ -279,7 +297,8 @@ void NearCache::sweep(size_t buckets, uint64_t now_ms) {
 }
 
 void NearCache::invalidate(std::string_view key, InvalidationCause cause, uint64_t now_ms) {
-    ++metrics_.near_cache_invalidations_total;
+    ++(cause == InvalidationCause::Push ? metrics_.near_cache_invalidations_push_total
+                                        : metrics_.near_cache_invalidations_write_total);
     const uint32_t hash = table_.hash_of(key, {});
     note(hash, cause, now_ms);
     drop_items(key, hash, now_ms);
@@ -290,7 +309,8 @@ void NearCache::invalidate(std::string_view key, InvalidationCause cause, uint64
 }
 
 void NearCache::clear(InvalidationCause cause, uint64_t now_ms) {
-    ++metrics_.near_cache_clears_total;
+    ++clears_;
+    ++(metrics_.*counter_of(cause));
     const bool is_lost = cause == InvalidationCause::Lost && options_.stale_if_unavailable_ms > 0;
     if (!is_lost) drop_lost();
     has_lost_ |= is_lost;

@@ -59,7 +59,7 @@ void ThrashGuard::on_dropped(std::string_view key, uint32_t hits, uint64_t now_m
     family.off_until_ms = now_ms + family.next_off_ms;
     family.next_off_ms = std::min(family.next_off_ms * 2, kOffMaxMs);
     metrics_.near_cache_families_off = ++off_;
-    ++metrics_.near_cache_families_off_total;
+    ++metrics_.near_cache_family_drops_total;
 }
 
 uint64_t ThrashGuard::off_for_ms(std::string_view key, uint64_t now_ms) const {

@@ -58,8 +58,9 @@ AdminAnswer stats(AdminSource& source, const AdminRequest& /*request*/) {
     return {200, "application/json", stats_text(source.metrics())};
 }
 
-AdminAnswer metrics(AdminSource& source, const AdminRequest& /*request*/) {
-    return {200, kPrometheusType, prometheus_text(source.metrics())};
+AdminAnswer metrics(AdminSource& source, const AdminRequest& request) {
+    const MetricsFormat format = metrics_format(request.header("Accept").value_or(""));
+    return {200, content_type(format), metrics_text(source.metrics(), format)};
 }
 
 }  // namespace

@@ -57,6 +57,8 @@ ClientServer::ClientServer(const Parts& parts, const LimitOptions& limits, int i
                .cache = parts.pool.cache()},
       accept_timer_(parts.loop, [this] { start_accepting(); }),
       memory_timer_(parts.loop, [this] { watch_memory(); }) {
+    metrics_.clients_max = limits_.clients_max;
+    metrics_.client_memory_max_bytes = limits_.memory_max;
 }
 
 ClientServer::~ClientServer() {
@@ -136,12 +138,12 @@ void ClientServer::accept_last() {
 
 void ClientServer::welcome(int fd, CacheUse cache_use) {
     if (sessions_.size() >= limits_.clients_max) {
-        ++metrics_.clients_refused_total;
+        ++metrics_.clients_refused_full_total;
         turn_away(fd, "-ERR max number of clients reached\r\n");
         return;
     }
     if (metrics_.client_memory_bytes > limits_.memory_max) {
-        ++metrics_.clients_refused_total;
+        ++metrics_.clients_refused_memory_total;
         turn_away(fd, "-ERR nearkey has no memory left for another client (limits.memory_max)\r\n");
         return;
     }

@@ -294,7 +294,6 @@ std::string_view Session::canonical(const CommandView& command) {
 }
 
 void Session::send(Connection& connection, const CommandView& command, RequestKind kind) {
-    ++context_.metrics.commands_total;
     ++context_.metrics.commands_forwarded_total;
     has_written_ |= kind != RequestKind::Read;
     const uint32_t ticket = next_ticket_++;

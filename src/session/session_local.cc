@@ -160,7 +160,6 @@ Session::Executed Session::select(const CommandView& command) {
         return Executed::Yes;
     }
     pause(kUntilIdle, nullptr);
-    ++context_.metrics.commands_total;
     ++context_.metrics.commands_forwarded_total;
     connection_->send({"*1\r\n$4\r\nPING\r\n", this, next_ticket_++, RequestKind::Read});
     return Executed::Yes;
@@ -230,7 +229,6 @@ void Session::answer_error(std::string_view text) {
 }
 
 void Session::answer(std::string_view reply) {
-    ++context_.metrics.commands_total;
     ++context_.metrics.commands_answered_total;
     if (output_lost_) return;
     if (owed() > 0) {

@@ -128,12 +128,14 @@ void Session::nearkey(const CommandView& command) {
         for (const std::string_view line : kHelp)
             append_bulk(reply, line);
     } else if (equals_ignoring_case(what, "STATS") && command.size() == 2) {
-        const auto rows = metric_rows();
-        append_map_header(reply, rows.size(), protocol_);
-        for (const MetricRow& row : rows) {
-            append_bulk(reply, row.name);
-            append_integer(reply, static_cast<int64_t>(context_.metrics.*row.field));
-        }
+        Pairs pairs;
+        for_each_stat(context_.metrics, [&](std::string_view name, std::string_view value) {
+            // A number of seconds is no integer.
+            const auto number = parse_integer(value);
+            number ? pairs.add(name, static_cast<uint64_t>(*number)) : pairs.add(name, value);
+        });
+        append_map_header(reply, pairs.count, protocol_);
+        reply += pairs.bytes;
     } else if (equals_ignoring_case(what, "CACHE") && command.size() == 3) {
         nearkey_cache(command[2]);
         return;

@@ -69,7 +69,6 @@ std::optional<Session::Executed> Session::forward_whole(std::string_view input) 
         return executed;
     }
     consumed_ = size;
-    context_.metrics.commands_total += commands;
     context_.metrics.commands_forwarded_total += commands;
     ++context_.metrics.transactions_whole_total;
     has_written_ = true;

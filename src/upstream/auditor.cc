@@ -71,7 +71,7 @@ void Auditor::note(const Hit& hit) {
     truth_.clear();
     key_hash_ = std::hash<std::string_view>{}(hit.query.key);
     hit_ms_ = Loop::boot_ms();
-    clears_ = metrics_.near_cache_clears_total;
+    clears_ = pool_.cache()->clears();
     pool_.cache()->watch(hit.query);
     state_ = State::Reading;
     const bool is_tracked = pool_.are_reads_tracked(*connection);
@@ -133,7 +133,7 @@ void Auditor::on_proven() {
 // Of SWAPDB no news comes: it is looked for with the heartbeats, and voids everything.
 void Auditor::beat() {
     if (state_ != State::Doubting || pool_.swapdb_known_ms() < read_ms_) return;
-    if (metrics_.near_cache_clears_total != clears_) {
+    if (pool_.cache()->clears() != clears_) {
         end_late();
     } else {
         end_violated();
@@ -143,7 +143,7 @@ void Auditor::beat() {
 void Auditor::end_late() {
     state_ = State::Idle;
     ++metrics_.near_cache_audit_late_total;
-    uint64_t& longest_ms = metrics_.near_cache_audit_late_ms_max;
+    uint64_t& longest_ms = metrics_.near_cache_audit_late_max_ms;
     longest_ms = std::max(longest_ms, Loop::boot_ms() - hit_ms_);
 }
 

@@ -22,10 +22,26 @@ Connection::Connection(ConnectionContext& context, int protocol, int database)
       connect_timer_(context.loop, [this] { on_connect_timeout(); }),
       own_receiver_(*this) {
     identity.name = context.options.client_name;
+    ++context_.metrics.upstream_connections_idle;
 }
 
 Connection::~Connection() {
     CHECK(is_idle());
+    set_state(ConnectionState::Closed);
+}
+
+// Closed for good is none any more.
+void Connection::set_state(ConnectionState next) {
+    static constexpr uint64_t Metrics::*kGauges[] = {
+        &Metrics::upstream_connections_idle, &Metrics::upstream_connections_connecting,
+        &Metrics::upstream_connections_handshaking, &Metrics::upstream_connections};
+    static_assert(static_cast<size_t>(ConnectionState::Closed) == std::size(kGauges));
+    const auto count = [this](ConnectionState state, uint64_t step) {
+        if (state == ConnectionState::Closed) return;
+        context_.metrics.*kGauges[static_cast<size_t>(state)] += step;
+    };
+    count(std::exchange(state_, next), UINT64_MAX);
+    count(next, 1);
 }
 
 Connection::InFlight Connection::in_flight_entry(const Request& request) const {
@@ -138,7 +154,7 @@ void Connection::forget(const ReplyReceiver& receiver) {
 
 void Connection::dial() {
     CHECK(state_ == ConnectionState::Idle);
-    state_ = ConnectionState::Connecting;
+    set_state(ConnectionState::Connecting);
     connect_timer_.start_once(context_.options.connect_timeout_ms);
     if (context_.url.kind != UpstreamUrl::Kind::Tcp) {
         open_socket("");
@@ -157,7 +173,7 @@ void Connection::resolve() {
             } else if (!context_.last_good_address.empty()) {
                 open_socket(context_.last_good_address);
             } else {
-                lose(fmt::format("{}: {}", context_.url.host, answer.error));
+                lose(fmt::format("{}: {}", context_.url.host, answer.error), Loss::Socket);
             }
         });
 }
@@ -165,7 +181,8 @@ void Connection::resolve() {
 void Connection::on_connect_timeout() {
     const bool is_resolving = socket_ == nullptr;
     if (!is_resolving || context_.last_good_address.empty()) {
-        lose(is_resolving ? fmt::format("{}: no answer from DNS", context_.url.host) : late_peer());
+        lose(is_resolving ? fmt::format("{}: no answer from DNS", context_.url.host) : late_peer(),
+             Loss::Mute);
         return;
     }
     resolution_.reset();
@@ -185,11 +202,11 @@ void Connection::open_socket(const std::string& address) {
         std::make_unique<HiredisSocket>(context_.loop, context_.scratch, context_.metrics, *this);
     const std::string error = socket_->connect(
         {context_.url, address, context_.tls, context_.options.tcp_user_timeout_ms});
-    if (!error.empty()) lose(error);
+    if (!error.empty()) lose(error, Loss::Socket);
 }
 
 void Connection::on_connected() {
-    state_ = ConnectionState::Handshaking;
+    set_state(ConnectionState::Handshaking);
     scanner_ = ReplyScanner();
     handshake_.emplace(context_.url, context_.options.client_name, protocol_, database_);
     send_own(Own::Handshake, handshake_->command());
@@ -224,14 +241,13 @@ void Connection::continue_handshake() {
         close(error);
         return;
     }
-    lose(error);
+    lose(error, Loss::Auth);
 }
 
 void Connection::become_ready() {
     connect_timer_.stop();
-    state_ = ConnectionState::Ready;
+    set_state(ConnectionState::Ready);
     context_.last_good_address = address_;
-    ++context_.metrics.upstream_connections;
     ++context_.metrics.upstream_connects_total;
     const Value hello = handshake_->hello();
     handshake_.reset();
@@ -250,14 +266,14 @@ bool Connection::on_bytes(std::string_view bytes) {
         const ScanResult result = scanner_.scan(bytes, taken);
         if (result == ScanResult::Malformed) {
             ++context_.metrics.upstream_protocol_errors_total;
-            lose(is_ready() ? "malformed reply" : name_stranger(bytes));
+            lose(is_ready() ? "malformed reply" : name_stranger(bytes), Loss::Malformed);
             return false;
         }
         const bool is_end = result == ScanResult::Complete;
         if (scanner_.type() == '>') {
             take_push(bytes.substr(0, taken), is_end);
         } else if (in_flight_.empty()) {
-            lose("a reply that nobody asked for");
+            lose("a reply that nobody asked for", Loss::Malformed);
             return false;
         } else {
             deliver(bytes.substr(0, taken), is_end);
@@ -346,7 +362,7 @@ void Connection::on_own_reply(Own what, std::string_view reply) {
     }
     if (value.text.starts_with("NOAUTH")) {
         context_.events.on_auth_refused(value.text);
-        lose(value.text);
+        lose(value.text, Loss::Auth);
         return;
     }
     context_.events.on_heartbeat(*this, value.text);

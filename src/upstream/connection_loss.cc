@@ -9,15 +9,18 @@
 namespace nearkey {
 
 void Connection::on_socket_lost(const std::string& reason) {
-    lose(reason);
+    lose(reason, Loss::Socket);
 }
 
-void Connection::lose(const std::string& reason) {
+void Connection::lose(const std::string& reason, Loss loss) {
     if (state_ == ConnectionState::Idle || state_ == ConnectionState::Closed) return;
     const bool was_ready = is_ready();
     if (!was_ready) ++context_.failed_dials;
-    ++(was_ready ? context_.metrics.upstream_reconnects_total
-                 : context_.metrics.upstream_dial_failures_total);
+    static constexpr uint64_t Metrics::*kLosses[] = {
+        &Metrics::upstream_lost_socket_total, &Metrics::upstream_lost_mute_total,
+        &Metrics::upstream_lost_auth_total, &Metrics::upstream_lost_malformed_total};
+    ++(context_.metrics.*
+       (was_ready ? kLosses[static_cast<size_t>(loss)] : &Metrics::upstream_dial_failures_total));
     disconnect(ConnectionState::Idle);
     if (was_ready) {
         if (owner_ != nullptr) owner_->on_connection_lost();
@@ -30,10 +33,9 @@ void Connection::lose(const std::string& reason) {
 // What was in flight is queued again or fails.
 void Connection::disconnect(ConnectionState next) {
     if (is_ready()) {
-        --context_.metrics.upstream_connections;
         identity = {.name = context_.options.client_name, .library = {}, .library_version = {}};
     }
-    state_ = next;
+    set_state(next);
     stop_tracking();
     tracking_asked_ = tracking_void_ = 0;
     proven_ms_ = proven_before_ms_ = 0;
@@ -95,7 +97,7 @@ void Connection::expire(uint64_t now_ms) {
         heartbeat_sent_ms_ + context_.options.request_timeout_ms + patience < now_ms;
     if (!has_old_tombstone && !is_mute) return;
     ++context_.metrics.tombstone_closes_total;
-    lose("no answer for too long");
+    lose("no answer for too long", Loss::Mute);
 }
 
 // Requests of one connection have the same timeout, so deadlines stand in order; one that had

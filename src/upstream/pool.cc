@@ -302,6 +302,9 @@ void ConnectionPool::tick() {
 }
 
 void ConnectionPool::beat() {
+    metrics_.upstream_dedicated_idle = idle_leases_.size();
+    metrics_.upstream_dedicated_max = options_.dedicated_max;
+    if (cache() != nullptr) count_lease();
     // A leased connection may be waiting in a blocking command: TCP keepalive watches it.
     for_each_connection([this](Connection& connection) {
         if (!connection.is_leased) connection.send_heartbeat();

@@ -114,6 +114,20 @@ bool ConnectionPool::is_told_of(std::string_view key) const {
                        [key](const std::string& prefix) { return key.starts_with(prefix); });
 }
 
+// How long ago what is stored was proven, at worst. Looked at before a beat it is at its longest.
+void ConnectionPool::count_lease() {
+    const uint64_t now = Loop::boot_ms();
+    metrics_.near_cache_lease_ms = 0;
+    for (const auto& [key, group] : shared_) {
+        for (const auto& connection : group) {
+            if (connection->source() == NearCache::kNoSource) continue;
+            const Connection& told = key.first == 3 ? *connection : *receiver_;
+            const uint64_t proven_ms = std::max(connection->tracked_since_ms(), told.proven_ms());
+            metrics_.near_cache_lease_ms = std::max(metrics_.near_cache_lease_ms, now - proven_ms);
+        }
+    }
+}
+
 void ConnectionPool::renew_sources() {
     if (is_broadcast_ && receiver_->source() != NearCache::kNoSource) {
         uint64_t proven_ms = std::max(receiver_->tracked_since_ms(), receiver_->proven_before_ms());

@@ -1,58 +1,97 @@
 // Every number that the daemon counts, one row each: name, type, help text.
-// Owned by Daemon and handed to each part; the event loop is the only writer.
-// A gauge goes up and down, a counter only up. The admin server prints them from the same table.
+// Owned by Daemon and handed to each part; the event loop is the only writer. The admin server
+// prints them from the same table, and docs/metrics.md is made of it.
+//
+// X: a metric of its own. L: one of a family, told apart by a label whose values are these rows and
+// no others; the rows of a family stand together, and the first has the help text. A label never
+// shows what a client sent. A gauge goes up and down, a counter only up; GaugeMs is counted in
+// milliseconds and shown in seconds.
 #pragma once
 
+#include "nearkey/base/histogram.h"
+
 #include <cstdint>
+#include <functional>
 #include <span>
+#include <string>
 #include <string_view>
 
 // clang-format off
-#define NEARKEY_METRICS(X)                                                                         \
+#define NEARKEY_METRICS(X, L)                                                                      \
     X(ready, Gauge, "1 when the last PING to Valkey was answered in time")                         \
     X(clients, Gauge, "clients connected now")                                                     \
+    X(clients_max, Gauge, "limits.clients_max")                                                    \
     X(clients_accepted_total, Counter, "clients accepted")                                         \
-    X(clients_refused_total, Counter, "clients refused by limits.clients_max or memory_max")       \
-    X(clients_paused_in_flight_total, Counter, "pauses by limits.in_flight_per_client_max")        \
-    X(clients_paused_output_total, Counter, "pauses by limits.output_per_client_high_water")       \
-    X(clients_paused_memory_total, Counter, "pauses by limits.memory_max")                         \
-    X(clients_yielded_total, Counter, "turns ended by limits.commands_per_turn_max")               \
-    X(clients_closed_output_total, Counter, "clients closed by limits.output_per_client_max")      \
-    X(clients_closed_input_total, Counter, "clients closed by limits.input_per_client_max")        \
-    X(clients_closed_memory_total, Counter, "clients closed because memory_max stayed exceeded")   \
+    L(clients_refused_full_total, clients_refused_total, "reason=\"clients_max\"", Counter,        \
+      "clients refused when they connected")                                                       \
+    L(clients_refused_memory_total, clients_refused_total, "reason=\"memory_max\"", Counter, "")   \
+    L(clients_closed_output_total, clients_closed_total, "reason=\"output_max\"", Counter,         \
+      "clients closed by nearkey")                                                                 \
+    L(clients_closed_input_total, clients_closed_total, "reason=\"input_max\"", Counter, "")       \
+    L(clients_closed_memory_total, clients_closed_total, "reason=\"memory_max\"", Counter, "")     \
+    L(clients_closed_state_total, clients_closed_total,                                            \
+      "reason=\"transaction_lost\"", Counter, "")                                                  \
+    L(protocol_errors_total, clients_closed_total, "reason=\"malformed\"", Counter, "")            \
+    L(security_closes_total, clients_closed_total, "reason=\"http\"", Counter, "")                 \
+    L(clients_paused_in_flight_total, limits_reached_total,                                        \
+      "limit=\"limits.in_flight_per_client_max\"", Counter,                                        \
+      "times a limit made something wait or fail")                                                 \
+    L(clients_paused_output_total, limits_reached_total,                                           \
+      "limit=\"limits.output_per_client_high_water\"", Counter, "")                                \
+    L(clients_paused_memory_total, limits_reached_total,                                           \
+      "limit=\"limits.memory_max\"", Counter, "")                                                  \
+    L(clients_yielded_total, limits_reached_total,                                                 \
+      "limit=\"limits.commands_per_turn_max\"", Counter, "")                                       \
+    L(upstream_dedicated_waits_total, limits_reached_total,                                        \
+      "limit=\"upstream.dedicated_max\"", Counter, "")                                             \
+    L(upstream_shared_refused_total, limits_reached_total,                                         \
+      "limit=\"upstream.connections_max\"", Counter, "")                                           \
+    L(queue_full_total, limits_reached_total, "limit=\"upstream.queue_max\"", Counter, "")         \
+    L(near_cache_fills_full_total, limits_reached_total,                                           \
+      "limit=\"near_cache.fills_max\"", Counter, "")                                               \
     X(accept_paused_total, Counter, "times accepting stopped for want of file descriptors")        \
     X(client_memory_bytes, Gauge, "memory in client buffers")                                      \
-    X(commands_total, Counter, "commands received")                                                \
-    X(commands_forwarded_total, Counter, "commands sent to Valkey")                                \
-    X(commands_answered_total, Counter, "commands answered by nearkey itself")                     \
+    X(client_memory_max_bytes, Gauge, "limits.memory_max")                                         \
+    L(commands_forwarded_total, commands_total, "route=\"forwarded\"", Counter,                    \
+      "commands received, by who answered")                                                        \
+    L(commands_answered_total, commands_total, "route=\"local\"", Counter, "")                     \
     X(transactions_whole_total, Counter, "transactions sent as one piece, without a lease")        \
-    X(clients_closed_state_total, Counter, "clients closed: their transaction was lost")           \
-    X(protocol_errors_total, Counter, "clients closed for malformed input")                        \
-    X(security_closes_total, Counter, "clients closed for speaking HTTP (POST, Host:)")            \
-    X(upstream_connections, Gauge, "connections to Valkey that are ready")                         \
+    L(upstream_connections, upstream_connections, "state=\"ready\"", Gauge,                        \
+      "connections to Valkey")                                                                     \
+    L(upstream_connections_handshaking, upstream_connections, "state=\"handshaking\"", Gauge, "")  \
+    L(upstream_connections_connecting, upstream_connections, "state=\"connecting\"", Gauge, "")    \
+    L(upstream_connections_idle, upstream_connections, "state=\"idle\"", Gauge, "")                \
     X(upstream_dedicated_leased, Gauge, "dedicated connections leased to clients")                 \
+    X(upstream_dedicated_idle, Gauge, "dedicated connections kept for the next lease")             \
+    X(upstream_dedicated_max, Gauge, "upstream.dedicated_max")                                     \
     X(upstream_tunnels, Gauge, "dedicated connections that are tunnels until their client's end")  \
-    X(upstream_dedicated_waits_total, Counter, "leases that waited for upstream.dedicated_max")    \
     X(upstream_dedicated_refused_total, Counter, "leases refused by upstream.dedicated_max")       \
-    X(upstream_shared_refused_total, Counter, "databases refused by upstream.connections_max")     \
     X(upstream_connects_total, Counter, "connections to Valkey that became ready")                 \
     X(upstream_dial_failures_total, Counter, "attempts to connect that failed")                    \
-    X(upstream_reconnects_total, Counter, "ready connections to Valkey that were lost")            \
+    L(upstream_lost_socket_total, upstream_reconnects_total, "reason=\"socket\"", Counter,         \
+      "ready connections to Valkey that were lost")                                                \
+    L(upstream_lost_mute_total, upstream_reconnects_total, "reason=\"no_answer\"", Counter, "")    \
+    L(upstream_lost_auth_total, upstream_reconnects_total, "reason=\"auth\"", Counter, "")         \
+    L(upstream_lost_malformed_total, upstream_reconnects_total,                                    \
+      "reason=\"malformed\"", Counter, "")                                                         \
     X(upstream_protocol_errors_total, Counter, "connections closed for malformed replies")         \
     X(upstream_pushes_total, Counter, "push messages received outside of replies")                 \
     X(auth_failures_total, Counter, "times Valkey refused our own credentials")                    \
     X(upstream_unsent_bytes, Gauge, "bytes of commands that wait to be written to Valkey")         \
     X(in_flight, Gauge, "requests sent to Valkey and not yet answered")                            \
     X(queued, Gauge, "requests waiting for a connection")                                          \
-    X(queue_full_total, Counter, "requests failed by upstream.queue_commands_max or _bytes_max")   \
-    X(upstream_down_total, Counter, "requests failed with UPSTREAMDOWN (never sent)")              \
-    X(upstream_lost_total, Counter, "requests failed with UPSTREAMLOST (outcome unknown)")         \
-    X(upstream_timeout_total, Counter, "requests failed with UPSTREAMTIMEOUT (outcome unknown)")   \
+    L(upstream_down_total, requests_failed_total, "reason=\"down\"", Counter,                      \
+      "requests failed: never sent (down), or outcome unknown")                                    \
+    L(upstream_lost_total, requests_failed_total, "reason=\"lost\"", Counter, "")                  \
+    L(upstream_timeout_total, requests_failed_total, "reason=\"timeout\"", Counter, "")            \
     X(reads_retried_total, Counter, "reads sent again after their connection was lost")            \
     X(tombstones, Gauge, "replies that will be dropped when they come")                            \
     X(tombstone_closes_total, Counter, "connections closed by upstream.tombstone_timeout_ms")      \
     X(near_cache_tracking, Gauge, "1 when Valkey tells of changes to what is stored")              \
+    L(near_cache_lease_ms, near_cache_lease_seconds, "", GaugeMs,                                  \
+      "age of the oldest proof that stored replies are true")                                      \
     X(near_cache_bytes, Gauge, "memory of the near cache")                                         \
+    X(near_cache_max_bytes, Gauge, "near_cache.memory")                                            \
     X(near_cache_entries, Gauge, "replies in the near cache")                                      \
     X(near_cache_hits_total, Counter, "reads answered from the near cache")                        \
     X(near_cache_misses_total, Counter, "reads that the near cache could not answer")              \
@@ -60,14 +99,24 @@
     X(near_cache_proofs_total, Counter, "rounds of PINGs for replies that may be ahead of news")   \
     X(near_cache_unproven_total, Counter, "stored, not served: near_cache.max_staleness_ms")       \
     X(near_cache_stored_total, Counter, "replies stored")                                          \
-    X(near_cache_not_stored_total, Counter, "replies larger than near_cache.value_max, or dying")  \
-    X(near_cache_fills_void_total, Counter, "replies not stored: their key changed meanwhile")     \
-    X(near_cache_fills_full_total, Counter, "reads not stored by the limit of reads in flight")    \
+    L(near_cache_not_stored_total, near_cache_dropped_fills_total,                                 \
+      "reason=\"size_or_ttl\"", Counter, "replies of reads that were not stored")                  \
+    L(near_cache_fills_void_total, near_cache_dropped_fills_total,                                 \
+      "reason=\"changed\"", Counter, "")                                                           \
     X(near_cache_evictions_total, Counter, "replies dropped by near_cache.memory")                 \
-    X(near_cache_invalidations_total, Counter, "keys invalidated, by Valkey or by writes here")    \
-    X(near_cache_clears_total, Counter, "times everything was invalidated")                        \
+    L(near_cache_invalidations_push_total, near_cache_invalidations_total,                         \
+      "reason=\"push\"", Counter, "keys invalidated")                                              \
+    L(near_cache_invalidations_write_total, near_cache_invalidations_total,                        \
+      "reason=\"local_write\"", Counter, "")                                                       \
+    L(near_cache_clears_flush_total, near_cache_clears_total, "reason=\"flush\"", Counter,         \
+      "times everything was invalidated")                                                          \
+    L(near_cache_clears_barrier_total, near_cache_clears_total, "reason=\"barrier\"", Counter, "") \
+    L(near_cache_clears_lost_total, near_cache_clears_total, "reason=\"link_lost\"", Counter, "")  \
+    L(near_cache_clears_swapdb_total, near_cache_clears_total, "reason=\"swapdb\"", Counter, "")   \
+    L(near_cache_clears_fields_total, near_cache_clears_total, "reason=\"fields\"", Counter, "")   \
+    L(near_cache_clears_asked_total, near_cache_clears_total, "reason=\"asked\"", Counter, "")     \
     X(near_cache_families_off, Gauge, "key families not stored: invalidated more often than hit")  \
-    X(near_cache_families_off_total, Counter, "times a key family left the near cache")            \
+    X(near_cache_family_drops_total, Counter, "times a key family left the near cache")            \
     X(near_cache_stale, Gauge, "1 while near_cache.stale_if_unavailable_ms is made use of")        \
     X(near_cache_stale_hits_total, Counter, "reads answered with what may be untrue by then")      \
     X(near_cache_touching, Gauge, "1 while Valkey, which evicts by use, is told of hits")          \
@@ -75,7 +124,8 @@
     X(near_cache_audits_total, Counter, "hits that were compared with Valkey's own reply")         \
     X(near_cache_audit_late_total, Counter, "of these, differed, and were dropped in time")        \
     X(near_cache_audit_violations_total, Counter, "of these, differed, and were served on")        \
-    X(near_cache_audit_late_ms_max, Gauge, "longest from such a hit until it was seen dropped")    \
+    L(near_cache_audit_late_max_ms, near_cache_audit_late_max_seconds, "", GaugeMs,                \
+      "longest from such a hit until it was seen dropped")                                         \
     X(slow_requests_total, Counter, "requests that took longer than slowlog.threshold_ms")         \
     X(heartbeats_total, Counter, "heartbeats answered with PONG")                                  \
     X(managed_restarts_total, Counter, "restarts of the managed valkey-server")                    \
@@ -85,21 +135,48 @@
 
 namespace nearkey {
 
-enum class MetricType { Counter, Gauge };
+enum class MetricType { Counter, Gauge, GaugeMs };
 
 struct Metrics {
 #define NEARKEY_METRIC_FIELD(name, type, help) uint64_t name = 0;
-    NEARKEY_METRICS(NEARKEY_METRIC_FIELD)
+#define NEARKEY_LABELLED_FIELD(name, family, label, type, help) uint64_t name = 0;
+    NEARKEY_METRICS(NEARKEY_METRIC_FIELD, NEARKEY_LABELLED_FIELD)
 #undef NEARKEY_METRIC_FIELD
+#undef NEARKEY_LABELLED_FIELD
+    Histograms histograms;
 };
 
 struct MetricRow {
-    std::string_view name;  // "nearkey_clients"
+    std::string_view name;  // of the row, as NEARKEY STATS has it: "nearkey_protocol_errors_total"
+    std::string_view family;  // as Prometheus has it: "nearkey_clients_closed_total"
+    std::string_view label;   // `reason="malformed"`, or empty
     MetricType type;
-    std::string_view help;
+    std::string_view help;  // empty: it stands in the family's first row
     uint64_t Metrics::*field;
 };
 
 std::span<const MetricRow> metric_rows();
+
+struct HistogramRow {
+    std::string_view name;    // "nearkey_request_duration_seconds"
+    std::string_view labels;  // their names: "family, outcome"
+    std::string_view help;
+};
+
+std::span<const HistogramRow> histogram_rows();
+// Each histogram of the row with its labels, as `family="string"`; those with labels only once
+// they have counted something.
+void for_each_histogram(const Metrics& metrics, const HistogramRow& row,
+                        const std::function<void(std::string_view, const Histogram&)>& visit);
+
+// As seconds: 250000 is "0.25".
+std::string seconds_text(uint64_t us);
+// The number, in seconds where it is a duration: "17", "0.25".
+std::string printed(const MetricRow& row, const Metrics& metrics);
+
+// Everything as one flat list: each row by its name, the sum of each family of counters by the
+// family's, and of each kind of histogram the count and the sum of all.
+void for_each_stat(const Metrics& metrics,
+                   const std::function<void(std::string_view, std::string_view)>& visit);
 
 }  // namespace nearkey

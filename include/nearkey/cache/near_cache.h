@@ -163,6 +163,8 @@ public:
     // Of the key in every database.
     void invalidate(std::string_view key, InvalidationCause cause, uint64_t now_ms);
     void clear(InvalidationCause cause, uint64_t now_ms);
+    // How often everything was invalidated.
+    uint64_t clears() const { return clears_; }
 
     // Frees what can't be served any more in the next `buckets` of the table.
     void sweep(size_t buckets, uint64_t now_ms);
@@ -245,6 +247,7 @@ private:
 
     const NearCacheOptions& options_;
     Metrics& metrics_;
+    uint64_t clears_ = 0;
     ItemTable table_;
     size_t entries_ = 0;  // items that are not heads
     size_t hand_ = 0;     // the bucket that eviction and sweep look at next

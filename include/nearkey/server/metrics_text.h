@@ -9,11 +9,17 @@
 
 namespace nearkey {
 
-inline constexpr const char* kPrometheusType = "text/plain; version=0.0.4; charset=utf-8";
+enum class MetricsFormat {
+    Prometheus,   // the text exposition format, version 0.0.4
+    OpenMetrics,  // version 1.0.0
+};
 
-// The text exposition format, version 0.0.4.
-std::string prometheus_text(const Metrics& metrics);
-// One flat object with every number: {"nearkey_clients": 3, ...}.
+// OpenMetrics for who names it in the header Accept.
+MetricsFormat metrics_format(std::string_view accept);
+const char* content_type(MetricsFormat format);
+// Those of the process as well.
+std::string metrics_text(const Metrics& metrics, MetricsFormat format);
+// One flat object with every number: {"nearkey_clients":3, ...}.
 std::string stats_text(const Metrics& metrics);
 
 }  // namespace nearkey

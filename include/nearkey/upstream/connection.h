@@ -222,7 +222,10 @@ private:
     void fail_waiting(std::string_view error);
     void deliver(std::string_view bytes, bool is_end);
     static void fail(const InFlight& request, std::string_view error);
-    void lose(const std::string& reason);
+    // Why a connection that was ready is lost.
+    enum class Loss { Socket, Mute, Auth, Malformed };
+    void lose(const std::string& reason, Loss loss);
+    void set_state(ConnectionState next);
     void disconnect(ConnectionState next);
     void retry_or_fail_in_flight();
     void take_head(InFlight& head);

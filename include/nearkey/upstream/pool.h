@@ -223,6 +223,7 @@ private:
     void track(Connection& connection);
     void track_all(int protocol);
     void untrack_redirected();
+    void count_lease();
     void renew_sources();
     void start_round();
     void on_round_answer(uint32_t round);

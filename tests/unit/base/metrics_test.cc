@@ -3,11 +3,18 @@
 
 #include <doctest/doctest.h>
 
+#include <cstddef>
+#include <map>
 #include <set>
 #include <string>
 
 namespace nearkey {
 namespace {
+
+// Of the rows whose family is the same one.
+bool is_first_of_family(const MetricRow& row) {
+    return &row == metric_rows().data() || (&row - 1)->family != row.family;
+}
 
 TEST_CASE("metrics: every row has a name of its own, prefixed and plain, and a help text") {
     std::set<std::string_view> names;
@@ -16,7 +23,7 @@ TEST_CASE("metrics: every row has a name of its own, prefixed and plain, and a h
         CHECK(names.insert(row.name).second);
         CHECK(row.name.starts_with("nearkey_"));
         CHECK(row.name.find_first_not_of("abcdefghijklmnopqrstuvwxyz_") == std::string_view::npos);
-        CHECK_FALSE(row.help.empty());
+        CHECK(row.help.empty() == !is_first_of_family(row));
         CHECK(row.help.find_first_of("\n\\") == std::string_view::npos);
     }
     CHECK(names.size() > 1);
@@ -26,6 +33,26 @@ TEST_CASE("metrics: counters end with _total, gauges do not") {
     for (const MetricRow& row : metric_rows()) {
         CAPTURE(std::string(row.name));
         CHECK(row.name.ends_with("_total") == (row.type == MetricType::Counter));
+        CHECK(row.family.ends_with("_total") == (row.type == MetricType::Counter));
+        CHECK(row.family.ends_with("_seconds") == (row.type == MetricType::GaugeMs));
+    }
+}
+
+TEST_CASE("metrics: the rows of a family stand together, of one type, with labels of their own") {
+    std::set<std::string_view> families;
+    std::set<std::string> series;
+    for (const MetricRow& row : metric_rows()) {
+        CAPTURE(std::string(row.name));
+        CHECK(families.insert(row.family).second == is_first_of_family(row));
+        if (!is_first_of_family(row)) CHECK((&row - 1)->type == row.type);
+        CHECK(series.insert(std::string(row.family) + std::string(row.label)).second);
+        // name="value": nothing to escape, nothing that a client sent.
+        if (row.label.empty()) continue;
+        const size_t equals = row.label.find("=\"");
+        REQUIRE(equals != std::string_view::npos);
+        CHECK(row.label.ends_with('"'));
+        const std::string_view value = row.label.substr(equals + 2, row.label.size() - equals - 3);
+        CHECK(value.find_first_not_of("abcdefghijklmnopqrstuvwxyz_.") == std::string_view::npos);
     }
 }
 
@@ -37,7 +64,49 @@ TEST_CASE("metrics: every field has exactly one row, and begins with 0") {
         CHECK(metrics.*row.field == 0);
         metrics.*row.field = ++number;
     }
-    CHECK(number * sizeof(uint64_t) == sizeof(Metrics));
+    CHECK(number * sizeof(uint64_t) == offsetof(Metrics, histograms));
+}
+
+TEST_CASE("metrics: the flat list has each row, sums of families of counters, and seconds") {
+    Metrics metrics;
+    metrics.clients_closed_input_total = 2;
+    metrics.protocol_errors_total = 3;
+    metrics.near_cache_lease_ms = 250;
+    metrics.histograms.own.add(1500, 2);
+    metrics.histograms.upstream[0].add(1'000'000, 1);
+    metrics.histograms.upstream[1].add(500'000, 1);
+    std::map<std::string, std::string> stats;
+    for_each_stat(metrics, [&](std::string_view name, std::string_view value) {
+        CAPTURE(std::string(name));
+        CHECK(stats.emplace(name, value).second);
+    });
+    CHECK(stats["nearkey_clients_closed_input_total"] == "2");
+    CHECK(stats["nearkey_clients_closed_total"] == "5");
+    CHECK(stats["nearkey_near_cache_lease_seconds"] == "0.25");
+    CHECK(stats["nearkey_own_duration_seconds_count"] == "2");
+    CHECK(stats["nearkey_own_duration_seconds_sum"] == "0.003");
+    CHECK(stats["nearkey_upstream_duration_seconds_count"] == "2");
+    CHECK(stats["nearkey_upstream_duration_seconds_sum"] == "1.5");
+}
+
+TEST_CASE("histogram: a duration is counted in the first bound that is not shorter") {
+    for (const uint32_t us :
+         {0u,       1u,         9u,         10u,        11u,         20u,         21u,       49u,
+          50u,      51u,        64u,        127u,       128u,        199u,        200u,      201u,
+          999'999u, 1'000'000u, 1'000'001u, 9'999'999u, 10'000'000u, 10'000'001u, UINT32_MAX}) {
+        CAPTURE(us);
+        size_t expected = 0;
+        while (expected < Histogram::kBounds.size() && Histogram::kBounds[expected] < us)
+            ++expected;
+        CHECK(Histogram::bucket_of(us) == expected);
+    }
+    Histogram histogram;
+    histogram.add(15, 3);
+    histogram.add(UINT32_MAX, 2);
+    CHECK(histogram.counts()[1] == 3);
+    CHECK(histogram.counts().back() == 2);
+    CHECK(histogram.count() == 5);
+    CHECK(histogram.sum_us() == 45 + 2 * uint64_t{UINT32_MAX});
 }
 
 }  // namespace

@@ -38,7 +38,7 @@ TEST_CASE("thrash guard: C21: what is dropped before it is hit leaves the cache 
     CHECK(rig.guard.off_for_ms("session:new", 16) == Rig::kOff - 10);
     CHECK_FALSE(rig.guard.is_off("user:x"));
     CHECK(rig.metrics.near_cache_families_off == 1);
-    CHECK(rig.metrics.near_cache_families_off_total == 1);
+    CHECK(rig.metrics.near_cache_family_drops_total == 1);
 }
 
 TEST_CASE("thrash guard: what is hit as often as it is dropped stays") {

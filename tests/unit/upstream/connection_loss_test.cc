@@ -23,7 +23,7 @@ TEST_CASE("lost connection: a write fails with UPSTREAMLOST and is not sent agai
     CHECK(receiver.told.back() == "2 +GET a");
     CHECK(rig.valkey.times_asked("SET a 1") == 1);
     CHECK(rig.metrics.upstream_lost_total == 1);
-    CHECK(rig.metrics.upstream_reconnects_total == 1);
+    CHECK(rig.metrics.upstream_lost_socket_total == 1);
 }
 
 TEST_CASE("lost connection: a read is sent once more, before what was sent later") {

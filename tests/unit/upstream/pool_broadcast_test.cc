@@ -85,10 +85,10 @@ TEST_CASE("broadcast: the loss of the receiver voids everything, and that of any
         const auto ticket = rig.cache->begin_fill(query, source);
         rig.cache->commit(ticket, "v", UINT64_MAX, Loop::boot_ms());
         const auto open = rig.cache->begin_fill({"b:k", {}, 1, 0}, source);
-        const uint64_t lost = rig.metrics.upstream_reconnects_total;
+        const uint64_t& losses = rig.metrics.upstream_lost_socket_total;
+        const uint64_t before = losses;
         rig.valkey.close(rig.valkey.peer_of(is_receiver ? kTracking : "COMMAND"));
-        REQUIRE(
-            run_until(rig.loop, [&] { return rig.metrics.upstream_reconnects_total == lost + 1; }));
+        REQUIRE(run_until(rig.loop, [&] { return losses == before + 1; }));
         rig.cache->commit(open, "v", UINT64_MAX, Loop::boot_ms());
         CHECK(rig.cache->explain(query, Loop::boot_ms()).outcome == NearCache::Outcome::Miss);
         CHECK(rig.metrics.near_cache_fills_void_total == 1);

@@ -79,7 +79,7 @@ TEST_CASE("pool: health falls with the last connection, with the reason, and com
     rig.valkey.listen();
     REQUIRE(run_until(rig.loop, [&] { return rig.pool->health().is_ready; }));
     CHECK(rig.told.size() == 3);
-    CHECK(rig.metrics.upstream_reconnects_total == 1);
+    CHECK(rig.metrics.upstream_lost_socket_total == 1);
 }
 
 TEST_CASE("pool: a server that answers no PING is not ready, and keeps its connections") {
