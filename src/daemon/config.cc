@@ -200,6 +200,10 @@ std::uint64_t number_at(std::string_view key, Config& config) {
     return std::get<std::uint64_t& (*)(Config&)>(find_option(key)->field)(config);
 }
 
+const std::string& text_at(std::string_view key, Config& config) {
+    return std::get<std::string& (*)(Config&)>(find_option(key)->field)(config);
+}
+
 void check_order(Loading& loading) {
     for (const OrderedPair& pair : kOrderedPairs) {
         const std::uint64_t low = number_at(pair.low_key, loading.config);
@@ -210,14 +214,24 @@ void check_order(Loading& loading) {
     }
 }
 
-void check_tls(const Loading& loading) {
+void check_tls(Loading& loading) {
     constexpr std::string_view kCert = "upstream.tls_cert_file";
     constexpr std::string_view kKey = "upstream.tls_key_file";
     const UpstreamOptions& upstream = loading.config.upstream;
-    if (upstream.tls_cert_file.empty() == upstream.tls_key_file.empty()) return;
-    throw ConfigError(place(loading, kCert, kKey) + assignment(loading, kCert) +
-                      ": goes together with " + assignment(loading, kKey) +
-                      "; name both or neither");
+    if (upstream.tls_cert_file.empty() != upstream.tls_key_file.empty()) {
+        throw ConfigError(place(loading, kCert, kKey) + assignment(loading, kCert) +
+                          ": goes together with " + assignment(loading, kKey) +
+                          "; name both or neither");
+    }
+    // Who asks for TLS must not get a connection that anybody can read.
+    if (std::get<UpstreamUrl>(parse_url(upstream.url)).tls) return;
+    for (const std::string_view key : {"upstream.tls_ca_file", "upstream.tls_cert_file",
+                                       "upstream.tls_key_file", "upstream.tls_server_name"}) {
+        if (text_at(key, loading.config).empty()) continue;
+        throw ConfigError(place(loading, key, kUrlKey) + assignment(loading, key) +
+                          ": has no effect, for " + assignment(loading, kUrlKey) +
+                          " is without TLS; write valkeys:// there, or take this out");
+    }
 }
 
 // As CLIENT TRACKING would refuse them, and prefixes that would have no effect.

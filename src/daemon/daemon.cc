@@ -1,6 +1,7 @@
 #include "nearkey/daemon/daemon.h"
 
 #include "nearkey/daemon/command_line.h"
+#include "nearkey/daemon/descriptors.h"
 #include "nearkey/daemon/logging.h"
 #include "nearkey/daemon/notify.h"
 
@@ -74,6 +75,7 @@ Daemon::Daemon(const Config& config, const Environment& environment)
     }
     signals_.push_back(std::make_unique<SignalWatch>(
         loop_, SIGHUP, [this] { log_.warning("reload_is_not_supported_yet", {}); }));
+    warn_of_few_descriptors(config, log_);
     log_.info("starting", {{"version", NEARKEY_VERSION}, {"upstream", redacted(url_)}});
     if (url_.kind == UpstreamUrl::Kind::Managed) {
         managed_ = std::make_unique<ManagedServer>(

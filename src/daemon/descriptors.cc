@@ -24,4 +24,18 @@ void provide_descriptors() {
     setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+void warn_of_few_descriptors(const Config& config, Log& log) {
+    const uint64_t wanted = kDescriptorsMin + config.limits.clients_max +
+                            config.upstream.connections_max + config.upstream.dedicated_max;
+    rlimit limit{};
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted) return;
+    log.warning("few_descriptors",
+                {{"allowed", static_cast<int64_t>(limit.rlim_cur)},
+                 {"wanted", static_cast<int64_t>(wanted)},
+                 {"reason",
+                  "limits.clients_max and upstream.*_max together need more file "
+                  "descriptors; raise LimitNOFILE= of the unit (ulimit -n), or lower "
+                  "limits.clients_max"}});
+}
+
 }  // namespace nearkey

@@ -268,6 +268,7 @@ void ConnectionPool::TableReceiver::on_request_failed(uint32_t, std::string_view
 void ConnectionPool::refuse_commands(const std::string& reason) {
     const std::string explained = with_advice(reason);
     why_unknown_ = redacted(url_) + ": " + explained;
+    update_health();
     if (!is_news(explained)) return;
     log_.error("command_table_refused", {{"upstream", redacted(url_)}, {"reason", explained}});
 }

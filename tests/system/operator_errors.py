@@ -155,6 +155,16 @@ CONFIGURATION = [
         ),
     ),
     StartError(
+        "a CA for a URL without TLS",
+        config("[upstream]\nurl = 'valkey://h'\ntls_ca_file = '/x'\n"),
+        2,
+        in_file(
+            3,
+            r'upstream\.tls_ca_file = "/x": has no effect, for upstream\.url = "valkey://h:6379" is '
+            r"without TLS; write valkeys:// there, or take this out",
+        ),
+    ),
+    StartError(
         "prefixes without broadcast",
         config("[near_cache]\nprefixes = ['a:']\n"),
         2,

@@ -318,6 +318,25 @@ class UpstreamTest(OperatorTest):
 
 
 @proxy_only
+class WarningTest(OperatorTest):
+    def test_fewer_descriptors_than_the_limits_ask_for(self):
+        """It serves, and says so."""
+        nearkey = Nearkey(self.directory, self.server.url)
+        nearkey.command = ["prlimit", "--nofile=512", *nearkey.command]
+        self.addCleanup(nearkey.kill)
+        nearkey.start()
+        lines = [line for line in map(worded, nearkey.lines) if line is not None]
+        self.assert_line(
+            r"few_descriptors: limits\.clients_max and upstream\.\*_max together need more file "
+            r"descriptors; raise LimitNOFILE= of the unit \(ulimit -n\), or lower "
+            r"limits\.clients_max",
+            lines,
+            World(self),
+        )
+        nearkey.stop()
+
+
+@proxy_only
 class CountTest(unittest.TestCase):
     def test_there_are_enough_of_them_and_each_has_a_name_of_its_own(self):
         print(f"operator errors: {len(ROWS)} kinds, one line each", file=sys.stderr)
