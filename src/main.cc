@@ -17,6 +17,8 @@ int serve(const nearkey::Invocation& invocation) {
         try {
             nearkey::provide_descriptors();
             return nearkey::Daemon(config, sources.environment).run();
+        } catch (const nearkey::ConfigError&) {
+            throw;
         } catch (const std::exception& error) {
             std::cerr << "nearkey: " << error.what() << '\n';
             return nearkey::kExitFailed;

@@ -1,6 +1,8 @@
 // Comments above the TOML say what the defaults of listen and admin come to here.
 #include "nearkey/daemon/check.h"
 
+#include "nearkey/daemon/accounts.h"
+
 #include <ostream>
 
 namespace nearkey {
@@ -9,6 +11,8 @@ int run_check(const Invocation& invocation, std::ostream& out, std::ostream& err
     const Environment& environment = invocation.sources.environment;
     try {
         const Config config = load_config(invocation.sources);
+        for (const Listener& listener : listeners(config, environment))
+            resolve_accounts(listener);
         for (const ListenAddress& address : listen_addresses(config, environment)) {
             out << "# listens on " << to_text(address) << "\n";
         }

@@ -21,11 +21,6 @@ constexpr std::string_view kListenKey = "server.listen";
 constexpr std::string_view kAdminKey = "server.admin";
 constexpr std::string_view kListenerPrefix = "listener[";
 constexpr std::size_t kListenersMax = 256;
-constexpr std::string_view kListenerExample =
-    "\n# Further addresses, whose clients are treated in a way of their own:\n"
-    "# [[listener]]\n"
-    "# address = \"/run/nearkey/uncached.sock\"  # as in server.listen\n"
-    "# near_cache = false                      # their reads are always forwarded\n";
 
 // The configuration so far, and the place where each key was last set.
 struct Loading {
@@ -37,10 +32,6 @@ std::string one_line(std::string text) {
     const auto is_control = [](char c) { return static_cast<unsigned char>(c) < ' ' || c == 127; };
     std::replace_if(text.begin(), text.end(), is_control, '?');
     return text;
-}
-
-std::string table_of(std::string_view key) {
-    return std::string(key.substr(0, key.find('.')));
 }
 
 bool is_table(std::string_view key) {
@@ -289,12 +280,27 @@ bool is_self(const UpstreamUrl& url, const ListenAddress& address) {
     return normal(target) == normal(address);
 }
 
-void check_listeners(const Loading& loading) {
+// Where the listener's first option was set: "FILE:LINE: ".
+std::string listener_place(const Loading& loading, const std::string& prefix) {
+    const auto first = loading.origins.lower_bound(prefix);
+    return first == loading.origins.end() ? "" : first->second + ": ";
+}
+
+void complete_listeners(Loading& loading) {
     for (std::size_t i = 0; i < loading.config.listeners.size(); ++i) {
-        if (!loading.config.listeners[i].address.empty()) continue;
-        throw ConfigError(place(loading, "listener[" + std::to_string(i) + "].near_cache", "") +
-                          "[[listener]] number " + std::to_string(i + 1) +
-                          " has no address; give it one, as in server.listen");
+        ListenerOptions& listener = loading.config.listeners[i];
+        const std::string prefix = std::string(kListenerPrefix) + std::to_string(i) + "].";
+        const auto says = [&](std::string_view key) {
+            return loading.origins.contains(prefix + std::string(key));
+        };
+        const std::string start =
+            listener_place(loading, prefix) + "[[listener]] number " + std::to_string(i + 1);
+        if (listener.address.empty()) {
+            throw ConfigError(start + " has no address; give it one, as in server.listen");
+        }
+        listener = completed(loading.config, listener, says);
+        const std::string problem = listener_problem(listener);
+        if (!problem.empty()) throw ConfigError(start + ", " + listener.address + ": " + problem);
     }
 }
 
@@ -322,51 +328,6 @@ void check_addresses(const Loading& loading, const Environment& environment) {
     }
 }
 
-template <class Before>
-std::string print_listeners(const Config& config, Before before) {
-    std::string text;
-    for (const ListenerOptions& listener : config.listeners) {
-        Config one;
-        one.listeners = {listener};
-        text += "\n[[listener]]\n";
-        for (const Option& option : listener_options()) {
-            before(option, text);
-            text += std::string(option.key) + " = " + printed(option, one) + "\n";
-        }
-    }
-    return text;
-}
-
-// Prints every option; `before` writes what stands above each.
-template <class Before>
-std::string print_options(const Config& config, Before before) {
-    std::string text;
-    std::string table;
-    for (const Option& option : options()) {
-        if (table_of(option.key) != table) {
-            if (!table.empty()) text += "\n";
-            table = table_of(option.key);
-            text += "[" + table + "]\n";
-        }
-        before(option, text);
-        const std::string name(option.key.substr(table.size() + 1));
-        text += name + " = " + printed(option, config) + "\n";
-    }
-    return text + print_listeners(config, before);
-}
-
-// The help, line by line; what is allowed, for the types whose limits the help does not say.
-void print_comment(const Option& option, std::string& text) {
-    std::string_view help = option.help;
-    while (!help.empty()) {
-        const std::size_t end = std::min(help.find('\n'), help.size());
-        text += "# " + std::string(help.substr(0, end)) + "\n";
-        help.remove_prefix(std::min(end + 1, help.size()));
-    }
-    const bool is_plain = option.type == OptionType::Text || option.type == OptionType::List;
-    if (!is_plain) text += "# Allowed: " + allowed_values(option) + ".\n";
-}
-
 }  // namespace
 
 ConfigError::ConfigError(const std::string& message) : std::runtime_error(one_line(message)) {
@@ -379,20 +340,10 @@ Config load_config(const ConfigSources& sources) {
     apply_flags(sources, loading);
     check_order(loading);
     check_tls(loading);
-    check_listeners(loading);
+    complete_listeners(loading);
     check_prefixes(loading);
     check_addresses(loading, sources.environment);
     return std::move(loading.config);
-}
-
-std::string to_toml(const Config& config) {
-    return print_options(config, [](const Option&, std::string&) {});
-}
-
-std::string to_commented_toml(const Config& config) {
-    return "# The configuration of nearkey, every option. Take what you change: what is not named\n"
-           "# keeps its default. `nearkey check --config FILE` says whether a file is sound.\n\n" +
-           print_options(config, print_comment) + std::string(kListenerExample);
 }
 
 }  // namespace nearkey

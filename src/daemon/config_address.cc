@@ -109,15 +109,16 @@ std::string default_listen_path(const Environment& environment) {
 }
 
 std::vector<Listener> listeners(const Config& config, const Environment& environment) {
-    std::vector<Listener> all;
-    const auto add = [&](const std::string& text, const ListenerOptions& options) {
-        all.push_back({std::get<ListenAddress>(parse_listen_address(text)), options.near_cache});
-    };
+    std::vector<ListenerOptions> options;
     for (const std::string& text : config.server.listen)
-        add(text, {});
-    for (const ListenerOptions& options : config.listeners)
-        add(options.address, options);
-    if (all.empty()) all.emplace_back().address.path = default_listen_path(environment);
+        options.emplace_back(listener_defaults(config)).address = text;
+    options.insert(options.end(), config.listeners.begin(), config.listeners.end());
+    std::vector<Listener> all;
+    for (const ListenerOptions& each : options)
+        all.push_back({std::get<ListenAddress>(parse_listen_address(each.address)), each});
+    if (!all.empty()) return all;
+    all.push_back({{}, listener_defaults(config)});
+    all.back().address.path = default_listen_path(environment);
     return all;
 }
 

@@ -231,6 +231,11 @@ std::optional<std::string> assign(const Option& option, const RawValue& value, C
     return "allowed is nothing";  // No such type: the switch is complete.
 }
 
+void copy_value(const Option& from, const Option& option, Config& config) {
+    std::visit([&](auto to) { to(config) = std::get<decltype(to)>(from.field)(config); },
+               option.field);
+}
+
 RawValue raw_from_text(const Option& option, std::string_view text) {
     const bool takes_number =
         option.type == OptionType::Integer || option.type == OptionType::Bytes;

@@ -4,15 +4,11 @@
 #include <array>
 
 #include "nearkey/daemon/config_option.h"
+#include "nearkey/daemon/config_rows.h"
 #include "nearkey/upstream/url.h"
 
 namespace nearkey {
 namespace {
-
-constexpr std::uint64_t kKiB = 1024;
-constexpr std::uint64_t kMiB = 1024 * kKiB;
-constexpr std::uint64_t kTiB = 1024 * 1024 * kMiB;
-constexpr std::uint64_t kHourMs = 3600 * 1000;
 
 template <auto Field>
 auto& upstream(Config& config) {
@@ -52,57 +48,6 @@ using Server = ServerOptions;
 using Limits = LimitOptions;
 using Near = NearCacheOptions;
 
-struct Range {
-    std::uint64_t min;
-    std::uint64_t max;
-};
-
-constexpr Option row(std::string_view key, OptionType type, OptionField field,
-                     std::string_view help) {
-    Option option;
-    option.key = key;
-    option.type = type;
-    option.field = field;
-    option.help = help;
-    return option;
-}
-
-constexpr Option number(std::string_view key, OptionField field, Range range,
-                        std::string_view help) {
-    Option option = row(key, OptionType::Integer, field, help);
-    option.min = range.min;
-    option.max = range.max;
-    return option;
-}
-
-constexpr Option bytes(std::string_view key, OptionField field, Range range,
-                       std::string_view help) {
-    Option option = number(key, field, range, help);
-    option.type = OptionType::Bytes;
-    return option;
-}
-
-constexpr Option text(std::string_view key, OptionField field, TextCheck check,
-                      std::string_view help) {
-    Option option = row(key, OptionType::Text, field, help);
-    option.check = check;
-    return option;
-}
-
-constexpr Option list(std::string_view key, OptionField field, TextCheck check,
-                      std::string_view help) {
-    Option option = text(key, field, check, help);
-    option.type = OptionType::List;
-    return option;
-}
-
-constexpr Option choice(std::string_view key, OptionField field, std::string_view choices,
-                        std::string_view help) {
-    Option option = row(key, OptionType::Choice, field, help);
-    option.choices = choices;
-    return option;
-}
-
 constexpr Option url(std::string_view key, OptionField field, TextCheck check,
                      std::string_view help) {
     Option option = text(key, field, check, help);
@@ -127,12 +72,6 @@ std::string check_client_name(const std::string& value) {
     return "a client name holds no blank and only printable ASCII";
 }
 
-std::string check_listen(const std::string& value) {
-    const AddressResult result = parse_listen_address(value);
-    const auto* const error = std::get_if<AddressError>(&result);
-    return error == nullptr ? "" : error->message;
-}
-
 std::string check_admin(const std::string& value) {
     const AddressResult result = parse_admin_address(value);
     const auto* const error = std::get_if<AddressError>(&result);
@@ -146,18 +85,6 @@ std::string check_not_empty(const std::string& value) {
 std::string check_absolute(const std::string& value) {
     return value.empty() || value.starts_with('/') ? "" : "allowed is an absolute path";
 }
-
-template <auto Field>
-auto& listener(Config& config) {
-    return config.listeners.back().*Field;
-}
-
-constexpr auto kListenerOptions = std::to_array<Option>({
-    text("address", listener<&ListenerOptions::address>, check_listen,
-         "Where its clients connect, as in server.listen."),
-    row("near_cache", OptionType::Boolean, listener<&ListenerOptions::near_cache>,
-        "Whether its clients' reads are answered from the near cache."),
-});
 
 constexpr auto kOptions = std::to_array<Option>({
     url("upstream.url", upstream<&Upstream::url>, check_url,
@@ -214,6 +141,10 @@ constexpr auto kOptions = std::to_array<Option>({
          "$XDG_RUNTIME_DIR/nearkey or /tmp/nearkey-UID, the first that there is."),
     row("server.listen_mode", OptionType::FileMode, server<&Server::listen_mode>,
         "The file mode of the Unix sockets."),
+    text("server.listen_owner", server<&Server::listen_owner>, check_account,
+         "Whose the Unix sockets of clients are: a user's name or number. Empty: ours."),
+    text("server.listen_group", server<&Server::listen_group>, check_account,
+         "And which group's, by name or number. Empty: ours."),
     number("server.backlog", server<&Server::backlog>, {1, 65535},
            "Connections that wait to be accepted."),
     text("server.admin", server<&Server::admin>, check_admin,
@@ -336,10 +267,6 @@ std::uint64_t key_distance(std::string_view wrong, std::string_view known) {
 }
 
 }  // namespace
-
-std::span<const Option> listener_options() {
-    return kListenerOptions;
-}
 
 std::span<const Option> options() {
     return kOptions;

@@ -37,6 +37,12 @@ uint64_t random_seed() {
     return uint64_t{random()} << 32 | random();
 }
 
+ClientTerms terms_of(const ListenerOptions& options) {
+    return {.limits = options.limits,
+            .database = static_cast<int>(options.database),
+            .cache_use = options.near_cache ? CacheUse::On : CacheUse::Off};
+}
+
 std::string managed_directory(const Config& config, const std::vector<ListenAddress>& addresses,
                               const Environment& environment) {
     if (!config.managed.directory.empty()) return config.managed.directory;
@@ -54,6 +60,7 @@ Daemon::Daemon(const Config& config, const Environment& environment)
     : config_(config),
       inherited_(listen_variables(environment)),
       listen_(listen_plan(config, environment, inherited_)),
+      accounts_(resolve_accounts(listen_.listeners)),
       log_(STDERR_FILENO, LogLevel::Info, metrics_),
       hot_keys_(config.hot_keys, key_hash_),
       slow_log_(config.slow_log, key_hash_, log_, metrics_),
@@ -99,9 +106,8 @@ Daemon::Daemon(const Config& config, const Environment& environment)
                               random_seed()},
         config_.upstream, url_);
     pool_->bound_staleness(config_.near_cache.max_staleness_ms);
-    clients_ =
-        std::make_unique<ClientServer>(ClientServer::Parts{loop_, metrics_, log_, *pool_, scratch_},
-                                       config_.limits, url_.database);
+    clients_ = std::make_unique<ClientServer>(
+        ClientServer::Parts{loop_, metrics_, log_, *pool_, scratch_}, config_.limits);
     listen_for_admin();
 }
 
@@ -152,12 +158,14 @@ void Daemon::listen_for_admin() {
 void Daemon::open() {
     stage_ = Stage::Serving;
     try {
-        for (const auto& [address, near_cache] : listen_.listeners) {
+        for (size_t i = 0; i < listen_.listeners.size(); ++i) {
+            const auto& [address, options] = listen_.listeners[i];
             const bool is_tcp = address.kind == ListenAddress::Kind::Tcp;
             clients_->listen({.address = (is_tcp ? "tcp:" : "") + to_text(address),
                               .backlog = static_cast<int>(config_.server.backlog),
-                              .mode = config_.server.listen_mode,
-                              .cache_use = near_cache ? CacheUse::On : CacheUse::Off,
+                              .file = {options.mode, accounts_[i].owner, accounts_[i].group},
+                              .peers = {accounts_[i].allow_users, accounts_[i].allow_groups},
+                              .terms = terms_of(options),
                               .bound = inherited_.take(to_text(address))});
         }
         inherited_.close_rest();

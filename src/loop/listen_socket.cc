@@ -106,6 +106,22 @@ std::string why_taken(const SocketAddress& address) {
     return "a running process answers there; stop it or choose another path";
 }
 
+// Before listen(), so that nobody connects by the rights of another owner.
+void give_away(const std::string& path, const SocketFile& file) {
+    if (file.owner == SocketFile::kOurs && file.group == SocketFile::kOurs) return;
+    if (lchown(path.c_str(), file.owner, file.group) == 0) return;
+    const int error = errno;
+    const auto text = [](uid_t id) {
+        return id == SocketFile::kOurs ? "unchanged" : std::to_string(id);
+    };
+    const std::string what =
+        "its owner can't be made " + text(file.owner) + ", its group " + text(file.group) + ": ";
+    if (error != EPERM) refuse(path, what + os_error(error));
+    refuse(path, what +
+                     "only root can; without root, leave the owner out and name a group that "
+                     "nearkey's user is in");
+}
+
 int open_socket(const std::string& address, int family) {
     const int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) refuse(address, os_error(errno));
@@ -175,11 +191,12 @@ FileLock::~FileLock() {
 }
 
 // Delegates, so that the destructor cleans up after a constructor that throws.
-ListenSocket::ListenSocket(const std::string& address, int backlog, mode_t mode) : ListenSocket() {
+ListenSocket::ListenSocket(const std::string& address, int backlog, SocketFile file)
+    : ListenSocket() {
     const SocketAddress parsed = parse_socket_address(address);
     address_ = address;
     if (parsed.is_unix()) {
-        bind_unix(parsed, mode);
+        bind_unix(parsed, file);
     } else {
         bind_tcp(parsed);
     }
@@ -225,7 +242,7 @@ void ListenSocket::stop_listening() {
     lock_.reset();
 }
 
-void ListenSocket::bind_unix(const SocketAddress& address, mode_t mode) {
+void ListenSocket::bind_unix(const SocketAddress& address, const SocketFile& file) {
     path_ = address.path;
     make_private_directory(parent_of(path_));
     lock_ = FileLock::take(path_ + ".lock");
@@ -239,11 +256,12 @@ void ListenSocket::bind_unix(const SocketAddress& address, mode_t mode) {
 
     fd_ = open_socket(path_, AF_UNIX);
     // The umask, not a chmod afterwards: there is no moment at which the mode is another.
-    const mode_t umask_before = umask(~mode & 0777);
+    const mode_t umask_before = umask(~file.mode & 0777);
     const int error = bind(fd_, address.get(), address.length) == 0 ? 0 : errno;
     umask(umask_before);
     if (error != 0) refuse(path_, os_error(error));
     note_file();
+    give_away(path_, file);
 }
 
 // REQUIRES: the file is the one that our socket was bound to.

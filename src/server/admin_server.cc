@@ -55,9 +55,9 @@ void AdminServer::StopHttp::operator()(MHD_Daemon* http) const {
 AdminServer::AdminServer(Loop& loop, Log& log, AdminAddress address, AdminSource& source)
     : source_(source),
       loop_(loop),
-      listen_(address.bound != nullptr
-                  ? std::move(address.bound)
-                  : std::make_unique<ListenSocket>(address.address, kBacklog, address.mode)),
+      listen_(address.bound != nullptr ? std::move(address.bound)
+                                       : std::make_unique<ListenSocket>(address.address, kBacklog,
+                                                                        SocketFile{address.mode})),
       timer_(loop, [this] { serve(); }) {
     start_http();
     const MHD_DaemonInfo* const info = MHD_get_daemon_info(http_.get(), MHD_DAEMON_INFO_EPOLL_FD);

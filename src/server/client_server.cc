@@ -1,5 +1,6 @@
 #include "nearkey/server/client_server.h"
 
+#include "nearkey/loop/peer.h"
 #include "nearkey/loop/socket_stream.h"
 
 #include <netinet/in.h>
@@ -30,16 +31,23 @@ void turn_away(int fd, std::string_view error) {
 
 }  // namespace
 
-ClientServer::Listener::Listener(Loop& loop, Door door, std::function<void(int)> accept)
-    : socket(door.bound != nullptr
-                 ? std::move(door.bound)
-                 : std::make_unique<ListenSocket>(door.address, door.backlog, door.mode)),
-      cache_use(door.cache_use),
-      watch(loop, socket->fd(),
-            [this, accept = std::move(accept)](FdEvents) { accept(socket->fd()); }) {
+ClientServer::Listener::Listener(ClientServer& server, Door opened)
+    : address(opened.address),
+      peers(std::move(opened.peers)),
+      terms(opened.terms),
+      socket(opened.bound != nullptr
+                 ? std::move(opened.bound)
+                 : std::make_unique<ListenSocket>(address, opened.backlog, opened.file)),
+      watch(std::make_unique<FdWatch>(server.loop_, socket->fd(),
+                                      [this, &server](FdEvents) { server.accept_some(*this); })) {
 }
 
-ClientServer::ClientServer(const Parts& parts, const LimitOptions& limits, int initial_database)
+void ClientServer::Listener::close() {
+    watch.reset();
+    socket.reset();
+}
+
+ClientServer::ClientServer(const Parts& parts, const LimitOptions& limits)
     : Deferred(parts.loop, Phase::Reap),
       loop_(parts.loop),
       metrics_(parts.metrics),
@@ -51,7 +59,6 @@ ClientServer::ClientServer(const Parts& parts, const LimitOptions& limits, int i
                .metrics = parts.metrics,
                .log = parts.log,
                .pool = parts.pool,
-               .initial_database = initial_database,
                .events = *this,
                .encoded = {},
                .cache = parts.pool.cache()},
@@ -62,32 +69,31 @@ ClientServer::ClientServer(const Parts& parts, const LimitOptions& limits, int i
 }
 
 ClientServer::~ClientServer() {
-    for (auto& [id, session] : sessions_)
-        session->abort();
+    for (auto& [id, client] : clients_)
+        client.session->abort();
 }
 
 void ClientServer::listen(Door door) {
     const std::string address = door.address;
-    const CacheUse use = door.cache_use;
-    listeners_.push_back(std::make_unique<Listener>(loop_, std::move(door),
-                                                    [this, use](int fd) { accept_some(fd, use); }));
+    listeners_.push_back(std::make_unique<Listener>(*this, std::move(door)));
     log_.info("listening", {{"address", address}});
 }
 
 std::vector<const ListenSocket*> ClientServer::sockets() const {
     std::vector<const ListenSocket*> sockets;
-    for (const auto& listener : listeners_)
-        sockets.push_back(listener->socket.get());
+    for (const auto& listener : listeners_) {
+        if (listener->socket != nullptr) sockets.push_back(listener->socket.get());
+    }
     return sockets;
 }
 
 void ClientServer::leave_sockets(std::function<void()> left) {
     accept_timer_.stop();
     for (auto& listener : listeners_) {
-        listener->watch.want({false, false});
-        listener->socket->leave();
+        listener->watch.reset();
+        if (listener->socket != nullptr) listener->socket->leave();
+        listener->close();
     }
-    listeners_.clear();
     drained_ = std::move(left);
     defer();
 }
@@ -95,26 +101,27 @@ void ClientServer::leave_sockets(std::function<void()> left) {
 void ClientServer::drain(std::function<void()> drained) {
     accept_timer_.stop();
     accept_last();
-    listeners_.clear();
+    for (auto& listener : listeners_)
+        listener->close();
     drained_ = std::move(drained);
-    for (auto& [id, session] : sessions_)
-        session->drain();
+    for (auto& [id, client] : clients_)
+        client.session->drain();
     defer();
 }
 
-ClientServer::Accepted ClientServer::accept_one(int listening_fd, CacheUse cache_use) {
-    const int fd = accept4(listening_fd, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+ClientServer::Accepted ClientServer::accept_one(Listener& listener) {
+    const int fd = accept4(listener.socket->fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
-        welcome(fd, cache_use);
+        if (is_admitted(listener, fd)) welcome(listener, fd);
         return Accepted::One;
     }
     if (errno == EAGAIN) return Accepted::NoneLeft;
     return errno == EINTR || errno == ECONNABORTED ? Accepted::One : Accepted::Failed;
 }
 
-void ClientServer::accept_some(int listening_fd, CacheUse cache_use) {
+void ClientServer::accept_some(Listener& listener) {
     for (int i = 0; i < kAcceptsPerTurn; ++i) {
-        switch (accept_one(listening_fd, cache_use)) {
+        switch (accept_one(listener)) {
             case Accepted::One:
                 break;
             case Accepted::NoneLeft:
@@ -130,44 +137,72 @@ void ClientServer::accept_some(int listening_fd, CacheUse cache_use) {
 // Who has connected to a socket that goes with us may have sent commands: they are answered.
 void ClientServer::accept_last() {
     for (auto& listener : listeners_) {
-        if (!listener->socket->refuse_more()) continue;
-        while (accept_one(listener->socket->fd(), listener->cache_use) == Accepted::One) {
+        if (listener->socket == nullptr || !listener->socket->refuse_more()) continue;
+        while (accept_one(*listener) == Accepted::One) {
         }
     }
 }
 
-void ClientServer::welcome(int fd, CacheUse cache_use) {
-    if (sessions_.size() >= limits_.clients_max) {
+// One that is not has had its last word.
+bool ClientServer::is_admitted(const Listener& listener, int fd) {
+    if (!listener.peers.admits(fd)) {
+        ++metrics_.clients_refused_peer_total;
+        log_refused_peer(listener, fd);
+        turn_away(fd,
+                  "-NOPERM this user may not connect to this socket of nearkey (allow_users, "
+                  "allow_groups)\r\n");
+        return false;
+    }
+    if (clients_.size() >= limits_.clients_max ||
+        listener.clients >= listener.terms.limits.clients_max) {
         ++metrics_.clients_refused_full_total;
         turn_away(fd, "-ERR max number of clients reached\r\n");
-        return;
+        return false;
     }
     if (metrics_.client_memory_bytes > limits_.memory_max) {
         ++metrics_.clients_refused_memory_total;
         turn_away(fd, "-ERR nearkey has no memory left for another client (limits.memory_max)\r\n");
-        return;
+        return false;
     }
+    return true;
+}
+
+void ClientServer::log_refused_peer(const Listener& listener, int fd) {
+    const Peer peer = peer_of(fd).value_or(Peer{});
+    log_.warning("client_refused", {{"reason", "not among allow_users or allow_groups"},
+                                    {"address", listener.address},
+                                    {"uid", static_cast<int64_t>(peer.user)},
+                                    {"gid", static_cast<int64_t>(peer.group)},
+                                    {"pid", static_cast<int64_t>(peer.pid)}});
+}
+
+void ClientServer::welcome(Listener& listener, int fd) {
     const int on = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);  // Fails on a Unix socket: no matter.
     ++metrics_.clients_accepted_total;
     const uint64_t id = next_id_++;
-    Session& session =
-        *sessions_.emplace(id, std::make_unique<Session>(context_, id)).first->second;
+    auto owned = std::make_unique<Session>(context_, listener.terms, id);
+    Session& session = *owned;
+    clients_.emplace(id, Client{listener, std::move(owned)});
     session.attach(std::make_unique<SocketStream>(loop_, fd, scratch_, session));
-    session.set_cache_use(cache_use);
-    metrics_.clients = sessions_.size();
+    ++listener.clients;
+    metrics_.clients = clients_.size();
 }
 
 void ClientServer::pause_accepting() {
     ++metrics_.accept_paused_total;
-    for (auto& listener : listeners_)
-        listener->watch.want({false, false});
+    want_clients({false, false});
     accept_timer_.start_once(kAcceptAgainMs);
 }
 
 void ClientServer::start_accepting() {
-    for (auto& listener : listeners_)
-        listener->watch.want({true, false});
+    want_clients({true, false});
+}
+
+void ClientServer::want_clients(FdEvents events) {
+    for (auto& listener : listeners_) {
+        if (listener->watch != nullptr) listener->watch->want(events);
+    }
 }
 
 void ClientServer::on_session_ended(Session& session) {
@@ -195,29 +230,33 @@ void ClientServer::watch_memory() {
         return;
     }
     memory_timer_.stop();
-    for (auto& [id, session] : sessions_)
-        session->resume_after_memory();
+    for (auto& [id, client] : clients_)
+        client.session->resume_after_memory();
 }
 
 void ClientServer::close_largest() {
     const auto largest =
-        std::max_element(sessions_.begin(), sessions_.end(), [](const auto& a, const auto& b) {
-            return a.second->buffered_bytes() < b.second->buffered_bytes();
+        std::max_element(clients_.begin(), clients_.end(), [](const auto& a, const auto& b) {
+            return a.second.session->buffered_bytes() < b.second.session->buffered_bytes();
         });
-    if (largest == sessions_.end()) return;
+    if (largest == clients_.end()) return;
+    Session& session = *largest->second.session;
     ++metrics_.clients_closed_memory_total;
     log_.warning("client_closed_for_memory",
                  {{"session", static_cast<int64_t>(largest->first)},
-                  {"bytes", static_cast<int64_t>(largest->second->buffered_bytes())}});
-    largest->second->abort();
+                  {"bytes", static_cast<int64_t>(session.buffered_bytes())}});
+    session.abort();
 }
 
 void ClientServer::before_sleep() {
-    for (const uint64_t id : ended_)
-        sessions_.erase(id);
+    for (const uint64_t id : ended_) {
+        const auto client = clients_.find(id);
+        --client->second.listener.clients;
+        clients_.erase(client);
+    }
     ended_.clear();
-    metrics_.clients = sessions_.size();
-    if (drained_ && sessions_.empty()) std::exchange(drained_, nullptr)();
+    metrics_.clients = clients_.size();
+    if (drained_ && clients_.empty()) std::exchange(drained_, nullptr)();
 }
 
 }  // namespace nearkey

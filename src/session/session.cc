@@ -7,13 +7,15 @@
 
 namespace nearkey {
 
-Session::Session(SessionContext& context, uint64_t id)
+Session::Session(SessionContext& context, const ClientTerms& terms, uint64_t id)
     : context_(context),
+      terms_(terms),
       id_(id),
       resume_hook_(*this, Phase::Resume, &Session::resume),
       flush_hook_(*this, Phase::Client, &Session::flush),
-      database_(context.initial_database),
+      database_(terms.database),
       parser_(static_cast<int64_t>(context.limits.bulk_max)),
+      cache_use_(terms.cache_use),
       ttl_receiver_(*this) {
 }
 
@@ -23,10 +25,6 @@ Session::~Session() {
 
 void Session::attach(std::unique_ptr<ByteStream> stream) {
     stream_ = std::move(stream);
-}
-
-void Session::set_cache_use(CacheUse use) {
-    listener_cache_use_ = cache_use_ = use;
 }
 
 void Session::drain() {
@@ -55,7 +53,7 @@ void Session::on_bytes(std::string_view bytes) {
         if (!ended_) input_.consume(input_.size() - rest.size());
     }
     if (ended_) return;
-    if (input_.size() > context_.limits.input_per_client_max) {
+    if (input_.size() > terms_.limits.input_per_client_max) {
         ++context_.metrics.clients_closed_input_total;
         warn("client_closed", "limits.input_per_client_max");
         end();
@@ -148,11 +146,11 @@ void Session::run(std::string_view& input) {
 
 bool Session::may_run(size_t executed) {
     if (paused_ != 0) return false;
-    if (owed() >= context_.limits.in_flight_per_client_max) {
+    if (owed() >= terms_.limits.in_flight_per_client_max) {
         pause(kInFlight, &context_.metrics.clients_paused_in_flight_total);
         return false;
     }
-    if (unsent() >= context_.limits.output_per_client_high_water) {
+    if (unsent() >= terms_.limits.output_per_client_high_water) {
         pause(kOutput, &context_.metrics.clients_paused_output_total);
         return false;
     }
@@ -161,7 +159,7 @@ bool Session::may_run(size_t executed) {
         context_.events.on_memory_exceeded();
         return false;
     }
-    if (executed >= context_.limits.commands_per_turn_max) {
+    if (executed >= terms_.limits.commands_per_turn_max) {
         pause(kYield, &context_.metrics.clients_yielded_total);
         resume_hook_.defer();
         return false;

@@ -190,10 +190,10 @@ Session::Executed Session::reset() {
 // clearClientConnectionState in networking.c: what the client says of its library stays.
 void Session::forget_state() {
     protocol_ = 2;
-    database_ = context_.initial_database;
+    database_ = terms_.database;
     database_unsure_ = false;
     identity_.name.clear();
-    cache_use_ = listener_cache_use_;
+    cache_use_ = terms_.cache_use;
     in_multi_ = watching_ = false;
 }
 

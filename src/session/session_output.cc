@@ -24,7 +24,7 @@ void Session::on_reply_bytes(uint32_t ticket, std::string_view bytes) {
     reply_size_ += bytes.size();
     if (ended_ || output_lost_) return;
     output_.append(bytes);
-    if (unsent() > context_.limits.output_per_client_max) {
+    if (unsent() > terms_.limits.output_per_client_max) {
         ++context_.metrics.clients_closed_output_total;
         warn("client_closed", "limits.output_per_client_max");
         end();
@@ -116,7 +116,7 @@ void Session::settle() {
         lease_blocks_ = false;
         if (!is_in_transaction()) end_lease();
         unpause(kUntilIdle | kInFlight);
-    } else if (owed() <= context_.limits.in_flight_per_client_max / 2) {
+    } else if (owed() <= terms_.limits.in_flight_per_client_max / 2) {
         unpause(kInFlight);
     }
 }
@@ -156,7 +156,7 @@ void Session::flush() {
         output_.truncate(0);
         committed_ = 0;
     }
-    if (unsent() <= context_.limits.output_per_client_high_water / 2) unpause(kOutput);
+    if (unsent() <= terms_.limits.output_per_client_high_water / 2) unpause(kOutput);
     if (tunnel_ != nullptr) update_tunnel_reading();
     account();
     end_if_done();

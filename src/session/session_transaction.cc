@@ -94,7 +94,7 @@ size_t Session::encode_whole(std::string_view input, uint32_t& commands) {
     context_.scope = WriteScope::Keys;
     multi_reads_ = false;
     size_t size = 0;
-    for (commands = 0; commands < context_.limits.in_flight_per_client_max;) {
+    for (commands = 0; commands < terms_.limits.in_flight_per_client_max;) {
         const ParseResult result = parser.next(input.substr(size));
         if (result == ParseResult::Incomplete || result == ParseResult::Invalid) return 0;
         size += parser.consumed();

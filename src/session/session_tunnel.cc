@@ -126,7 +126,7 @@ void Session::finish_tunnel() {
 
 // A client that does not take what comes is the server's to judge, by its own limits.
 void Session::update_tunnel_reading() {
-    const uint64_t high_water = context_.limits.output_per_client_high_water;
+    const uint64_t high_water = terms_.limits.output_per_client_high_water;
     if (!tunnel_->is_paused && unsent() >= high_water) {
         tunnel_->is_paused = true;
         ++context_.metrics.clients_paused_output_total;

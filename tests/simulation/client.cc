@@ -105,7 +105,7 @@ void SimulatedClient::open() {
     unread_.clear();
     reply_.clear();
     scanner_ = {};
-    session_ = std::make_unique<Session>(*context_, number_);
+    session_ = std::make_unique<Session>(*context_, terms_, number_);
     session_->attach(std::make_unique<Stream>(*this));
     add(unread_, {"HELLO", std::to_string(plan_.protocol)});
     add(unread_, {"SELECT", std::to_string(plan_.database)});

@@ -80,6 +80,7 @@ private:
     ModelValkey& valkey_;
     Judge& judge_;
     SessionContext* context_ = nullptr;
+    const ClientTerms terms_{};
     ClientPlan plan_{};
     std::unique_ptr<Session> session_;
     uint64_t number_ = 0;  // of the session, in the whole world

@@ -49,7 +49,6 @@ public:
                                                                   .metrics = metrics,
                                                                   .log = log_,
                                                                   .pool = *pool_,
-                                                                  .initial_database = 0,
                                                                   .events = *this,
                                                                   .encoded = {}});
         context->cache = cache_.get();

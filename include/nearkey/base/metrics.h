@@ -25,6 +25,7 @@
     L(clients_refused_full_total, clients_refused_total, "reason=\"clients_max\"", Counter,        \
       "clients refused when they connected")                                                       \
     L(clients_refused_memory_total, clients_refused_total, "reason=\"memory_max\"", Counter, "")   \
+    L(clients_refused_peer_total, clients_refused_total, "reason=\"user\"", Counter, "")           \
     L(clients_closed_output_total, clients_closed_total, "reason=\"output_max\"", Counter,         \
       "clients closed by nearkey")                                                                 \
     L(clients_closed_input_total, clients_closed_total, "reason=\"input_max\"", Counter, "")       \

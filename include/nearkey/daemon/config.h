@@ -23,15 +23,26 @@ namespace nearkey {
 struct ServerOptions {
     std::vector<std::string> listen;  // See listeners().
     unsigned listen_mode = 0660;
+    std::string listen_owner;  // Empty: as the file comes to be.
+    std::string listen_group;
     std::uint64_t backlog = 511;
     std::string admin;  // Empty: beside the listening socket. See admin_address().
     std::uint64_t drain_timeout_ms = 5000;
 };
 
-// One [[listener]] of the file: an address with choices of its own for its clients.
+// One [[listener]] of the file, or an address of server.listen: who may connect, and what is
+// granted to its clients. What it does not say is said by [server], [limits] and the upstream's
+// URL.
 struct ListenerOptions {
     std::string address;
     bool near_cache = true;
+    std::uint64_t database = 0;
+    unsigned mode = 0660;
+    std::string owner;  // A name or a number; empty: as the file comes to be.
+    std::string group;
+    std::vector<std::string> allow_users;  // Both lists empty: whoever can open the socket.
+    std::vector<std::string> allow_groups;
+    ClientLimits limits;
 };
 
 struct ManagedOptions {
@@ -123,11 +134,14 @@ std::string default_listen_path(const Environment& environment);
 
 struct Listener {
     ListenAddress address;
-    bool near_cache = true;
+    ListenerOptions options;
 };
 
+// What a listener has that says nothing of its own. REQUIRES: `config` came from load_config() or
+// is {}.
+ListenerOptions listener_defaults(const Config& config);
 // Those of server.listen, then those of [[listener]]; the default path if there is none.
-// REQUIRES: `config` came from load_config() or is {}.
+// REQUIRES: the same.
 std::vector<Listener> listeners(const Config& config, const Environment& environment);
 // Their addresses. REQUIRES: the same.
 std::vector<ListenAddress> listen_addresses(const Config& config, const Environment& environment);

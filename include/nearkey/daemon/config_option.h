@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -52,19 +53,33 @@ struct Option {
     std::string_view help;      // One or more lines of at most 98 characters.
     // Printed in place of a value that must not be shown, and of a refused one. Null: no secret.
     std::string (*redact)(const std::string& text) = nullptr;
+    // Of a listener's option: the option whose value it has where nothing is said. Empty: none.
+    std::string_view inherits = {};
 };
 
 // Every option, in the order in which it is printed; those of one table stand together.
 std::span<const Option> options();
 const Option* find_option(std::string_view key);
+// "upstream" of "upstream.url".
+std::string table_of(std::string_view key);
 // Those of one [[listener]]: they reach the last of Config::listeners. REQUIRES: there is one.
 std::span<const Option> listener_options();
+// Whether a listener says something for an option of its own.
+using ListenerSays = std::function<bool(std::string_view key)>;
+// The listener, with what it does not say taken from the rest. REQUIRES: config.upstream.url is
+// valid.
+ListenerOptions completed(const Config& config, const ListenerOptions& listener,
+                          const ListenerSays& says);
+// What is wrong with a completed listener, "" if nothing is.
+std::string listener_problem(const ListenerOptions& listener);
 // The known key or table with the smallest edit distance.
 std::string nearest_key(std::string_view key);
 
 // Stores the value, or returns what is wrong with it (and stores nothing).
 [[nodiscard]] std::optional<std::string> assign(const Option& option, const RawValue& value,
                                                 Config& config);
+// Gives the option the value that `from`, an option of the same type, has.
+void copy_value(const Option& from, const Option& option, Config& config);
 // A value written without TOML's quotes, as after --set. What does not fit stays a text.
 RawValue raw_from_text(const Option& option, std::string_view text);
 

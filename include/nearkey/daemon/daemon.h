@@ -5,6 +5,7 @@
 //   Starting ──first PONG──▶ Serving ──SIGTERM──▶ Draining ──nothing owed, or time over──▶ end
 #pragma once
 
+#include "nearkey/daemon/accounts.h"
 #include "nearkey/daemon/config.h"
 #include "nearkey/daemon/listen_plan.h"
 #include "nearkey/server/admin_server.h"
@@ -47,6 +48,7 @@ private:
     const Config config_;
     InheritedSockets inherited_;
     const ListenPlan listen_;
+    const std::vector<ListenerAccounts> accounts_;  // of the listeners, in their order
     Metrics metrics_;
     Log log_;
     const KeyHash key_hash_;

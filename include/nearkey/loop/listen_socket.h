@@ -39,6 +39,15 @@ SocketAddress parse_socket_address(const std::string& address);
 // user's: who made it there before us could replace what we put into it.
 void make_private_directory(const std::string& path);
 
+// Whose the file of a Unix socket is, and who may open it.
+struct SocketFile {
+    static constexpr uid_t kOurs = static_cast<uid_t>(-1);  // owner and group as bind() leaves them
+
+    mode_t mode;
+    uid_t owner = kOurs;
+    gid_t group = kOurs;
+};
+
 // A file that exists and is locked (flock) while this object lives; a crash unlocks it too.
 class FileLock {
 public:
@@ -71,9 +80,10 @@ struct BoundSocket {
 class ListenSocket {
 public:
     // Listens at once; the address is one that parse_socket_address() takes, and port 0 leaves the
-    // choice to the kernel. A Unix socket has `mode` from its first moment; its directory is
-    // created as make_private_directory() does. Throws ListenError.
-    ListenSocket(const std::string& address, int backlog, mode_t mode);
+    // choice to the kernel. A Unix socket has the file's mode from its first moment, and its
+    // owner before anybody can connect; its directory is created as make_private_directory()
+    // does. Throws ListenError.
+    ListenSocket(const std::string& address, int backlog, SocketFile file);
     // Takes over the descriptor. REQUIRES: it is a listening stream socket.
     explicit ListenSocket(BoundSocket bound);
     ~ListenSocket();
@@ -102,7 +112,7 @@ public:
 
 private:
     ListenSocket() = default;
-    void bind_unix(const SocketAddress& address, mode_t mode);
+    void bind_unix(const SocketAddress& address, const SocketFile& file);
     void bind_tcp(const SocketAddress& address);
 
     void note_file();

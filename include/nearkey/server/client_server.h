@@ -5,6 +5,7 @@
 
 #include "nearkey/loop/fd_watch.h"
 #include "nearkey/loop/listen_socket.h"
+#include "nearkey/server/peer_rule.h"
 #include "nearkey/session/session.h"
 
 #include <functional>
@@ -24,15 +25,15 @@ public:
         ConnectionPool& pool;
         std::span<char> scratch;  // for reading, shared by all clients
     };
-    // Clients begin in `initial_database`.
-    ClientServer(const Parts& parts, const LimitOptions& limits, int initial_database);
+    ClientServer(const Parts& parts, const LimitOptions& limits);
     ~ClientServer();
 
     struct Door {
         std::string address;
         int backlog;
-        unsigned mode;
-        CacheUse cache_use;  // of its clients
+        SocketFile file;
+        PeerRule peers;     // who may come in; for a Unix socket alone
+        ClientTerms terms;  // what they may do
         // The same address, bound by somebody else already; null: we bind it.
         std::unique_ptr<ListenSocket> bound = nullptr;
     };
@@ -47,11 +48,21 @@ public:
     void drain(std::function<void()> drained);
 
 private:
+    // Once closed it stays, for its clients' terms are here.
     struct Listener {
-        std::unique_ptr<ListenSocket> socket;
-        CacheUse cache_use;
-        FdWatch watch;
-        Listener(Loop& loop, Door door, std::function<void(int)> accept);
+        Listener(ClientServer& server, Door opened);
+        void close();
+
+        const std::string address;
+        const PeerRule peers;
+        const ClientTerms terms;
+        std::unique_ptr<ListenSocket> socket;  // null: closed
+        std::unique_ptr<FdWatch> watch;
+        uint64_t clients = 0;
+    };
+    struct Client {
+        Listener& listener;
+        std::unique_ptr<Session> session;
     };
 
     // SessionEvents
@@ -61,10 +72,13 @@ private:
     void before_sleep() override;
 
     enum class Accepted { One, NoneLeft, Failed };
-    Accepted accept_one(int listening_fd, CacheUse cache_use);
-    void accept_some(int listening_fd, CacheUse cache_use);
+    Accepted accept_one(Listener& listener);
+    void accept_some(Listener& listener);
     void accept_last();
-    void welcome(int fd, CacheUse cache_use);
+    bool is_admitted(const Listener& listener, int fd);
+    void welcome(Listener& listener, int fd);
+    void log_refused_peer(const Listener& listener, int fd);
+    void want_clients(FdEvents events);
     void pause_accepting();
     void watch_memory();
     void close_largest();
@@ -76,7 +90,7 @@ private:
     const LimitOptions& limits_;
     SessionContext context_;
     std::vector<std::unique_ptr<Listener>> listeners_;
-    std::unordered_map<uint64_t, std::unique_ptr<Session>> sessions_;
+    std::unordered_map<uint64_t, Client> clients_;  // by their session's id
     std::vector<uint64_t> ended_;
     uint64_t next_id_ = 1;
     Timer accept_timer_;

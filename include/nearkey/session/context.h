@@ -5,6 +5,7 @@
 #include "nearkey/cache/near_cache.h"
 #include "nearkey/resp/command_parser.h"
 #include "nearkey/session/limits.h"
+#include "nearkey/session/terms.h"
 #include "nearkey/upstream/pool.h"
 
 #include <string>
@@ -14,9 +15,6 @@
 namespace nearkey {
 
 class Session;
-
-// Whether a client's reads may be answered from the near cache.
-enum class CacheUse : uint8_t { On, Off };
 
 class SessionEvents {
 public:
@@ -36,7 +34,6 @@ struct SessionContext {
     Metrics& metrics;
     Log& log;
     ConnectionPool& pool;
-    int initial_database;
     SessionEvents& events;
     std::string encoded;  // scratch: commands encoded anew
     // Scratch: looks ahead in the input of whoever asks.

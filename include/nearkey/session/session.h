@@ -35,15 +35,14 @@ class Session final : public StreamEvents,
                       private FillWaiter,
                       private ProofWaiter {
 public:
-    Session(SessionContext& context, uint64_t id);
+    // `terms` are its listener's.
+    Session(SessionContext& context, const ClientTerms& terms, uint64_t id);
     ~Session();
     Session(const Session&) = delete;
     Session& operator=(const Session&) = delete;
 
     // Called once, first.
     void attach(std::unique_ptr<ByteStream> stream);
-    // What its listener says; NEARKEY CACHE may say otherwise, until RESET.
-    void set_cache_use(CacheUse use);
     // Takes no more input; ends when what is owed is delivered. Where the client can be told so
     // (ByteStream::refuse_more), what it has sent by now is still run.
     void drain();
@@ -291,6 +290,7 @@ private:
     }
 
     SessionContext& context_;
+    const ClientTerms& terms_;
     const uint64_t id_;
     std::unique_ptr<ByteStream> stream_;
     Hook resume_hook_;
@@ -324,8 +324,7 @@ private:
     std::string preparation_error_;  // and before: the reply, whatever it is
 
     const CommandSpec* spec_ = nullptr;  // of the command being executed
-    CacheUse listener_cache_use_ = CacheUse::On;
-    CacheUse cache_use_ = CacheUse::On;
+    CacheUse cache_use_;                 // NEARKEY CACHE may say otherwise than terms_, until RESET
     Ring<PendingFill> fills_;            // in flight, in order
     uint32_t first_fill_ = 0;            // the number of the first of them
     Ring<PendingWrite> writes_;          // in flight, in order

@@ -307,11 +307,11 @@ TEST_CASE("config: [[listener]] adds addresses with choices of their own") {
     const Config config = load_config(with_file(path));
     const auto all = listeners(config, {});
     REQUIRE(all.size() == 3);
-    CHECK(all[0].near_cache);
+    CHECK(all[0].options.near_cache);
     CHECK(to_text(all[1].address) == "/a/b.sock");
-    CHECK(all[1].near_cache);
+    CHECK(all[1].options.near_cache);
     CHECK(all[2].address.port == 7000);
-    CHECK_FALSE(all[2].near_cache);
+    CHECK_FALSE(all[2].options.near_cache);
     const Config again = load_config(with_file(folder.file(to_toml(config))));
     CHECK(to_toml(again) == to_toml(config));
     ConfigSources sources = with_file(path);
@@ -326,8 +326,9 @@ TEST_CASE("config: a [[listener]] that is wrong is refused with its line") {
     };
     CHECK(contains(error("[[listener]]\nnear_cache = true\n"),
                    "n.toml:2: [[listener]] number 1 has no address"));
-    CHECK(contains(error("[[listener]]\naddress = \"/a.sock\"\ncolour = 1\n"),
-                   "n.toml:3: unknown key colour in [[listener]]; it has address, near_cache"));
+    CHECK(contains(
+        error("[[listener]]\naddress = \"/a.sock\"\ncolour = 1\n"),
+        "n.toml:3: unknown key colour in [[listener]]; it has address, near_cache, database"));
     CHECK(contains(error("[[listener]]\naddress = \"a.sock\"\n"), "n.toml:2: address = "));
     CHECK(contains(error("[[listener]]\naddress = \"/a.sock\"\nnear_cache = 1\n"),
                    "n.toml:3: near_cache = 1"));

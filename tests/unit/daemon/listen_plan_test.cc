@@ -17,7 +17,7 @@ constexpr int kFirst = 710;
 struct Opened {
     explicit Opened(const std::vector<std::string>& paths) {
         for (const std::string& path : paths)
-            sockets.push_back(std::make_unique<ListenSocket>(path, 8, 0600));
+            sockets.push_back(std::make_unique<ListenSocket>(path, 8, SocketFile{0600}));
     }
     InheritedSockets inherit(const std::string& names) const {
         for (size_t i = 0; i < sockets.size(); ++i)
@@ -59,11 +59,12 @@ TEST_CASE("listen plan: beside configured listeners it is one more, unless it is
     const Opened opened({directory / "app.sock", directory / "b.sock"});
     const InheritedSockets inherited = opened.inherit("app:app");
     Config config;
-    config.listeners.push_back({directory / "b.sock", false});
+    config.listeners.emplace_back().address = directory / "b.sock";
+    config.listeners.back().near_cache = false;
     const ListenPlan plan = listen_plan(config, kEnvironment, inherited);
     CHECK(texts(plan) == std::vector<std::string>{directory / "app.sock", directory / "b.sock"});
-    CHECK(plan.listeners[0].near_cache);
-    CHECK_FALSE(plan.listeners[1].near_cache);
+    CHECK(plan.listeners[0].options.near_cache);
+    CHECK_FALSE(plan.listeners[1].options.near_cache);
 }
 
 TEST_CASE("listen plan: the admin server's is known by its name or its address") {

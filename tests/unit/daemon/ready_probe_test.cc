@@ -23,7 +23,7 @@ enum class Ending { Close, StayOpen };
 class OneAnswer {
 public:
     OneAnswer(const std::string& address, std::string answer, Ending ending)
-        : listen_(address, 4, 0600), thread_([this, answer, ending] { serve(answer, ending); }) {}
+        : listen_(address, 4, {0600}), thread_([this, answer, ending] { serve(answer, ending); }) {}
     ~OneAnswer() { thread_.join(); }
 
     const std::string& address() const { return listen_.address(); }

@@ -30,7 +30,7 @@ ListenVariables variables(const std::string& count, const std::string& names) {
 TEST_CASE("inherited sockets: taken by its address, a foreign one leaves its file behind") {
     const TemporaryDirectory directory;
     const std::string path = directory / "a.sock";
-    ListenSocket foreign(path, 8, 0600);
+    ListenSocket foreign(path, 8, {0600});
     REQUIRE(dup2(foreign.fd(), kFirst) == kFirst);
     REQUIRE(dup2(foreign.fd(), kFirst + 1) == kFirst + 1);
     InheritedSockets inherited(variables("2", "app:admin"));
@@ -55,7 +55,7 @@ TEST_CASE("inherited sockets: taken by its address, a foreign one leaves its fil
 TEST_CASE("inherited sockets: with its lock comes the file") {
     const TemporaryDirectory directory;
     const std::string path = directory / "a.sock";
-    auto predecessor = std::make_unique<ListenSocket>(path, 8, 0600);
+    auto predecessor = std::make_unique<ListenSocket>(path, 8, SocketFile{0600});
     REQUIRE(dup2(predecessor->fd(), kFirst) == kFirst);
     REQUIRE(dup2(predecessor->lock_fd(), kFirst + 1) == kFirst + 1);
     InheritedSockets inherited(variables("2", "nearkey-own:nearkey-lock"));
@@ -65,7 +65,7 @@ TEST_CASE("inherited sockets: with its lock comes the file") {
     CHECK(exists(path));
     CHECK(exists(path + ".lock"));
     // Locked still: nobody else gets in between.
-    CHECK_THROWS_AS(ListenSocket(path, 8, 0600), ListenError);
+    CHECK_THROWS_AS(ListenSocket(path, 8, {0600}), ListenError);
     auto socket = inherited.take(path);
     REQUIRE(socket != nullptr);
     CHECK(socket->is_ours());
@@ -76,7 +76,7 @@ TEST_CASE("inherited sockets: with its lock comes the file") {
 TEST_CASE("inherited sockets: what nobody takes any more goes, if it is ours") {
     const TemporaryDirectory directory;
     const std::string path = directory / "a.sock";
-    auto predecessor = std::make_unique<ListenSocket>(path, 8, 0600);
+    auto predecessor = std::make_unique<ListenSocket>(path, 8, SocketFile{0600});
     REQUIRE(dup2(predecessor->fd(), kFirst) == kFirst);
     REQUIRE(dup2(predecessor->lock_fd(), kFirst + 1) == kFirst + 1);
     InheritedSockets inherited(variables("2", "nearkey-own:nearkey-lock"));
@@ -88,7 +88,7 @@ TEST_CASE("inherited sockets: what nobody takes any more goes, if it is ours") {
 TEST_CASE("inherited sockets: none, or another process's") {
     CHECK(InheritedSockets().foreign_addresses().empty());
     const TemporaryDirectory directory;
-    const ListenSocket foreign(directory / "a.sock", 8, 0600);
+    const ListenSocket foreign(directory / "a.sock", 8, {0600});
     REQUIRE(dup2(foreign.fd(), kFirst) == kFirst);
     for (const std::string& pid : {std::string(), std::string("x"), std::to_string(getppid())}) {
         const InheritedSockets inherited({.fds = "1", .pid = pid, .names = "", .first_fd = kFirst});

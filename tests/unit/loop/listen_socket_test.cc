@@ -47,7 +47,7 @@ int foreign_socket(const std::string& path) {
 // Why the address is refused, or "" if it is not.
 std::string refusal(const std::string& address) {
     try {
-        const ListenSocket socket(address, kBacklog, kMode);
+        const ListenSocket socket(address, kBacklog, {kMode});
         return "";
     } catch (const ListenError& error) {
         CHECK(std::string(error.what()).find('\n') == std::string::npos);
@@ -63,7 +63,7 @@ TEST_CASE("listen socket: a Unix socket answers, has its mode, and leaves nothin
     const TemporaryDirectory directory;
     const std::string path = directory / "a.sock";
     for (const mode_t mode : {0600U, 0660U, 0666U}) {
-        const ListenSocket socket(path, kBacklog, mode);
+        const ListenSocket socket(path, kBacklog, {mode});
         CHECK(socket.address() == path);
         CHECK(socket.is_unix());
         CHECK(mode_of(path) == mode);
@@ -77,14 +77,14 @@ TEST_CASE("listen socket: a Unix socket answers, has its mode, and leaves nothin
 TEST_CASE("listen socket: the umask is the same afterwards") {
     const TemporaryDirectory directory;
     const mode_t before = umask(027);
-    const ListenSocket socket(directory / "a.sock", kBacklog, 0666);
+    const ListenSocket socket(directory / "a.sock", kBacklog, {0666});
     CHECK(umask(before) == 027);
 }
 
 TEST_CASE("listen socket: the socket of one who lives is not stolen") {
     const TemporaryDirectory directory;
     const std::string path = directory / "a.sock";
-    const ListenSocket first(path, kBacklog, kMode);
+    const ListenSocket first(path, kBacklog, {kMode});
     CHECK(contains(refusal(path), path));
     CHECK(is_answered(path));
 }
@@ -117,7 +117,7 @@ TEST_CASE("listen socket: a dead socket is replaced") {
     const std::string path = directory / "a.sock";
     close(foreign_socket(path));
     REQUIRE(exists(path));
-    const ListenSocket socket(path, kBacklog, kMode);
+    const ListenSocket socket(path, kBacklog, {kMode});
     CHECK(is_answered(path));
 }
 
@@ -127,13 +127,13 @@ TEST_CASE("listen socket: what a killed process left, lock and socket, is taken 
     const pid_t child = fork();
     REQUIRE(child >= 0);
     if (child == 0) {
-        const ListenSocket socket(path, kBacklog, kMode);
+        const ListenSocket socket(path, kBacklog, {kMode});
         _exit(0);  // No destructor runs, as after SIGKILL.
     }
     REQUIRE(waitpid(child, nullptr, 0) == child);
     REQUIRE(exists(path));
     REQUIRE(exists(path + ".lock"));
-    const ListenSocket socket(path, kBacklog, kMode);
+    const ListenSocket socket(path, kBacklog, {kMode});
     CHECK(is_answered(path));
 }
 
@@ -152,7 +152,7 @@ TEST_CASE("listen socket: a file that has taken its place is not removed") {
     const TemporaryDirectory directory;
     const std::string path = directory / "a.sock";
     {
-        const ListenSocket socket(path, kBacklog, kMode);
+        const ListenSocket socket(path, kBacklog, {kMode});
         REQUIRE(unlink(path.c_str()) == 0);
         close(foreign_socket(path));
     }
@@ -162,18 +162,18 @@ TEST_CASE("listen socket: a file that has taken its place is not removed") {
 TEST_CASE("listen socket: after stop_listening a successor may have the path, and keeps it") {
     const TemporaryDirectory directory;
     const std::string path = directory / "a.sock";
-    ListenSocket first(path, kBacklog, kMode);
+    ListenSocket first(path, kBacklog, {kMode});
     first.stop_listening();
     CHECK(first.fd() == -1);
     CHECK(directory.is_empty());
-    const ListenSocket second(path, kBacklog, kMode);
+    const ListenSocket second(path, kBacklog, {kMode});
     first.stop_listening();
     CHECK(is_answered(path));
 }
 
 TEST_CASE("listen socket: a directory that is missing is made for us alone, but only one level") {
     const TemporaryDirectory directory;
-    const ListenSocket socket(directory / "new/a.sock", kBacklog, kMode);
+    const ListenSocket socket(directory / "new/a.sock", kBacklog, {kMode});
     CHECK(mode_of(directory / "new") == 0700);
     CHECK(contains(refusal(directory / "no/such/a.sock"), directory / "no/such"));
 }
@@ -197,7 +197,7 @@ TEST_CASE("listen socket: a path that is too long says so, one that just fits wo
 }
 
 TEST_CASE("listen socket: TCP listens on loopback, with or without tcp: before it") {
-    const ListenSocket first("tcp:127.0.0.1:0", kBacklog, kMode);
+    const ListenSocket first("tcp:127.0.0.1:0", kBacklog, {kMode});
     CHECK(first.address().starts_with("127.0.0.1:"));
     CHECK_FALSE(first.is_unix());
     CHECK(is_answered(first.address()));

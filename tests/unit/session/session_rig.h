@@ -61,7 +61,8 @@ private:
 
 // One session and its client; what the client has sent arrives only while the session reads.
 struct FakeClient {
-    FakeClient(SessionContext& context, uint64_t id) : session(context, id) {
+    FakeClient(SessionContext& context, const ClientTerms& terms, uint64_t id)
+        : session(context, terms, id) {
         session.attach(std::make_unique<FakeStream>(socket));
     }
     ~FakeClient() { session.abort(); }
@@ -107,14 +108,13 @@ struct SessionRig : private PoolEvents, private SessionEvents {
                                                                   .metrics = metrics,
                                                                   .log = log,
                                                                   .pool = *pool,
-                                                                  .initial_database = 0,
                                                                   .events = *this,
                                                                   .encoded = {}});
         context->cache = cache.get();
         return add_client();
     }
     FakeClient& add_client() {
-        clients.push_back(std::make_unique<FakeClient>(*context, clients.size() + 1));
+        clients.push_back(std::make_unique<FakeClient>(*context, terms, clients.size() + 1));
         return *clients.back();
     }
     bool is_ended(const FakeClient& client) const {
@@ -158,6 +158,7 @@ struct SessionRig : private PoolEvents, private SessionEvents {
     std::vector<char> scratch = std::vector<char>(65536);
     UpstreamOptions options;
     LimitOptions limits;
+    ClientTerms terms;
     UpstreamUrl url;
     NearCacheOptions cache_options;
     std::unique_ptr<NearCache> cache;  // null unless a test makes one

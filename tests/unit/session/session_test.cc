@@ -107,7 +107,7 @@ TEST_CASE("session: an HTTP request is closed without an answer") {
 
 TEST_CASE("session: with too many in flight reading pauses, and goes on at the half") {
     SessionRig rig;
-    rig.limits.in_flight_per_client_max = 4;
+    rig.terms.limits.in_flight_per_client_max = 4;
     for (const char* key : {"0", "1", "2", "3", "4", "5"})
         rig.silence(std::string("GET ") + key);
     FakeClient& client = rig.make_ready();
@@ -128,7 +128,7 @@ TEST_CASE("session: with too many in flight reading pauses, and goes on at the h
 
 TEST_CASE("session: with too much output unread reading pauses, and goes on when it is taken") {
     SessionRig rig;
-    rig.limits.output_per_client_high_water = 10;
+    rig.terms.limits.output_per_client_high_water = 10;
     FakeClient& client = rig.make_ready();
     client.socket.room = 0;
     client.ask({local("0123456789"), local("a")});
@@ -144,7 +144,7 @@ TEST_CASE("session: with too much output unread reading pauses, and goes on when
 
 TEST_CASE("session: a client that does not read is closed at output_per_client_max") {
     SessionRig rig;
-    rig.limits.output_per_client_max = 1000;
+    rig.terms.limits.output_per_client_max = 1000;
     rig.valkey.answers["GET big"] = "$2000\r\n" + std::string(2000, 'v') + "\r\n";
     FakeClient& client = rig.make_ready();
     client.ask({"GET big"});
@@ -155,7 +155,7 @@ TEST_CASE("session: a client that does not read is closed at output_per_client_m
 
 TEST_CASE("session: a command that grows beyond input_per_client_max closes the client") {
     SessionRig rig;
-    rig.limits.input_per_client_max = 100;
+    rig.terms.limits.input_per_client_max = 100;
     FakeClient& client = rig.make_ready();
     client.send("*2\r\n$3\r\nGET\r\n$200\r\n" + std::string(80, 'k'));
     CHECK_FALSE(rig.is_ended(client));
@@ -167,7 +167,7 @@ TEST_CASE("session: a command that grows beyond input_per_client_max closes the 
 
 TEST_CASE("session: one client's commands of one turn are bounded, the rest runs in the next") {
     SessionRig rig;
-    rig.limits.commands_per_turn_max = 2;
+    rig.terms.limits.commands_per_turn_max = 2;
     FakeClient& client = rig.make_ready();
     std::vector<std::string> lines;
     std::string expected;

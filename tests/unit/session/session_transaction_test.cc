@@ -172,7 +172,7 @@ TEST_CASE("transaction: cut at every byte it gives the same output") {
 
 TEST_CASE("transaction: one that is longer than in_flight_per_client_max goes over a lease") {
     SessionRig rig;
-    rig.limits.in_flight_per_client_max = 4;
+    rig.terms.limits.in_flight_per_client_max = 4;
     FakeClient& client = rig.make_ready();
     client.ask({"MULTI", "SET a 1", "SET b 1", "EXEC"});
     std::string expected = "+MULTI\r\n+SET a 1\r\n+SET b 1\r\n+EXEC\r\n";
@@ -188,7 +188,7 @@ TEST_CASE("transaction: one that is longer than in_flight_per_client_max goes ov
 
 TEST_CASE("transaction: in flight a whole one counts as its commands") {
     SessionRig rig;
-    rig.limits.in_flight_per_client_max = 4;
+    rig.terms.limits.in_flight_per_client_max = 4;
     for (const char* line : {"MULTI", "SET a 1", "SET b 1", "EXEC", "GET c"})
         rig.silence(line);
     FakeClient& client = rig.make_ready();

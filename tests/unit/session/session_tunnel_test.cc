@@ -98,7 +98,7 @@ TEST_CASE("tunnel: a client that ends or is lost closes it") {
 
 TEST_CASE("tunnel: while the client takes nothing the server is not read") {
     TunnelRig rig;
-    rig.limits.output_per_client_high_water = 100'000;
+    rig.terms.limits.output_per_client_high_water = 100'000;
     FakeClient& client = rig.make_tunnel();
     client.socket.room = 0;
     const std::string big = "$4000000\r\n" + std::string(4'000'000, 'v') + "\r\n";

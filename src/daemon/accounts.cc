@@ -1,0 +1,79 @@
+#include "nearkey/daemon/accounts.h"
+
+#include <grp.h>
+#include <pwd.h>
+#include <charconv>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string>
+
+namespace nearkey {
+
+namespace {
+
+// The highest is the kernel's word for "none".
+constexpr uint32_t kIdMax = std::numeric_limits<uint32_t>::max() - 1;
+
+std::optional<uint32_t> parse_id(const std::string& text) {
+    uint32_t id = 0;
+    const char* const end = text.data() + text.size();
+    const auto result = std::from_chars(text.data(), end, id);
+    if (result.ec != std::errc() || result.ptr != end || id > kIdMax) return std::nullopt;
+    return id;
+}
+
+std::optional<uid_t> find_user(const std::string& name) {
+    if (const auto id = parse_id(name)) return id;
+    const passwd* const found = getpwnam(name.c_str());
+    return found == nullptr ? std::nullopt : std::optional(found->pw_uid);
+}
+
+std::optional<gid_t> find_group(const std::string& name) {
+    if (const auto id = parse_id(name)) return id;
+    const group* const found = getgrnam(name.c_str());
+    return found == nullptr ? std::nullopt : std::optional(found->gr_gid);
+}
+
+[[noreturn]] void refuse(const Listener& listener, const std::string& key,
+                         const std::string& value) {
+    const bool is_group = key.find("group") != std::string::npos;
+    throw ConfigError("the listener " + to_text(listener.address) + ": " + key + " = \"" + value +
+                      "\": this system knows no such " + (is_group ? "group" : "user") +
+                      "; correct the name, or create it");
+}
+
+uid_t user_of(const Listener& listener, const std::string& key, const std::string& name) {
+    const auto id = find_user(name);
+    if (!id) refuse(listener, key, name);
+    return *id;
+}
+
+gid_t group_of(const Listener& listener, const std::string& key, const std::string& name) {
+    const auto id = find_group(name);
+    if (!id) refuse(listener, key, name);
+    return *id;
+}
+
+}  // namespace
+
+ListenerAccounts resolve_accounts(const Listener& listener) {
+    const ListenerOptions& options = listener.options;
+    ListenerAccounts accounts;
+    if (!options.owner.empty()) accounts.owner = user_of(listener, "owner", options.owner);
+    if (!options.group.empty()) accounts.group = group_of(listener, "group", options.group);
+    for (const std::string& name : options.allow_users)
+        accounts.allow_users.push_back(user_of(listener, "allow_users", name));
+    for (const std::string& name : options.allow_groups)
+        accounts.allow_groups.push_back(group_of(listener, "allow_groups", name));
+    return accounts;
+}
+
+std::vector<ListenerAccounts> resolve_accounts(const std::vector<Listener>& listeners) {
+    std::vector<ListenerAccounts> accounts;
+    for (const Listener& listener : listeners)
+        accounts.push_back(resolve_accounts(listener));
+    return accounts;
+}
+
+}  // namespace nearkey
