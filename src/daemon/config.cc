@@ -48,7 +48,7 @@ void refuse_unknown(const Setting& setting) {
         throw ConfigError(setting.origin + ": " + setting.key +
                           " is a table of options, not a value; set " + setting.key + ".KEY");
     }
-    const std::string nearest = nearest_key(setting.key);
+    const std::string nearest = nearest_key(setting.key, options());
     const bool is_top = setting.key.find('.') == std::string::npos;
     if (has_table && is_top) {
         throw ConfigError(setting.origin + ": unknown table " + setting.key +
@@ -90,13 +90,6 @@ void apply(const Setting& setting, Loading& loading) {
     loading.origins[setting.key] = setting.origin;
 }
 
-std::string names_of(std::span<const Option> rows) {
-    std::string names;
-    for (const Option& option : rows)
-        names += (names.empty() ? "" : ", ") + std::string(option.key);
-    return names;
-}
-
 // Settings come in the order of their lines, so those of one listener stand together.
 void apply_to_listener(const Setting& setting, std::size_t index, Loading& loading) {
     const std::string name = setting.key.substr(setting.key.find("].") + 2);
@@ -104,8 +97,8 @@ void apply_to_listener(const Setting& setting, std::size_t index, Loading& loadi
     const auto option = std::find_if(rows.begin(), rows.end(),
                                      [&](const Option& each) { return each.key == name; });
     if (option == rows.end()) {
-        throw ConfigError(setting.origin + ": unknown key " + name + " in [[listener]]; it has " +
-                          names_of(rows));
+        throw ConfigError(setting.origin + ": unknown key " + name +
+                          " in [[listener]]; the nearest known one is " + nearest_key(name, rows));
     }
     if (index >= loading.config.listeners.size()) loading.config.listeners.resize(index + 1);
     if (const auto problem = assign(*option, setting.value, loading.config)) {

@@ -278,13 +278,13 @@ const Option* find_option(std::string_view key) {
     return found == kOptions.end() ? nullptr : &*found;
 }
 
-std::string nearest_key(std::string_view key) {
+std::string nearest_key(std::string_view key, std::span<const Option> rows) {
     // No known key is near to a very long one; do not spend time on it.
     const std::string_view start = key.substr(0, 128);
     const auto nearer = [&](const Option& a, const Option& b) {
         return key_distance(start, a.key) < key_distance(start, b.key);
     };
-    return std::string(std::min_element(kOptions.begin(), kOptions.end(), nearer)->key);
+    return std::string(std::min_element(rows.begin(), rows.end(), nearer)->key);
 }
 
 }  // namespace nearkey

@@ -271,6 +271,6 @@ CONFIGURATION = [
         "a typo in a listener",
         config("[[listener]]\nadress = '/run/x.sock'\n"),
         2,
-        in_file(2, r"unknown key adress in \[\[listener\]\]; it has address, near_cache.*"),
+        in_file(2, r"unknown key adress in \[\[listener\]\]; the nearest known one is address"),
     ),
 ]

@@ -19,6 +19,7 @@ import unittest
 
 from harness import ROOT, SLOWNESS, Nearkey, SystemTest, ValkeyServer, free_port, proxy_only, wait_for
 from operator_errors import CONFIGURATION, SECRET
+from operator_errors_access import ACCESS
 from operator_errors_line import COMMAND_LINE
 from operator_errors_start import PROBE, STARTING
 from operator_errors_upstream import UPSTREAM
@@ -37,7 +38,7 @@ PAGE = os.path.join(ROOT, "docs", "errors.md")
 # What stands in the page for the directory and the port of a test.
 SHOWN = {"DIR": "/run/nearkey", "PORT": "6380"}
 NOT_READY = "not ready"
-ROWS = [*CONFIGURATION, *COMMAND_LINE, *STARTING, *PROBE, *UPSTREAM]
+ROWS = [*CONFIGURATION, *COMMAND_LINE, *STARTING, *ACCESS, *PROBE, *UPSTREAM]
 HEAD = """# What nearkey says to an operator's mistake
 
 Each mistake gives one line: what is wrong, where, and what to do. This page is made from the lines
@@ -54,6 +55,7 @@ SECTIONS = {
     "The configuration file": CONFIGURATION,
     "The command line": COMMAND_LINE,
     "Starting": STARTING,
+    "Who may connect": ACCESS,
     "The probe, `nearkey ready`": PROBE,
     "Valkey": UPSTREAM,
 }
@@ -251,7 +253,7 @@ def worded(line):
 
 
 @proxy_only
-@table_tests([*CONFIGURATION, *COMMAND_LINE, *STARTING, *PROBE])
+@table_tests([*CONFIGURATION, *COMMAND_LINE, *STARTING, *ACCESS, *PROBE])
 class StartTest(OperatorTest):
     def check(self, row):
         world = World(self)

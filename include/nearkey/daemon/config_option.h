@@ -72,8 +72,8 @@ ListenerOptions completed(const Config& config, const ListenerOptions& listener,
                           const ListenerSays& says);
 // What is wrong with a completed listener, "" if nothing is.
 std::string listener_problem(const ListenerOptions& listener);
-// The known key or table with the smallest edit distance.
-std::string nearest_key(std::string_view key);
+// The key of these rows with the smallest edit distance.
+std::string nearest_key(std::string_view key, std::span<const Option> rows);
 
 // Stores the value, or returns what is wrong with it (and stores nothing).
 [[nodiscard]] std::optional<std::string> assign(const Option& option, const RawValue& value,

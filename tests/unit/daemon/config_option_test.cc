@@ -150,12 +150,13 @@ TEST_CASE("options: a refused value is shortened, and a secret one not shown") {
 }
 
 TEST_CASE("options: the nearest key is found by edit distance") {
-    CHECK(nearest_key("upstream.quue_timeout_ms") == "upstream.queue_timeout_ms");
-    CHECK(nearest_key("limits.client_max") == "limits.clients_max");
-    CHECK(nearest_key("level") == "log.level");
-    CHECK(nearest_key("server.url") == "upstream.url");
-    CHECK_FALSE(nearest_key("").empty());
-    CHECK_FALSE(nearest_key(std::string(1 << 20, 'x')).empty());
+    CHECK(nearest_key("upstream.quue_timeout_ms", options()) == "upstream.queue_timeout_ms");
+    CHECK(nearest_key("limits.client_max", options()) == "limits.clients_max");
+    CHECK(nearest_key("level", options()) == "log.level");
+    CHECK(nearest_key("server.url", options()) == "upstream.url");
+    CHECK(nearest_key("adress", listener_options()) == "address");
+    CHECK_FALSE(nearest_key("", options()).empty());
+    CHECK_FALSE(nearest_key(std::string(1 << 20, 'x'), options()).empty());
 }
 
 TEST_CASE("options: UTF-8 is judged as RFC 3629 has it") {

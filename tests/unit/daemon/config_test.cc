@@ -326,9 +326,8 @@ TEST_CASE("config: a [[listener]] that is wrong is refused with its line") {
     };
     CHECK(contains(error("[[listener]]\nnear_cache = true\n"),
                    "n.toml:2: [[listener]] number 1 has no address"));
-    CHECK(contains(
-        error("[[listener]]\naddress = \"/a.sock\"\ncolour = 1\n"),
-        "n.toml:3: unknown key colour in [[listener]]; it has address, near_cache, database"));
+    CHECK(contains(error("[[listener]]\naddress = \"/a.sock\"\ncolour = 1\n"),
+                   "n.toml:3: unknown key colour in [[listener]]; the nearest known one is "));
     CHECK(contains(error("[[listener]]\naddress = \"a.sock\"\n"), "n.toml:2: address = "));
     CHECK(contains(error("[[listener]]\naddress = \"/a.sock\"\nnear_cache = 1\n"),
                    "n.toml:3: near_cache = 1"));
