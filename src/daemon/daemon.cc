@@ -170,7 +170,7 @@ void Daemon::open() {
         }
         inherited_.close_rest();
     } catch (const std::runtime_error& error) {
-        log_.error("can't_listen", {{"reason", error.what()}});
+        log_.error("listen_failed", {{"reason", error.what()}});
         exit_code_ = kExitFailed;
         loop_.stop();
         return;

@@ -52,7 +52,7 @@ ACCESS = [
         "a socket for another user, without root",
         listener("owner = '12345'"),
         1,
-        r"can't_listen: cannot listen on DIR/nearkey\.sock: its owner can't be made 12345, its "
+        r"listen_failed: cannot listen on DIR/nearkey\.sock: its owner can't be made 12345, its "
         r"group unchanged: only root can; without root, leave the owner out and name a group that "
         r"nearkey's user is in",
     ),

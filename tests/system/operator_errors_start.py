@@ -50,7 +50,7 @@ STARTING = [
         "a port in use",
         listening("tcp:127.0.0.1:PORT"),
         1,
-        r"can't_listen: cannot listen on tcp:127\.0\.0\.1:PORT: " + IN_USE,
+        r"listen_failed: cannot listen on tcp:127\.0\.0\.1:PORT: " + IN_USE,
     ),
     StartError(
         "an admin port in use",
@@ -62,7 +62,7 @@ STARTING = [
         "a socket on which a process answers",
         listening("DIR/taken.sock", prepare=live_socket),
         1,
-        r"can't_listen: cannot listen on DIR/taken\.sock: a running process answers there; stop it "
+        r"listen_failed: cannot listen on DIR/taken\.sock: a running process answers there; stop it "
         r"or choose another path",
     ),
     StartError(
@@ -76,14 +76,14 @@ STARTING = [
         "a second nearkey on the same listening socket",
         listening("DIR/nearkey.sock", "DIR/other.sock", prepare=second_nearkey),
         1,
-        r"can't_listen: cannot listen on DIR/nearkey\.sock: a running process holds "
+        r"listen_failed: cannot listen on DIR/nearkey\.sock: a running process holds "
         r"DIR/nearkey\.sock\.lock; stop that nearkey or choose another path",
     ),
     StartError(
         "a file that is no socket",
         listening("DIR/file", prepare=lambda world: world.write("file", "precious")),
         1,
-        r"can't_listen: cannot listen on DIR/file: " + NO_SOCKET,
+        r"listen_failed: cannot listen on DIR/file: " + NO_SOCKET,
     ),
     StartError(
         "a file that is no socket, for the admin server",
@@ -95,58 +95,58 @@ STARTING = [
         "a folder that may not be written to",
         listening("DIR/closed/nearkey.sock", prepare=folder("closed", 0o500)),
         1,
-        r"can't_listen: cannot lock DIR/closed/nearkey\.sock\.lock: " + OS_DENIED,
+        r"listen_failed: cannot lock DIR/closed/nearkey\.sock\.lock: " + OS_DENIED,
     ),
     StartError(
         "a folder that may not be read",
         listening("DIR/closed/nearkey.sock", prepare=folder("closed", 0)),
         1,
-        r"can't_listen: cannot lock DIR/closed/nearkey\.sock\.lock: " + OS_DENIED,
+        r"listen_failed: cannot lock DIR/closed/nearkey\.sock\.lock: " + OS_DENIED,
     ),
     StartError(
         "a folder in a folder that is not there",
         listening("DIR/a/b/nearkey.sock"),
         1,
-        r"can't_listen: cannot create DIR/a/b: " + OS_ABSENT,
+        r"listen_failed: cannot create DIR/a/b: " + OS_ABSENT,
     ),
     StartError(
         "a file where the folder should be",
         listening("DIR/file/n.sock", prepare=lambda world: world.write("file", "")),
         1,
-        r"can't_listen: DIR/file is not a directory; choose a path in one",
+        r"listen_failed: DIR/file is not a directory; choose a path in one",
     ),
     StartError(
         "a folder of another user in a sticky folder",
         listening("DIR/sticky/theirs/n.sock", prepare=foreign_in_sticky),
         1,
-        r"can't_listen: cannot use DIR/sticky/theirs: " + FOREIGN,
+        r"listen_failed: cannot use DIR/sticky/theirs: " + FOREIGN,
     ),
     StartError(
         "a folder where the lock file should be",
         listening(prepare=folder("nearkey.sock.lock", 0o700)),
         1,
-        r"can't_listen: cannot lock DIR/nearkey\.sock\.lock: Is a directory; correct the name: a "
+        r"listen_failed: cannot lock DIR/nearkey\.sock\.lock: Is a directory; correct the name: a "
         r"folder stands where a file should",
     ),
     StartError(
         "a link where the lock file should be",
         listening(prepare=lambda w: os.symlink("/etc/passwd", f"{w.directory}/nearkey.sock.lock")),
         1,
-        r"can't_listen: cannot lock DIR/nearkey\.sock\.lock: Too many levels of symbolic links; "
+        r"listen_failed: cannot lock DIR/nearkey\.sock\.lock: Too many levels of symbolic links; "
         r"name the file itself, not a symbolic link",
     ),
     StartError(
         "no room for the lock file",
         lambda world: world.mount_full("full") or listening("DIR/full/nearkey.sock")(world),
         1,
-        r"can't_listen: cannot lock DIR/full/nearkey\.sock\.lock: No space left on device; make "
+        r"listen_failed: cannot lock DIR/full/nearkey\.sock\.lock: No space left on device; make "
         r"room on that file system, or name another place",
     ),
     StartError(
         "a file system that is read only",
         lambda world: world.mount_full("full", "-o", "ro") or listening("DIR/full/n.sock")(world),
         1,
-        r"can't_listen: cannot lock DIR/full/n\.sock\.lock: Read-only file system; name a place "
+        r"listen_failed: cannot lock DIR/full/n\.sock\.lock: Read-only file system; name a place "
         r"that can be written to \(ReadWritePaths= in a unit\)",
     ),
     StartError(

@@ -53,7 +53,7 @@ class WhoMayConnectTest(ListenerTest):
         nearkey.start(ready=False)
         self.assertEqual(1, nearkey.process.wait(20))
         nearkey._reader.join(5)
-        [line] = [entry for entry in nearkey.logs() if entry["event"] == "can't_listen"]
+        [line] = [entry for entry in nearkey.logs() if entry["event"] == "listen_failed"]
         self.assertIn(f"cannot listen on {self.path('a')}: its owner can't be made 0", line["reason"])
         self.assertFalse(os.path.exists(self.path("a")), "the file stays behind")
 

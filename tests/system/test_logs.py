@@ -8,7 +8,7 @@ import unittest
 from harness import Nearkey, SystemTest, proxy_only, wait_for
 
 TEXT_LINE = re.compile(
-    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (debug|info|warning|error) [a-z_']+"
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (debug|info|warning|error) [a-z_]+"
     r'( [a-z_]+=("([^"\\]|\\.)*"|[^" =]+))*'
 )
 BURST = 20

@@ -48,7 +48,7 @@ A secret never stands in a line.
 The exit code is 2 where the command line or the configuration is wrong, whatever the machine is
 like, and 1 where the machine refused something. *Not ready* means that nearkey runs on and tries
 again: the line is in the log once, and in `/readyz`, `nearkey ready` and the status page for as
-long as it is so. Lines that begin with `can't_listen` are the event and the reason of a line of
+long as it is so. Lines that begin with `listen_failed` are the event and the reason of a line of
 the log; the others stand on stderr as they are (`nearkey ready` answers on stdout).
 """
 SECTIONS = {
