@@ -107,7 +107,8 @@ Daemon::Daemon(const Config& config, const Environment& environment)
         config_.upstream, url_);
     pool_->bound_staleness(config_.near_cache.max_staleness_ms);
     clients_ = std::make_unique<ClientServer>(
-        ClientServer::Parts{loop_, metrics_, log_, *pool_, scratch_}, config_.limits);
+        ClientServer::Parts{loop_, metrics_, log_, *pool_, scratch_, hot_keys_, slow_log_},
+        config_.limits);
     listen_for_admin();
 }
 

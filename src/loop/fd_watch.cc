@@ -38,6 +38,7 @@ void FdWatch::on_events(int status, int events) {
         seen = std::exchange(wanted_, FdEvents{});
         want(seen);
     }
+    static_cast<Loop*>(handle_->loop->data)->begin_turn();
     callback_(seen);
 }
 

@@ -45,6 +45,7 @@ Deferred::~Deferred() {
 
 Loop::Loop() : raw_(std::make_unique<uv_loop_t>()) {
     CHECK(uv_loop_init(raw_.get()) == 0);
+    raw_->data = this;
     prepare_.reset(new uv_prepare_t);
     uv_prepare_init(raw_.get(), prepare_.get());
     prepare_->data = this;
@@ -91,10 +92,15 @@ uint64_t Loop::boot_ms() {
            static_cast<uint64_t>(now.tv_nsec) / 1'000'000;
 }
 
+uint32_t Loop::now_us() {
+    timespec now{};
+    CHECK(clock_gettime(CLOCK_MONOTONIC, &now) == 0);
+    return static_cast<uint32_t>(static_cast<uint64_t>(now.tv_sec) * 1'000'000 +
+                                 static_cast<uint64_t>(now.tv_nsec) / 1000);
+}
+
 void Loop::before_sleep() {
-    for (const Phase phase : {Phase::Resume, Phase::Upstream, Phase::Client, Phase::Reap}) {
-        run_phase(phase);
-    }
+    run_phases();
     const bool more =
         std::any_of(listed_.begin(), listed_.end(), [](const auto& list) { return !list.empty(); });
     if (more) {
@@ -102,6 +108,18 @@ void Loop::before_sleep() {
     } else {
         uv_idle_stop(idle_.get());
     }
+}
+
+void Loop::run_phases() {
+    begin_turn();
+    run_phase(Phase::Resume);
+    const bool sends = !listed(Phase::Upstream).empty();
+    run_phase(Phase::Upstream);
+    const uint32_t sent_us = sends ? now_us() : turn_us_;
+    run_phase(Phase::Client);
+    run_phase(Phase::Reap);
+    is_turning_ = false;
+    if (turn_watch_ != nullptr) turn_watch_->on_turn({turn_us_, sent_us, now_us()});
 }
 
 // Runs what was listed when the phase began; what defers itself meanwhile has its turn next time.
@@ -127,7 +145,9 @@ Timer::~Timer() = default;
 
 namespace {
 void on_timer(uv_timer_t* handle) {
-    if (handle->data != nullptr) static_cast<std::function<void()>*>(handle->data)->operator()();
+    if (handle->data == nullptr) return;
+    static_cast<Loop*>(handle->loop->data)->begin_turn();
+    static_cast<std::function<void()>*>(handle->data)->operator()();
 }
 }  // namespace
 

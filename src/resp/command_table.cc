@@ -13,6 +13,7 @@ namespace {
 constexpr size_t kSplitMax = 1024;  // words of a command whose reply is stored key by key
 
 constexpr size_t kNameMax = 64;
+constexpr size_t kNamesMax = 4096;
 
 std::string lower(std::string_view text) {
     std::string result(text);
@@ -65,6 +66,33 @@ bool read_key_spec(const Value& entry, KeySpec& spec) {
     return spec.begin != 0 && spec.step > 0 && (spec.is_counted || keys_type->text == "range");
 }
 
+// By the categories of COMMAND: "@write", "@string", ...
+CommandFamily family_of(const Value& categories) {
+    for (size_t i = 0; i < kFamilyNames.size(); ++i) {
+        for (const Value& category : categories.elements) {
+            const std::string_view name = category.text;
+            if (name.starts_with('@') && name.substr(1) == kFamilyNames[i]) {
+                return static_cast<CommandFamily>(i);
+            }
+        }
+    }
+    return CommandFamily::Other;
+}
+
+uint8_t fixed_place_of_key(const CommandSpec& spec) {
+    if (spec.key_specs.empty()) return 0;
+    const KeySpec& first = spec.key_specs[0];
+    const bool is_fixed = first.keyword.empty() && !first.is_counted && first.begin > 0;
+    return is_fixed && first.begin <= UINT8_MAX ? static_cast<uint8_t>(first.begin) : uint8_t{0};
+}
+
+void keep_name(CommandSpec& spec, std::set<std::string>& names) {
+    const bool is_full = names.size() >= kNamesMax && !names.contains(spec.name);
+    spec.shown_name = &*names.insert(is_full ? "other" : spec.name).first;
+    for (CommandSpec& child : spec.subcommands)
+        keep_name(child, names);
+}
+
 // An entry of COMMAND: name, arity, flags, first key, last key, step, categories, tips, key specs,
 // sub-commands.
 bool read_spec(const Value& entry, CommandSpec& spec) {
@@ -77,11 +105,13 @@ bool read_spec(const Value& entry, CommandSpec& spec) {
         spec.is_module |= flag.text == "module";
         spec.is_blocking |= flag.text == "blocking";
     }
+    if (entry.elements.size() > 6) spec.family = family_of(entry.elements[6]);
     apply_rules(spec);
     bool specs_known = entry.elements.size() >= 9;
     for (size_t i = 0; specs_known && i < entry.elements[8].elements.size(); ++i)
         specs_known = read_key_spec(entry.elements[8].elements[i], spec.key_specs.emplace_back());
     apply_cache_rules(spec, specs_known);
+    spec.first_key = fixed_place_of_key(spec);
     if (entry.elements.size() < 10) return true;
     for (const Value& child : entry.elements[9].elements) {
         CommandSpec subcommand;
@@ -131,6 +161,11 @@ CommandTable::CommandTable(const Value& reply) {
             slot = (slot + 1) & (capacity - 1);
         slots_[slot] = static_cast<uint16_t>(i + 1);
     }
+}
+
+void CommandTable::keep_names(std::set<std::string>& names) {
+    for (CommandSpec& spec : specs_)
+        keep_name(spec, names);
 }
 
 const CommandSpec* CommandTable::find(const CommandView& command) const {

@@ -61,9 +61,12 @@ ClientServer::ClientServer(const Parts& parts, const LimitOptions& limits)
                .pool = parts.pool,
                .events = *this,
                .encoded = {},
-               .cache = parts.pool.cache()},
+               .cache = parts.pool.cache(),
+               .hot_keys = &parts.hot_keys,
+               .slow_log = &parts.slow_log},
       accept_timer_(parts.loop, [this] { start_accepting(); }),
       memory_timer_(parts.loop, [this] { watch_memory(); }) {
+    parts.pool.latency().set_slow_us(parts.slow_log.threshold_us());
     metrics_.clients_max = limits_.clients_max;
     metrics_.client_memory_max_bytes = limits_.memory_max;
 }

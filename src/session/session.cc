@@ -104,6 +104,7 @@ void Session::resume() {
 
 void Session::run(std::string_view& input) {
     if (context_.cache != nullptr) context_.boot_ms = Loop::boot_ms();
+    if (!is_retried_) command_us_ = context_.loop.turn_us();
     for (size_t executed = 0; !input.empty() && !ended_ && may_run(executed); ++executed) {
         switch (parser_.next(input)) {
             case ParseResult::Incomplete:
@@ -127,9 +128,11 @@ void Session::run(std::string_view& input) {
                 consumed_ = parser_.consumed();
                 if (execute(parser_.command(), input) == Executed::NotYet) {
                     parser_.restart();
+                    is_retried_ = true;
                     if (input_dropped_) input = {};
                     return;
                 }
+                if (std::exchange(is_retried_, false)) command_us_ = context_.loop.turn_us();
                 break;
         }
         if (ended_) return;
@@ -250,6 +253,7 @@ void Session::close_attacker() {
 void Session::warn(std::string_view event, std::string_view what) {
     context_.log.warning(event, {{"what", what},
                                  {"session", static_cast<int64_t>(id_)},
+                                 {"request", static_cast<int64_t>(next_ticket_)},
                                  {"request", int64_t{next_ticket_}}});
 }
 
@@ -296,7 +300,8 @@ void Session::send(Connection& connection, const CommandView& command, RequestKi
     has_written_ |= kind != RequestKind::Read;
     const uint32_t ticket = next_ticket_++;
     if (context_.cache != nullptr) note(connection, command, ticket);
-    connection.send({canonical(command), this, ticket, kind, 1, awaited_ms()});
+    connection.send(
+        {canonical(command), this, ticket, kind, 1, awaited_ms(), timing(command, kind)});
 }
 
 // REQUIRES: nothing is owed by it, or the session is ending.

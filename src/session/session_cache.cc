@@ -45,7 +45,7 @@ Session::Executed Session::read(const CommandView& command) {
         has_awaited_ = false;
         if (Auditor& auditor = context_.pool.auditor(); auditor.is_due())
             auditor.note({protocol_, query(command), command, found.reply, spec_->reads_fields});
-        answer(found.reply);
+        answer_as(RequestOutcome::Hit, found.reply);
         sample_hit(command[1]);
         return Executed::Yes;
     }
@@ -83,7 +83,7 @@ Session::Executed Session::read_split(const CommandView& command) {
     }
     if (!context_.missing.empty()) return read_upstream(command);
     if (!has_values) append_integer(reply, count);
-    answer(reply);
+    answer_as(RequestOutcome::Hit, reply);
     for (size_t i = 1; i < command.size(); ++i)
         sample_hit(command[i]);
     return Executed::Yes;
@@ -91,6 +91,9 @@ Session::Executed Session::read_split(const CommandView& command) {
 
 void Session::sample_hit(std::string_view key) {
     if (context_.pool.touch().is_due()) context_.pool.touch().note(database_, key);
+    if (context_.hot_keys != nullptr && context_.hot_keys->is_due(HotKeys::Outcome::Hit)) {
+        context_.hot_keys->note(key, HotKeys::Outcome::Hit, context_.loop.now_ms());
+    }
 }
 
 Session::Executed Session::read_upstream(const CommandView& command) {
@@ -100,9 +103,11 @@ Session::Executed Session::read_upstream(const CommandView& command) {
         answer_error("UPSTREAMTIMEOUT Valkey did not answer another client's equal read in time");
         return Executed::Yes;
     }
-    if (command.raw().size() >= kLarge) return forward_large(command);
-    const Executed executed = alone_ > 0 ? forward_alone(command, RequestKind::Write)
-                                         : forward(command, RequestKind::Read);
+    is_cache_read_ = true;
+    const Executed executed = command.raw().size() >= kLarge ? forward_large(command)
+                              : alone_ > 0 ? forward_alone(command, RequestKind::Write)
+                                           : forward(command, RequestKind::Read);
+    is_cache_read_ = false;
     if (executed == Executed::Yes) has_awaited_ = false;
     return executed;
 }
@@ -114,7 +119,7 @@ bool Session::serve_stale(const CommandView& command) {
     if (reply.empty()) return false;
     ++context_.metrics.near_cache_stale_hits_total;
     has_awaited_ = false;
-    answer(reply);
+    answer_as(RequestOutcome::Hit, reply);
     return true;
 }
 

@@ -54,7 +54,8 @@ Session::Executed Session::forward_large(const CommandView& command) {
     input_given_ = true;
     bytes.truncate(command.raw().size());
     const RequestKind kind = lease_blocks_ ? RequestKind::Blocking : RequestKind::Write;
-    lease_->send_owned({{}, this, next_ticket_++, kind}, std::move(bytes));
+    lease_->send_owned({{}, this, next_ticket_++, kind, 1, 0, timing(command, kind)},
+                       std::move(bytes));
     return Executed::Yes;
 }
 

@@ -229,12 +229,25 @@ void Session::answer_error(std::string_view text) {
 }
 
 void Session::answer(std::string_view reply) {
+    answer_as(RequestOutcome::Local, reply);
+}
+
+// With a ticket of its own in any case: it is the command's number in the session.
+void Session::answer_as(RequestOutcome outcome, std::string_view reply) {
     ++context_.metrics.commands_answered_total;
+    const uint8_t series = RequestTiming::series_of(family(), outcome);
+    if (is_retried_) {
+        context_.pool.latency().note_end({.start_us = command_us_, .series = series}, outcome);
+    } else {
+        context_.pool.latency().note_answer(series);
+    }
     if (output_lost_) return;
     if (owed() > 0) {
         hold(next_ticket_++, std::string(reply));
         return;
     }
+    ++first_ticket_;
+    ++next_ticket_;
     output_.append(reply);
     committed_ = output_.size();
     flush_hook_.defer();

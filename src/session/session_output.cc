@@ -151,6 +151,7 @@ void Session::flush() {
         if (written > committed_) partly_sent_ = true;
         committed_ -= std::min(written, committed_);
         output_.consume(written);
+        if (!slow_.empty() && committed_ == 0) finish_slow();
     }
     if (output_lost_) {
         output_.truncate(0);
@@ -175,6 +176,7 @@ void Session::end_if_done() {
 void Session::end() {
     if (ended_) return;
     ended_ = true;
+    finish_slow();
     context_.pool.stop_waiting(static_cast<LeaseWaiter&>(*this));
     if (tunnel_ != nullptr) leave_tunnel();
     end_lease();

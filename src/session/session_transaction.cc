@@ -80,7 +80,10 @@ std::optional<Session::Executed> Session::forward_whole(std::string_view input) 
         if (multi_reads_) unstored_reads_.push_back({last, true});
     }
     multi_reads_ = false;
-    connection_->send({context_.encoded, this, ticket, RequestKind::Write, commands});
+    RequestTiming whole{.start_us = command_us_};
+    whole.command = spec_->shown_name;
+    whole.series = RequestTiming::series_of(CommandFamily::Transaction, RequestOutcome::Forwarded);
+    connection_->send({context_.encoded, this, ticket, RequestKind::Write, commands, 0, whole});
     return Executed::Yes;
 }
 

@@ -57,11 +57,13 @@ Connection::InFlight Connection::in_flight_entry(const Request& request) const {
         .replies = request.replies,
         .kind = request.kind,
         .is_retry = false,
+        .timing = request.timing,
     };
 }
 
 void Connection::send_owned(const Request& request, Buffer bytes) {
     in_flight_.push_back(in_flight_entry(request));
+    in_flight_.back().timing.sent_us = context_.latency.turn_us();
     ++context_.metrics.in_flight;
     socket_->send_owned(std::move(bytes));
 }
@@ -92,6 +94,7 @@ void Connection::transmit(std::string_view bytes, InFlight entry) {
         retained_.append(bytes);
         entry.retained = static_cast<uint32_t>(bytes.size());
     }
+    entry.timing.sent_us = context_.latency.turn_us();
     in_flight_.push_back(entry);
     ++context_.metrics.in_flight;
     socket_->send(bytes);
@@ -132,6 +135,12 @@ void Connection::fail_first_waiting(std::string_view error) {
 
 // REQUIRES: it has a receiver.
 void Connection::fail(const InFlight& request, std::string_view error) {
+    if (request.timing.series != RequestTiming::kUncounted) {
+        context_.latency.note_end(request.timing, RequestOutcome::Failed);
+        if (context_.latency.is_slow(request.timing)) {
+            request.receiver->on_slow_request(request.ticket, request.timing);
+        }
+    }
     for (uint32_t i = 0; i < request.replies; ++i)
         request.receiver->on_request_failed(request.ticket + i, error);
 }
@@ -219,7 +228,8 @@ void Connection::send_own(Own what, std::string_view bytes) {
                      .retained = 0,
                      .replies = 1,
                      .kind = RequestKind::Blocking,
-                     .is_retry = false});
+                     .is_retry = false,
+                     .timing = {}});
 }
 
 void Connection::continue_handshake() {
@@ -300,7 +310,14 @@ void Connection::deliver(std::string_view bytes, bool is_end) {
     } else {
         take_head(head);
     }
-    if (head.receiver != nullptr) head.receiver->on_reply_end(head.ticket);
+    if (head.receiver == nullptr) return;
+    if (head.replies == 1 && head.timing.series != RequestTiming::kUncounted) {
+        context_.latency.note_reply(head.timing);
+        if (context_.latency.is_slow(head.timing)) {
+            head.receiver->on_slow_request(head.ticket, head.timing);
+        }
+    }
+    head.receiver->on_reply_end(head.ticket);
 }
 
 void Connection::take_head(InFlight& head) {

@@ -285,6 +285,7 @@ void ConnectionPool::on_commands(std::string_view reply) {
         refuse_commands("the server is too old: Valkey, or Redis 7.0, is needed");
         return;
     }
+    table.keep_names(command_names_);
     *commands_ = std::move(table);
     if (!has_commands_) {
         log_.info("command_table", {{"commands", static_cast<int64_t>(commands_->size())}});

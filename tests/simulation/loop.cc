@@ -103,10 +103,24 @@ uint64_t Loop::boot_ms() {
     return kBootMs + the_loop->now_us / 1000;
 }
 
+uint32_t Loop::now_us() {
+    return static_cast<uint32_t>(the_loop->now_us);
+}
+
 void Loop::before_sleep() {
-    for (const Phase phase : {Phase::Resume, Phase::Upstream, Phase::Client, Phase::Reap}) {
-        run_phase(phase);
-    }
+    run_phases();
+}
+
+void Loop::run_phases() {
+    begin_turn();
+    run_phase(Phase::Resume);
+    const bool sends = !listed(Phase::Upstream).empty();
+    run_phase(Phase::Upstream);
+    const uint32_t sent_us = sends ? now_us() : turn_us_;
+    run_phase(Phase::Client);
+    run_phase(Phase::Reap);
+    is_turning_ = false;
+    if (turn_watch_ != nullptr) turn_watch_->on_turn({turn_us_, sent_us, now_us()});
 }
 
 void Loop::run_phase(Phase phase) {

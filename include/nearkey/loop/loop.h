@@ -42,6 +42,22 @@ using UvHandle = std::unique_ptr<Handle, UvClose>;
 
 class Loop;
 
+// When a turn of the loop had its first event, had written to Valkey, and had done everything:
+// microseconds on a monotonic clock. They wrap after 71 minutes; only differences mean something.
+struct Turn {
+    uint32_t began_us;
+    uint32_t sent_us;
+    uint32_t ended_us;
+};
+
+class TurnWatch {
+public:
+    virtual void on_turn(const Turn& turn) = 0;
+
+protected:
+    ~TurnWatch() = default;
+};
+
 // Something with work to do before the loop sleeps. Asking twice in a turn is asking once.
 class Deferred {
 public:
@@ -87,6 +103,18 @@ public:
     // Milliseconds on a clock that counts the time that the host was suspended; read anew each
     // time.
     static uint64_t boot_ms();
+    // When this turn began, as in Turn.
+    uint32_t turn_us() const { return turn_us_; }
+    // The same clock, read anew.
+    static uint32_t now_us();
+    // Null: nobody.
+    void set_turn_watch(TurnWatch* watch) { turn_watch_ = watch; }
+    // Before the first event of a turn is handled: whoever calls back on one says so.
+    void begin_turn() {
+        if (is_turning_) return;
+        is_turning_ = true;
+        turn_us_ = now_us();
+    }
     // For layers of loop/ and adapters that speak libuv themselves.
     uv_loop_s* raw() { return raw_.get(); }
 
@@ -94,11 +122,15 @@ private:
     friend class Deferred;
     void before_sleep();
     void run_phase(Phase phase);
+    void run_phases();
     std::vector<Deferred*>& listed(Phase phase) { return listed_[static_cast<size_t>(phase)]; }
 
     std::unique_ptr<uv_loop_s> raw_;
     std::array<std::vector<Deferred*>, kPhases> listed_;
     std::vector<Deferred*> running_;
+    bool is_turning_ = false;
+    uint32_t turn_us_ = 0;
+    TurnWatch* turn_watch_ = nullptr;
     UvHandle<uv_prepare_s> prepare_;
     UvHandle<uv_idle_s> idle_;  // active while work is deferred to the next turn: no sleep then
 };

@@ -4,10 +4,12 @@
 // as their table.
 #pragma once
 
+#include "nearkey/base/histogram.h"
 #include "nearkey/resp/command_parser.h"
 #include "nearkey/resp/value.h"
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -91,6 +93,9 @@ struct CommandSpec {
     std::string_view reason;  // why it goes there, where our own table says so; static
     WriteScope writes = WriteScope::Nothing;
     std::vector<KeySpec> key_specs;
+    uint8_t first_key = 0;  // the place of its first key, if that is always the same; else 0
+    CommandFamily family = CommandFamily::Other;
+    const std::string* shown_name = nullptr;  // `name`, for longer than the table lives
     // Not 0: replies may be stored, under this number.
     uint8_t cache_number = 0;
     CacheSplit cache_split = CacheSplit::None;
@@ -125,6 +130,9 @@ public:
     // Not of a sub-command.
     const CommandSpec* find_name(std::string_view name) const;
     size_t size() const { return specs_.size(); }
+    // Keeps every name in `names`, which outlives what is made of the specs. A server that tells of
+    // ever new names has the rest of them shown as "other".
+    void keep_names(std::set<std::string>& names);
     // Whether the server told of flags and sub-commands as Redis 7.0 and every Valkey do. Without
     // them nothing keeps a dangerous command from a shared connection.
     bool is_complete() const { return is_complete_; }

@@ -24,6 +24,8 @@ public:
         Log& log;
         ConnectionPool& pool;
         std::span<char> scratch;  // for reading, shared by all clients
+        HotKeys& hot_keys;
+        SlowLog& slow_log;
     };
     ClientServer(const Parts& parts, const LimitOptions& limits);
     ~ClientServer();

@@ -4,7 +4,9 @@
 
 #include "nearkey/cache/near_cache.h"
 #include "nearkey/resp/command_parser.h"
+#include "nearkey/session/hot_keys.h"
 #include "nearkey/session/limits.h"
+#include "nearkey/session/slow_log.h"
 #include "nearkey/session/terms.h"
 #include "nearkey/upstream/pool.h"
 
@@ -46,6 +48,8 @@ struct SessionContext {
     WriteScope scope = WriteScope::Keys;   // of those, or more
     std::string arguments{};               // scratch: those of a query
     std::string pttl{};                    // scratch
+    HotKeys* hot_keys = nullptr;           // null: nobody looks at them
+    SlowLog* slow_log = nullptr;           // the same
 };
 
 }  // namespace nearkey

@@ -63,6 +63,7 @@ public:
     void on_reply_end(uint32_t ticket) override;
     bool on_reply_void(uint32_t ticket) override;
     void on_request_failed(uint32_t ticket, std::string_view error) override;
+    void on_slow_request(uint32_t ticket, const RequestTiming& timing) override;
 
 private:
     // Why reading is paused; it goes on when no reason is left.
@@ -147,6 +148,12 @@ private:
         Session& session_;
         char reply_[kReplyMax];
         size_t size_ = 0;
+    };
+
+    // A request that took long; its reply is complete, and not yet written.
+    struct SlowReply {
+        SlowEntry entry;
+        uint32_t since_us;
     };
 
     struct Tunnel {
@@ -263,6 +270,7 @@ private:
     void client_setname(std::string_view name);
     void client_setinfo(const CommandView& command);
     void answer(std::string_view reply);
+    void answer_as(RequestOutcome outcome, std::string_view reply);
     void answer_error(std::string_view text);
     void answer_hello();
     // session_nearkey.cc
@@ -272,6 +280,11 @@ private:
     struct Pairs;
     void explain_cache(const CommandView& command, Pairs& pairs);
     void explain_key(const CacheQuery& query, Pairs& pairs);
+
+    // Where the time goes (session_timing.cc)
+    CommandFamily family() const { return spec_ == nullptr ? CommandFamily::Other : spec_->family; }
+    RequestTiming timing(const CommandView& command, RequestKind kind);
+    void finish_slow();
 
     // Output
     uint32_t owed() const { return next_ticket_ - first_ticket_; }
@@ -347,6 +360,11 @@ private:
 
     int selecting_ = -1;            // the database that a SELECT asks for, on connection_
     bool database_unsure_ = false;  // a SELECT failed on the way: nothing may run until one works
+
+    uint32_t command_us_ = 0;     // the turn in which the command being executed was taken up
+    bool is_retried_ = false;     // it could not be executed then
+    bool is_cache_read_ = false;  // it is a read that the near cache could not answer
+    std::vector<SlowReply> slow_;
 
     uint32_t first_ticket_ = 0;
     uint32_t next_ticket_ = 0;

@@ -93,6 +93,7 @@ struct ConnectionContext {
     size_t queued_bytes = 0;
     NearCache* cache = nullptr;  // null: there is none
     uint64_t heard_ms = 0;       // when anything came from Valkey last
+    Latency latency{loop, metrics.histograms};
 };
 
 enum class ConnectionState { Idle, Connecting, Handshaking, Ready, Closed };
@@ -176,6 +177,7 @@ private:
         uint32_t replies;   // that are still to come
         RequestKind kind;
         bool is_retry;
+        RequestTiming timing;
     };
     struct Waiting {
         std::string bytes;
@@ -221,7 +223,7 @@ private:
     void fail_first_waiting(std::string_view error);
     void fail_waiting(std::string_view error);
     void deliver(std::string_view bytes, bool is_end);
-    static void fail(const InFlight& request, std::string_view error);
+    void fail(const InFlight& request, std::string_view error);
     // Why a connection that was ready is lost.
     enum class Loss { Socket, Mute, Auth, Malformed };
     void lose(const std::string& reason, Loss loss);

@@ -101,6 +101,7 @@ public:
     uint64_t request_timeout_ms() const { return options_.request_timeout_ms; }
     size_t lease_count() const { return leased_.size(); }
     NearCache* cache() { return context_.cache; }
+    Latency& latency() { return context_.latency; }
     // REQUIRES: there is a near cache.
     TouchReporter& touch() { return *touch_; }
     Auditor& auditor() { return *auditor_; }
@@ -274,6 +275,7 @@ private:
     DiscardReceiver discard_;
     TableReceiver table_receiver_;
     std::unique_ptr<CommandTable> commands_;
+    std::set<std::string> command_names_;
     bool has_commands_ = false;
     std::string why_unknown_;  // why they are not known yet
     bool asking_for_commands_ = false;

@@ -3,6 +3,8 @@
 // request is forgotten.
 #pragma once
 
+#include "nearkey/upstream/latency.h"
+
 #include <cstdint>
 #include <string_view>
 
@@ -20,6 +22,8 @@ public:
     // There will be no (more) reply. `error` is a RESP error's text ("UPSTREAMDOWN ..."). What came
     // of the reply in pieces is void.
     virtual void on_request_failed(uint32_t ticket, std::string_view error) = 0;
+    // Before the end of a reply, or the failure, of a request that took longer than Latency allows.
+    virtual void on_slow_request(uint32_t /*ticket*/, const RequestTiming& /*timing*/) {}
 
 protected:
     ~ReplyReceiver() = default;
@@ -40,6 +44,7 @@ struct Request {
     // all together. Their replies have the tickets ticket, ticket + 1, ... Never a Read.
     uint32_t replies = 1;
     uint64_t waited_ms = 0;  // before it was sent; its time to be answered is so much shorter
+    RequestTiming timing = {};
 };
 
 }  // namespace nearkey
