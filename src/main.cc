@@ -16,7 +16,7 @@ int serve(const nearkey::Invocation& invocation) {
         const nearkey::Config config = nearkey::load_config(sources);
         try {
             nearkey::provide_descriptors();
-            return nearkey::Daemon(config, sources.environment).run();
+            return nearkey::Daemon(config, sources).run();
         } catch (const nearkey::ConfigError&) {
             throw;
         } catch (const std::exception& error) {

@@ -117,6 +117,7 @@ Invocation parse_command_line(std::span<const char* const> arguments,
                               std::ostream& err) {
     Invocation invocation;
     invocation.sources.environment = environment;
+    invocation.sources.arguments.assign(arguments.begin(), arguments.end());
     std::optional<std::string> ready_admin;
 
     CLI::App app("nearkey: a sidecar caching proxy for Valkey", "nearkey");

@@ -152,6 +152,11 @@ constexpr auto kOptions = std::to_array<Option>({
          "Empty: admin.sock beside the first Unix listening socket or the default path."),
     number("server.drain_timeout_ms", server<&Server::drain_timeout_ms>, {0, kHourMs},
            "After SIGTERM, what is in flight may take so long."),
+    number("server.upgrade_start_timeout_ms", server<&Server::upgrade_start_timeout_ms>,
+           {1, kHourMs}, "After SIGUSR2, the new nearkey is given up if it is not ready by then."),
+    number("server.upgrade_drain_timeout_ms", server<&Server::upgrade_drain_timeout_ms>,
+           {0, 24 * kHourMs},
+           "After an upgrade, clients of the old nearkey are served for so long, then drained."),
 
     row("near_cache.enabled", OptionType::Boolean, near_cache<&Near::enabled>,
         "Whether repeated reads are answered here."),

@@ -27,7 +27,7 @@ constexpr size_t kScratchSize = size_t{64} << 10;
 void block_late_signals() {
     sigset_t late;
     sigemptyset(&late);
-    for (const int signum : {SIGTERM, SIGINT, SIGHUP})
+    for (const int signum : {SIGTERM, SIGINT, SIGHUP, SIGUSR2})
         sigaddset(&late, signum);
     pthread_sigmask(SIG_BLOCK, &late, nullptr);
 }
@@ -54,12 +54,23 @@ std::string managed_directory(const Config& config, const std::vector<ListenAddr
     return std::filesystem::path(path).parent_path();
 }
 
+// The program that runs now, as it will be found when another one is on disk. A link that is turned
+// to the next release is to be followed then, not now.
+std::string path_of_program(const std::vector<std::string>& arguments) {
+    std::error_code error;
+    if (!arguments.empty() && arguments.front().find('/') != std::string::npos) {
+        return std::filesystem::absolute(arguments.front(), error);
+    }
+    return std::filesystem::read_symlink("/proc/self/exe", error);
+}
+
 }  // namespace
 
-Daemon::Daemon(const Config& config, const Environment& environment)
-    : config_(config),
-      inherited_(listen_variables(environment)),
-      listen_(listen_plan(config, environment, inherited_)),
+Daemon::Daemon(const Config& config, const ConfigSources& sources)
+    : sources_(sources),
+      config_(config),
+      inherited_(listen_variables(sources.environment)),
+      listen_(listen_plan(config, sources.environment, inherited_)),
       accounts_(resolve_accounts(listen_.listeners)),
       log_(STDERR_FILENO, LogLevel::Info, metrics_),
       hot_keys_(config.hot_keys, key_hash_),
@@ -72,7 +83,10 @@ Daemon::Daemon(const Config& config, const Environment& environment)
                        loop_.stop();
                    }),
       watchdog_timer_(loop_, notify_watchdog),
-      repeats_timer_(loop_, [this] { log_.say_repeats(); }) {
+      repeats_timer_(loop_, [this] { log_.say_repeats(); }),
+      program_(path_of_program(sources.arguments)),
+      retire_timer_(loop_, [this] { drain_clients(); }) {
+    const Environment& environment = sources.environment;
     apply_log_options(config.log, environment, STDERR_FILENO, log_);
     repeats_timer_.start_repeating(kRepeatsMs);
     std::signal(SIGPIPE, SIG_IGN);
@@ -80,6 +94,7 @@ Daemon::Daemon(const Config& config, const Environment& environment)
         signals_.push_back(
             std::make_unique<SignalWatch>(loop_, signum, [this] { on_stop_signal(); }));
     }
+    signals_.push_back(std::make_unique<SignalWatch>(loop_, SIGUSR2, [this] { upgrade(); }));
     signals_.push_back(std::make_unique<SignalWatch>(
         loop_, SIGHUP, [this] { log_.warning("reload_is_not_supported_yet", {}); }));
     warn_of_few_descriptors(config, log_);
@@ -109,7 +124,12 @@ Daemon::Daemon(const Config& config, const Environment& environment)
     clients_ = std::make_unique<ClientServer>(
         ClientServer::Parts{loop_, metrics_, log_, *pool_, scratch_, hot_keys_, slow_log_},
         config_.limits);
-    listen_for_admin();
+    if (const int channel = inherited_.take_channel(); channel >= 0) {
+        predecessor_ = std::make_unique<Predecessor>(loop_, channel, *this);
+        suspend_near_cache();
+    } else {
+        start_admin();
+    }
 }
 
 Daemon::~Daemon() {
@@ -123,6 +143,10 @@ Daemon::~Daemon() {
     drain_timer_.stop();
     watchdog_timer_.stop();
     repeats_timer_.stop();
+    retire_timer_.stop();
+    // Not before: this tells the other one that we are gone.
+    predecessor_.reset();
+    successor_.reset();
     // Everything that others can see is gone. What libuv's threads still wait for is not worth
     // waiting for, and they can't be stopped.
     if (!loop_.finish(kFinishMs)) _exit(exit_code_);
@@ -130,7 +154,7 @@ Daemon::~Daemon() {
 
 int Daemon::run() {
     pool_->start();
-    notify_status("connecting to Valkey");
+    if (predecessor_ == nullptr) notify_status("connecting to Valkey");
     // Twice as often as needed, and only from the loop: if it hangs, systemd hears nothing.
     if (const uint64_t interval_ms = watchdog_ms(); interval_ms > 0) {
         watchdog_timer_.start_repeating(std::max(interval_ms / 2, uint64_t{1}));
@@ -141,23 +165,23 @@ int Daemon::run() {
 }
 
 void Daemon::on_health_changed(const UpstreamHealth& health) {
-    if (stage_ == Stage::Draining) return;
     if (health.is_ready && stage_ == Stage::Starting) {
         open();
-    } else {
+    } else if (stage_ == Stage::Serving || (stage_ == Stage::Starting && predecessor_ == nullptr)) {
         notify_status(health.is_ready ? "ready" : "not ready: " + health.reason);
     }
 }
 
-void Daemon::listen_for_admin() {
+void Daemon::start_admin() {
     const std::string address = to_text(listen_.admin);
+    if (admin_socket_ == nullptr) admin_socket_ = inherited_.take(address);
     admin_ = std::make_unique<AdminServer>(
-        loop_, log_, AdminAddress{address, config_.server.listen_mode, inherited_.take(address)},
+        loop_, log_, AdminAddress{address, config_.server.listen_mode, std::move(admin_socket_)},
         *this);
 }
 
+// From here on who connects waits to be accepted.
 void Daemon::open() {
-    stage_ = Stage::Serving;
     try {
         for (size_t i = 0; i < listen_.listeners.size(); ++i) {
             const auto& [address, options] = listen_.listeners[i];
@@ -169,16 +193,39 @@ void Daemon::open() {
                               .terms = terms_of(options),
                               .bound = inherited_.take(to_text(address))});
         }
-        inherited_.close_rest();
+        // All that can fail has happened when the old one hears of us.
+        if (admin_ == nullptr) admin_socket_ = listen_for_admin();
     } catch (const std::runtime_error& error) {
-        log_.error("listen_failed", {{"reason", error.what()}});
-        exit_code_ = kExitFailed;
-        loop_.stop();
+        fail_to_listen(error);
+        return;
+    }
+    if (predecessor_ != nullptr && !predecessor_->has_left()) {
+        stage_ = Stage::Waiting;
+        predecessor_->say_ready();
+    } else {
+        start_serving();
+    }
+}
+
+void Daemon::start_serving() {
+    stage_ = Stage::Serving;
+    inherited_.drop_rest();
+    try {
+        if (admin_ == nullptr) start_admin();
+    } catch (const std::runtime_error& error) {
+        fail_to_listen(error);
         return;
     }
     clients_->start_accepting();
-    notify_ready("ready");
+    notify_ready(is_near_cache_suspended_ ? "ready; the near cache rests until the old one is gone"
+                                          : "ready");
     print_how_to_try();
+}
+
+void Daemon::fail_to_listen(const std::exception& error) {
+    log_.error("listen_failed", {{"reason", error.what()}});
+    exit_code_ = kExitFailed;
+    loop_.stop();
 }
 
 void Daemon::print_how_to_try() const {
@@ -196,10 +243,20 @@ void Daemon::on_stop_signal() {
         loop_.stop();
         return;
     }
+    if (stage_ != Stage::Retiring) successor_.reset();
+    // In an upgrade the other one may be who speaks for the service.
+    const bool is_another = stage_ == Stage::Retiring || stage_ == Stage::Waiting ||
+                            (stage_ == Stage::Starting && predecessor_ != nullptr);
+    if (!is_another) {
+        notify_stopping("draining " + std::to_string(metrics_.clients) + " clients");
+    }
+    drain_clients();
+}
+
+void Daemon::drain_clients() {
     stage_ = Stage::Draining;
     draining_since_ms_ = loop_.now_ms();
     log_.info("draining", {{"clients", static_cast<int64_t>(metrics_.clients)}});
-    notify_stopping("draining " + std::to_string(metrics_.clients) + " clients");
     drain_timer_.start_once(config_.server.drain_timeout_ms);
     clients_->drain([this] { loop_.stop(); });
 }

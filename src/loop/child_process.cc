@@ -28,15 +28,17 @@ void keep_descriptors_to_ourselves() {
     }
 }
 
-// REQUIRES: `pid` is our child, and nobody else waits for it.
-bool is_reaped_within(pid_t pid, int64_t timeout_ms) {
+}  // namespace
+
+std::optional<int> reap_within(pid_t pid, int64_t timeout_ms) {
     using Clock = std::chrono::steady_clock;
     const auto deadline = Clock::now() + std::chrono::milliseconds(timeout_ms);
     // Where the kernel has no pidfd we look every few milliseconds: poll() skips a negative fd.
     const int pidfd = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
     bool is_reaped = false;
+    int status = 0;
     while (true) {
-        is_reaped = waitpid(pid, nullptr, WNOHANG) != 0;
+        is_reaped = waitpid(pid, &status, WNOHANG) != 0;
         const auto left =
             std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
         if (is_reaped || left <= 0) break;
@@ -44,10 +46,8 @@ bool is_reaped_within(pid_t pid, int64_t timeout_ms) {
         poll(&watched, 1, static_cast<int>(pidfd < 0 ? std::min(left, kLookEveryMs) : left));
     }
     if (pidfd >= 0) close(pidfd);
-    return is_reaped;
+    return is_reaped ? std::optional<int>(status) : std::nullopt;
 }
-
-}  // namespace
 
 ChildProcess::ChildProcess(Loop& loop, const ChildCommand& command, OnExit on_exit)
     : on_exit_(std::move(on_exit)) {
@@ -89,10 +89,10 @@ ChildProcess::~ChildProcess() {
     const pid_t child = pid();
     handle_.reset();  // From here on libuv does not wait for it: we do.
     ::kill(child, SIGTERM);
-    if (is_reaped_within(child, kGraceMs)) return;
+    if (reap_within(child, kGraceMs)) return;
     ::kill(child, SIGKILL);
     // Only a process that hangs in the kernel is not gone by then; init will reap it.
-    static_cast<void>(is_reaped_within(child, kGraceMs));
+    static_cast<void>(reap_within(child, kGraceMs));
 }
 
 pid_t ChildProcess::pid() const {

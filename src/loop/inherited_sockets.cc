@@ -100,7 +100,10 @@ InheritedSockets::InheritedSockets(const ListenVariables& variables) {
 }
 
 InheritedSockets::~InheritedSockets() {
-    close_rest();
+    entries_.clear();
+    for (const int fd : locks_)
+        close(fd);
+    if (channel_ >= 0) close(channel_);
 }
 
 void InheritedSockets::adopt(int fd, const std::string& name) {
@@ -111,13 +114,13 @@ void InheritedSockets::adopt(int fd, const std::string& name) {
     if (address.empty()) {
         refuse(fd, name, "allowed is an absolute path, 127.0.0.1:PORT or [::1]:PORT");
     }
-    BoundSocket bound{fd, address, nullptr};
+    BoundSocket bound{fd, address, name == kOwn, nullptr};
     const std::string lock_path = address + ".lock";
     const auto lock = std::find_if(locks_.begin(), locks_.end(), [&](int candidate) {
         return address.starts_with('/') && is_same_file(candidate, lock_path);
     });
     if (lock != locks_.end()) {
-        bound.lock = FileLock::adopt(lock_path, *lock);
+        bound.lock = FileLock::adopt(*lock);
         locks_.erase(lock);
     }
     entries_.push_back({name, std::make_unique<ListenSocket>(std::move(bound))});
@@ -152,11 +155,10 @@ int InheritedSockets::take_channel() {
     return std::exchange(channel_, -1);
 }
 
-void InheritedSockets::close_rest() {
+void InheritedSockets::drop_rest() {
+    for (const Entry& entry : entries_)
+        entry.socket->claim();
     entries_.clear();
-    for (const int fd : std::exchange(locks_, {}))
-        close(fd);
-    if (channel_ >= 0) close(std::exchange(channel_, -1));
 }
 
 }  // namespace nearkey

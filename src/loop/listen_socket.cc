@@ -177,8 +177,8 @@ std::unique_ptr<FileLock> FileLock::take(const std::string& path) {
     }
 }
 
-std::unique_ptr<FileLock> FileLock::adopt(const std::string& path, int fd) {
-    return std::unique_ptr<FileLock>(new FileLock(path, fd));
+std::unique_ptr<FileLock> FileLock::adopt(int fd) {
+    return std::unique_ptr<FileLock>(new FileLock({}, fd));
 }
 
 FileLock::FileLock(std::string path, int fd) : path_(std::move(path)), fd_(fd) {
@@ -208,10 +208,10 @@ ListenSocket::ListenSocket(BoundSocket bound)
       path_(address_.starts_with('/') ? address_ : std::string()),
       lock_(std::move(bound.lock)),
       fd_(bound.fd),
-      is_ours_(lock_ != nullptr) {
+      is_ours_(false),
+      is_left_to_us_(bound.is_left_to_us) {
     fcntl(fd_, F_SETFD, FD_CLOEXEC);
     fcntl(fd_, F_SETFL, fcntl(fd_, F_GETFL) | O_NONBLOCK);
-    if (is_ours_) note_file();
 }
 
 ListenSocket::~ListenSocket() {
@@ -221,6 +221,14 @@ ListenSocket::~ListenSocket() {
 // A connect() to a Unix socket asks whether its listener still receives.
 bool ListenSocket::refuse_more() {
     return is_ours_ && is_unix() && shutdown(fd_, SHUT_RD) == 0;
+}
+
+void ListenSocket::claim() {
+    if (!std::exchange(is_left_to_us_, false)) return;
+    is_ours_ = true;
+    if (lock_ == nullptr) return;
+    lock_->claim(path_ + ".lock");
+    note_file();
 }
 
 void ListenSocket::leave() {
@@ -261,13 +269,14 @@ void ListenSocket::bind_unix(const SocketAddress& address, const SocketFile& fil
     umask(umask_before);
     if (error != 0) refuse(path_, os_error(error));
     note_file();
+    if (!file_is_ours_) refuse(path_, "its file was removed");
     give_away(path_, file);
 }
 
-// REQUIRES: the file is the one that our socket was bound to.
+// REQUIRES: the file, if it is there, is the one that our socket was bound to.
 void ListenSocket::note_file() {
     struct stat made {};
-    if (lstat(path_.c_str(), &made) != 0) refuse(path_, os_error(errno));
+    if (lstat(path_.c_str(), &made) != 0) return;
     file_is_ours_ = true;
     device_ = made.st_dev;
     inode_ = made.st_ino;

@@ -59,6 +59,7 @@ AdminServer::AdminServer(Loop& loop, Log& log, AdminAddress address, AdminSource
                                        : std::make_unique<ListenSocket>(address.address, kBacklog,
                                                                         SocketFile{address.mode})),
       timer_(loop, [this] { serve(); }) {
+    listen_->claim();
     start_http();
     const MHD_DaemonInfo* const info = MHD_get_daemon_info(http_.get(), MHD_DAEMON_INFO_EPOLL_FD);
     watch_ = std::make_unique<FdWatch>(loop, info->epoll_fd, [this](FdEvents) { serve(); });

@@ -199,6 +199,9 @@ void ClientServer::pause_accepting() {
 }
 
 void ClientServer::start_accepting() {
+    for (auto& listener : listeners_) {
+        if (listener->socket != nullptr) listener->socket->claim();
+    }
     want_clients({true, false});
 }
 

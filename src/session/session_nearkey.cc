@@ -216,8 +216,10 @@ void Session::explain(const CommandView& command) {
 void Session::explain_cache(const CommandView& command, Pairs& pairs) {
     const bool is_call = spec_ != nullptr && spec_->accepts(command.size());
     const std::string_view refusal = context_.cache == nullptr ? "the near cache is off"
-                                     : !is_call                ? "not a sound call"
-                                     : !spec_->is_readonly     ? "not a read"
+                                     : context_.metrics.near_cache_suspended != 0
+                                         ? "suspended: another nearkey has clients here (upgrade)"
+                                     : !is_call            ? "not a sound call"
+                                     : !spec_->is_readonly ? "not a read"
                                      : !spec_->is_cacheable(command)
                                          ? "not on the list of reads that may be stored"
                                      : cache_use_ == CacheUse::Off ? "off for this client"

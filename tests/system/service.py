@@ -1,11 +1,17 @@
 """What systemd does for a service, without systemd: its sockets, opened before the service starts
 and kept while it is away (sd_listen_fds), and what the service says of itself (sd_notify)."""
 
+import copy
+import ctypes
 import os
+import signal
 import socket
+import subprocess
 import threading
+import time
 
 from harness import Nearkey, wait_for
+from procfs import is_alive
 
 # LISTEN_PID is the service's own: the shell has the pid already that it will have.
 START = 'export LISTEN_PID=$$; exec "$@"'
@@ -99,3 +105,51 @@ class NotifySocket:
             timeout,
             f"{name}={value} more than {more_than} times in {self.messages[-5:]}",
         )
+
+
+class SuccessorProcess:
+    """What subprocess.Popen is for a child, for a process that our child has started."""
+
+    def __init__(self, pid):
+        self.pid = pid
+        self.returncode = None
+
+    def poll(self):
+        if self.returncode is None:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+            except ChildProcessError:
+                # Its parent lives, or has reaped it.
+                self.returncode = None if is_alive(self.pid) else 0
+        return self.returncode
+
+    def wait(self, timeout):
+        deadline = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(f"pid {self.pid}", timeout)
+            time.sleep(0.01)
+        return self.returncode
+
+    def send_signal(self, number):
+        os.kill(self.pid, number)
+
+    def kill(self):
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+
+def adopt_orphans():
+    """Who is left behind by a child of ours becomes our child, so that its exit code is seen."""
+    PR_SET_CHILD_SUBREAPER = 36
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def successor_of(old, pid):
+    """The nearkey that `old` has started, as one that we have started. Both write to one log."""
+    new = copy.copy(old)
+    new.process = SuccessorProcess(pid)
+    new._stopped = False
+    new._reader = None
+    return new

@@ -88,6 +88,8 @@
     X(reads_retried_total, Counter, "reads sent again after their connection was lost")            \
     X(tombstones, Gauge, "replies that will be dropped when they come")                            \
     X(tombstone_closes_total, Counter, "connections closed by upstream.tombstone_timeout_ms")      \
+    X(near_cache_suspended, Gauge, "1 while another nearkey has clients here, after an upgrade")   \
+    X(upgrade_failures_total, Counter, "upgrades given up; the old nearkey went on")               \
     X(near_cache_tracking, Gauge, "1 when Valkey tells of changes to what is stored")              \
     L(near_cache_lease_ms, near_cache_lease_seconds, "", GaugeMs,                                  \
       "age of the oldest proof that stored replies are true")                                      \

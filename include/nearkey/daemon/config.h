@@ -28,6 +28,8 @@ struct ServerOptions {
     std::uint64_t backlog = 511;
     std::string admin;  // Empty: beside the listening socket. See admin_address().
     std::uint64_t drain_timeout_ms = 5000;
+    std::uint64_t upgrade_start_timeout_ms = 30'000;
+    std::uint64_t upgrade_drain_timeout_ms = 600'000;
 };
 
 // One [[listener]] of the file, or an address of server.listen: who may connect, and what is
@@ -93,6 +95,7 @@ struct ConfigSources {
     std::vector<std::string> listen;         // --listen, each
     std::optional<std::string> admin;        // --admin
     std::vector<std::string> set;            // --set, each as "table.key=value"
+    std::vector<std::string> arguments;      // all of them, the program's name first
     Environment environment;
 };
 

@@ -3,11 +3,16 @@
 // before: who can connect is answered.
 //
 //   Starting ──first PONG──▶ Serving ──SIGTERM──▶ Draining ──nothing owed, or time over──▶ end
+//
+// An upgrade (upgrade.h) adds a stage to either side:
+//   Starting ──first PONG──▶ Waiting ──the old one left──▶ Serving
+//   Serving ──the new one is ready──▶ Retiring ──no client left, or time over──▶ Draining
 #pragma once
 
 #include "nearkey/daemon/accounts.h"
 #include "nearkey/daemon/config.h"
 #include "nearkey/daemon/listen_plan.h"
+#include "nearkey/daemon/upgrade.h"
 #include "nearkey/server/admin_server.h"
 #include "nearkey/server/client_server.h"
 #include "nearkey/upstream/managed_server.h"
@@ -18,20 +23,30 @@
 
 namespace nearkey {
 
-class Daemon final : public PoolEvents, public AdminSource {
+class Daemon final : public PoolEvents, public AdminSource, public UpgradeEvents {
 public:
     // Throws std::runtime_error with one line for the operator if a part can't be made.
-    Daemon(const Config& config, const Environment& environment);
+    // `config` is what load_config(sources) gave.
+    Daemon(const Config& config, const ConfigSources& sources);
     ~Daemon();
 
     // Serves until it is told to stop; returns the exit code.
     int run();
 
+    // Starts the program that is on disk now, to take our place (daemon_upgrade.cc). Why it can't,
+    // or empty: what comes of it is logged.
+    [[nodiscard]] std::string start_upgrade();
+
 private:
-    enum class Stage { Starting, Serving, Draining };
+    enum class Stage { Starting, Waiting, Serving, Retiring, Draining };
 
     // PoolEvents
     void on_health_changed(const UpstreamHealth& health) override;
+    // UpgradeEvents
+    void on_successor_ready() override;
+    void on_successor_failed(const std::string& reason) override;
+    void on_predecessor_left() override;
+    void on_predecessor_gone() override;
     // AdminSource
     AdminState admin_state() const override;
     double uptime_seconds() const override;
@@ -40,11 +55,21 @@ private:
     const HotKeys& hot_keys() const override { return hot_keys_; }
     const SlowLog& slow_log() const override { return slow_log_; }
 
-    void listen_for_admin();
     void open();
+    void upgrade();
+    void start_admin();
+    void start_serving();
+    void fail_to_listen(const std::exception& error);
+    void suspend_near_cache();
+    void resume_near_cache();
+    std::string why_no_upgrade() const;
+    SuccessorCommand successor_command() const;
+    std::unique_ptr<ListenSocket> listen_for_admin();
+    void drain_clients();
     void print_how_to_try() const;
     void on_stop_signal();
 
+    const ConfigSources sources_;
     const Config config_;
     InheritedSockets inherited_;
     const ListenPlan listen_;
@@ -62,11 +87,17 @@ private:
     std::unique_ptr<NearCache> cache_;  // null: switched off
     std::unique_ptr<ConnectionPool> pool_;
     std::unique_ptr<ClientServer> clients_;
+    std::unique_ptr<ListenSocket> admin_socket_;  // until admin_ has it
     std::unique_ptr<AdminServer> admin_;
     std::vector<std::unique_ptr<SignalWatch>> signals_;
     Timer drain_timer_;
     Timer watchdog_timer_;
     Timer repeats_timer_;
+    const std::string program_;                 // that we run, as a path
+    std::unique_ptr<Predecessor> predecessor_;  // null: there was none
+    std::unique_ptr<Successor> successor_;      // null: there is none
+    Timer retire_timer_;
+    bool is_near_cache_suspended_ = false;
     const uint64_t started_ms_ = loop_.now_ms();
     Stage stage_ = Stage::Starting;
     uint64_t draining_since_ms_ = 0;

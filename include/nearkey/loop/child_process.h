@@ -9,7 +9,9 @@
 #include "nearkey/loop/loop.h"
 
 #include <sys/types.h>
+#include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -50,6 +52,10 @@ private:
     bool is_running_ = false;
     UvHandle<uv_process_s> handle_;
 };
+
+// How our child has ended (as waitpid() has it), if it does within the time; then it is reaped, and
+// its pid anybody's. Blocks. REQUIRES: nobody else waits for it.
+std::optional<int> reap_within(pid_t pid, int64_t timeout_ms);
 
 // The same command, but the kernel kills it (SIGKILL) when `parent`, the thread that starts it,
 // ends in whatever way. setpriv asks the kernel for that; the shell then makes sure that the parent

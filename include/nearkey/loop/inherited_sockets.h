@@ -3,7 +3,7 @@
 // sd_listen_fds(3) has it: LISTEN_FDS descriptors from 3 on for the process LISTEN_PID, with the
 // names of LISTEN_FDNAMES.
 // Owned by Daemon, which hands each to whom it belongs. The one rule: what nobody took is closed,
-// and its file removed only if its lock came with it.
+// and its file removed only if a predecessor left it to us.
 #pragma once
 
 #include "nearkey/loop/listen_socket.h"
@@ -48,7 +48,8 @@ public:
     std::unique_ptr<ListenSocket> take(std::string_view address);
     // The caller's to close; -1: there is none.
     int take_channel();
-    void close_rest();
+    // What a predecessor has left to us and nobody took is listened on no more.
+    void drop_rest();
 
 private:
     struct Entry {

@@ -53,14 +53,16 @@ class FileLock {
 public:
     // Null if somebody else has it. Throws ListenError if the file can't be opened.
     static std::unique_ptr<FileLock> take(const std::string& path);
-    // The lock that another process gave us with its descriptor.
-    static std::unique_ptr<FileLock> adopt(const std::string& path, int fd);
+    // The lock of another process, which gave us its descriptor: the file is that one's until
+    // claim().
+    static std::unique_ptr<FileLock> adopt(int fd);
     ~FileLock();
     FileLock(const FileLock&) = delete;
     FileLock& operator=(const FileLock&) = delete;
 
     int fd() const { return fd_; }
-    // Another process has the descriptor too: from here on the file is that one's to remove.
+    // The file is ours to remove from here on, or another process's that has the descriptor too.
+    void claim(const std::string& path) { path_ = path; }
     void leave() { path_.clear(); }
 
 private:
@@ -74,7 +76,8 @@ private:
 struct BoundSocket {
     int fd;
     std::string address;             // as ListenSocket::address() has it
-    std::unique_ptr<FileLock> lock;  // null: the file is not ours to remove
+    bool is_left_to_us;              // by a nearkey that we replace; else it stays another's
+    std::unique_ptr<FileLock> lock;  // of its file, if it is left to us
 };
 
 class ListenSocket {
@@ -84,7 +87,8 @@ public:
     // owner before anybody can connect; its directory is created as make_private_directory()
     // does. Throws ListenError.
     ListenSocket(const std::string& address, int backlog, SocketFile file);
-    // Takes over the descriptor. REQUIRES: it is a listening stream socket.
+    // Takes over the descriptor; whose the socket is stays as it is until claim(). REQUIRES: it is
+    // a listening stream socket.
     explicit ListenSocket(BoundSocket bound);
     ~ListenSocket();
     ListenSocket(const ListenSocket&) = delete;
@@ -103,6 +107,8 @@ public:
     // Whoever connects from now on is refused; who has connected can still be accepted. False, and
     // nothing is done: others accept on it too, or the kernel can't (TCP).
     bool refuse_more();
+    // We are the only one to accept on it from here on, if it is left to us.
+    void claim();
     // The socket lives on in another process, which has its descriptors: closes ours, and removes
     // nothing.
     void leave();
@@ -122,6 +128,7 @@ private:
     std::unique_ptr<FileLock> lock_;
     int fd_ = -1;
     bool is_ours_ = true;
+    bool is_left_to_us_ = false;
     // The file that bind() made; an open socket keeps its inode from being used again.
     bool file_is_ours_ = false;
     dev_t device_ = 0;

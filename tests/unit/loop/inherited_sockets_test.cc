@@ -47,7 +47,7 @@ TEST_CASE("inherited sockets: taken by its address, a foreign one leaves its fil
     CHECK((fcntl(socket->fd(), F_GETFD) & FD_CLOEXEC) != 0);
     socket.reset();
     CHECK(exists(path));
-    inherited.close_rest();
+    inherited.drop_rest();
     CHECK_FALSE(is_open(kFirst + 1));
     CHECK(exists(path));
 }
@@ -68,9 +68,30 @@ TEST_CASE("inherited sockets: with its lock comes the file") {
     CHECK_THROWS_AS(ListenSocket(path, 8, {0600}), ListenError);
     auto socket = inherited.take(path);
     REQUIRE(socket != nullptr);
+    socket->claim();
     CHECK(socket->is_ours());
     socket.reset();
     CHECK(directory.is_empty());
+}
+
+TEST_CASE("inherited sockets: until it is claimed, it is the predecessor's") {
+    const TemporaryDirectory directory;
+    const std::string path = directory / "a.sock";
+    const ListenSocket predecessor(path, 8, 0600);
+    for (const std::string end : {"taken", "not taken"}) {
+        CAPTURE(end);
+        REQUIRE(dup2(predecessor.fd(), kFirst) == kFirst);
+        REQUIRE(dup2(predecessor.lock_fd(), kFirst + 1) == kFirst + 1);
+        InheritedSockets inherited(variables("2", "nearkey-own:nearkey-lock"));
+        const auto socket = end == "taken" ? inherited.take(path) : nullptr;
+        CHECK((socket == nullptr || !socket->refuse_more()));
+    }
+    CHECK(exists(path));
+    CHECK(exists(path + ".lock"));
+    const SocketAddress address = parse_socket_address(path);
+    const int client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK(connect(client, address.get(), address.length) == 0);
+    close(client);
 }
 
 TEST_CASE("inherited sockets: what nobody takes any more goes, if it is ours") {
@@ -81,7 +102,7 @@ TEST_CASE("inherited sockets: what nobody takes any more goes, if it is ours") {
     REQUIRE(dup2(predecessor->lock_fd(), kFirst + 1) == kFirst + 1);
     InheritedSockets inherited(variables("2", "nearkey-own:nearkey-lock"));
     predecessor->leave();
-    inherited.close_rest();
+    inherited.drop_rest();
     CHECK(directory.is_empty());
 }
 

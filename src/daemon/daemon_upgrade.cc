@@ -1,0 +1,143 @@
+// The daemon's side of an upgrade (upgrade.h): as the old one, and as the new one.
+#include "nearkey/daemon/daemon.h"
+
+#include "nearkey/base/check.h"
+#include "nearkey/daemon/notify.h"
+
+#include <unistd.h>
+#include <algorithm>
+#include <array>
+#include <exception>
+#include <utility>
+
+namespace nearkey {
+
+namespace {
+
+constexpr int kAdminBacklog = 64;
+
+// What our starter meant for us alone.
+bool is_ours_alone(std::string_view name) {
+    static constexpr std::array<std::string_view, 5> kNames = {
+        "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "LISTEN_PIDFDID", "WATCHDOG_PID"};
+    return std::find(kNames.begin(), kNames.end(), name) != kNames.end();
+}
+
+void give(SuccessorCommand& command, const ListenSocket& socket, std::string_view foreign_name) {
+    command.given.push_back(
+        {socket.fd(), std::string(socket.is_ours() ? InheritedSockets::kOwn : foreign_name)});
+    if (socket.lock_fd() < 0) return;
+    command.given.push_back({socket.lock_fd(), std::string(InheritedSockets::kLock)});
+}
+
+}  // namespace
+
+// --- the old one ---
+
+void Daemon::upgrade() {
+    static_cast<void>(start_upgrade());
+}
+
+std::string Daemon::start_upgrade() {
+    std::string reason = why_no_upgrade();
+    if (reason.empty()) {
+        try {
+            successor_ = std::make_unique<Successor>(
+                loop_, successor_command(), config_.server.upgrade_start_timeout_ms, *this);
+        } catch (const std::exception& error) {
+            reason = error.what();
+        }
+    }
+    if (!reason.empty()) {
+        ++metrics_.upgrade_failures_total;
+        log_.warning("upgrade_refused", {{"reason", std::string_view(reason)}});
+        return reason;
+    }
+    log_.info("upgrade_started",
+              {{"program", std::string_view(program_)}, {"pid", int64_t{successor_->pid()}}});
+    notify_status("ready; a new nearkey is starting");
+    return "";
+}
+
+std::string Daemon::why_no_upgrade() const {
+    if (managed_ != nullptr) return "managed: its valkey-server is our child, and ends with us";
+    if (successor_ != nullptr && !successor_->has_failed()) return "an upgrade is under way";
+    if (predecessor_ != nullptr && !predecessor_->is_gone()) {
+        return "clients of the nearkey before this one are still served";
+    }
+    if (stage_ == Stage::Draining) return "nearkey is stopping";
+    if (stage_ != Stage::Serving) return "Valkey was not there yet, and no client is served";
+    if (access(program_.c_str(), X_OK) != 0) return "there is no program " + program_;
+    return "";
+}
+
+SuccessorCommand Daemon::successor_command() const {
+    SuccessorCommand command{program_, sources_.arguments, {}, {}};
+    for (const auto& [name, value] : sources_.environment.variables) {
+        if (!is_ours_alone(name)) command.environment.push_back(name + "=" + value);
+    }
+    for (const ListenSocket* socket : clients_->sockets())
+        give(command, *socket, "client");
+    give(command, admin_->socket(), InheritedSockets::kAdmin);
+    return command;
+}
+
+void Daemon::on_successor_ready() {
+    stage_ = Stage::Retiring;
+    suspend_near_cache();
+    clients_->leave_sockets([this] { loop_.stop(); });
+    admin_->leave();
+    watchdog_timer_.stop();
+    notify_main_pid(successor_->pid());
+    log_.info("upgraded", {{"pid", int64_t{successor_->pid()}},
+                           {"clients", static_cast<int64_t>(metrics_.clients)}});
+    retire_timer_.start_once(config_.server.upgrade_drain_timeout_ms);
+    successor_->let_go();
+}
+
+void Daemon::on_successor_failed(const std::string& reason) {
+    ++metrics_.upgrade_failures_total;
+    log_.error("upgrade_failed", {{"program", std::string_view(program_)},
+                                  {"pid", int64_t{successor_->pid()}},
+                                  {"reason", std::string_view(reason)}});
+    notify_status("ready; an upgrade failed: " + reason);
+}
+
+// --- the new one ---
+
+std::unique_ptr<ListenSocket> Daemon::listen_for_admin() {
+    const std::string address = to_text(listen_.admin);
+    auto inherited = inherited_.take(address);
+    return inherited != nullptr
+               ? std::move(inherited)
+               : std::make_unique<ListenSocket>(address, kAdminBacklog, config_.server.listen_mode);
+}
+
+// It may have been ended by force before we were ready.
+void Daemon::on_predecessor_left() {
+    if (stage_ == Stage::Waiting) start_serving();
+}
+
+void Daemon::on_predecessor_gone() {
+    log_.info("predecessor_gone", {});
+    resume_near_cache();
+    if (stage_ == Stage::Serving) notify_status("ready");
+}
+
+// --- either ---
+
+// What suspends it is a write of every key that does not end: nothing is stored, nothing is found.
+void Daemon::suspend_near_cache() {
+    if (cache_ == nullptr || is_near_cache_suspended_) return;
+    CHECK(cache_->begin_barrier(Loop::boot_ms()) == nullptr);
+    is_near_cache_suspended_ = true;
+    metrics_.near_cache_suspended = 1;
+}
+
+void Daemon::resume_near_cache() {
+    if (!std::exchange(is_near_cache_suspended_, false)) return;
+    cache_->end_write(nullptr, Loop::boot_ms());
+    metrics_.near_cache_suspended = 0;
+}
+
+}  // namespace nearkey
