@@ -29,7 +29,7 @@ class DrainTest(SystemTest):
             took = time.monotonic() - begin
             load.stop()
             self.assertLess(took, 5 * SLOWNESS, "it waited for something that nobody owed")
-            self.assertGreaterEqual(load.connections_lost, 12)
+            self.assertGreater(load.connections_lost, 0, "nobody was drained: nothing was tested")
             self.assertEqual(0, load.total("unknown"))
             with server.client() as direct:
                 load.check(self, direct)
