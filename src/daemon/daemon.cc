@@ -89,14 +89,7 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
     const Environment& environment = sources.environment;
     apply_log_options(config.log, environment, STDERR_FILENO, log_);
     repeats_timer_.start_repeating(kRepeatsMs);
-    std::signal(SIGPIPE, SIG_IGN);
-    for (const int signum : {SIGTERM, SIGINT}) {
-        signals_.push_back(
-            std::make_unique<SignalWatch>(loop_, signum, [this] { on_stop_signal(); }));
-    }
-    signals_.push_back(std::make_unique<SignalWatch>(loop_, SIGUSR2, [this] { upgrade(); }));
-    signals_.push_back(std::make_unique<SignalWatch>(
-        loop_, SIGHUP, [this] { log_.warning("reload_is_not_supported_yet", {}); }));
+    watch_signals();
     warn_of_few_descriptors(config, log_);
     log_.info("starting", {{"version", NEARKEY_VERSION}, {"upstream", redacted(url_)}});
     if (url_.kind == UpstreamUrl::Kind::Managed) {
@@ -150,6 +143,17 @@ Daemon::~Daemon() {
     // Everything that others can see is gone. What libuv's threads still wait for is not worth
     // waiting for, and they can't be stopped.
     if (!loop_.finish(kFinishMs)) _exit(exit_code_);
+}
+
+void Daemon::watch_signals() {
+    std::signal(SIGPIPE, SIG_IGN);
+    for (const int signum : {SIGTERM, SIGINT}) {
+        signals_.push_back(
+            std::make_unique<SignalWatch>(loop_, signum, [this] { on_stop_signal(); }));
+    }
+    signals_.push_back(std::make_unique<SignalWatch>(loop_, SIGUSR2, [this] { upgrade(); }));
+    signals_.push_back(std::make_unique<SignalWatch>(
+        loop_, SIGHUP, [this] { log_.warning("reload_is_not_supported_yet", {}); }));
 }
 
 int Daemon::run() {

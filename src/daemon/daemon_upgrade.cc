@@ -108,9 +108,9 @@ void Daemon::on_successor_failed(const std::string& reason) {
 std::unique_ptr<ListenSocket> Daemon::listen_for_admin() {
     const std::string address = to_text(listen_.admin);
     auto inherited = inherited_.take(address);
-    return inherited != nullptr
-               ? std::move(inherited)
-               : std::make_unique<ListenSocket>(address, kAdminBacklog, config_.server.listen_mode);
+    if (inherited != nullptr) return inherited;
+    return std::make_unique<ListenSocket>(
+        address, kAdminBacklog, SocketFile{static_cast<mode_t>(config_.server.listen_mode)});
 }
 
 // It may have been ended by force before we were ready.

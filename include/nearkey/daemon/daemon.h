@@ -55,6 +55,7 @@ private:
     const HotKeys& hot_keys() const override { return hot_keys_; }
     const SlowLog& slow_log() const override { return slow_log_; }
 
+    void watch_signals();
     void open();
     void upgrade();
     void start_admin();
