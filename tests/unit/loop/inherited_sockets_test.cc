@@ -77,7 +77,7 @@ TEST_CASE("inherited sockets: with its lock comes the file") {
 TEST_CASE("inherited sockets: until it is claimed, it is the predecessor's") {
     const TemporaryDirectory directory;
     const std::string path = directory / "a.sock";
-    const ListenSocket predecessor(path, 8, 0600);
+    const ListenSocket predecessor(path, 8, {0600});
     for (const std::string end : {"taken", "not taken"}) {
         CAPTURE(end);
         REQUIRE(dup2(predecessor.fd(), kFirst) == kFirst);
