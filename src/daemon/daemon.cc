@@ -265,21 +265,4 @@ void Daemon::drain_clients() {
     clients_->drain([this] { loop_.stop(); });
 }
 
-AdminState Daemon::admin_state() const {
-    const uint64_t now = loop_.now_ms();
-    const auto seconds_since = [now](uint64_t then_ms) {
-        return static_cast<double>(now - then_ms) / 1000.0;
-    };
-    if (stage_ == Stage::Draining) {
-        return {false, "draining", "told to stop", seconds_since(draining_since_ms_)};
-    }
-    const UpstreamHealth& health = pool_->health();
-    return {health.is_ready, health.is_ready ? "ready" : "not ready", health.reason,
-            seconds_since(health.since_ms)};
-}
-
-double Daemon::uptime_seconds() const {
-    return static_cast<double>(loop_.now_ms() - started_ms_) / 1000;
-}
-
 }  // namespace nearkey

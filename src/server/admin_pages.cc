@@ -1,5 +1,7 @@
 #include "nearkey/server/admin_pages.h"
 
+#include "nearkey/server/admin_clients.h"
+#include "nearkey/server/admin_control.h"
 #include "nearkey/server/admin_status.h"
 #include "nearkey/server/admin_traffic.h"
 #include "nearkey/server/metrics_text.h"
@@ -67,10 +69,20 @@ AdminAnswer metrics(AdminSource& source, const AdminRequest& request) {
 
 std::span<const AdminRoute> admin_routes() {
     static constexpr AdminRoute kRoutes[] = {
-        {"GET", "/", status_page},          {"GET", "/status", status_json},
-        {"GET", "/livez", livez},           {"GET", "/readyz", readyz},
-        {"GET", "/stats", stats},           {"GET", "/metrics", metrics},
-        {"GET", "/hotkeys", hot_keys_page}, {"GET", "/slowlog", slow_log_page},
+        {"GET", "/", status_page},
+        {"GET", "/status", status_json},
+        {"GET", "/livez", livez},
+        {"GET", "/readyz", readyz},
+        {"GET", "/stats", stats},
+        {"GET", "/metrics", metrics},
+        {"GET", "/hotkeys", hot_keys_page},
+        {"GET", "/slowlog", slow_log_page},
+        {"GET", "/clients", clients_page},
+        {"GET", "/connections", connections_page},
+        {"GET", "/config", config_page},
+        {"GET", "/log-level", log_level_page},
+        {"POST", "/log-level", set_log_level},
+        {"POST", "/cache/clear", clear_cache},
     };
     return kRoutes;
 }

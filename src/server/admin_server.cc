@@ -3,6 +3,7 @@
 #include <microhttpd.h>
 
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include <stdexcept>
 #include <utility>
@@ -14,7 +15,10 @@ namespace {
 
 // Each a bound on what a caller can make us hold; nobody needs more for a page of 4 KiB.
 constexpr unsigned kConnectionsMax = 32;
-constexpr unsigned kTimeoutSeconds = 1;
+constexpr unsigned kTimeoutSeconds = 1;  // without a byte
+// For a whole request, after which the connection ends however its bytes drip in.
+constexpr uint64_t kRequestMs = 3000;
+constexpr uint64_t kDeadlineCheckMs = 500;
 constexpr size_t kConnectionMemoryMax = size_t{16} << 10;
 constexpr int kBacklog = 64;
 
@@ -58,6 +62,7 @@ AdminServer::AdminServer(Loop& loop, Log& log, AdminAddress address, AdminSource
       listen_(address.bound != nullptr ? std::move(address.bound)
                                        : std::make_unique<ListenSocket>(address.address, kBacklog,
                                                                         SocketFile{address.mode})),
+      deadline_timer_(loop, [this] { end_slow_requests(); }),
       timer_(loop, [this] { serve(); }) {
     listen_->claim();
     start_http();
@@ -73,6 +78,7 @@ AdminServer::~AdminServer() = default;
 void AdminServer::leave() {
     watch_.reset();
     timer_.stop();
+    deadline_timer_.stop();
     http_.reset();
     listen_->leave();
 }
@@ -93,14 +99,27 @@ void AdminServer::start_http() {
         }
         return static_cast<MHD_Result>(server->answer(connection, request));
     };
+    const MHD_NotifyConnectionCallback on_connection_callback =
+        [](void* self, MHD_Connection* connection, void** /*context*/,
+           MHD_ConnectionNotificationCode what) {
+            auto* const server = static_cast<AdminServer*>(self);
+            if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
+                server->deadlines_.erase(connection);
+                return;
+            }
+            server->deadlines_[connection] = server->loop_.now_ms() + kRequestMs;
+            if (!server->deadline_timer_.is_active()) {
+                server->deadline_timer_.start_repeating(kDeadlineCheckMs);
+            }
+        };
     // A copy: libmicrohttpd closes the descriptor that it listens on.
     const int fd = fcntl(listen_->fd(), F_DUPFD_CLOEXEC, 0);
     if (fd >= 0) {
-        http_.reset(MHD_start_daemon(MHD_USE_EPOLL, 0, nullptr, nullptr, on_request_callback, this,
-                                     MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
-                                     kConnectionsMax, MHD_OPTION_CONNECTION_TIMEOUT,
-                                     kTimeoutSeconds, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-                                     kConnectionMemoryMax, MHD_OPTION_END));
+        http_.reset(MHD_start_daemon(
+            MHD_USE_EPOLL, 0, nullptr, nullptr, on_request_callback, this, MHD_OPTION_LISTEN_SOCKET,
+            fd, MHD_OPTION_CONNECTION_LIMIT, kConnectionsMax, MHD_OPTION_CONNECTION_TIMEOUT,
+            kTimeoutSeconds, MHD_OPTION_CONNECTION_MEMORY_LIMIT, kConnectionMemoryMax,
+            MHD_OPTION_NOTIFY_CONNECTION, on_connection_callback, this, MHD_OPTION_END));
     }
     if (http_ == nullptr) {
         throw std::runtime_error("cannot serve HTTP on " + listen_->address() +
@@ -123,7 +142,20 @@ void AdminServer::serve() {
     }
 }
 
+// libmicrohttpd sees the end, and closes the connection.
+void AdminServer::end_slow_requests() {
+    const uint64_t now = loop_.now_ms();
+    for (const auto& [connection, deadline_ms] : deadlines_) {
+        if (now < deadline_ms) continue;
+        const MHD_ConnectionInfo* const info =
+            MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+        shutdown(info->connect_fd, SHUT_RDWR);
+    }
+    if (deadlines_.empty()) deadline_timer_.stop();
+}
+
 int AdminServer::answer(MHD_Connection* connection, const AdminRequest& request) {
+    deadlines_[connection] = loop_.now_ms() + kRequestMs;
     const AdminTransport transport =
         listen_->is_unix() ? AdminTransport::Unix : AdminTransport::Tcp;
     const AdminAnswer answer = answer_admin(admin_routes(), source_, request, transport);

@@ -16,7 +16,9 @@ Session::Session(SessionContext& context, const ClientTerms& terms, uint64_t id)
       database_(terms.database),
       parser_(static_cast<int64_t>(context.limits.bulk_max)),
       cache_use_(terms.cache_use),
-      ttl_receiver_(*this) {
+      ttl_receiver_(*this),
+      connected_ms_(context.loop.now_ms()),
+      active_ms_(connected_ms_) {
 }
 
 Session::~Session() {
@@ -42,6 +44,8 @@ void Session::abort() {
 // --- input ---
 
 void Session::on_bytes(std::string_view bytes) {
+    bytes_in_ += bytes.size();
+    active_ms_ = context_.loop.now_ms();
     if (ended_ || input_over_) return;
     if (input_.empty()) {
         run(bytes);
@@ -296,6 +300,7 @@ std::string_view Session::canonical(const CommandView& command) {
 }
 
 void Session::send(Connection& connection, const CommandView& command, RequestKind kind) {
+    ++commands_;
     ++context_.metrics.commands_forwarded_total;
     has_written_ |= kind != RequestKind::Read;
     const uint32_t ticket = next_ticket_++;

@@ -47,6 +47,7 @@ Session::Executed Session::forward_large(const CommandView& command) {
     if (input_.view().data() != command.raw().data() || !command.is_canonical()) {
         return forward_alone(command, RequestKind::Write);
     }
+    ++commands_;
     ++context_.metrics.commands_forwarded_total;
     has_written_ = true;
     if (context_.cache != nullptr) note(*lease_, command, next_ticket_);

@@ -160,6 +160,7 @@ Session::Executed Session::select(const CommandView& command) {
         return Executed::Yes;
     }
     pause(kUntilIdle, nullptr);
+    ++commands_;
     ++context_.metrics.commands_forwarded_total;
     connection_->send({"*1\r\n$4\r\nPING\r\n", this, next_ticket_++, RequestKind::Read});
     return Executed::Yes;
@@ -234,6 +235,7 @@ void Session::answer(std::string_view reply) {
 
 // With a ticket of its own in any case: it is the command's number in the session.
 void Session::answer_as(RequestOutcome outcome, std::string_view reply) {
+    ++commands_;
     ++context_.metrics.commands_answered_total;
     const uint8_t series = RequestTiming::series_of(family(), outcome);
     if (is_retried_) {

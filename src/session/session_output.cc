@@ -148,6 +148,7 @@ void Session::flush() {
                 output_lost_ = true;
                 break;
         }
+        bytes_out_ += written;
         if (written > committed_) partly_sent_ = true;
         committed_ -= std::min(written, committed_);
         output_.consume(written);

@@ -69,6 +69,7 @@ std::optional<Session::Executed> Session::forward_whole(std::string_view input) 
         return executed;
     }
     consumed_ = size;
+    commands_ += commands;
     context_.metrics.commands_forwarded_total += commands;
     ++context_.metrics.transactions_whole_total;
     has_written_ = true;

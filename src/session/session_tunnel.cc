@@ -43,6 +43,7 @@ Session::Executed Session::enter_tunnel(const CommandSpec* spec, const CommandVi
 }
 
 Session::Executed Session::pass_through(const CommandSpec* spec, const CommandView& command) {
+    ++commands_;
     ++context_.metrics.commands_forwarded_total;
     has_written_ = true;
     if (context_.cache != nullptr) note_through(spec, command);

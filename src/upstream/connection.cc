@@ -65,6 +65,7 @@ void Connection::send_owned(const Request& request, Buffer bytes) {
     in_flight_.push_back(in_flight_entry(request));
     in_flight_.back().timing.sent_us = context_.latency.turn_us();
     ++context_.metrics.in_flight;
+    bytes_sent_ += bytes.size();
     socket_->send_owned(std::move(bytes));
 }
 
@@ -97,6 +98,7 @@ void Connection::transmit(std::string_view bytes, InFlight entry) {
     entry.timing.sent_us = context_.latency.turn_us();
     in_flight_.push_back(entry);
     ++context_.metrics.in_flight;
+    bytes_sent_ += bytes.size();
     socket_->send(bytes);
 }
 
@@ -257,6 +259,7 @@ void Connection::continue_handshake() {
 void Connection::become_ready() {
     connect_timer_.stop();
     set_state(ConnectionState::Ready);
+    ready_ms_ = context_.loop.now_ms();
     context_.last_good_address = address_;
     ++context_.metrics.upstream_connects_total;
     const Value hello = handshake_->hello();
@@ -267,6 +270,7 @@ void Connection::become_ready() {
 
 bool Connection::on_bytes(std::string_view bytes) {
     context_.heard_ms = context_.loop.now_ms();
+    bytes_received_ += bytes.size();
     while (!bytes.empty()) {
         if (is_tunnel_ && in_flight_.empty()) {
             owner_->on_tunnel_bytes(bytes);
@@ -335,7 +339,9 @@ void Connection::begin_tunnel() {
 }
 
 void Connection::send_through(std::string_view bytes) {
-    if (is_ready()) socket_->send(bytes);
+    if (!is_ready()) return;
+    bytes_sent_ += bytes.size();
+    socket_->send(bytes);
 }
 
 void Connection::finish_sending() {

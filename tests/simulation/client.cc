@@ -69,6 +69,7 @@ public:
     }
     void pause_reading() override { client_.is_paused_ = true; }
     bool refuse_more() override { return false; }
+    int fd() const override { return -1; }
     void resume_reading() override {
         client_.is_paused_ = false;
         SimulatedClient& client = client_;

@@ -47,13 +47,18 @@ private:
     void on_successor_failed(const std::string& reason) override;
     void on_predecessor_left() override;
     void on_predecessor_gone() override;
-    // AdminSource
+    // AdminSource (daemon_admin.cc)
     AdminState admin_state() const override;
     double uptime_seconds() const override;
     const Metrics& metrics() const override { return metrics_; }
     uint64_t now_ms() const override { return loop_.now_ms(); }
     const HotKeys& hot_keys() const override { return hot_keys_; }
     const SlowLog& slow_log() const override { return slow_log_; }
+    std::string config_text() const override;
+    ClientList clients(uint64_t after, size_t limit) const override;
+    ConnectionList connections(size_t limit) const override { return pool_->list(limit); }
+    std::optional<uint64_t> clear_near_cache() override;
+    Log& log() override { return log_; }
 
     void watch_signals();
     void open();

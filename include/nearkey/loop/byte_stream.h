@@ -36,6 +36,8 @@ public:
     // The peer can send nothing more, and knows it; what it has sent still comes, then on_end().
     // False: this can't be done, and nothing is.
     [[nodiscard]] virtual bool refuse_more() = 0;
+    // To ask the kernel who the peer is. -1: there is none.
+    virtual int fd() const = 0;
 };
 
 }  // namespace nearkey

@@ -20,6 +20,7 @@ public:
     void pause_reading() override;
     void resume_reading() override;
     bool refuse_more() override;
+    int fd() const override { return fd_; }
 
 private:
     void on_events(FdEvents seen);

@@ -5,8 +5,10 @@
 #pragma once
 
 #include "nearkey/base/metrics.h"
+#include "nearkey/session/facts.h"
 #include "nearkey/session/hot_keys.h"
 #include "nearkey/session/slow_log.h"
+#include "nearkey/upstream/facts.h"
 
 #include <optional>
 #include <span>
@@ -33,6 +35,14 @@ public:
     virtual const Metrics& metrics() const = 0;
     virtual const HotKeys& hot_keys() const = 0;
     virtual const SlowLog& slow_log() const = 0;
+    // TOML without secrets.
+    virtual std::string config_text() const = 0;
+    // At most `limit` of those whose sessions' numbers are above `after`.
+    virtual ClientList clients(uint64_t after, size_t limit) const = 0;
+    virtual ConnectionList connections(size_t limit) const = 0;
+    // How many replies the near cache lost. Nothing: it is switched off.
+    virtual std::optional<uint64_t> clear_near_cache() = 0;
+    virtual Log& log() = 0;
 
 protected:
     ~AdminSource() = default;

@@ -13,6 +13,7 @@
 #include <sys/types.h>
 #include <memory>
 #include <string>
+#include <unordered_map>
 
 struct MHD_Daemon;
 struct MHD_Connection;
@@ -49,12 +50,16 @@ private:
 
     void start_http();
     void serve();
+    void end_slow_requests();
     // Returns what libmicrohttpd's callback returns.
     int answer(MHD_Connection* connection, const AdminRequest& request);
 
     AdminSource& source_;
     Loop& loop_;
     std::unique_ptr<ListenSocket> listen_;
+    // By when each connection's request must have been there, on the loop's clock.
+    std::unordered_map<MHD_Connection*, uint64_t> deadlines_;
+    Timer deadline_timer_;
     std::unique_ptr<MHD_Daemon, StopHttp> http_;
     Timer timer_;
     std::unique_ptr<FdWatch> watch_;

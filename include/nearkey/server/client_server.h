@@ -48,6 +48,8 @@ public:
     // Accepts nobody any more, lets every session finish what it owes; `drained` is called once
     // none is left, at once or later.
     void drain(std::function<void()> drained);
+    // The first `limit` clients whose sessions' numbers are above `after`.
+    ClientList list(uint64_t after, size_t limit) const;
 
 private:
     // Once closed it stays, for its clients' terms are here.

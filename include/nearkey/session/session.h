@@ -20,6 +20,7 @@
 #include "nearkey/loop/byte_stream.h"
 #include "nearkey/resp/reply_scanner.h"
 #include "nearkey/session/context.h"
+#include "nearkey/session/facts.h"
 
 #include <map>
 #include <memory>
@@ -52,6 +53,7 @@ public:
 
     uint64_t id() const { return id_; }
     size_t buffered_bytes() const { return accounted_; }
+    ClientFacts facts() const;
 
     // StreamEvents
     void on_bytes(std::string_view bytes) override;
@@ -380,6 +382,13 @@ private:
     bool output_lost_ = false;  // the client can't be written to any more
     bool output_blocked_ = false;
     size_t accounted_ = 0;
+
+    // Of its whole life.
+    const uint64_t connected_ms_;
+    uint64_t active_ms_;
+    uint64_t commands_ = 0;
+    uint64_t bytes_in_ = 0;
+    uint64_t bytes_out_ = 0;
 };
 
 }  // namespace nearkey

@@ -19,6 +19,7 @@
 #include "nearkey/cache/near_cache.h"
 #include "nearkey/loop/resolver.h"
 #include "nearkey/resp/reply_scanner.h"
+#include "nearkey/upstream/facts.h"
 #include "nearkey/upstream/handshake.h"
 #include "nearkey/upstream/hiredis_adapter.h"
 #include "nearkey/upstream/options.h"
@@ -158,6 +159,8 @@ public:
     // A large reply is coming, and whatever is sent now is answered behind it.
     bool is_congested() const { return reply_bytes_ > kCongestedBytes; }
 
+    ConnectionFacts facts();
+
     // Set by the pool: the connection that must exist. It dials again whatever was refused.
     bool is_primary = false;
     bool is_leased = false;
@@ -260,6 +263,9 @@ private:
     OwnReceiver own_receiver_;
     uint64_t heartbeat_sent_ms_ = 0;  // 0: none is owed
     uint64_t heartbeat_sent_boot_ms_ = 0;
+    uint64_t ready_ms_ = 0;
+    uint64_t bytes_sent_ = 0;
+    uint64_t bytes_received_ = 0;
     uint64_t proven_ms_ = 0;
     uint64_t proven_before_ms_ = 0;
 

@@ -99,6 +99,8 @@ public:
     const Value& hello() const { return hello_; }
     const UpstreamHealth& health() const { return health_; }
     uint64_t request_timeout_ms() const { return options_.request_timeout_ms; }
+    // The first `limit` of all connections.
+    ConnectionList list(size_t limit) const;
     size_t lease_count() const { return leased_.size(); }
     NearCache* cache() { return context_.cache; }
     Latency& latency() { return context_.latency; }

@@ -12,6 +12,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -260,6 +261,22 @@ TEST_CASE("admin: silent connections take no place for ever") {
     CHECK(status_of(admin.ask("GET /livez")) == 200);
     for (const int fd : silent)
         close(fd);
+}
+
+TEST_CASE("admin: a request whose bytes drip in takes no place for ever (faults.md row 68)") {
+    Admin admin;
+    const int fd = connected_to(admin.server->address());
+    REQUIRE(send(fd, "GET /livez HTTP/1.1\r\nX: ", 23, MSG_NOSIGNAL) == 23);
+    std::atomic<bool> is_done = false;
+    std::thread dripper([&] {
+        while (send(fd, "x", 1, MSG_NOSIGNAL) == 1)
+            std::this_thread::sleep_for(std::chrono::milliseconds(100));
+        is_done = true;
+    });
+    CHECK(run_until(admin.loop, [&] { return is_done.load(); }));
+    if (!is_done) shutdown(fd, SHUT_RDWR);
+    dripper.join();
+    close(fd);
 }
 
 TEST_CASE("admin: the socket has its mode, goes with the server, and is not stolen") {

@@ -14,6 +14,11 @@ struct FakeSource final : AdminSource {
     const Metrics& metrics() const override { return counted; }
     const HotKeys& hot_keys() const override { return keys; }
     const SlowLog& slow_log() const override { return slow; }
+    std::string config_text() const override { return "[server]\n"; }
+    ClientList clients(uint64_t, size_t) const override { return {}; }
+    ConnectionList connections(size_t) const override { return {}; }
+    std::optional<uint64_t> clear_near_cache() override { return cleared; }
+    Log& log() override { return log_; }
 
     AdminState state{true, "ready", "", 1.5};
     Metrics counted;
@@ -21,8 +26,9 @@ struct FakeSource final : AdminSource {
     HotKeyOptions key_options;
     HotKeys keys{key_options, key_hash};
     SlowLogOptions slow_options;
-    Log log{-1, LogLevel::Error, counted};
-    SlowLog slow{slow_options, key_hash, log, counted};
+    std::optional<uint64_t> cleared;
+    Log log_{-1, LogLevel::Error, counted};
+    SlowLog slow{slow_options, key_hash, log_, counted};
 };
 
 }  // namespace nearkey

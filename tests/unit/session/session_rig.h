@@ -53,6 +53,7 @@ public:
     }
     void pause_reading() override { socket_.is_reading = false; }
     void resume_reading() override { socket_.is_reading = true; }
+    int fd() const override { return -1; }
     bool refuse_more() override { return socket_.can_refuse && (socket_.is_refusing = true); }
 
 private:

@@ -1,0 +1,36 @@
+// What the admin pages say of one client: a copy, made when somebody asks.
+// The counters in it cost the session an addition each; the rest is looked up on the spot.
+#pragma once
+
+#include "nearkey/upstream/connection.h"
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+namespace nearkey {
+
+struct ClientFacts {
+    uint64_t session = 0;
+    int fd = -1;  // open until the session is reaped: not after the call that asked
+    int protocol = 2;
+    int database = 0;
+    ClientIdentity identity;
+    std::string_view route;  // "none", "shared", "leased", "transaction" or "tunnel"
+    uint64_t commands = 0;
+    uint64_t bytes_in = 0;
+    uint64_t bytes_out = 0;
+    uint64_t buffered_bytes = 0;
+    uint32_t in_flight = 0;
+    uint64_t connected_ms = 0;  // on the loop's clock
+    uint64_t active_ms = 0;     // when it sent something last
+};
+
+// Clients in the order of their sessions' numbers.
+struct ClientList {
+    std::vector<ClientFacts> clients;
+    uint64_t total = 0;  // of all that are connected
+    uint64_t next = 0;   // where to go on: the last one's number. 0: these were the last
+};
+
+}  // namespace nearkey

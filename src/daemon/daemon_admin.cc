@@ -1,0 +1,38 @@
+// What the admin pages get to see of the daemon.
+#include "nearkey/daemon/daemon.h"
+
+namespace nearkey {
+
+AdminState Daemon::admin_state() const {
+    const uint64_t now = loop_.now_ms();
+    const auto seconds_since = [now](uint64_t then_ms) {
+        return static_cast<double>(now - then_ms) / 1000.0;
+    };
+    if (stage_ == Stage::Draining) {
+        return {false, "draining", "told to stop", seconds_since(draining_since_ms_)};
+    }
+    const UpstreamHealth& health = pool_->health();
+    return {health.is_ready, health.is_ready ? "ready" : "not ready", health.reason,
+            seconds_since(health.since_ms)};
+}
+
+double Daemon::uptime_seconds() const {
+    return static_cast<double>(loop_.now_ms() - started_ms_) / 1000;
+}
+
+std::string Daemon::config_text() const {
+    return to_toml(config_);
+}
+
+ClientList Daemon::clients(uint64_t after, size_t limit) const {
+    return clients_->list(after, limit);
+}
+
+std::optional<uint64_t> Daemon::clear_near_cache() {
+    if (cache_ == nullptr) return std::nullopt;
+    const uint64_t entries = metrics_.near_cache_entries;
+    cache_->clear(InvalidationCause::Asked, Loop::boot_ms());
+    return entries;
+}
+
+}  // namespace nearkey

@@ -1,0 +1,186 @@
+#include "nearkey/server/admin_clients.h"
+
+#include "nearkey/loop/loop.h"
+#include "nearkey/loop/peer.h"
+#include "nearkey/server/process_facts.h"
+
+#include <nlohmann/json.hpp>
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <charconv>
+#include <cmath>
+#include <cstddef>
+#include <unordered_map>
+
+namespace nearkey {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// A client costs some ten system calls, of which three are for its process.
+constexpr uint64_t kLimit = 100;
+constexpr uint64_t kClientsMax = 200;
+constexpr uint64_t kConnectionsMax = 1000;
+
+AdminAnswer json_answer(const Json& json) {
+    return {200, "application/json",
+            json.dump(-1, ' ', false, Json::error_handler_t::replace) + '\n'};
+}
+
+// False if it is there and no number up to `max`.
+bool read_number(const AdminRequest& request, std::string_view name, uint64_t max,
+                 uint64_t& value) {
+    const auto text = request.parameter(name);
+    if (!text) return true;
+    const char* const end = text->data() + text->size();
+    const auto [stop, error] = std::from_chars(text->data(), end, value);
+    return error == std::errc() && stop == end && value <= max;
+}
+
+double seconds_between(uint64_t then_ms, uint64_t now_ms) {
+    return now_ms > then_ms ? static_cast<double>(now_ms - then_ms) / 1000 : 0;
+}
+
+using AskForName = int (*)(int, sockaddr*, socklen_t*);
+
+// "/path", "127.0.0.1:1234" or "[::1]:1234"; empty: it has none.
+std::string name_of_socket(int fd, AskForName ask) {
+    union {
+        sockaddr any;
+        sockaddr_un local;
+        sockaddr_in v4;
+        sockaddr_in6 v6;
+    } name{};
+    socklen_t length = sizeof name;
+    if (fd < 0 || ask(fd, &name.any, &length) != 0) return "";
+    char text[INET6_ADDRSTRLEN];
+    if (name.any.sa_family == AF_INET) {
+        inet_ntop(AF_INET, &name.v4.sin_addr, text, sizeof text);
+        return std::string(text) + ":" + std::to_string(ntohs(name.v4.sin_port));
+    }
+    if (name.any.sa_family == AF_INET6) {
+        inet_ntop(AF_INET6, &name.v6.sin6_addr, text, sizeof text);
+        return "[" + std::string(text) + "]:" + std::to_string(ntohs(name.v6.sin6_port));
+    }
+    constexpr size_t kPathAt = offsetof(sockaddr_un, sun_path);
+    return name.any.sa_family == AF_UNIX && length > kPathAt ? std::string(name.local.sun_path)
+                                                             : "";
+}
+
+// Many clients are of one process, which is looked at once for an answer.
+class Processes {
+public:
+    const ProcessFacts& find(pid_t pid) {
+        const auto [found, is_new] = facts_.try_emplace(pid);
+        if (is_new) found->second = process_facts(pid);
+        return found->second;
+    }
+
+private:
+    std::unordered_map<pid_t, ProcessFacts> facts_;
+};
+
+// Who is at the other end: the process of a Unix socket as the kernel knows it, or an address.
+void describe_peer(int fd, Processes& processes, Json& client) {
+    const std::optional<Peer> peer = peer_of(fd);
+    if (peer) {
+        const ProcessFacts& process = processes.find(peer->pid);
+        client["pid"] = peer->pid;
+        client["uid"] = peer->user;
+        client["gid"] = peer->group;
+        client["command"] = process.command;
+        client["executable"] = process.executable;
+        client["cgroup"] = process.cgroup;
+        client["unit"] = process.unit;
+    } else {
+        for (const char* const unknown : {"pid", "uid", "gid"})
+            client[unknown] = nullptr;
+        for (const char* const unknown : {"command", "executable", "cgroup", "unit"})
+            client[unknown] = "";
+    }
+    client["address"] = name_of_socket(fd, getpeername);
+    client["listener"] = name_of_socket(fd, getsockname);
+}
+
+Json client_json(const ClientFacts& facts, Processes& processes, uint64_t now_ms) {
+    Json client = {{"session", facts.session}};
+    describe_peer(facts.fd, processes, client);
+    client["name"] = facts.identity.name;
+    client["library"] = facts.identity.library;
+    client["library_version"] = facts.identity.library_version;
+    client["database"] = facts.database;
+    client["protocol"] = facts.protocol;
+    client["route"] = facts.route;
+    client["commands"] = facts.commands;
+    client["bytes_in"] = facts.bytes_in;
+    client["bytes_out"] = facts.bytes_out;
+    client["buffered_bytes"] = facts.buffered_bytes;
+    client["in_flight"] = facts.in_flight;
+    client["age_seconds"] = seconds_between(facts.connected_ms, now_ms);
+    client["idle_seconds"] = seconds_between(facts.active_ms, now_ms);
+    return client;
+}
+
+Json connection_json(const ConnectionFacts& facts, uint64_t now_ms, uint64_t boot_ms) {
+    Json connection = {{"kind", facts.kind},
+                       {"state", facts.state},
+                       {"protocol", facts.protocol},
+                       {"database", facts.database},
+                       {"address", facts.address},
+                       {"server_id", facts.server_id},
+                       {"ready_seconds", nullptr},
+                       {"proven_seconds", nullptr},
+                       {"tracked", facts.is_tracked},
+                       {"sessions", facts.sessions},
+                       {"in_flight", facts.in_flight},
+                       {"tombstones", facts.tombstones},
+                       {"waiting", facts.waiting},
+                       {"bytes_sent", facts.bytes_sent},
+                       {"bytes_received", facts.bytes_received}};
+    if (facts.ready_ms != 0) {
+        connection["ready_seconds"] = seconds_between(facts.ready_ms, now_ms);
+    }
+    if (facts.proven_ms != 0) {
+        connection["proven_seconds"] = seconds_between(facts.proven_ms, boot_ms);
+    }
+    return connection;
+}
+
+}  // namespace
+
+AdminAnswer clients_page(AdminSource& source, const AdminRequest& request) {
+    uint64_t limit = kLimit;
+    uint64_t after = 0;
+    if (!read_number(request, "limit", kClientsMax, limit) || limit == 0) {
+        return admin_error(400, "limit is a number from 1 to 200");
+    }
+    if (!read_number(request, "after", UINT64_MAX, after)) {
+        return admin_error(400, "after is the number of a session");
+    }
+    const ClientList list = source.clients(after, limit);
+    Processes processes;
+    Json clients = Json::array();
+    for (const ClientFacts& facts : list.clients)
+        clients.push_back(client_json(facts, processes, source.now_ms()));
+    Json answer = {{"total", list.total}, {"next", nullptr}, {"clients", std::move(clients)}};
+    if (list.next != 0) answer["next"] = list.next;
+    return json_answer(answer);
+}
+
+AdminAnswer connections_page(AdminSource& source, const AdminRequest& request) {
+    uint64_t limit = kLimit;
+    if (!read_number(request, "limit", kConnectionsMax, limit) || limit == 0) {
+        return admin_error(400, "limit is a number from 1 to 1000");
+    }
+    const ConnectionList list = source.connections(limit);
+    Json connections = Json::array();
+    for (const ConnectionFacts& facts : list.connections)
+        connections.push_back(connection_json(facts, source.now_ms(), Loop::boot_ms()));
+    return json_answer({{"total", list.total}, {"connections", std::move(connections)}});
+}
+
+}  // namespace nearkey

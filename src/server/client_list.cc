@@ -1,0 +1,26 @@
+#include "nearkey/server/client_server.h"
+
+#include <algorithm>
+
+namespace nearkey {
+
+// The numbers of ten thousand clients are sorted in a fraction of a millisecond; only `limit` of
+// them are looked at.
+ClientList ClientServer::list(uint64_t after, size_t limit) const {
+    std::vector<uint64_t> ids;
+    ids.reserve(clients_.size());
+    for (const auto& [id, client] : clients_) {
+        if (id > after) ids.push_back(id);
+    }
+    const size_t count = std::min(limit, ids.size());
+    const auto end = ids.begin() + static_cast<std::ptrdiff_t>(count);
+    std::partial_sort(ids.begin(), end, ids.end());
+    ClientList list;
+    list.total = clients_.size();
+    if (count > 0 && count < ids.size()) list.next = ids[count - 1];
+    for (auto id = ids.begin(); id != end; ++id)
+        list.clients.push_back(clients_.at(*id).session->facts());
+    return list;
+}
+
+}  // namespace nearkey
