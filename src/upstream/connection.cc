@@ -30,7 +30,6 @@ Connection::~Connection() {
     set_state(ConnectionState::Closed);
 }
 
-// Closed for good is none any more.
 void Connection::set_state(ConnectionState next) {
     static constexpr uint64_t Metrics::*kGauges[] = {
         &Metrics::upstream_connections_idle, &Metrics::upstream_connections_connecting,
