@@ -48,6 +48,8 @@ const commands = {
         [tile.id.replace("tile-", ""), [...tile.children].map((each) => each.textContent)])),
       charts: [...document.querySelectorAll(".plot")].filter((svg) => svg.clientWidth > 0)
         .map((svg) => ({ label: svg.getAttribute("aria-label"), path: svg.querySelector(".line").getAttribute("d").length })),
+      programs: [...document.querySelectorAll("#programs tr")].map((row) => row.innerText),
+      latency: [...document.querySelectorAll("#latency tr")].map((row) => row.innerText),
       hot: [...document.querySelectorAll("#hot tr")].map((row) => row.innerText),
       tables: [...document.querySelectorAll("details[open] tbody")].map((body) => body.rows.length),
       overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,

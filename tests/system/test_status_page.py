@@ -254,6 +254,15 @@ class BrowserTest(SystemTest):
             "the words of a chart move",
         )
         self.assertIn("received: now", first["charts"][0]["label"])
+        page = self.wait_read(
+            lambda page: page["programs"] and page["hot"] and page["latency"],
+            "who is connected, hot keys, latencies",
+            20,
+        )
+        self.assertIn("python", page["programs"][0])
+        self.assertRegex(page["hot"][0], r"^[0-9a-f]{8,}")  # The hash of a name, not the name.
+        self.assertRegex(page["latency"][0], r"^request: string.*[mµ]?s")
+        self.assertRegex(page["tiles"]["latency"][1], r"^[\d.]+ [mµ]?s$")
         for look in LOOKS:
             self.browser.do("look", **LOOKS[look])
             self.assertLessEqual(self.read()["overflow"], 0, f"{look}: it scrolls sideways")
