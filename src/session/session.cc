@@ -31,8 +31,9 @@ void Session::attach(std::unique_ptr<ByteStream> stream) {
 
 void Session::drain() {
     if (ended_) return;
-    is_draining_ = true;
-    if (!input_over_ && stream_->refuse_more()) return;  // on_end() follows.
+    // Who waits in a blocking command may leave, which must be noticed: its input stays open.
+    is_draining_ = !input_over_ && !lease_blocks_ && stream_->refuse_more();
+    if (is_draining_) return;  // on_end() follows.
     stop_input();
     end_if_done();
 }

@@ -222,7 +222,6 @@ TEST_CASE("session: drained while it waits in a blocking command, it is served t
     client.ask({"BLPOP l 0"});
     REQUIRE(rig.run_until_asked("BLPOP l 0", 1));
     client.session.drain();
-    client.session.on_end();
     rig.settle();
     CHECK_FALSE(rig.is_ended(client));
     rig.valkey.send(rig.valkey.peer_of("BLPOP l 0"), "+popped\r\n");
