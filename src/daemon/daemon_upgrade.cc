@@ -23,11 +23,12 @@ bool is_ours_alone(std::string_view name) {
     return std::find(kNames.begin(), kNames.end(), name) != kNames.end();
 }
 
-void give(SuccessorCommand& command, const ListenSocket& socket, std::string_view foreign_name) {
-    command.given.push_back(
-        {socket.fd(), std::string(socket.is_ours() ? InheritedSockets::kOwn : foreign_name)});
+void give(ProgramStart& command, const ListenSocket& socket, std::string_view foreign_name) {
+    command.given.push_back(socket.fd());
+    command.names.emplace_back(socket.is_ours() ? InheritedSockets::kOwn : foreign_name);
     if (socket.lock_fd() < 0) return;
-    command.given.push_back({socket.lock_fd(), std::string(InheritedSockets::kLock)});
+    command.given.push_back(socket.lock_fd());
+    command.names.emplace_back(InheritedSockets::kLock);
 }
 
 }  // namespace
@@ -71,8 +72,13 @@ std::string Daemon::why_no_upgrade() const {
     return "";
 }
 
-SuccessorCommand Daemon::successor_command() const {
-    SuccessorCommand command{program_, sources_.arguments, {}, {}};
+ProgramStart Daemon::successor_command() const {
+    ProgramStart command{.program = program_,
+                         .argv = sources_.arguments,
+                         .environment = {},
+                         .stdio = {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO},
+                         .given = {},
+                         .ends = ProgramStart::Ends::ByItself};
     for (const auto& [name, value] : sources_.environment.variables) {
         if (!is_ours_alone(name)) command.environment.push_back(name + "=" + value);
     }

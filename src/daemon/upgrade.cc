@@ -50,8 +50,7 @@ Heard hear(int channel, char expected) {
 
 // --- the old one ---
 
-Successor::Successor(Loop& loop, SuccessorCommand command, uint64_t timeout_ms,
-                     UpgradeEvents& events)
+Successor::Successor(Loop& loop, ProgramStart command, uint64_t timeout_ms, UpgradeEvents& events)
     : events_(events), timer_(loop, [this, timeout_ms] {
           end(0);
           fail("it was not ready within " + std::to_string(timeout_ms) + " ms");
@@ -61,14 +60,15 @@ Successor::Successor(Loop& loop, SuccessorCommand command, uint64_t timeout_ms,
         throw std::runtime_error(reason_of(errno));
     }
     channel_ = ends[0];
-    command.given.push_back({ends[1], std::string(InheritedSockets::kChannel)});
-    pid_ = start_successor(command);
-    const int error = errno;
+    command.given.push_back(ends[1]);
+    command.names.emplace_back(InheritedSockets::kChannel);
+    const StartedProgram started = start_program(command);
     close(ends[1]);
-    if (pid_ < 0) {
+    if (started.pid < 0) {
         close(channel_);
-        throw std::runtime_error(reason_of(error));
+        throw std::runtime_error("can't run " + command.program + ": " + reason_of(started.error));
     }
+    pid_ = started.pid;
     watch_ = std::make_unique<FdWatch>(loop, channel_, [this](FdEvents) { on_readable(); });
     watch_->want({true, false});
     timer_.start_once(timeout_ms);

@@ -1,9 +1,9 @@
 #include "nearkey/loop/child_process.h"
 
 #include "nearkey/base/check.h"
-#include "uv_close.h"
+#include "nearkey/loop/program_start.h"
 
-#include <linux/close_range.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <system_error>
 #include <utility>
 
 namespace nearkey {
@@ -19,13 +20,17 @@ namespace {
 
 constexpr int64_t kGraceMs = 1000;
 constexpr int64_t kLookEveryMs = 5;
+constexpr uint64_t kLookOnLoopEveryMs = 50;
 
-// What our parent gave us is not for our children; all that we open ourselves closes on exec.
-void keep_descriptors_to_ourselves() {
-    constexpr unsigned kFirst = 3;
-    if (syscall(SYS_close_range, kFirst, ~0U, CLOSE_RANGE_CLOEXEC) != 0) {
-        uv_disable_stdio_inheritance();
-    }
+int open_pidfd(pid_t pid) {
+    return static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
+}
+
+std::vector<std::string> own_environment() {
+    std::vector<std::string> environment;
+    for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry)
+        environment.emplace_back(*entry);
+    return environment;
 }
 
 }  // namespace
@@ -34,7 +39,7 @@ std::optional<int> reap_within(pid_t pid, int64_t timeout_ms) {
     using Clock = std::chrono::steady_clock;
     const auto deadline = Clock::now() + std::chrono::milliseconds(timeout_ms);
     // Where the kernel has no pidfd we look every few milliseconds: poll() skips a negative fd.
-    const int pidfd = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
+    const int pidfd = open_pidfd(pid);
     bool is_reaped = false;
     int status = 0;
     while (true) {
@@ -50,73 +55,60 @@ std::optional<int> reap_within(pid_t pid, int64_t timeout_ms) {
 }
 
 ChildProcess::ChildProcess(Loop& loop, const ChildCommand& command, OnExit on_exit)
-    : on_exit_(std::move(on_exit)) {
+    : loop_(loop), on_exit_(std::move(on_exit)), timer_(loop, [this] { look(); }) {
     CHECK(!command.argv.empty());
-    std::vector<char*> argv;
-    for (const std::string& argument : command.argv) {
-        argv.push_back(const_cast<char*>(argument.c_str()));
+    const int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
+    const int output = command.output == ChildOutput::Discard ? nothing : STDERR_FILENO;
+    const StartedProgram started = start_program({.program = command.argv.front(),
+                                                  .argv = command.argv,
+                                                  .environment = own_environment(),
+                                                  .stdio = {nothing, output, output},
+                                                  .given = {},
+                                                  .ends = ProgramStart::Ends::WithUs});
+    if (nothing >= 0) close(nothing);
+    if (started.pid < 0) {
+        failure_ = std::system_category().message(started.error);
+        return;
     }
-    argv.push_back(nullptr);
-
-    uv_stdio_container_t stdio[3] = {};
-    stdio[0].flags = UV_IGNORE;  // libuv: /dev/null
-    for (int i : {1, 2}) {
-        stdio[i].flags = command.output == ChildOutput::Discard ? UV_IGNORE : UV_INHERIT_FD;
-        stdio[i].data.fd = STDERR_FILENO;
-    }
-    uv_process_options_t options{};
-    options.file = argv[0];
-    options.args = argv.data();
-    options.stdio_count = 3;
-    options.stdio = stdio;
-    options.flags = UV_PROCESS_DETACHED;
-    options.exit_cb = [](uv_process_t* handle, int64_t status, int signal) {
-        if (handle->data == nullptr) return;
-        static_cast<ChildProcess*>(handle->data)->on_ended(static_cast<int>(status), signal);
-    };
-
-    keep_descriptors_to_ourselves();
-    // uv_spawn makes a handle of it, and one that must be closed, even when it fails.
-    handle_.reset(new uv_process_t{});
-    const int error = uv_spawn(loop.raw(), handle_.get(), &options);
-    handle_->data = this;
-    is_running_ = error == 0;
-    if (error != 0) failure_ = uv_strerror(error);
+    pid_ = started.pid;
+    watch();
 }
 
 ChildProcess::~ChildProcess() {
-    if (!is_running_) return;
-    const pid_t child = pid();
-    handle_.reset();  // From here on libuv does not wait for it: we do.
-    ::kill(child, SIGTERM);
-    if (reap_within(child, kGraceMs)) return;
-    ::kill(child, SIGKILL);
+    watch_.reset();
+    if (pidfd_ >= 0) close(pidfd_);
+    if (pid_ == 0) return;
+    ::kill(pid_, SIGTERM);
+    if (reap_within(pid_, kGraceMs)) return;
+    ::kill(pid_, SIGKILL);
     // Only a process that hangs in the kernel is not gone by then; init will reap it.
-    static_cast<void>(reap_within(child, kGraceMs));
-}
-
-pid_t ChildProcess::pid() const {
-    return is_running_ ? handle_->pid : 0;
+    static_cast<void>(reap_within(pid_, kGraceMs));
 }
 
 void ChildProcess::kill(int signum) {
-    if (is_running_) uv_process_kill(handle_.get(), signum);
+    if (pid_ > 0) ::kill(pid_, signum);
 }
 
-void ChildProcess::on_ended(int status, int signal) {
-    is_running_ = false;
+void ChildProcess::watch() {
+    pidfd_ = open_pidfd(pid_);
+    if (pidfd_ < 0) {
+        timer_.start_repeating(kLookOnLoopEveryMs);
+        return;
+    }
+    watch_ = std::make_unique<FdWatch>(loop_, pidfd_, [this](FdEvents) { look(); });
+    watch_->want({true, false});
+}
+
+void ChildProcess::look() {
+    int status = 0;
+    if (waitpid(pid_, &status, WNOHANG) == 0) return;
+    pid_ = 0;
+    if (watch_ != nullptr) watch_->want({false, false});
+    timer_.stop();
     // It may destroy us: nothing of ours is touched after it.
     const OnExit on_exit = std::move(on_exit_);
-    on_exit(status, signal);
-}
-
-std::vector<std::string> dies_with_us(const std::vector<std::string>& argv, pid_t parent) {
-    constexpr const char* kGuard = R"([ "$PPID" = "$1" ] || exit 1; shift; exec "$@")";
-    std::vector<std::string> guarded = {"setpriv", "--pdeathsig", "KILL",          "/bin/sh",
-                                        "-c",      kGuard,        "nearkey-child", ""};
-    guarded.back() = std::to_string(parent);
-    guarded.insert(guarded.end(), argv.begin(), argv.end());
-    return guarded;
+    on_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 0,
+            WIFSIGNALED(status) ? WTERMSIG(status) : 0);
 }
 
 }  // namespace nearkey

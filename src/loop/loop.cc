@@ -23,9 +23,6 @@ void UvClose::operator()(uv_idle_s* handle) const {
 void UvClose::operator()(uv_signal_s* handle) const {
     close_handle(handle);
 }
-void UvClose::operator()(uv_process_s* handle) const {
-    close_handle(handle);
-}
 
 void Deferred::defer() {
     if (position_ != kNotListed) return;

@@ -113,9 +113,6 @@ ManagedServer::ManagedServer(Loop& loop, Log& log, Metrics& metrics,
       directory_(server_directory(options)),
       backoff_(options.backoff_min_ms, options.backoff_max_ms, options.seed),
       timer_(loop, [this] { on_timer(); }) {
-    if (find_program("setpriv").empty()) {
-        throw std::runtime_error("managed: setpriv is not installed; install util-linux");
-    }
     static_cast<void>(parse_socket_address(socket_path()));  // Throws if the path is too long.
     make_private_directory(options.directory);
     remove_stale_directories(options.directory);
@@ -149,9 +146,9 @@ void ManagedServer::start() {
         std::to_string(options_.memory_bytes), "--maxmemory-policy", "allkeys-lru",
         // It stays our child, and tells systemd nothing.
         "--daemonize", "no", "--supervised", "no"};
-    child_ = std::make_unique<ChildProcess>(
-        loop_, ChildCommand{dies_with_us(argv, getpid()), ChildOutput::Discard},
-        [this](int status, int signal) { on_exit(status, signal); });
+    child_ =
+        std::make_unique<ChildProcess>(loop_, ChildCommand{argv, ChildOutput::Discard},
+                                       [this](int status, int signal) { on_exit(status, signal); });
     if (child_->is_running()) {
         timer_.start_once(kSettledMs);
         return;

@@ -19,6 +19,8 @@ LIFE = [
     "test_service.SocketActivationTest.test_options_of_a_listener_hold_for_its_inherited_socket",
     "test_upgrade.UpgradeUnderLoadTest.test_a_pool_of_redis_py_notices_nothing",
     "test_drain.DrainTest.test_a_tunnel_and_a_transaction_end",
+    "test_managed.ManagedTest.test_it_is_restarted_when_it_dies",
+    "test_managed.ManagedTest.test_it_ends_with_us",
     "test_daemon.SocketTest.test_a_loopback_tcp_listener_beside_the_unix_socket",
     "test_daemon.LogTest.test_row_63_nobody_reads_the_log",
     "test_upstream_access.TlsTest.test_tls_with_a_client_certificate",

@@ -16,7 +16,7 @@
 #pragma once
 
 #include "nearkey/loop/fd_watch.h"
-#include "nearkey/loop/successor.h"
+#include "nearkey/loop/program_start.h"
 
 #include <cstdint>
 #include <memory>
@@ -44,7 +44,7 @@ class Successor {
 public:
     // Starts it, with the channel beside what it is given; `timeout_ms` to get ready. Throws
     // std::runtime_error if it can't be started.
-    Successor(Loop& loop, SuccessorCommand command, uint64_t timeout_ms, UpgradeEvents& events);
+    Successor(Loop& loop, ProgramStart command, uint64_t timeout_ms, UpgradeEvents& events);
     // Ends it, unless it was let go.
     ~Successor();
     Successor(const Successor&) = delete;

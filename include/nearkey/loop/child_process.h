@@ -2,15 +2,16 @@
 // It gets no descriptor of ours but /dev/null (and stderr if wanted), and a session of its own: the
 // Ctrl-C of a terminal reaches us alone, and we decide in which order things end.
 // The one rule: no child is left behind. Destroying the object sends SIGTERM, waits up to one
-// second, then sends SIGKILL, and reaps; dies_with_us() covers the case that we ourselves are
-// killed.
+// second, then sends SIGKILL, and reaps; if we ourselves are killed, the kernel kills it.
 #pragma once
 
+#include "nearkey/loop/fd_watch.h"
 #include "nearkey/loop/loop.h"
 
 #include <sys/types.h>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -38,28 +39,27 @@ public:
     ChildProcess(const ChildProcess&) = delete;
     ChildProcess& operator=(const ChildProcess&) = delete;
 
-    bool is_running() const { return is_running_; }
+    bool is_running() const { return pid_ > 0; }
     const std::string& failure() const { return failure_; }
     // 0 unless it is running.
-    pid_t pid() const;
+    pid_t pid() const { return pid_; }
     void kill(int signum);
 
 private:
-    void on_ended(int status, int signal);
+    void watch();
+    void look();
 
+    Loop& loop_;
     OnExit on_exit_;
     std::string failure_;
-    bool is_running_ = false;
-    UvHandle<uv_process_s> handle_;
+    pid_t pid_ = 0;
+    int pidfd_ = -1;  // readable when it has ended; -1: the kernel has none, and the timer looks
+    std::unique_ptr<FdWatch> watch_;
+    Timer timer_;
 };
 
 // How our child has ended (as waitpid() has it), if it does within the time; then it is reaped, and
 // its pid anybody's. Blocks. REQUIRES: nobody else waits for it.
 std::optional<int> reap_within(pid_t pid, int64_t timeout_ms);
-
-// The same command, but the kernel kills it (SIGKILL) when `parent`, the thread that starts it,
-// ends in whatever way. setpriv asks the kernel for that; the shell then makes sure that the parent
-// did not end just before, and becomes the program. The pid stays the same throughout.
-std::vector<std::string> dies_with_us(const std::vector<std::string>& argv, pid_t parent);
 
 }  // namespace nearkey

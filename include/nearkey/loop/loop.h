@@ -21,7 +21,6 @@ struct uv_poll_s;
 struct uv_prepare_s;
 struct uv_idle_s;
 struct uv_signal_s;
-struct uv_process_s;
 
 namespace nearkey {
 
@@ -35,7 +34,6 @@ struct UvClose {
     void operator()(uv_prepare_s* handle) const;
     void operator()(uv_idle_s* handle) const;
     void operator()(uv_signal_s* handle) const;
-    void operator()(uv_process_s* handle) const;
 };
 template <class Handle>
 using UvHandle = std::unique_ptr<Handle, UvClose>;

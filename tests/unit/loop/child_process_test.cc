@@ -139,13 +139,13 @@ TEST_CASE("child process: it has none of our descriptors, and a session of its o
     CHECK(text.ends_with(session));
 }
 
-TEST_CASE("dies_with_us: the program runs under the pid that we know, and its exit is told") {
+TEST_CASE("child process: the program runs under the pid that we know, with its arguments") {
     const TemporaryDirectory directory;
     const std::string mark = directory / "mark";
     Loop loop;
     Ended ended;
-    const ChildCommand command{dies_with_us(
-        {"/bin/sh", "-c", "echo $$ \"$1\" > " + mark + "; exit 5", "sh", "a b"}, getpid())};
+    const ChildCommand command{
+        {"/bin/sh", "-c", "echo $$ \"$1\" > " + mark + "; exit 5", "sh", "a b"}};
     const ChildProcess child(loop, command, ended.noted());
     const std::string expected = std::to_string(child.pid()) + " a b\n";
     REQUIRE(run_until(loop, [&] { return ended.count > 0; }));
@@ -153,17 +153,30 @@ TEST_CASE("dies_with_us: the program runs under the pid that we know, and its ex
     CHECK(text_of(mark) == expected);
 }
 
-TEST_CASE("dies_with_us: with another parent than it should have, the program is not run") {
+TEST_CASE("child process: the kernel kills it when we are killed") {
     const TemporaryDirectory directory;
-    const std::string mark = directory / "mark";
+    const std::string list = directory / "pid";
+    // A process in our place, which is killed while its child runs.
+    const pid_t in_our_place = fork();
+    if (in_our_place == 0) {
+        Loop loop;
+        const ChildProcess child(loop, shell("echo $$ > " + list + "; exec sleep 60"),
+                                 [](int, int) {});
+        while (true)
+            pause();
+    }
     Loop loop;
-    Ended ended;
-    const pid_t somebody_else = 1;
-    const ChildCommand command{dies_with_us({"/usr/bin/touch", mark}, somebody_else)};
-    const ChildProcess child(loop, command, ended.noted());
-    REQUIRE(run_until(loop, [&] { return ended.count > 0; }));
-    CHECK(ended.status == 1);
-    CHECK(access(mark.c_str(), F_OK) != 0);
+    REQUIRE(run_until(loop, [&] { return text_of(list).ends_with('\n'); }));
+    const pid_t child = std::stoi(text_of(list));
+    CHECK_FALSE(is_gone(child));
+    kill(in_our_place, SIGKILL);
+    waitpid(in_our_place, nullptr, 0);
+    const auto is_dead = [child] {
+        std::ifstream stat("/proc/" + std::to_string(child) + "/stat");
+        const std::string text{std::istreambuf_iterator<char>(stat), {}};
+        return is_gone(child) || text.find(") Z ") != std::string::npos;
+    };
+    CHECK(run_until(loop, is_dead));
 }
 
 }  // namespace
