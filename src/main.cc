@@ -4,13 +4,26 @@
 #include "nearkey/daemon/descriptors.h"
 #include "nearkey/daemon/ready_probe.h"
 
+#include <unistd.h>
+#include <cstdlib>
 #include <exception>
 #include <iostream>
+#include <new>
 #include <span>
+#include <string_view>
 
 namespace {
 
+// Nothing can be done by then, but it is said: operator new calls this in place of a bad_alloc that
+// no callback of the loop may throw.
+[[noreturn]] void on_no_memory() {
+    constexpr std::string_view kWords = "nearkey: out of memory; raise MemoryMax= or ulimit -v\n";
+    [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, kWords.data(), kWords.size());
+    std::abort();
+}
+
 int serve(const nearkey::Invocation& invocation) {
+    std::set_new_handler(on_no_memory);
     const nearkey::ConfigSources& sources = invocation.sources;
     try {
         const nearkey::Config config = nearkey::load_config(sources);

@@ -31,6 +31,8 @@ uint64_t Metrics::*counter_of(InvalidationCause cause) {
             return &Metrics::near_cache_clears_fields_total;
         case InvalidationCause::Asked:
             return &Metrics::near_cache_clears_asked_total;
+        case InvalidationCause::Memory:
+            return &Metrics::near_cache_clears_memory_total;
         default:
             return &Metrics::near_cache_clears_barrier_total;
     }

@@ -23,6 +23,8 @@ std::string_view name_of(InvalidationCause cause) {
             return "fields";
         case InvalidationCause::Asked:
             return "asked";
+        case InvalidationCause::Memory:
+            return "memory";
     }
     return "";
 }

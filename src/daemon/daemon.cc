@@ -117,6 +117,7 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
     clients_ = std::make_unique<ClientServer>(
         ClientServer::Parts{loop_, metrics_, log_, *pool_, scratch_, hot_keys_, slow_log_},
         config_.limits);
+    memory_ = std::make_unique<MemoryWatch>(loop_, metrics_, log_, cache_.get());
     if (const int channel = inherited_.take_channel(); channel >= 0) {
         predecessor_ = std::make_unique<Predecessor>(loop_, channel, *this);
         suspend_near_cache();
@@ -126,6 +127,7 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
 }
 
 Daemon::~Daemon() {
+    memory_.reset();
     admin_.reset();
     clients_.reset();
     pool_.reset();

@@ -162,6 +162,11 @@ bool ClientServer::is_admitted(const Listener& listener, int fd) {
         turn_away(fd, "-ERR max number of clients reached\r\n");
         return false;
     }
+    if (metrics_.memory_short != 0) {
+        ++metrics_.clients_refused_memory_total;
+        turn_away(fd, "-ERR nearkey has no memory left for another client (MemoryMax=)\r\n");
+        return false;
+    }
     if (metrics_.client_memory_bytes > limits_.memory_max) {
         ++metrics_.clients_refused_memory_total;
         turn_away(fd, "-ERR nearkey has no memory left for another client (limits.memory_max)\r\n");

@@ -88,6 +88,8 @@
     X(reads_retried_total, Counter, "reads sent again after their connection was lost")            \
     X(tombstones, Gauge, "replies that will be dropped when they come")                            \
     X(tombstone_closes_total, Counter, "connections closed by upstream.tombstone_timeout_ms")      \
+    X(memory_short, Gauge, "1 near the end of the memory that nearkey may use")                    \
+    X(memory_sheds_total, Counter, "times the near cache was given up for want of memory")         \
     X(near_cache_suspended, Gauge, "1 while another nearkey has clients here, after an upgrade")   \
     X(upgrade_failures_total, Counter, "upgrades given up; the old nearkey went on")               \
     X(near_cache_tracking, Gauge, "1 when Valkey tells of changes to what is stored")              \
@@ -118,6 +120,7 @@
     L(near_cache_clears_swapdb_total, near_cache_clears_total, "reason=\"swapdb\"", Counter, "")   \
     L(near_cache_clears_fields_total, near_cache_clears_total, "reason=\"fields\"", Counter, "")   \
     L(near_cache_clears_asked_total, near_cache_clears_total, "reason=\"asked\"", Counter, "")     \
+    L(near_cache_clears_memory_total, near_cache_clears_total, "reason=\"memory\"", Counter, "")   \
     X(near_cache_families_off, Gauge, "key families not stored: invalidated more often than hit")  \
     X(near_cache_family_drops_total, Counter, "times a key family left the near cache")            \
     X(near_cache_stale, Gauge, "1 while near_cache.stale_if_unavailable_ms is made use of")        \

@@ -51,6 +51,7 @@ enum class InvalidationCause : uint8_t {
     SwapDb,
     Fields,  // of hashes may expire by themselves
     Asked,   // NEARKEY CACHE CLEAR
+    Memory,  // there is too little
 };
 std::string_view name_of(InvalidationCause cause);
 

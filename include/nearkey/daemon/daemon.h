@@ -12,6 +12,7 @@
 #include "nearkey/daemon/accounts.h"
 #include "nearkey/daemon/config.h"
 #include "nearkey/daemon/listen_plan.h"
+#include "nearkey/daemon/memory_watch.h"
 #include "nearkey/daemon/upgrade.h"
 #include "nearkey/server/admin_server.h"
 #include "nearkey/server/client_server.h"
@@ -69,7 +70,7 @@ private:
     void suspend_near_cache();
     void resume_near_cache();
     std::string why_no_upgrade() const;
-    SuccessorCommand successor_command() const;
+    ProgramStart successor_command() const;
     std::unique_ptr<ListenSocket> listen_for_admin();
     void drain_clients();
     void print_how_to_try() const;
@@ -103,6 +104,7 @@ private:
     std::unique_ptr<Predecessor> predecessor_;  // null: there was none
     std::unique_ptr<Successor> successor_;      // null: there is none
     Timer retire_timer_;
+    std::unique_ptr<MemoryWatch> memory_;
     bool is_near_cache_suspended_ = false;
     const uint64_t started_ms_ = loop_.now_ms();
     Stage stage_ = Stage::Starting;

@@ -1,0 +1,48 @@
+// How near the process is to the end of its memory: the limit of its cgroup (MemoryMax=) or of its
+// address space (ulimit -v, prlimit --as). Past that end an allocation fails, or the kernel kills.
+// Owned by Daemon. Near it, what can be missed goes first: the near cache; while that is not
+// enough, new clients are refused. It looks only while there is a limit at all.
+#pragma once
+
+#include "nearkey/base/log.h"
+#include "nearkey/base/metrics.h"
+#include "nearkey/cache/near_cache.h"
+#include "nearkey/loop/loop.h"
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace nearkey {
+
+struct MemoryUse {
+    uint64_t used;
+    uint64_t limit;
+
+    // An eighth is left for what one turn of the loop may need; it is over with a quarter.
+    bool is_short() const { return used > limit - limit / 8; }
+    bool is_enough() const { return used < limit - limit / 4; }
+};
+
+// Of all limits the one that is nearest; nothing: there is none.
+std::optional<MemoryUse> memory_use();
+// A cgroup's use, from its memory.max and memory.stat. Pages of files count for nothing: the kernel
+// takes them back.
+std::optional<MemoryUse> parse_cgroup(const std::string& max, const std::string& stat);
+
+class MemoryWatch {
+public:
+    // `cache` may be null.
+    MemoryWatch(Loop& loop, Metrics& metrics, Log& log, NearCache* cache);
+
+private:
+    void look();
+    void shed();
+
+    Metrics& metrics_;
+    Log& log_;
+    NearCache* cache_;
+    Timer timer_;
+};
+
+}  // namespace nearkey

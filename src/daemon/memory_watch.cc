@@ -1,0 +1,101 @@
+#include "nearkey/daemon/memory_watch.h"
+
+#include <malloc.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#include <charconv>
+#include <fstream>
+#include <iterator>
+
+namespace nearkey {
+
+namespace {
+
+constexpr uint64_t kLookMs = 100;
+constexpr std::string_view kAnonymous = "anon ";
+
+std::string text_of(const std::string& path) {
+    std::ifstream file(path);
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+
+// The number at the beginning.
+std::optional<uint64_t> number_in(std::string_view text) {
+    uint64_t number = 0;
+    const auto parsed = std::from_chars(text.data(), text.data() + text.size(), number);
+    return parsed.ec == std::errc() ? std::optional<uint64_t>(number) : std::nullopt;
+}
+
+std::optional<MemoryUse> address_space() {
+    rlimit limit{};
+    if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return std::nullopt;
+    const std::optional<uint64_t> pages = number_in(text_of("/proc/self/statm"));
+    if (!pages) return std::nullopt;
+    return MemoryUse{*pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE)), limit.rlim_cur};
+}
+
+// Of version 2, as "0::/system.slice/nearkey.service" names it.
+std::optional<MemoryUse> cgroup() {
+    std::string path = text_of("/proc/self/cgroup");
+    if (!path.starts_with("0::/")) return std::nullopt;
+    path = "/sys/fs/cgroup" + path.substr(3, path.find('\n') - 3);
+    const std::string max = text_of(path + "/memory.max");
+    // There is seldom a limit: then this is all that is read.
+    return number_in(max) ? parse_cgroup(max, text_of(path + "/memory.stat")) : std::nullopt;
+}
+
+bool is_nearer(const MemoryUse& one, const MemoryUse& other) {
+    return static_cast<double>(one.used) / static_cast<double>(one.limit) >
+           static_cast<double>(other.used) / static_cast<double>(other.limit);
+}
+
+}  // namespace
+
+std::optional<MemoryUse> parse_cgroup(const std::string& max, const std::string& stat) {
+    const std::optional<uint64_t> limit = number_in(max);
+    const size_t line = stat.starts_with(kAnonymous) ? 0 : stat.find("\nanon ");
+    if (!limit || *limit == 0 || line == std::string::npos) return std::nullopt;
+    const size_t begin = line == 0 ? kAnonymous.size() : line + 1 + kAnonymous.size();
+    const std::optional<uint64_t> used = number_in(std::string_view(stat).substr(begin));
+    return used ? std::optional(MemoryUse{*used, *limit}) : std::nullopt;
+}
+
+std::optional<MemoryUse> memory_use() {
+    const std::optional<MemoryUse> space = address_space();
+    const std::optional<MemoryUse> group = cgroup();
+    if (!space || !group) return space ? space : group;
+    return is_nearer(*space, *group) ? space : group;
+}
+
+MemoryWatch::MemoryWatch(Loop& loop, Metrics& metrics, Log& log, NearCache* cache)
+    : metrics_(metrics), log_(log), cache_(cache), timer_(loop, [this] { look(); }) {
+    timer_.start_repeating(kLookMs);
+}
+
+void MemoryWatch::look() {
+    std::optional<MemoryUse> use = memory_use();
+    if (use && use->is_short()) {
+        shed();
+        use = memory_use();
+    }
+    const bool was_short = metrics_.memory_short != 0;
+    if (!was_short && use && use->is_short()) {
+        metrics_.memory_short = 1;
+        log_.warning("memory_short", {{"used", static_cast<int64_t>(use->used)},
+                                      {"limit", static_cast<int64_t>(use->limit)}});
+    } else if (was_short && (!use || use->is_enough())) {
+        metrics_.memory_short = 0;
+        log_.info("memory_enough", {});
+    }
+}
+
+void MemoryWatch::shed() {
+    if (cache_ == nullptr || cache_->entries() == 0) return;
+    ++metrics_.memory_sheds_total;
+    log_.warning("memory_shed", {{"bytes", static_cast<int64_t>(cache_->bytes())}});
+    cache_->clear(InvalidationCause::Memory, Loop::boot_ms());
+    cache_->sweep(SIZE_MAX, Loop::boot_ms());
+    malloc_trim(0);
+}
+
+}  // namespace nearkey
