@@ -1,8 +1,5 @@
 #include "nearkey/session/key_hash.h"
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include <bit>
 #include <random>
 
@@ -51,11 +48,6 @@ KeyHash::KeyHash() {
     std::random_device random;
     seed_ = random_word(random);
     secret_ = {random_word(random), random_word(random)};
-}
-
-uint64_t KeyHash::hash(std::string_view key) const {
-    const uint64_t hash = XXH3_64bits_withSeed(key.data(), key.size(), seed_);
-    return hash == 0 ? 1 : hash;
 }
 
 std::string KeyHash::shown(uint64_t hash) const {

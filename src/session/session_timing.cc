@@ -21,16 +21,16 @@ RequestTiming Session::timing(const CommandView& command, RequestKind kind) {
     timing.command = spec_->shown_name;
     if (spec_->first_key == 0 || spec_->first_key >= command.size()) return timing;
     const std::string_view key = command[spec_->first_key];
-    if (context_.slow_log != nullptr) timing.key_hash = context_.slow_log->key_hash().hash(key);
     if (spec_->is_readonly && context_.hot_keys != nullptr &&
         context_.hot_keys->is_due(HotKeys::Outcome::Miss)) {
         context_.hot_keys->note(key, HotKeys::Outcome::Miss, context_.loop.now_ms());
     }
+    if (context_.slow_log != nullptr) timing.key_hash = context_.slow_log->key_hash().hash(key);
     return timing;
 }
 
 // Its reply is complete, or is an error of our own. It is entered once it is written.
-void Session::on_slow_request(uint32_t ticket, const RequestTiming& timing) {
+void Session::on_slow_request(uint32_t ticket, const RequestTiming& timing, SlowEnd end) {
     if (ended_ || context_.slow_log == nullptr) return;
     const Latency& latency = context_.pool.latency();
     const bool was_sent = timing.sent_us != 0;
@@ -39,6 +39,7 @@ void Session::on_slow_request(uint32_t ticket, const RequestTiming& timing) {
     entry.request = ticket;
     if (timing.command != nullptr) entry.command = *timing.command;
     entry.key_hash = timing.key_hash;
+    entry.has_failed = end == SlowEnd::Failure;
     entry.route = lease_ != nullptr ? SlowEntry::Route::Dedicated : SlowEntry::Route::Shared;
     entry.total_us = latency.turn_us() - timing.start_us;
     entry.queue_us = was_sent ? latency.queue_us(timing) : entry.total_us;

@@ -69,11 +69,11 @@ void Connection::send_owned(const Request& request, Buffer bytes) {
 }
 
 void Connection::send(const Request& request) {
-    const InFlight entry = in_flight_entry(request);
     if (is_ready()) {
-        transmit(request.bytes, entry);
+        transmit(request.bytes, in_flight_entry(request));
         return;
     }
+    const InFlight entry = in_flight_entry(request);
     const bool is_full =
         context_.queued_commands >= context_.options.queue_commands_max ||
         context_.queued_bytes + request.bytes.size() > context_.options.queue_bytes_max;
@@ -88,14 +88,14 @@ void Connection::send(const Request& request) {
     if (state_ == ConnectionState::Idle) context_.events.on_wants_dial(*this);
 }
 
-void Connection::transmit(std::string_view bytes, InFlight entry) {
+void Connection::transmit(std::string_view bytes, const InFlight& request) {
+    InFlight& entry = in_flight_.push_back(request);
+    entry.timing.sent_us = context_.latency.turn_us();
     if (entry.kind == RequestKind::Read && !entry.is_retry &&
         bytes.size() <= context_.options.retry_bytes_max) {
         retained_.append(bytes);
         entry.retained = static_cast<uint32_t>(bytes.size());
     }
-    entry.timing.sent_us = context_.latency.turn_us();
-    in_flight_.push_back(entry);
     ++context_.metrics.in_flight;
     bytes_sent_ += bytes.size();
     socket_->send(bytes);
@@ -139,7 +139,8 @@ void Connection::fail(const InFlight& request, std::string_view error) {
     if (request.timing.series != RequestTiming::kUncounted) {
         context_.latency.note_end(request.timing, RequestOutcome::Failed);
         if (context_.latency.is_slow(request.timing)) {
-            request.receiver->on_slow_request(request.ticket, request.timing);
+            request.receiver->on_slow_request(request.ticket, request.timing,
+                                              ReplyReceiver::SlowEnd::Failure);
         }
     }
     for (uint32_t i = 0; i < request.replies; ++i)
@@ -297,39 +298,42 @@ bool Connection::on_bytes(std::string_view bytes) {
     return true;
 }
 
+// REQUIRES: it has a receiver, its reply is complete, and it is counted.
+inline void Connection::note_latency(const InFlight& request) {
+    context_.latency.note_reply(request.timing);
+    if (!context_.latency.is_slow(request.timing)) return;
+    request.receiver->on_slow_request(request.ticket, request.timing,
+                                      ReplyReceiver::SlowEnd::Reply);
+}
+
+inline void Connection::take_head(const InFlight& head) {
+    if (head.receiver == nullptr) --context_.metrics.tombstones;
+    --context_.metrics.in_flight;
+    if (expired_ > 0) --expired_;
+    if (head.retained > 0) retained_.consume(head.retained);
+    in_flight_.pop_front();
+}
+
 void Connection::deliver(std::string_view bytes, bool is_end) {
-    InFlight head = in_flight_.front();
-    if (head.receiver != nullptr) head.receiver->on_reply_bytes(head.ticket, bytes);
+    ReplyReceiver* receiver = in_flight_.front().receiver;
+    const uint32_t ticket = in_flight_.front().ticket;
+    if (receiver != nullptr) receiver->on_reply_bytes(ticket, bytes);
     if (!is_end || socket_ == nullptr) {  // its receiver may have closed the connection
         reply_bytes_ += bytes.size();
         return;
     }
     reply_bytes_ = 0;
+    InFlight& head = in_flight_.front();
+    receiver = head.receiver;  // it may have been forgotten meanwhile
     if (head.replies > 1) {
-        // It may have been forgotten meanwhile.
-        head.receiver = in_flight_.front().receiver;
-        --in_flight_.front().replies;
-        ++in_flight_.front().ticket;
+        --head.replies;
+        ++head.ticket;
     } else {
+        const bool is_counted = head.timing.series != RequestTiming::kUncounted;
+        if (receiver != nullptr && is_counted) note_latency(head);
         take_head(head);
     }
-    if (head.receiver == nullptr) return;
-    if (head.replies == 1 && head.timing.series != RequestTiming::kUncounted) {
-        context_.latency.note_reply(head.timing);
-        if (context_.latency.is_slow(head.timing)) {
-            head.receiver->on_slow_request(head.ticket, head.timing);
-        }
-    }
-    head.receiver->on_reply_end(head.ticket);
-}
-
-void Connection::take_head(InFlight& head) {
-    head = in_flight_.front();
-    in_flight_.pop_front();
-    if (head.receiver == nullptr) --context_.metrics.tombstones;
-    --context_.metrics.in_flight;
-    if (expired_ > 0) --expired_;
-    retained_.consume(head.retained);
+    if (receiver != nullptr) receiver->on_reply_end(ticket);
 }
 
 void Connection::begin_tunnel() {

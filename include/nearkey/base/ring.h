@@ -23,12 +23,18 @@ public:
         CHECK(index < size_);
         return items_[(first_ + index) & (capacity_ - 1)];
     }
-    T& front() { return (*this)[0]; }
+    T& front() {
+        CHECK(size_ > 0);
+        return items_[first_];
+    }
     T& back() { return (*this)[size_ - 1]; }
 
-    void push_back(const T& item) {
+    // Returns its copy in the queue.
+    T& push_back(const T& item) {
         if (size_ == capacity_) grow();
-        items_[(first_ + size_++) & (capacity_ - 1)] = item;
+        T& place = items_[(first_ + size_++) & (capacity_ - 1)];
+        place = item;
+        return place;
     }
     void pop_front() {
         CHECK(size_ > 0);
@@ -38,7 +44,7 @@ public:
     void clear() { first_ = size_ = 0; }
 
 private:
-    void grow() {
+    [[gnu::noinline]] void grow() {
         const size_t capacity = capacity_ == 0 ? 4 : capacity_ * 2;
         auto items = std::make_unique_for_overwrite<T[]>(capacity);
         for (size_t i = 0; i < size_; ++i)

@@ -4,6 +4,9 @@
 // by a secret, so that nobody can find a name by trying.
 #pragma once
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include <array>
 #include <cstdint>
 #include <string>
@@ -17,7 +20,10 @@ public:
     KeyHash();
 
     // Never 0, which stands for "no key".
-    uint64_t hash(std::string_view key) const;
+    uint64_t hash(std::string_view key) const {
+        const uint64_t hash = XXH3_64bits_withSeed(key.data(), key.size(), seed_);
+        return hash == 0 ? 1 : hash;
+    }
     // 16 hexadecimal digits; empty for 0.
     std::string shown(uint64_t hash) const;
 

@@ -219,7 +219,7 @@ private:
     void continue_handshake();
     void become_ready();
     InFlight in_flight_entry(const Request& request) const;
-    void transmit(std::string_view bytes, InFlight request);
+    void transmit(std::string_view bytes, const InFlight& request);
     void queue(std::string_view bytes, const InFlight& request, uint64_t queue_deadline_ms);
     void send_waiting();
     Waiting take_waiting();
@@ -233,7 +233,8 @@ private:
     void set_state(ConnectionState next);
     void disconnect(ConnectionState next);
     void retry_or_fail_in_flight();
-    void take_head(InFlight& head);
+    void note_latency(const InFlight& request);
+    void take_head(const InFlight& head);
     void expire_in_flight(uint64_t now_ms);
     void expire_waiting(uint64_t now_ms);
 

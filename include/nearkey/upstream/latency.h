@@ -34,7 +34,7 @@ struct RequestTiming {
     uint8_t series = kUncounted;
 };
 
-class Latency final : private TurnWatch {
+class Latency final : public TurnWatch {
 public:
     // Both outlive it.
     Latency(Loop& loop, Histograms& histograms);

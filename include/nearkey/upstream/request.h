@@ -22,8 +22,9 @@ public:
     // There will be no (more) reply. `error` is a RESP error's text ("UPSTREAMDOWN ..."). What came
     // of the reply in pieces is void.
     virtual void on_request_failed(uint32_t ticket, std::string_view error) = 0;
-    // Before the end of a reply, or the failure, of a request that took longer than Latency allows.
-    virtual void on_slow_request(uint32_t /*ticket*/, const RequestTiming& /*timing*/) {}
+    // A request took longer than Latency allows. Its reply's end, or its failure, follows at once.
+    enum class SlowEnd { Reply, Failure };
+    virtual void on_slow_request(uint32_t /*ticket*/, const RequestTiming&, SlowEnd) {}
 
 protected:
     ~ReplyReceiver() = default;

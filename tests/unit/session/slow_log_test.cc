@@ -1,0 +1,119 @@
+// The slow log by itself, and what a session enters in it.
+#include "nearkey/session/slow_log.h"
+
+#include "session_rig.h"
+
+#include <doctest/doctest.h>
+
+namespace nearkey {
+namespace {
+
+struct SlowRig : SessionRig {
+    FakeClient& make_ready_with(const SlowLogOptions& chosen) {
+        slow_options = chosen;
+        slow = std::make_unique<SlowLog>(slow_options, key_hash, log, metrics);
+        FakeClient& client = make_ready();
+        context->slow_log = slow.get();
+        // A threshold of a millisecond is the least that can be configured; here all are slow.
+        pool->latency().set_slow_us(0);
+        return client;
+    }
+
+    KeyHash key_hash;
+    SlowLogOptions slow_options;
+    std::unique_ptr<SlowLog> slow;
+};
+
+TEST_CASE("slow log: it holds the newest entries, numbered from 1") {
+    SessionRig rig;
+    const KeyHash key_hash;
+    SlowLog slow({.threshold_ms = 10, .entries_max = 3, .log = false}, key_hash, rig.log,
+                 rig.metrics);
+    CHECK(slow.threshold_us() == 10'000);
+    for (uint32_t i = 0; i < 5; ++i) {
+        SlowEntry entry;
+        entry.request = i;
+        slow.add(std::move(entry));
+    }
+    REQUIRE(slow.entries().size() == 3);
+    CHECK(slow.entries().front().id == 3);
+    CHECK(slow.entries().back().id == 5);
+    CHECK(slow.entries().back().request == 4);
+    CHECK(rig.metrics.slow_requests_total == 5);
+    slow.clear();
+    CHECK(slow.entries().empty());
+    const SlowLog none({.threshold_ms = 0, .entries_max = 3, .log = false}, key_hash, rig.log,
+                       rig.metrics);
+    CHECK(none.threshold_us() == UINT32_MAX);
+}
+
+TEST_CASE("slow log: an entry has the session, the request's number and the command") {
+    SlowRig rig;
+    FakeClient& client = rig.make_ready_with({});
+    client.ask({local("a"), "GET k", "SET other v"});
+    REQUIRE(rig.run_until_output(client, local_answer("a") + "+GET k\r\n+SET other v\r\n"));
+    REQUIRE(rig.slow->entries().size() == 2);
+    const SlowEntry& get = rig.slow->entries()[0];
+    CHECK(get.session == 1);
+    CHECK(get.request == 1);
+    CHECK(get.command == "get");
+    CHECK(get.key_hash == 0);  // the fake server does not say where keys stand
+    CHECK(get.route == SlowEntry::Route::Shared);
+    CHECK(get.total_us >= get.queue_us + get.upstream_us + get.write_us);
+    CHECK(rig.slow->entries()[1].request == 2);
+}
+
+TEST_CASE("slow log: it tells how long the client took to take the reply") {
+    SlowRig rig;
+    FakeClient& client = rig.make_ready_with({});
+    client.socket.room = 0;
+    client.ask({"GET k"});
+    REQUIRE(rig.run_until_asked("GET k", 1));
+    rig.settle();
+    CHECK(rig.slow->entries().empty());
+    const uint32_t before = Loop::now_us();
+    REQUIRE(run_until(rig.loop, [&] { return Loop::now_us() - before > 20'000; }));
+    client.socket.room = SIZE_MAX;
+    client.session.on_writable();
+    REQUIRE(rig.slow->entries().size() == 1);
+    CHECK(rig.slow->entries()[0].write_us >= 20'000);
+}
+
+TEST_CASE("slow log: who leaves before a reply was written is entered all the same") {
+    SlowRig rig;
+    FakeClient& client = rig.make_ready_with({});
+    client.socket.room = 0;
+    client.ask({"GET k"});
+    REQUIRE(rig.run_until_asked("GET k", 1));
+    rig.settle();
+    client.session.abort();
+    CHECK(rig.slow->entries().size() == 1);
+}
+
+TEST_CASE("slow log: a request that fails for want of an answer is entered as such") {
+    SlowRig rig;
+    rig.options.request_timeout_ms = 30;
+    rig.silence("GET k");
+    FakeClient& client = rig.make_ready_with({});
+    client.ask({"GET k"});
+    REQUIRE(run_until(rig.loop, [&] { return client.output().starts_with("-UPSTREAMTIMEOUT"); }));
+    REQUIRE(rig.slow->entries().size() == 1);
+    CHECK(rig.slow->entries()[0].has_failed);
+    CHECK(rig.slow->entries()[0].upstream_us >= 10'000);
+    const auto failed = static_cast<size_t>(RequestOutcome::Failed);
+    uint64_t count = 0;
+    for (const auto& family : rig.metrics.histograms.request)
+        count += family[failed].count();
+    CHECK(count == 1);
+}
+
+TEST_CASE("slow log: a command that waits because it was told to is not slow") {
+    SlowRig rig;
+    FakeClient& client = rig.make_ready_with({});
+    client.ask({"BLPOP k 0"});
+    REQUIRE(rig.run_until_output(client, "+BLPOP k 0\r\n"));
+    CHECK(rig.slow->entries().empty());
+}
+
+}  // namespace
+}  // namespace nearkey
