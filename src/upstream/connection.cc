@@ -30,19 +30,6 @@ Connection::~Connection() {
     set_state(ConnectionState::Closed);
 }
 
-void Connection::set_state(ConnectionState next) {
-    static constexpr uint64_t Metrics::*kGauges[] = {
-        &Metrics::upstream_connections_idle, &Metrics::upstream_connections_connecting,
-        &Metrics::upstream_connections_handshaking, &Metrics::upstream_connections};
-    static_assert(static_cast<size_t>(ConnectionState::Closed) == std::size(kGauges));
-    const auto count = [this](ConnectionState state, uint64_t step) {
-        if (state == ConnectionState::Closed) return;
-        context_.metrics.*kGauges[static_cast<size_t>(state)] += step;
-    };
-    count(std::exchange(state_, next), UINT64_MAX);
-    count(next, 1);
-}
-
 Connection::InFlight Connection::in_flight_entry(const Request& request) const {
     const bool waits = request.kind == RequestKind::Blocking;
     const uint64_t timeout_ms = context_.options.request_timeout_ms;

@@ -1,0 +1,95 @@
+// docs/metrics.md is made of the table in base/metrics.h, and equal to it.
+// NEARKEY_WRITE_DOCS=1 build/nearkey_unit_tests -tc='metrics docs*' writes it anew.
+#include "nearkey/base/metrics.h"
+
+#include <doctest/doctest.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+
+namespace nearkey {
+namespace {
+
+constexpr const char* kPath = "docs/metrics.md";
+
+constexpr const char* kBegin = R"(# Metrics
+
+Made of the table in `include/nearkey/base/metrics.h`; `tests/unit/server/metrics_docs_test.cc`
+says how, and that it is so. `/metrics` is for Prometheus, and OpenMetrics for who asks for it in
+`Accept`. `/stats` and `NEARKEY STATS` have the same numbers as one flat list: each row by the name
+in the last column, each family of counters also as its sum. A label has the values that stand here
+and no others; none ever shows a key, a value or a name that a client sent.
+
+| metric | type | label | what it counts | in /stats |
+| --- | --- | --- | --- | --- |
+)";
+
+constexpr const char* kHistogramsBegin = R"(
+## Histograms
+Bounds from 10 µs to 10 s: 1, 2 and 5 in each decade. A series with labels is there once it has
+counted something. Commands that wait because they are told to (BLPOP, WAIT) are not counted; a
+transaction that travels as one piece is one request.
+
+| metric | labels | what it counts |
+| --- | --- | --- |
+)";
+
+constexpr const char* kEnd = R"(
+## The program and its process
+`nearkey_build_info{version}` is 1. `process_cpu_seconds_total`, `process_start_time_seconds`,
+`process_resident_memory_bytes`, `process_virtual_memory_bytes`, `process_open_fds` and
+`process_max_fds` are what Prometheus' client libraries have everywhere.
+)";
+
+template <size_t Size>
+std::string listed(const std::array<std::string_view, Size>& values) {
+    std::string text;
+    for (const std::string_view value : values)
+        text.append(text.empty() ? "`" : ", `").append(value).append("`");
+    return text;
+}
+
+std::string metrics_markdown() {
+    std::string text = kBegin;
+    std::string_view family;
+    for (const MetricRow& row : metric_rows()) {
+        const bool is_first = row.family != family;
+        family = row.family;
+        text.append("| ").append(is_first ? "`" + std::string(row.family) + "`" : "");
+        text.append(" | ").append(!is_first                         ? ""
+                                  : row.type == MetricType::Counter ? "counter"
+                                                                    : "gauge");
+        text.append(" | ").append(row.label.empty() ? "" : "`" + std::string(row.label) + "`");
+        text.append(" | ").append(row.help).append(" | `").append(row.name).append("` |\n");
+    }
+    text += kHistogramsBegin;
+    for (const HistogramRow& row : histogram_rows()) {
+        text.append("| `").append(row.name).append("` | ").append(row.labels);
+        text.append(" | ").append(row.help).append(" |\n");
+    }
+    text.append(
+        "\n`family` is the first of the server's own categories (`ACL CAT`) that the command "
+        "has: ");
+    text.append(listed(kFamilyNames)).append(".\n\n`outcome` is one of ");
+    text.append(listed(kOutcomeNames))
+        .append(
+            ": from the near cache; by Valkey, a read that the near\n"
+            "cache could not answer; by Valkey, anything else; by nearkey itself; an error of "
+            "nearkey's in "
+            "place\nof Valkey's reply.\n");
+    return text + kEnd;
+}
+
+TEST_CASE("metrics docs: docs/metrics.md is what the table says") {
+    const std::string expected = metrics_markdown();
+    if (std::getenv("NEARKEY_WRITE_DOCS") != nullptr) std::ofstream(kPath) << expected;
+    std::ifstream file(kPath);
+    std::stringstream text;
+    text << file.rdbuf();
+    REQUIRE(file.good());
+    CHECK(text.str() == expected);
+}
+
+}  // namespace
+}  // namespace nearkey
