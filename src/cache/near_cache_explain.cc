@@ -25,6 +25,10 @@ std::string_view name_of(InvalidationCause cause) {
             return "asked";
         case InvalidationCause::Memory:
             return "memory";
+        case InvalidationCause::Upstream:
+            return "upstream";
+        case InvalidationCause::Options:
+            return "options";
     }
     return "";
 }

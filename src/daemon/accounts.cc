@@ -69,11 +69,4 @@ ListenerAccounts resolve_accounts(const Listener& listener) {
     return accounts;
 }
 
-std::vector<ListenerAccounts> resolve_accounts(const std::vector<Listener>& listeners) {
-    std::vector<ListenerAccounts> accounts;
-    for (const Listener& listener : listeners)
-        accounts.push_back(resolve_accounts(listener));
-    return accounts;
-}
-
 }  // namespace nearkey

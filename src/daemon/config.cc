@@ -11,6 +11,7 @@
 
 #include "nearkey/daemon/config_file.h"
 #include "nearkey/daemon/config_option.h"
+#include "nearkey/daemon/config_secrets.h"
 #include "nearkey/upstream/url.h"
 
 namespace nearkey {
@@ -218,6 +219,17 @@ void check_tls(Loading& loading) {
     }
 }
 
+// The secret itself is read again by who needs it, and may be another by then.
+void check_secrets(const Loading& loading, const Environment& environment) {
+    try {
+        static_cast<void>(read_upstream(loading.config, environment));
+    } catch (const ConfigError& error) {
+        const std::string text = error.what();
+        const auto origin = loading.origins.find(text.substr(0, text.find_first_of(" :")));
+        throw ConfigError(origin == loading.origins.end() ? text : origin->second + ": " + text);
+    }
+}
+
 // As CLIENT TRACKING would refuse them, and prefixes that would have no effect.
 void check_prefixes(const Loading& loading) {
     constexpr std::string_view kPrefixes = "near_cache.prefixes";
@@ -336,6 +348,7 @@ Config load_config(const ConfigSources& sources) {
     complete_listeners(loading);
     check_prefixes(loading);
     check_addresses(loading, sources.environment);
+    check_secrets(loading, sources.environment);
     return std::move(loading.config);
 }
 

@@ -282,6 +282,12 @@ std::string allowed_values(const Option& option) {
     return names;
 }
 
+bool is_same(const Option& option, const Config& one, const Config& other) {
+    Config left = one;  // The rows reach members of a Config that is not const.
+    Config right = other;
+    return std::visit([&](const auto& field) { return field(left) == field(right); }, option.field);
+}
+
 std::string printed(const Option& option, const Config& config) {
     Config copy = config;  // The rows reach members of a Config that is not const.
     switch (option.type) {

@@ -82,6 +82,12 @@ std::string check_not_empty(const std::string& value) {
     return value.empty() ? "it must not be empty" : "";
 }
 
+// As the name of a file in $CREDENTIALS_DIRECTORY.
+std::string check_credential(const std::string& value) {
+    const bool is_path = value.find('/') != std::string::npos || value.starts_with('.');
+    return is_path ? "allowed is the name of a credential, as in LoadCredential=NAME:FILE" : "";
+}
+
 std::string check_absolute(const std::string& value) {
     return value.empty() || value.starts_with('/') ? "" : "allowed is an absolute path";
 }
@@ -90,6 +96,14 @@ constexpr auto kOptions = std::to_array<Option>({
     url("upstream.url", upstream<&Upstream::url>, check_url,
         "Where Valkey is: valkey://, redis://, valkeys:// or rediss:// (TLS), each as\n"
         "[user[:password]@]host[:port][/db]; unix:///path[?db=N]; or managed: for a private one."),
+    text("upstream.username", upstream<&Upstream::username>, nullptr,
+         "Who we are to Valkey, unless the URL says so. Empty: the user \"default\"."),
+    text(
+        "upstream.password_file", upstream<&Upstream::password_file>, check_absolute,
+        "A file with the password, one line; or the environment's NEARKEY_UPSTREAM_PASSWORD holds\n"
+        "it. Read again at each reload, and when Valkey refuses the password."),
+    text("upstream.password_credential", upstream<&Upstream::password_credential>, check_credential,
+         "The name of the systemd credential (LoadCredential=) that is the password."),
     number("upstream.connections", upstream<&Upstream::connections>, {1, 64},
            "Shared connections for each pair of protocol and database."),
     number("upstream.connections_max", upstream<&Upstream::connections_max>, {1, 10000},
@@ -122,6 +136,9 @@ constexpr auto kOptions = std::to_array<Option>({
            "Not ready when no heartbeat was answered for so long."),
     number("upstream.idle_timeout_ms", upstream<&Upstream::idle_timeout_ms>, {10, 24 * kHourMs},
            "A shared connection that no client uses is closed after this."),
+    number("upstream.drain_timeout_ms", upstream<&Upstream::drain_timeout_ms>, {0, 24 * kHourMs},
+           "When a reload names another server, what can't move to it (transactions, blocking\n"
+           "commands, subscriptions) keeps its connection to the former one for so long."),
     text("upstream.client_name", upstream<&Upstream::client_name>, check_client_name,
          "CLIENT SETNAME of our connections. Empty: none."),
     bytes("upstream.retry_bytes_max", upstream<&Upstream::retry_bytes_max>, {0, 1024 * kMiB},
@@ -141,15 +158,15 @@ constexpr auto kOptions = std::to_array<Option>({
          "$XDG_RUNTIME_DIR/nearkey or /tmp/nearkey-UID, the first that there is."),
     row("server.listen_mode", OptionType::FileMode, server<&Server::listen_mode>,
         "The file mode of the Unix sockets."),
-    text("server.listen_owner", server<&Server::listen_owner>, check_account,
-         "Whose the Unix sockets of clients are: a user's name or number. Empty: ours."),
-    text("server.listen_group", server<&Server::listen_group>, check_account,
-         "And which group's, by name or number. Empty: ours."),
+    restart(text("server.listen_owner", server<&Server::listen_owner>, check_account,
+                 "Whose the Unix sockets of clients are: a user's name or number. Empty: ours.")),
+    restart(text("server.listen_group", server<&Server::listen_group>, check_account,
+                 "And which group's, by name or number. Empty: ours.")),
     number("server.backlog", server<&Server::backlog>, {1, 65535},
            "Connections that wait to be accepted."),
-    text("server.admin", server<&Server::admin>, check_admin,
-         "Probes and metrics: an absolute path, 127.0.0.1:PORT or [::1]:PORT.\n"
-         "Empty: admin.sock beside the first Unix listening socket or the default path."),
+    restart(text("server.admin", server<&Server::admin>, check_admin,
+                 "Probes and metrics: an absolute path, 127.0.0.1:PORT or [::1]:PORT.\n"
+                 "Empty: admin.sock beside the first Unix listening socket or the default path.")),
     number("server.drain_timeout_ms", server<&Server::drain_timeout_ms>, {0, kHourMs},
            "After SIGTERM, what is in flight may take so long."),
     number("server.upgrade_start_timeout_ms", server<&Server::upgrade_start_timeout_ms>,
@@ -157,9 +174,11 @@ constexpr auto kOptions = std::to_array<Option>({
     number("server.upgrade_drain_timeout_ms", server<&Server::upgrade_drain_timeout_ms>,
            {0, 24 * kHourMs},
            "After an upgrade, clients of the old nearkey are served for so long, then drained."),
+    row("server.core_dumps", OptionType::Boolean, server<&Server::core_dumps>,
+        "Whether a crash may leave a core: it holds clients' keys and values, and the password."),
 
-    row("near_cache.enabled", OptionType::Boolean, near_cache<&Near::enabled>,
-        "Whether repeated reads are answered here."),
+    restart(row("near_cache.enabled", OptionType::Boolean, near_cache<&Near::enabled>,
+                "Whether repeated reads are answered here.")),
     bytes("near_cache.memory", near_cache<&Near::memory>, {kMiB, kTiB},
           "Of all that is stored, with what keeps it together."),
     bytes("near_cache.value_max", near_cache<&Near::value_max>, {0, 1024 * kMiB},
@@ -186,13 +205,14 @@ constexpr auto kOptions = std::to_array<Option>({
         "Whether a family of keys (\"user:#:\") that is invalidated more often than it is hit is "
         "not\n"
         "stored for a while."),
-    choice(
+    restart(choice(
         "near_cache.tracking", near_cache<&Near::tracking>, "default|broadcast",
         "How Valkey tells of changes: of the keys that were read here (default), or of every key\n"
-        "that begins with one of near_cache.prefixes, read here or not (broadcast)."),
-    list("near_cache.prefixes", near_cache<&Near::prefixes>, check_not_empty,
-         "With broadcast, only keys that begin with one of these are stored; none may begin with\n"
-         "another. Empty: every key is, and Valkey tells of every write that there is."),
+        "that begins with one of near_cache.prefixes, read here or not (broadcast).")),
+    restart(list(
+        "near_cache.prefixes", near_cache<&Near::prefixes>, check_not_empty,
+        "With broadcast, only keys that begin with one of these are stored; none may begin with\n"
+        "another. Empty: every key is, and Valkey tells of every write that there is.")),
     row("near_cache.touch", OptionType::Boolean, near_cache<&Near::touch>,
         "Whether Valkey is told which keys are read here (TOUCH), so that it evicts others; only\n"
         "where its maxmemory-policy looks at what is used (lru, lfu)."),
@@ -219,29 +239,31 @@ constexpr auto kOptions = std::to_array<Option>({
     bytes("limits.memory_max", limits<&Limits::memory_max>, {64 * kKiB, kTiB},
           "All client buffers together; above, reading pauses and new clients are refused."),
 
-    text("managed.server", managed<&ManagedOptions::server>, check_not_empty,
-         "The server of managed:, a name or a path. redis-server is tried next."),
-    bytes("managed.memory", managed<&ManagedOptions::memory>, {kMiB, kTiB},
-          "Its maxmemory, with allkeys-lru."),
-    text("managed.directory", managed<&ManagedOptions::directory>, check_absolute,
-         "The folder of its socket. Empty: beside the listening socket."),
+    restart(text("managed.server", managed<&ManagedOptions::server>, check_not_empty,
+                 "The server of managed:, a name or a path. redis-server is tried next.")),
+    restart(bytes("managed.memory", managed<&ManagedOptions::memory>, {kMiB, kTiB},
+                  "Its maxmemory, with allkeys-lru.")),
+    restart(text("managed.directory", managed<&ManagedOptions::directory>, check_absolute,
+                 "The folder of its socket. Empty: beside the listening socket.")),
 
     choice("log.level", logging<&LogOptions::level>, "debug|info|warning|error",
            "What is logged: this and what is graver."),
     choice("log.format", logging<&LogOptions::format>, "json|text",
            "How a line looks: a JSON object, or time, level, event and key=value."),
 
-    number("slowlog.threshold_ms", slow_log<&SlowLogOptions::threshold_ms>, {0, kHourMs},
-           "Requests that took longer are kept, for /slowlog. 0: none are."),
-    number("slowlog.entries_max", slow_log<&SlowLogOptions::entries_max>, {0, 10000},
-           "So many of them; the oldest go first."),
-    row("slowlog.log", OptionType::Boolean, slow_log<&SlowLogOptions::log>,
-        "Whether each is logged, too."),
+    restart(number("slowlog.threshold_ms", slow_log<&SlowLogOptions::threshold_ms>, {0, kHourMs},
+                   "Requests that took longer are kept, for /slowlog. 0: none are.")),
+    restart(number("slowlog.entries_max", slow_log<&SlowLogOptions::entries_max>, {0, 10000},
+                   "So many of them; the oldest go first.")),
+    restart(row("slowlog.log", OptionType::Boolean, slow_log<&SlowLogOptions::log>,
+                "Whether each is logged, too.")),
 
-    number("hotkeys.entries_max", hot_keys<&HotKeyOptions::entries_max>, {16, 10000},
-           "Keys that are counted at a time, so that the most read of them are known (/hotkeys)."),
-    row("hotkeys.show_names", OptionType::Boolean, hot_keys<&HotKeyOptions::show_names>,
-        "Whether they are shown by name. Else by a hash that another process has otherwise."),
+    restart(number(
+        "hotkeys.entries_max", hot_keys<&HotKeyOptions::entries_max>, {16, 10000},
+        "Keys that are counted at a time, so that the most read of them are known (/hotkeys).")),
+    restart(
+        row("hotkeys.show_names", OptionType::Boolean, hot_keys<&HotKeyOptions::show_names>,
+            "Whether they are shown by name. Else by a hash that another process has otherwise.")),
 });
 
 std::uint64_t edit_distance(std::string_view a, std::string_view b) {

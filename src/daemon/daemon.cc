@@ -1,6 +1,8 @@
 #include "nearkey/daemon/daemon.h"
 
 #include "nearkey/daemon/command_line.h"
+#include "nearkey/daemon/config_secrets.h"
+#include "nearkey/daemon/core_dumps.h"
 #include "nearkey/daemon/descriptors.h"
 #include "nearkey/daemon/logging.h"
 #include "nearkey/daemon/notify.h"
@@ -64,19 +66,23 @@ std::string path_of_program(const std::vector<std::string>& arguments) {
     return std::filesystem::read_symlink("/proc/self/exe", error);
 }
 
+// As an inherited socket has it.
+std::string bound_address(const ClientServer::Door& door) {
+    constexpr std::string_view kTcp = "tcp:";
+    return door.address.substr(door.address.starts_with(kTcp) ? kTcp.size() : 0);
+}
+
 }  // namespace
 
 Daemon::Daemon(const Config& config, const ConfigSources& sources)
     : sources_(sources),
       config_(config),
       inherited_(listen_variables(sources.environment)),
-      listen_(listen_plan(config, sources.environment, inherited_)),
-      accounts_(resolve_accounts(listen_.listeners)),
+      foreign_{inherited_.foreign_addresses(), inherited_.admin_address()},
       log_(STDERR_FILENO, LogLevel::Info, metrics_),
-      hot_keys_(config.hot_keys, key_hash_),
-      slow_log_(config.slow_log, key_hash_, log_, metrics_),
+      hot_keys_(config_.hot_keys, key_hash_),
+      slow_log_(config_.slow_log, key_hash_, log_, metrics_),
       scratch_(kScratchSize),
-      url_(std::get<UpstreamUrl>(parse_url(config.upstream.url))),
       drain_timer_(loop_,
                    [this] {
                        log_.warning("drain_timeout", {});
@@ -90,9 +96,10 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
     apply_log_options(config.log, environment, STDERR_FILENO, log_);
     repeats_timer_.start_repeating(kRepeatsMs);
     watch_signals();
+    static_cast<void>(doors(config_));  // A user that there is not is known now, not when serving.
+    set_core_dumps(config_.server.core_dumps ? CoreDumps::Allowed : CoreDumps::Forbidden);
     warn_of_few_descriptors(config, log_);
-    log_.info("starting", {{"version", NEARKEY_VERSION}, {"upstream", redacted(url_)}});
-    if (url_.kind == UpstreamUrl::Kind::Managed) {
+    if (config_.upstream.url == kManagedUrl) {
         managed_ = std::make_unique<ManagedServer>(
             loop_, log_, metrics_,
             ManagedServerOptions{.server = config.managed.server,
@@ -102,18 +109,17 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
                                  .backoff_min_ms = config.upstream.backoff_min_ms,
                                  .backoff_max_ms = config.upstream.backoff_max_ms,
                                  .seed = std::random_device{}()});
-        url_.kind = UpstreamUrl::Kind::Unix;
-        url_.path = managed_->socket_path();
     }
-    if (url_.tls) tls_ = std::make_unique<TlsContext>(config_.upstream, url_.host);
+    std::unique_ptr<UpstreamTarget> target = make_target(config_);
+    log_.info("starting", {{"version", NEARKEY_VERSION}, {"upstream", redacted(target->url)}});
+    warn_of_open_secrets(config_);
     if (config_.near_cache.enabled && config_.near_cache.max_staleness_ms > 0) {
         cache_ = std::make_unique<NearCache>(config_.near_cache, metrics_, random_seed());
     }
     pool_ = std::make_unique<ConnectionPool>(
-        ConnectionPool::Parts{loop_, metrics_, log_, scratch_, tls_.get(), *this, cache_.get(),
-                              random_seed()},
-        config_.upstream, url_);
-    pool_->bound_staleness(config_.near_cache.max_staleness_ms);
+        ConnectionPool::Parts{loop_, metrics_, log_, scratch_, *this, cache_.get(), random_seed()},
+        config_.upstream, std::move(target));
+    if (cache_ != nullptr) pool_->bound_staleness(config_.near_cache.max_staleness_ms);
     clients_ = std::make_unique<ClientServer>(
         ClientServer::Parts{loop_, metrics_, log_, *pool_, scratch_, hot_keys_, slow_log_},
         config_.limits);
@@ -124,6 +130,7 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
     } else {
         start_admin();
     }
+    metrics_.config_reload_success = 1;
 }
 
 Daemon::~Daemon() {
@@ -154,8 +161,7 @@ void Daemon::watch_signals() {
             std::make_unique<SignalWatch>(loop_, signum, [this] { on_stop_signal(); }));
     }
     signals_.push_back(std::make_unique<SignalWatch>(loop_, SIGUSR2, [this] { upgrade(); }));
-    signals_.push_back(std::make_unique<SignalWatch>(
-        loop_, SIGHUP, [this] { log_.warning("reload_is_not_supported_yet", {}); }));
+    signals_.push_back(std::make_unique<SignalWatch>(loop_, SIGHUP, [this] { reload(); }));
 }
 
 int Daemon::run() {
@@ -179,7 +185,7 @@ void Daemon::on_health_changed(const UpstreamHealth& health) {
 }
 
 void Daemon::start_admin() {
-    const std::string address = to_text(listen_.admin);
+    const std::string address = to_text(plan(config_).admin);
     if (admin_socket_ == nullptr) admin_socket_ = inherited_.take(address);
     admin_ = std::make_unique<AdminServer>(
         loop_, log_, AdminAddress{address, config_.server.listen_mode, std::move(admin_socket_)},
@@ -189,16 +195,10 @@ void Daemon::start_admin() {
 // From here on who connects waits to be accepted.
 void Daemon::open() {
     try {
-        for (size_t i = 0; i < listen_.listeners.size(); ++i) {
-            const auto& [address, options] = listen_.listeners[i];
-            const bool is_tcp = address.kind == ListenAddress::Kind::Tcp;
-            clients_->listen({.address = (is_tcp ? "tcp:" : "") + to_text(address),
-                              .backlog = static_cast<int>(config_.server.backlog),
-                              .file = {options.mode, accounts_[i].owner, accounts_[i].group},
-                              .peers = {accounts_[i].allow_users, accounts_[i].allow_groups},
-                              .terms = terms_of(options),
-                              .bound = inherited_.take(to_text(address))});
-        }
+        std::vector<ClientServer::Door> all = doors(config_);
+        for (ClientServer::Door& door : all)
+            door.bound = inherited_.take(bound_address(door));
+        clients_->open_doors(std::move(all));
         // All that can fail has happened when the old one hears of us.
         if (admin_ == nullptr) admin_socket_ = listen_for_admin();
     } catch (const std::runtime_error& error) {
@@ -234,8 +234,28 @@ void Daemon::fail_to_listen(const std::exception& error) {
     loop_.stop();
 }
 
+ListenPlan Daemon::plan(const Config& config) const {
+    return listen_plan(config, sources_.environment, foreign_);
+}
+
+// Throws ConfigError where a listener names a user or a group that there is not.
+std::vector<ClientServer::Door> Daemon::doors(const Config& config) {
+    std::vector<ClientServer::Door> all;
+    for (const Listener& listener : plan(config).listeners) {
+        const ListenerAccounts accounts = resolve_accounts(listener);
+        const bool is_tcp = listener.address.kind == ListenAddress::Kind::Tcp;
+        all.push_back({.address = (is_tcp ? "tcp:" : "") + to_text(listener.address),
+                       .backlog = static_cast<int>(config.server.backlog),
+                       .file = {listener.options.mode, accounts.owner, accounts.group},
+                       .peers = {accounts.allow_users, accounts.allow_groups},
+                       .terms = terms_of(listener.options),
+                       .bound = nullptr});
+    }
+    return all;
+}
+
 void Daemon::print_how_to_try() const {
-    const ListenAddress& address = listen_.listeners.front().address;
+    const ListenAddress address = plan(config_).listeners.front().address;
     const std::string how = address.kind == ListenAddress::Kind::Unix
                                 ? fmt::format("-s {}", address.path)
                                 : fmt::format("-h {} -p {}", address.host, address.port);

@@ -112,7 +112,7 @@ void Daemon::on_successor_failed(const std::string& reason) {
 // --- the new one ---
 
 std::unique_ptr<ListenSocket> Daemon::listen_for_admin() {
-    const std::string address = to_text(listen_.admin);
+    const std::string address = to_text(plan(config_).admin);
     auto inherited = inherited_.take(address);
     if (inherited != nullptr) return inherited;
     return std::make_unique<ListenSocket>(

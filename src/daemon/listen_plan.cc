@@ -16,19 +16,19 @@ std::string option_text(const std::string& address) {
 }  // namespace
 
 ListenPlan listen_plan(const Config& config, const Environment& environment,
-                       const InheritedSockets& inherited) {
+                       const ForeignAddresses& foreign) {
     Config whole = config;
     const bool is_default = config.server.listen.empty() && config.listeners.empty();
     const std::vector<ListenAddress> configured = listen_addresses(config, environment);
-    for (const std::string& address : inherited.foreign_addresses()) {
+    for (const std::string& address : foreign.listeners) {
         const auto is_it = [&](const ListenAddress& known) { return to_text(known) == address; };
         if (is_default || std::none_of(configured.begin(), configured.end(), is_it)) {
             whole.server.listen.push_back(option_text(address));
         }
     }
     ListenPlan plan{listeners(whole, environment), admin_address(whole, environment)};
-    if (const std::string named = inherited.admin_address(); !named.empty()) {
-        plan.admin = std::get<ListenAddress>(parse_listen_address(option_text(named)));
+    if (!foreign.admin.empty()) {
+        plan.admin = std::get<ListenAddress>(parse_listen_address(option_text(foreign.admin)));
     }
     std::erase_if(plan.listeners,
                   [&](const Listener& listener) { return listener.address == plan.admin; });

@@ -3,6 +3,7 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 #include <algorithm>
 #include <charconv>
@@ -64,6 +65,14 @@ void notify_ready(std::string_view status) {
 
 void notify_status(std::string_view status) {
     notify(status_field(status));
+}
+
+// systemd tells by the time that it is this reload which has ended.
+void notify_reloading() {
+    timespec now{};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    const int64_t usec = int64_t{now.tv_sec} * 1'000'000 + now.tv_nsec / 1000;
+    notify("RELOADING=1\nMONOTONIC_USEC=" + std::to_string(usec));
 }
 
 void notify_stopping(std::string_view status) {

@@ -218,6 +218,20 @@ ListenSocket::~ListenSocket() {
     stop_listening();
 }
 
+bool ListenSocket::is_file_ours() const {
+    struct stat found {};
+    return file_is_ours_ && lstat(path_.c_str(), &found) == 0 && found.st_ino == inode_ &&
+           found.st_dev == device_;
+}
+
+void ListenSocket::set_backlog(int backlog) {
+    listen(fd_, backlog);
+}
+
+void ListenSocket::set_mode(mode_t mode) {
+    if (is_file_ours()) chmod(path_.c_str(), mode);
+}
+
 // A connect() to a Unix socket asks whether its listener still receives.
 bool ListenSocket::refuse_more() {
     return is_ours_ && is_unix() && shutdown(fd_, SHUT_RD) == 0;
@@ -238,14 +252,8 @@ void ListenSocket::leave() {
 }
 
 void ListenSocket::stop_listening() {
-    if (file_is_ours_) {
-        struct stat found {};
-        if (lstat(path_.c_str(), &found) == 0 && found.st_ino == inode_ &&
-            found.st_dev == device_) {
-            unlink(path_.c_str());
-        }
-        file_is_ours_ = false;
-    }
+    if (is_file_ours()) unlink(path_.c_str());
+    file_is_ours_ = false;
     if (fd_ >= 0) close(std::exchange(fd_, -1));
     lock_.reset();
 }

@@ -42,6 +42,15 @@ ClientServer::Listener::Listener(ClientServer& server, Door opened)
                                       [this, &server](FdEvents) { server.accept_some(*this); })) {
 }
 
+// Of one that is closed its clients' terms stay as they are.
+void ClientServer::Listener::change(Door to) {
+    if (socket == nullptr) return;
+    socket->set_backlog(to.backlog);
+    socket->set_mode(to.file.mode);
+    peers = std::move(to.peers);
+    terms = to.terms;
+}
+
 void ClientServer::Listener::close() {
     watch.reset();
     socket.reset();
@@ -67,8 +76,7 @@ ClientServer::ClientServer(const Parts& parts, const LimitOptions& limits)
       accept_timer_(parts.loop, [this] { start_accepting(); }),
       memory_timer_(parts.loop, [this] { watch_memory(); }) {
     parts.pool.latency().set_slow_us(parts.slow_log.threshold_us());
-    metrics_.clients_max = limits_.clients_max;
-    metrics_.client_memory_max_bytes = limits_.memory_max;
+    apply_limits();
 }
 
 ClientServer::~ClientServer() {
@@ -76,10 +84,39 @@ ClientServer::~ClientServer() {
         client.session->abort();
 }
 
-void ClientServer::listen(Door door) {
-    const std::string address = door.address;
-    listeners_.push_back(std::make_unique<Listener>(*this, std::move(door)));
-    log_.info("listening", {{"address", address}});
+ClientServer::Listener* ClientServer::find_listener(const std::string& address) {
+    const auto found =
+        std::find_if(listeners_.begin(), listeners_.end(), [&](const auto& listener) {
+            return listener->socket != nullptr && listener->address == address;
+        });
+    return found == listeners_.end() ? nullptr : found->get();
+}
+
+void ClientServer::open_doors(std::vector<Door> doors) {
+    std::vector<std::unique_ptr<Listener>> opened;
+    for (Door& door : doors) {
+        if (find_listener(door.address) != nullptr) continue;
+        opened.push_back(std::make_unique<Listener>(*this, std::move(door)));
+    }
+    // Nothing fails from here on.
+    for (auto& listener : listeners_) {
+        const auto stays = std::find_if(doors.begin(), doors.end(), [&](const Door& door) {
+            return door.address == listener->address;
+        });
+        if (stays != doors.end()) {
+            listener->change(std::move(*stays));
+        } else if (listener->socket != nullptr) {
+            log_.info("not_listening_any_more", {{"address", listener->address}});
+            listener->close();
+        }
+    }
+    std::erase_if(listeners_, [](const auto& listener) {
+        return listener->socket == nullptr && listener->clients == 0;
+    });
+    for (auto& listener : opened) {
+        log_.info("listening", {{"address", listener->address}});
+        listeners_.push_back(std::move(listener));
+    }
 }
 
 std::vector<const ListenSocket*> ClientServer::sockets() const {
@@ -99,6 +136,12 @@ void ClientServer::leave_sockets(std::function<void()> left) {
     }
     drained_ = std::move(left);
     defer();
+}
+
+void ClientServer::apply_limits() {
+    context_.lookahead = CommandParser(static_cast<int64_t>(limits_.bulk_max));
+    metrics_.clients_max = limits_.clients_max;
+    metrics_.client_memory_max_bytes = limits_.memory_max;
 }
 
 void ClientServer::drain(std::function<void()> drained) {

@@ -271,7 +271,7 @@ Session::Executed Session::forward(const CommandView& command, RequestKind kind)
 
 std::optional<Session::Executed> Session::pin(size_t commands) {
     if (lease_ != nullptr) return wait_until_idle();
-    if (connection_ != nullptr && connection_->state() == ConnectionState::Closed) {
+    if (connection_ != nullptr && connection_->is_leaving()) {
         if (owed() > 0) return wait_until_idle();
         leave_connection();
     }

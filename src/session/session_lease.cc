@@ -92,6 +92,7 @@ Session::Executed Session::forward_wait(const CommandView& command) {
 
 std::optional<Session::Executed> Session::take_lease() {
     if (lease_ != nullptr) {
+        if (lease_->is_retired() && owed() > 0 && !is_in_transaction()) return wait_until_idle();
         if (!may_be_in_multi() && lease_->identity != identity_) introduce();
         return std::nullopt;
     }

@@ -17,6 +17,7 @@ constexpr size_t kOwnReplyMax = size_t{64} << 10;
 
 Connection::Connection(ConnectionContext& context, int protocol, int database)
     : context_(context),
+      target_(context.target),
       protocol_(protocol),
       database_(database),
       connect_timer_(context.loop, [this] { on_connect_timeout(); }),
@@ -150,66 +151,6 @@ void Connection::forget(const ReplyReceiver& receiver) {
     }
 }
 
-void Connection::dial() {
-    CHECK(state_ == ConnectionState::Idle);
-    set_state(ConnectionState::Connecting);
-    connect_timer_.start_once(context_.options.connect_timeout_ms);
-    if (context_.url.kind != UpstreamUrl::Kind::Tcp) {
-        open_socket("");
-        return;
-    }
-    resolve();
-}
-
-// The name is asked anew each time; where it can't be answered, its last good address is tried.
-void Connection::resolve() {
-    resolution_ = std::make_unique<Resolution>(
-        context_.loop, context_.url.host, [this](const Resolution::Answer& answer) {
-            if (!answer.addresses.empty()) {
-                // Nobody may answer on the first (::1): a failed dial moves on to the next.
-                open_socket(answer.addresses[context_.failed_dials % answer.addresses.size()]);
-            } else if (!context_.last_good_address.empty()) {
-                open_socket(context_.last_good_address);
-            } else {
-                lose(fmt::format("{}: {}", context_.url.host, answer.error), Loss::Socket);
-            }
-        });
-}
-
-void Connection::on_connect_timeout() {
-    const bool is_resolving = socket_ == nullptr;
-    if (!is_resolving || context_.last_good_address.empty()) {
-        lose(is_resolving ? fmt::format("{}: no answer from DNS", context_.url.host) : late_peer(),
-             Loss::Mute);
-        return;
-    }
-    resolution_.reset();
-    connect_timer_.start_once(context_.options.connect_timeout_ms);
-    open_socket(context_.last_good_address);
-}
-
-// Who did not do his part within upstream.connect_timeout_ms.
-std::string Connection::late_peer() const {
-    if (state_ == ConnectionState::Connecting) return "nobody takes the connection";
-    return context_.url.tls ? "no TLS answer" : "no answer to our HELLO";
-}
-
-void Connection::open_socket(const std::string& address) {
-    address_ = address;
-    socket_ =
-        std::make_unique<HiredisSocket>(context_.loop, context_.scratch, context_.metrics, *this);
-    const std::string error = socket_->connect(
-        {context_.url, address, context_.tls, context_.options.tcp_user_timeout_ms});
-    if (!error.empty()) lose(error, Loss::Socket);
-}
-
-void Connection::on_connected() {
-    set_state(ConnectionState::Handshaking);
-    scanner_ = ReplyScanner();
-    handshake_.emplace(context_.url, context_.options.client_name, protocol_, database_);
-    send_own(Own::Handshake, handshake_->command());
-}
-
 void Connection::send_own(Own what, std::string_view bytes) {
     transmit(bytes, {.receiver = &own_receiver_,
                      .deadline_ms = 0,
@@ -232,7 +173,7 @@ void Connection::continue_handshake() {
     }
     const Handshake::Failure failure = handshake_->failure();
     const std::string error = handshake_->error();
-    if (failure == Handshake::Failure::Auth) context_.events.on_auth_refused(error);
+    if (failure == Handshake::Failure::Auth) context_.events.on_auth_refused(*this, error);
     // The server's own words are what a client would have got directly.
     if (failure == Handshake::Failure::Loading) fail_waiting(error);
     if (failure == Handshake::Failure::Database && !is_primary) {
@@ -247,7 +188,7 @@ void Connection::become_ready() {
     connect_timer_.stop();
     set_state(ConnectionState::Ready);
     ready_ms_ = context_.loop.now_ms();
-    context_.last_good_address = address_;
+    target_->last_good_address = address_;
     ++context_.metrics.upstream_connects_total;
     const Value hello = handshake_->hello();
     handshake_.reset();
@@ -256,7 +197,7 @@ void Connection::become_ready() {
 }
 
 bool Connection::on_bytes(std::string_view bytes) {
-    context_.heard_ms = context_.loop.now_ms();
+    if (!is_retired_) context_.heard_ms = context_.loop.now_ms();
     bytes_received_ += bytes.size();
     while (!bytes.empty()) {
         if (is_tunnel_ && in_flight_.empty()) {
@@ -374,7 +315,7 @@ void Connection::on_own_reply(Own what, std::string_view reply) {
         proven_before_ms_ = std::exchange(proven_ms_, heartbeat_sent_boot_ms_);
     }
     if (value.text.starts_with("NOAUTH")) {
-        context_.events.on_auth_refused(value.text);
+        context_.events.on_auth_refused(*this, value.text);
         lose(value.text, Loss::Auth);
         return;
     }

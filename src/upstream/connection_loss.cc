@@ -15,7 +15,8 @@ void Connection::set_state(ConnectionState next) {
     static_assert(static_cast<size_t>(ConnectionState::Closed) == std::size(kGauges));
     const auto count = [this](ConnectionState state, uint64_t step) {
         if (state == ConnectionState::Closed) return;
-        context_.metrics.*kGauges[static_cast<size_t>(state)] += step;
+        context_.metrics.*(is_retired_ ? &Metrics::upstream_connections_retired
+                                       : kGauges[static_cast<size_t>(state)]) += step;
     };
     count(std::exchange(state_, next), UINT64_MAX);
     count(next, 1);
@@ -28,16 +29,21 @@ void Connection::on_socket_lost(const std::string& reason) {
 void Connection::lose(const std::string& reason, Loss loss) {
     if (state_ == ConnectionState::Idle || state_ == ConnectionState::Closed) return;
     const bool was_ready = is_ready();
-    if (!was_ready) ++context_.failed_dials;
+    if (!was_ready) ++target_->failed_dials;
     static constexpr uint64_t Metrics::*kLosses[] = {
         &Metrics::upstream_lost_socket_total, &Metrics::upstream_lost_mute_total,
         &Metrics::upstream_lost_auth_total, &Metrics::upstream_lost_malformed_total};
     ++(context_.metrics.*
        (was_ready ? kLosses[static_cast<size_t>(loss)] : &Metrics::upstream_dial_failures_total));
-    disconnect(ConnectionState::Idle);
+    disconnect(is_retired_ ? ConnectionState::Closed : ConnectionState::Idle);
     if (was_ready) {
         if (owner_ != nullptr) owner_->on_connection_lost();
-        context_.events.on_lost(*this, reason);
+        if (is_retired_) {
+            fail_waiting(fmt::format("UPSTREAMDOWN {}", reason));
+            context_.events.on_closed(*this, reason);
+        } else {
+            context_.events.on_lost(*this, reason);
+        }
     } else {
         context_.events.on_dial_failed(*this, reason);
     }

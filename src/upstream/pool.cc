@@ -13,36 +13,31 @@ namespace nearkey {
 
 namespace {
 constexpr uint64_t kTickMs = 20;
-constexpr uint64_t kCommandsAgainMs = 1000;
 constexpr size_t kFailuresLoggedMax = 16;
 constexpr size_t kBucketsPerBeat = 8192;
-constexpr size_t kTableReplyMax = size_t{32} << 20;
 constexpr const char* kAsking = "asking Valkey for its commands";
-constexpr std::string_view kCommand = "*1\r\n$7\r\nCOMMAND\r\n";
 }  // namespace
 
 ConnectionPool::ConnectionPool(const Parts& parts, const UpstreamOptions& options,
-                               const UpstreamUrl& url)
+                               std::unique_ptr<UpstreamTarget> target)
     : Deferred(parts.loop, Phase::Reap),
       loop_(parts.loop),
       options_(options),
-      url_(url),
+      target_(std::move(target)),
       metrics_(parts.metrics),
       log_(parts.log),
       events_(parts.events),
       reaper_(parts.loop),
       context_{.loop = parts.loop,
                .options = options,
-               .url = url,
+               .target = target_.get(),
                .metrics = parts.metrics,
                .log = parts.log,
                .scratch = parts.scratch,
-               .tls = parts.tls,
                .events = *this,
                .reaper = reaper_,
-               .failed_dials = 0,
-               .last_good_address = {},
                .cache = parts.cache},
+      candidate_timer_(parts.loop, [this] { judge_candidate(); }),
       backoff_(options.backoff_min_ms, options.backoff_max_ms, parts.backoff_seed),
       dial_timer_(parts.loop, [this] { dial_next(); }),
       tick_timer_(parts.loop, [this] { tick(); }),
@@ -60,13 +55,14 @@ ConnectionPool::ConnectionPool(const Parts& parts, const UpstreamOptions& option
 
 ConnectionPool::~ConnectionPool() {
     stopping_ = true;
+    forget_target();
     for_each_connection([](Connection& connection) { connection.close("nearkey stops"); });
 }
 
 void ConnectionPool::start() {
     health_.since_ms = loop_.now_ms();
     why_unknown_ = kAsking;
-    primary_ = acquire(2, url_.database);
+    primary_ = acquire(2, target_->url.database);
     CHECK(primary_ != nullptr);
     primary_->is_primary = true;
     on_wants_dial(*primary_);
@@ -133,6 +129,13 @@ void ConnectionPool::dial_next() {
 }
 
 void ConnectionPool::on_ready(Connection& connection, const Value& hello) {
+    const Value* id = hello.find("id");
+    connection.server_id = id == nullptr ? 0 : id->integer;
+    if (is_candidate(connection)) {
+        candidate_->hello = hello;
+        candidate_timer_.start_once(0);
+        return;
+    }
     if (scout_ == &connection) scout_ = nullptr;
     is_proven_ = true;
     backoff_.reset();
@@ -141,8 +144,6 @@ void ConnectionPool::on_ready(Connection& connection, const Value& hello) {
     hello_ = hello;
     known_databases_.insert(connection.database());
     last_pong_ms_ = loop_.now_ms();
-    const Value* id = hello.find("id");
-    connection.server_id = id == nullptr ? 0 : id->integer;
     if (connection.is_primary) {
         why_unknown_ = kAsking;
         ask_for_commands();
@@ -165,6 +166,10 @@ void ConnectionPool::on_ready(Connection& connection, const Value& hello) {
 }
 
 void ConnectionPool::on_dial_failed(Connection& connection, const std::string& reason) {
+    if (is_candidate(connection)) {
+        on_candidate_failed(reason);
+        return;
+    }
     if (scout_ == &connection) scout_ = nullptr;
     is_proven_ = false;
     note_absence(with_advice(reason));
@@ -172,6 +177,10 @@ void ConnectionPool::on_dial_failed(Connection& connection, const std::string& r
 }
 
 void ConnectionPool::on_lost(Connection& connection, const std::string& reason) {
+    if (is_candidate(connection)) {
+        on_candidate_failed(reason);
+        return;
+    }
     if (&connection == receiver_.get()) {
         untrack_redirected();
     } else if (is_broadcast_ && !connection.is_leased) {
@@ -210,20 +219,29 @@ void ConnectionPool::note_absence(const std::string& reason) {
     if (metrics_.upstream_connections == 0) is_proven_ = false;
     if (is_news(reason)) {
         log_.warning(health_.is_ready ? "upstream_lost" : "upstream_unreachable",
-                     {{"upstream", redacted(url_)}, {"reason", reason}});
+                     {{"upstream", redacted(target_->url)}, {"reason", reason}});
     }
-    why_unknown_ = redacted(url_) + ": " + reason;
+    why_unknown_ = redacted(target_->url) + ": " + reason;
     set_health(false, why_unknown_);
 }
 
-void ConnectionPool::on_auth_refused(const std::string& reason) {
+void ConnectionPool::on_auth_refused(Connection& connection, const std::string& reason) {
     ++metrics_.auth_failures_total;
+    if (connection.is_retired()) return;
+    if (is_candidate(connection)) {
+        candidate_->deadline_ms = 0;
+        return;
+    }
     const std::string explained = with_advice(reason);
-    if (!is_news(explained)) return;
-    log_.error("upstream_auth_refused", {{"upstream", redacted(url_)}, {"reason", explained}});
+    if (is_news(explained)) {
+        log_.error("upstream_auth_refused",
+                   {{"upstream", redacted(target_->url)}, {"reason", explained}});
+    }
+    events_.on_credentials_refused();
 }
 
-void ConnectionPool::on_heartbeat(Connection&, std::string_view reply) {
+void ConnectionPool::on_heartbeat(Connection& connection, std::string_view reply) {
+    if (connection.is_retired()) return;
     if (reply == "PONG") {
         ++metrics_.heartbeats_total;
         last_pong_ms_ = loop_.now_ms();
@@ -235,69 +253,11 @@ void ConnectionPool::on_heartbeat(Connection&, std::string_view reply) {
     update_health();
 }
 
-void ConnectionPool::refresh_commands() {
-    if (loop_.now_ms() < commands_asked_ms_ + kCommandsAgainMs) return;
-    ask_for_commands();
-}
-
-void ConnectionPool::ask_for_commands() {
-    if (asking_for_commands_) return;
-    asking_for_commands_ = true;
-    commands_asked_ms_ = loop_.now_ms();
-    primary_->send({kCommand, &table_receiver_, 0, RequestKind::Read});
-}
-
-void ConnectionPool::TableReceiver::on_reply_bytes(uint32_t, std::string_view bytes) {
-    if (reply_.size() + bytes.size() <= kTableReplyMax) reply_ += bytes;
-}
-
-void ConnectionPool::TableReceiver::on_reply_end(uint32_t) {
-    pool_.on_commands(std::exchange(reply_, {}));
-}
-
-bool ConnectionPool::TableReceiver::on_reply_void(uint32_t) {
-    reply_.clear();
-    return true;
-}
-
-void ConnectionPool::TableReceiver::on_request_failed(uint32_t, std::string_view) {
-    reply_.clear();
-    pool_.asking_for_commands_ = false;
-}
-
-void ConnectionPool::refuse_commands(const std::string& reason) {
-    const std::string explained = with_advice(reason);
-    why_unknown_ = redacted(url_) + ": " + explained;
-    update_health();
-    if (!is_news(explained)) return;
-    log_.error("command_table_refused", {{"upstream", redacted(url_)}, {"reason", explained}});
-}
-
-void ConnectionPool::on_commands(std::string_view reply) {
-    asking_for_commands_ = false;
-    const std::optional<Value> value = parse_value(reply);
-    if (!value || value->is_error() || value->elements.empty()) {
-        refuse_commands(value ? value->text : "unreadable reply");
-        return;
-    }
-    CommandTable table(*value);
-    if (!table.is_complete()) {
-        refuse_commands("the server is too old: Valkey, or Redis 7.0, is needed");
-        return;
-    }
-    table.keep_names(command_names_);
-    *commands_ = std::move(table);
-    if (!has_commands_) {
-        log_.info("command_table", {{"commands", static_cast<int64_t>(commands_->size())}});
-    }
-    has_commands_ = true;
-    update_health();
-}
-
 void ConnectionPool::tick() {
     const uint64_t now = loop_.now_ms();
     for_each_connection([now](Connection& connection) { connection.expire(now); });
     close_unused(now);
+    note_retired();
     expire_lease_queue(now);
     watch_absence();
     update_health();
@@ -309,10 +269,9 @@ void ConnectionPool::beat() {
     if (cache() != nullptr) count_lease();
     // A leased connection may be waiting in a blocking command: TCP keepalive watches it.
     for_each_connection([this](Connection& connection) {
-        if (!connection.is_leased) connection.send_heartbeat();
+        if (!connection.is_leased && !connection.is_retired()) connection.send_heartbeat();
     });
-    const bool may_ask = loop_.now_ms() >= commands_asked_ms_ + kCommandsAgainMs;
-    if (!has_commands_ && may_ask && metrics_.upstream_connections > 0) ask_for_commands();
+    if (!has_commands_ && metrics_.upstream_connections > 0) refresh_commands();
     if (cache() == nullptr) return;
     end_late_round();
     ask_for_swapdb();
@@ -323,6 +282,7 @@ void ConnectionPool::beat() {
 
 void ConnectionPool::close_unused(uint64_t now_ms) {
     for_each_connection([&](Connection& connection) {
+        if (connection.is_retired()) close_retired(connection, now_ms);
         const bool is_unused =
             connection.users == 0 && connection.is_idle() && !connection.is_primary;
         const bool is_old = connection.unused_since_ms + options_.idle_timeout_ms < now_ms;
@@ -342,6 +302,7 @@ void ConnectionPool::before_sleep() {
         std::erase_if(group, is_over);
     std::erase_if(shared_, [](const auto& group) { return group.second.empty(); });
     std::erase_if(idle_leases_, is_over);
+    std::erase_if(retired_, is_over);
 }
 
 void ConnectionPool::update_health() {
@@ -363,7 +324,7 @@ void ConnectionPool::set_health(bool is_ready, std::string reason) {
     metrics_.ready = is_ready ? 1 : 0;
     if (!changed) return;
     if (is_ready) {
-        log_.info("ready", {{"upstream", redacted(url_)}});
+        log_.info("ready", {{"upstream", redacted(target_->url)}});
     } else {
         log_.warning("not_ready", {{"reason", health_.reason}});
     }
@@ -390,6 +351,7 @@ void ConnectionPool::for_each_connection(Visit visit) {
         collect(group);
     collect(leased_);
     collect(idle_leases_);
+    collect(retired_);
     if (receiver_ != nullptr) all.push_back(receiver_.get());
     for (Connection* connection : all)
         visit(*connection);

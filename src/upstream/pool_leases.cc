@@ -88,7 +88,8 @@ void ConnectionPool::give_back(Connection& connection, LeaseEnd end) {
     connection.is_leased = false;
     connection.unused_since_ms = loop_.now_ms();
     connection.set_owner(nullptr);
-    const bool is_kept = end == LeaseEnd::Clean && connection.is_ready() && connection.is_idle();
+    const bool is_kept = end == LeaseEnd::Clean && connection.is_ready() && connection.is_idle() &&
+                         !connection.is_retired();
     idle_leases_.push_back(std::move(*found));
     leased_.erase(found);
     metrics_.upstream_dedicated_leased = leased_.size();

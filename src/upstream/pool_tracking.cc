@@ -45,6 +45,7 @@ void ConnectionPool::bound_staleness(uint64_t max_staleness_ms) {
     const uint64_t beats = is_broadcast_ ? kBeatsPerBroadcastLease : kBeatsPerLease;
     beat_interval_ms_ =
         std::clamp(max_staleness_ms / beats, uint64_t{1}, options_.heartbeat_interval_ms);
+    if (heartbeat_timer_.is_active()) heartbeat_timer_.start_repeating(beat_interval_ms_);
 }
 
 void ConnectionPool::start_receiver() {

@@ -5,6 +5,7 @@
 #include <hiredis/hiredis.h>
 #include <hiredis/hiredis_ssl.h>
 #include <openssl/err.h>
+#include <openssl/evp.h>
 #include <openssl/ssl.h>
 
 #include <arpa/inet.h>
@@ -12,6 +13,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include <cerrno>
+#include <fstream>
+#include <initializer_list>
+#include <sstream>
 #include <stdexcept>
 #include <utility>
 
@@ -23,6 +27,25 @@ bool is_address(const std::string& name) {
     unsigned char bytes[sizeof(in6_addr)];
     return inet_pton(AF_INET, name.c_str(), bytes) == 1 ||
            inet_pton(AF_INET6, name.c_str(), bytes) == 1;
+}
+
+// Of the files' bytes: the same names may stand for other certificates by now.
+std::string fingerprint_of(std::initializer_list<std::string> names) {
+    const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> digest(EVP_MD_CTX_new(),
+                                                                         EVP_MD_CTX_free);
+    EVP_DigestInit_ex(digest.get(), EVP_sha256(), nullptr);
+    for (const std::string& name : names) {
+        std::ifstream file(name, std::ios::binary);
+        std::ostringstream bytes;
+        if (!name.empty()) bytes << file.rdbuf();
+        const std::string text = name + '\0' + bytes.str() + '\0';
+        EVP_DigestUpdate(digest.get(), text.data(), text.size());
+    }
+    std::string fingerprint(EVP_MAX_MD_SIZE, '\0');
+    unsigned size = 0;
+    EVP_DigestFinal_ex(digest.get(), reinterpret_cast<unsigned char*>(fingerprint.data()), &size);
+    fingerprint.resize(size);
+    return fingerprint;
 }
 
 [[noreturn]] void fail(const std::string& what, const std::string& advice) {
@@ -71,6 +94,8 @@ TlsContext::TlsContext(const UpstreamOptions& options, const std::string& host)
     ERR_clear_error();
     trust(options.tls_ca_file);
     if (!options.tls_cert_file.empty()) identify(options.tls_cert_file, options.tls_key_file);
+    fingerprint_ = fingerprint_of(
+        {server_name_, options.tls_ca_file, options.tls_cert_file, options.tls_key_file});
 }
 
 void TlsContext::trust(const std::string& ca_file) {

@@ -51,7 +51,11 @@ void TouchReporter::schedule() {
 }
 
 void TouchReporter::beat(Connection& primary, uint64_t now_ms) {
-    if (!options_.touch) return;
+    if (!options_.touch) {
+        if (metrics_.near_cache_touching != 0) set_evicts(false);
+        policy_asked_ms_ = 0;
+        return;
+    }
     ask_for_policy(primary, now_ms);
     const uint64_t hits = metrics_.near_cache_hits_total - hits_seen_;
     hits_seen_ = metrics_.near_cache_hits_total;

@@ -118,4 +118,9 @@ void HiredisSocket::lose(std::string reason) {
     events_.on_socket_lost(reason);
 }
 
+// Nobody speaks TLS here.
+void TlsContext::Free::operator()(ssl_ctx_st*) const {
+}
+TlsContext::~TlsContext() = default;
+
 }  // namespace nearkey

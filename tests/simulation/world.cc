@@ -37,11 +37,11 @@ public:
                                                                        .metrics = metrics,
                                                                        .log = log_,
                                                                        .scratch = scratch_,
-                                                                       .tls = nullptr,
                                                                        .events = *this,
                                                                        .cache = cache_.get(),
                                                                        .backoff_seed = seed},
-                                                 options_, url_);
+                                                 options_,
+                                                 std::make_unique<UpstreamTarget>(url_, nullptr));
         pool_->bound_staleness(cache_options_.max_staleness_ms);
         pool_->start();
         context = std::make_unique<SessionContext>(SessionContext{.loop = world.loop_,
@@ -71,6 +71,7 @@ private:
         is_listening_ = true;
         world_.start_clients(channel_);
     }
+    void on_credentials_refused() override {}
     void on_session_ended(Session& session) override {
         for (auto& client : world_.clients_) {
             if (client->is_of(session)) client->on_ended();

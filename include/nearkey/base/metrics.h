@@ -62,6 +62,7 @@
     L(upstream_connections_handshaking, upstream_connections, "state=\"handshaking\"", Gauge, "")  \
     L(upstream_connections_connecting, upstream_connections, "state=\"connecting\"", Gauge, "")    \
     L(upstream_connections_idle, upstream_connections, "state=\"idle\"", Gauge, "")                \
+    L(upstream_connections_retired, upstream_connections, "state=\"retired\"", Gauge, "")          \
     X(upstream_dedicated_leased, Gauge, "dedicated connections leased to clients")                 \
     X(upstream_dedicated_idle, Gauge, "dedicated connections kept for the next lease")             \
     X(upstream_dedicated_max, Gauge, "upstream.dedicated_max")                                     \
@@ -134,6 +135,10 @@
       "longest from such a hit until it was seen dropped")                                         \
     X(slow_requests_total, Counter, "requests that took longer than slowlog.threshold_ms")         \
     X(heartbeats_total, Counter, "heartbeats answered with PONG")                                  \
+    X(config_reload_success, Gauge, "1 when the last reading of the configuration was applied")    \
+    X(config_reloads_total, Counter, "times that the configuration was to be read again")          \
+    L(config_reload_success_ms, config_reload_success_timestamp_seconds, "", GaugeMs,              \
+      "when it was applied last, Unix time")                                                       \
     X(managed_restarts_total, Counter, "restarts of the managed valkey-server")                    \
     X(log_repeats_total, Counter, "log lines that were only counted, and said as \"more\"")        \
     X(log_dropped_total, Counter, "log lines dropped because stderr could not take them")

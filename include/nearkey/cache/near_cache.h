@@ -49,9 +49,11 @@ enum class InvalidationCause : uint8_t {
     Barrier,  // a command from this host whose keys are not known
     Lost,     // the connection that is told of changes was lost
     SwapDb,
-    Fields,  // of hashes may expire by themselves
-    Asked,   // NEARKEY CACHE CLEAR
-    Memory,  // there is too little
+    Fields,    // of hashes may expire by themselves
+    Asked,     // NEARKEY CACHE CLEAR
+    Memory,    // there is too little
+    Upstream,  // another one was named
+    Options,   // of the near cache were changed
 };
 std::string_view name_of(InvalidationCause cause);
 

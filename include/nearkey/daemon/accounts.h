@@ -1,5 +1,5 @@
-// The users and groups that a listener names, as ids. Asked of the system once, at the start, never
-// for a client.
+// The users and groups that a listener names, as ids. Asked of the system at the start and at each
+// reload, never for a client.
 #pragma once
 
 #include "nearkey/daemon/config.h"
@@ -17,8 +17,7 @@ struct ListenerAccounts {
     std::vector<gid_t> allow_groups;
 };
 
-// Throw ConfigError where the system knows no such user or group.
+// Throws ConfigError where the system knows no such user or group.
 ListenerAccounts resolve_accounts(const Listener& listener);
-std::vector<ListenerAccounts> resolve_accounts(const std::vector<Listener>& listeners);
 
 }  // namespace nearkey

@@ -30,6 +30,7 @@ struct ServerOptions {
     std::uint64_t drain_timeout_ms = 5000;
     std::uint64_t upgrade_start_timeout_ms = 30'000;
     std::uint64_t upgrade_drain_timeout_ms = 600'000;
+    bool core_dumps = false;
 };
 
 // One [[listener]] of the file, or an address of server.listen: who may connect, and what is
@@ -52,6 +53,8 @@ struct ManagedOptions {
     std::uint64_t memory = std::uint64_t{256} << 20;
     std::string directory;  // Empty: beside the listening socket.
 };
+
+constexpr std::string_view kManagedUrl = "managed:";
 
 struct LogOptions {
     std::string level = "info";   // debug, info, warning or error.

@@ -51,6 +51,8 @@ struct Option {
     std::string_view choices;   // Choice: as "debug|info".
     TextCheck check = nullptr;  // Text: the value; List: each of its values.
     std::string_view help;      // One or more lines of at most 98 characters.
+    // Others apply to a running nearkey when the configuration is read again.
+    bool needs_restart = false;
     // Printed in place of a value that must not be shown, and of a refused one. Null: no secret.
     std::string (*redact)(const std::string& text) = nullptr;
     // Of a listener's option: the option whose value it has where nothing is said. Empty: none.
@@ -85,6 +87,8 @@ RawValue raw_from_text(const Option& option, std::string_view text);
 
 // What assign() accepts, in words: "an integer from 1 to 64".
 std::string allowed_values(const Option& option);
+// Whether the option has the same value in both, a secret one, too.
+bool is_same(const Option& option, const Config& one, const Config& other);
 // As it would stand in TOML; a secret is redacted.
 std::string printed(const Option& option, const Config& config);
 std::string printed(const Option& option, const RawValue& value);

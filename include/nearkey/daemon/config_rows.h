@@ -70,4 +70,9 @@ constexpr Option choice(std::string_view key, OptionField field, std::string_vie
 std::string check_listen(const std::string& value);
 std::string check_account(const std::string& value);
 
+constexpr Option restart(Option option) {
+    option.needs_restart = true;
+    return option;
+}
+
 }  // namespace nearkey

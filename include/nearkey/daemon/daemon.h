@@ -13,6 +13,7 @@
 #include "nearkey/daemon/config.h"
 #include "nearkey/daemon/listen_plan.h"
 #include "nearkey/daemon/memory_watch.h"
+#include "nearkey/daemon/reload.h"
 #include "nearkey/daemon/upgrade.h"
 #include "nearkey/server/admin_server.h"
 #include "nearkey/server/client_server.h"
@@ -24,7 +25,11 @@
 
 namespace nearkey {
 
-class Daemon final : public PoolEvents, public AdminSource, public UpgradeEvents {
+class Daemon final : public PoolEvents,
+                     public AdminSource,
+                     public UpgradeEvents,
+                     public Reloader,
+                     private TargetEvents {
 public:
     // Throws std::runtime_error with one line for the operator if a part can't be made.
     // `config` is what load_config(sources) gave.
@@ -37,12 +42,19 @@ public:
     // Starts the program that is on disk now, to take our place (daemon_upgrade.cc). Why it can't,
     // or empty: what comes of it is logged.
     [[nodiscard]] std::string start_upgrade();
+    // Reloader (daemon_reload.cc)
+    const ReloadOutcome& reload() override;
+    const ReloadOutcome& last_reload() const override { return reload_; }
 
 private:
     enum class Stage { Starting, Waiting, Serving, Retiring, Draining };
 
     // PoolEvents
     void on_health_changed(const UpstreamHealth& health) override;
+    void on_credentials_refused() override;
+    // TargetEvents
+    void on_target_proven() override;
+    void on_target_refused(const std::string& reason) override;
     // UpgradeEvents
     void on_successor_ready() override;
     void on_successor_failed(const std::string& reason) override;
@@ -73,14 +85,24 @@ private:
     ProgramStart successor_command() const;
     std::unique_ptr<ListenSocket> listen_for_admin();
     void drain_clients();
+    ListenPlan plan(const Config& config) const;
+    std::vector<ClientServer::Door> doors(const Config& config);
+    std::unique_ptr<UpstreamTarget> make_target(const Config& config) const;
+    void warn_of_open_secrets(const Config& config);
+    // Reload: next_ is in force once apply_next() has returned.
+    std::string why_no_reload() const;
+    void begin_reload();
+    void check_next() const;
+    void apply_next();
+    void refuse_reload(const std::string& reason);
+    void end_reload();
     void print_how_to_try() const;
     void on_stop_signal();
 
     const ConfigSources sources_;
-    const Config config_;
+    Config config_;  // the parts refer to it; a reload changes it in place
     InheritedSockets inherited_;
-    const ListenPlan listen_;
-    const std::vector<ListenerAccounts> accounts_;  // of the listeners, in their order
+    const ForeignAddresses foreign_;  // what was in it at first
     Metrics metrics_;
     Log log_;
     const KeyHash key_hash_;
@@ -89,8 +111,6 @@ private:
     Loop loop_;
     std::vector<char> scratch_;  // what sockets are read into; its bytes live for one callback
     std::unique_ptr<ManagedServer> managed_;
-    UpstreamUrl url_;
-    std::unique_ptr<TlsContext> tls_;
     std::unique_ptr<NearCache> cache_;  // null: switched off
     std::unique_ptr<ConnectionPool> pool_;
     std::unique_ptr<ClientServer> clients_;
@@ -110,6 +130,10 @@ private:
     Stage stage_ = Stage::Starting;
     uint64_t draining_since_ms_ = 0;
     int exit_code_ = 0;
+
+    ReloadOutcome reload_;
+    std::unique_ptr<Config> next_;  // null: no reload is under way
+    std::string credentials_problem_;
 };
 
 }  // namespace nearkey

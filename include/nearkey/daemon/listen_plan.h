@@ -7,6 +7,7 @@
 #include "nearkey/daemon/config.h"
 #include "nearkey/loop/inherited_sockets.h"
 
+#include <string>
 #include <vector>
 
 namespace nearkey {
@@ -16,9 +17,15 @@ struct ListenPlan {
     ListenAddress admin;
 };
 
+// The addresses of what was inherited; they stay ours, whatever a reload says of the others.
+struct ForeignAddresses {
+    std::vector<std::string> listeners;
+    std::string admin;  // empty: there is none
+};
+
 // REQUIRES: `config` came from load_config() or is {}.
 ListenPlan listen_plan(const Config& config, const Environment& environment,
-                       const InheritedSockets& inherited);
+                       const ForeignAddresses& foreign);
 ListenVariables listen_variables(const Environment& environment);
 
 }  // namespace nearkey

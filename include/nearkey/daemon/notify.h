@@ -12,6 +12,8 @@ namespace nearkey {
 // READY=1 and the status line of `systemctl status`.
 void notify_ready(std::string_view status);
 void notify_status(std::string_view status);
+// RELOADING=1; notify_ready() ends it.
+void notify_reloading();
 void notify_stopping(std::string_view status);
 // The service is `pid` from here on, and what we say counts no more.
 void notify_main_pid(pid_t pid);

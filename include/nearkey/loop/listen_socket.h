@@ -3,7 +3,8 @@
 // is still ours. PATH.lock, locked while we live, decides between two daemons that start at once:
 //   lock ─▶ does somebody answer? ─▶ remove the dead file ─▶ bind ─▶ listen     any failure throws
 // One that somebody else has bound for us (inherited_sockets.h) has no lock, and its file stays.
-// Constructed while starting: it changes the umask of the whole process for the length of a bind().
+// Constructed by the loop's thread, while no other makes files: it changes the umask of the whole
+// process for the length of a bind().
 #pragma once
 
 #include <sys/socket.h>
@@ -104,6 +105,9 @@ public:
     // Of the locked PATH.lock; -1 if there is none.
     int lock_fd() const { return lock_ == nullptr ? -1 : lock_->fd(); }
 
+    void set_backlog(int backlog);
+    // Of a Unix socket, if the file is still ours.
+    void set_mode(mode_t mode);
     // Whoever connects from now on is refused; who has connected can still be accepted. False, and
     // nothing is done: others accept on it too, or the kernel can't (TCP).
     bool refuse_more();
@@ -118,6 +122,7 @@ public:
 
 private:
     ListenSocket() = default;
+    bool is_file_ours() const;
     void bind_unix(const SocketAddress& address, const SocketFile& file);
     void bind_tcp(const SocketAddress& address);
 

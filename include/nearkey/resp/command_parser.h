@@ -83,7 +83,7 @@ private:
     // there.
     ParseResult read_line(std::string_view too_big, std::string_view& line);
 
-    const int64_t bulk_max_;
+    int64_t bulk_max_;
     std::string_view input_;
     State state_ = State::Done;
     size_t position_ = 0;

@@ -39,8 +39,12 @@ public:
         // The same address, bound by somebody else already; null: we bind it.
         std::unique_ptr<ListenSocket> bound = nullptr;
     };
-    // Throws ListenError. Clients can connect, and wait until start_accepting().
-    void listen(Door door);
+    // Listens at these doors and at no others from now on. Clients can connect to a new one, and
+    // wait until start_accepting(). What is told of a door that is open already holds from now on;
+    // the clients of one that is closed stay. Throws ListenError, and then nothing has changed.
+    void open_doors(std::vector<Door> doors);
+    // What is kept of the limits is read anew. Clients that are there keep their limits.bulk_max.
+    void apply_limits();
     void start_accepting();
     std::vector<const ListenSocket*> sockets() const;
     // Another process accepts from here on; `left` is called once no session is left.
@@ -55,11 +59,12 @@ private:
     // Once closed it stays, for its clients' terms are here.
     struct Listener {
         Listener(ClientServer& server, Door opened);
+        void change(Door to);
         void close();
 
         const std::string address;
-        const PeerRule peers;
-        const ClientTerms terms;
+        PeerRule peers;
+        ClientTerms terms;
         std::unique_ptr<ListenSocket> socket;  // null: closed
         std::unique_ptr<FdWatch> watch;
         uint64_t clients = 0;
@@ -75,6 +80,7 @@ private:
     // Deferred: destroys the sessions that have ended.
     void before_sleep() override;
 
+    Listener* find_listener(const std::string& address);
     enum class Accepted { One, NoneLeft, Failed };
     Accepted accept_one(Listener& listener);
     void accept_some(Listener& listener);

@@ -43,6 +43,8 @@ public:
     void note(const Hit& hit);
     // With each heartbeat.
     void beat();
+    // Chooses the next hit, by near_cache.audit_ratio as it is now.
+    void schedule();
 
 private:
     enum class State : uint8_t { Idle, Reading, Proving, Doubting };
@@ -55,7 +57,6 @@ private:
     // ProofWaiter
     void on_proven() override;
 
-    void schedule();
     void judge(std::string_view truth);
     bool is_same(std::string_view truth) const;
     void end_late();

@@ -19,6 +19,11 @@ public:
         return std::uniform_int_distribution<uint64_t>(min_ms_, ceiling_ms_)(random_);
     }
     void reset() { ceiling_ms_ = 0; }
+    void set_limits(uint64_t min_ms, uint64_t max_ms) {
+        min_ms_ = min_ms;
+        max_ms_ = max_ms;
+        reset();
+    }
 
 private:
     uint64_t min_ms_;

@@ -24,6 +24,7 @@
 #include "nearkey/upstream/hiredis_adapter.h"
 #include "nearkey/upstream/options.h"
 #include "nearkey/upstream/request.h"
+#include "nearkey/upstream/target.h"
 
 #include <deque>
 #include <memory>
@@ -67,7 +68,7 @@ public:
     // It was ready.
     virtual void on_lost(Connection& connection, const std::string& reason) = 0;
     virtual void on_closed(Connection& connection, const std::string& reason) = 0;
-    virtual void on_auth_refused(const std::string& reason) = 0;
+    virtual void on_auth_refused(Connection& connection, const std::string& reason) = 0;
     // PONG, or what came in its place.
     virtual void on_heartbeat(Connection& connection, std::string_view reply) = 0;
     // Whether Valkey will tell of changes. It says why not in `error`.
@@ -81,16 +82,13 @@ protected:
 struct ConnectionContext {
     Loop& loop;
     const UpstreamOptions& options;
-    const UpstreamUrl& url;
+    UpstreamTarget* target;  // where new connections go
     Metrics& metrics;
     Log& log;
     std::span<char> scratch;
-    const TlsContext* tls;
     ConnectionEvents& events;
     SocketReaper& reaper;
-    size_t failed_dials = 0;
-    std::string last_good_address;  // of url.host, for when its name can't be resolved
-    size_t queued_commands = 0;     // in all waiting_ together, bounded by options.queue_*
+    size_t queued_commands = 0;  // in all waiting_ together, bounded by options.queue_*
     size_t queued_bytes = 0;
     NearCache* cache = nullptr;  // null: there is none
     uint64_t heard_ms = 0;       // when anything came from Valkey last
@@ -144,6 +142,16 @@ public:
     uint64_t tracked_since_ms() const { return tracking_sent_ms_; }
 
     void dial();
+    // Goes to another target from now on, and takes along what waits. REQUIRES: not ready.
+    void redirect(UpstreamTarget& target);
+    // What is owed will be answered; nothing else is to be sent. What it says no longer counts: not
+    // as a sign of life, not for the near cache. It is never dialled again. REQUIRES: ready.
+    void retire();
+    bool is_retired() const { return is_retired_; }
+    // Whoever owes nothing to it takes another.
+    bool is_leaving() const { return is_retired_ || state_ == ConnectionState::Closed; }
+    // As if the server had ended it.
+    void give_up(const std::string& reason) { lose(reason, Loss::Socket); }
     // Closes for good; what is owed fails.
     void close(const std::string& reason);
     void send_heartbeat();
@@ -167,7 +175,8 @@ public:
     // Kept by the pool: how many sessions are pinned here, since when none is.
     size_t users = 0;
     uint64_t unused_since_ms = 0;
-    int64_t server_id = 0;  // its CLIENT ID, while it is ready
+    uint64_t retired_until_ms = UINT64_MAX;  // then it is given up
+    int64_t server_id = 0;                   // its CLIENT ID, while it is ready
     // As it was told to the server; kept by whoever leases it.
     ClientIdentity identity;
 
@@ -239,9 +248,11 @@ private:
     void expire_waiting(uint64_t now_ms);
 
     ConnectionContext& context_;
+    UpstreamTarget* target_;  // null: retired
     const int protocol_;
     const int database_;
     ConnectionState state_ = ConnectionState::Idle;
+    bool is_retired_ = false;
 
     std::unique_ptr<HiredisSocket> socket_;
     std::unique_ptr<Resolution> resolution_;

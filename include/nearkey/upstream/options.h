@@ -10,6 +10,9 @@ namespace nearkey {
 // Counts, milliseconds and bytes are all uint64_t, so that one kind of row describes them.
 struct UpstreamOptions {
     std::string url = "managed:";  // Valid once loaded: parse_url() gives an UpstreamUrl.
+    std::string username;
+    std::string password_file;
+    std::string password_credential;
     uint64_t connections = 1;
     uint64_t connections_max = 64;
     uint64_t dedicated_max = 1024;
@@ -26,6 +29,7 @@ struct UpstreamOptions {
     uint64_t tcp_user_timeout_ms = 1200;
     uint64_t unready_after_ms = 2000;
     uint64_t idle_timeout_ms = 60000;
+    uint64_t drain_timeout_ms = 30000;
     std::string client_name = "nearkey";
     uint64_t retry_bytes_max = uint64_t{64} << 10;
     std::string tls_ca_file;

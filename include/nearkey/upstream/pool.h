@@ -30,9 +30,22 @@ struct UpstreamHealth {
 class PoolEvents {
 public:
     virtual void on_health_changed(const UpstreamHealth& health) = 0;
+    // Valkey refused our credentials. Whoever knows better ones says so: set_credentials().
+    virtual void on_credentials_refused() = 0;
 
 protected:
     ~PoolEvents() = default;
+};
+
+// Told what came of ConnectionPool::try_target().
+class TargetEvents {
+public:
+    // It has answered a PING: adopt_target() or forget_target().
+    virtual void on_target_proven() = 0;
+    virtual void on_target_refused(const std::string& reason) = 0;
+
+protected:
+    ~TargetEvents() = default;
 };
 
 // Waits for a dedicated connection. What it is told it does later, not in the call.
@@ -60,16 +73,30 @@ public:
         Metrics& metrics;
         Log& log;
         std::span<char> scratch;
-        const TlsContext* tls;  // null unless the URL asks for TLS
         PoolEvents& events;
         NearCache* cache = nullptr;  // null: there is none
         uint64_t backoff_seed = 0;   // should be random
     };
-    // `url` is options.url as parsed, or the managed server's. Both outlive the pool.
-    ConnectionPool(const Parts& parts, const UpstreamOptions& options, const UpstreamUrl& url);
+    // `options` outlive the pool and may change at any time; apply_options() tells of it.
+    ConnectionPool(const Parts& parts, const UpstreamOptions& options,
+                   std::unique_ptr<UpstreamTarget> target);
     ~ConnectionPool();
 
     void start();
+
+    // Another upstream, or the same by other credentials or certificates (pool_target.cc). It is
+    // dialled for upstream.connect_timeout_ms; one attempt is enough if it refuses our credentials.
+    void try_target(std::unique_ptr<UpstreamTarget> target, TargetEvents& events);
+    void forget_target();
+    // What is in flight is answered by the former; all else goes to this one from now on. REQUIRES:
+    // it is proven.
+    void adopt_target();
+    // The same unproven, at once: there is nothing to lose while the former does not serve.
+    void turn_to(std::unique_ptr<UpstreamTarget> target);
+    // For connections made from now on.
+    const UpstreamTarget& target() const { return *target_; }
+    void set_credentials(const std::string& user, const std::string& password);
+    void apply_options();
 
     // The shared connection that a session of this protocol and database is pinned to until
     // release(). Null: upstream.connections_max is reached.
@@ -122,7 +149,7 @@ public:
     bool is_told_of(std::string_view key) const;
     // Whether a reply of this protocol may overtake the news of what was changed before it.
     bool may_overtake(int protocol) const {
-        return protocol == 2 || options_.connections > 1 || is_broadcast_;
+        return protocol == 2 || options_.connections > 1 || is_broadcast_ || has_former_;
     }
     // A reply that was asked for at `sent_ms` and shows fields of a hash is not served from then
     // on.
@@ -194,7 +221,7 @@ private:
     void on_dial_failed(Connection& connection, const std::string& reason) override;
     void on_lost(Connection& connection, const std::string& reason) override;
     void on_closed(Connection& connection, const std::string& reason) override;
-    void on_auth_refused(const std::string& reason) override;
+    void on_auth_refused(Connection& connection, const std::string& reason) override;
     void on_heartbeat(Connection& connection, std::string_view reply) override;
     void on_tracking(Connection& connection, std::string_view error) override;
     // Deferred: destroys what is closed.
@@ -210,6 +237,7 @@ private:
     void tick();
     void beat();
     void close_unused(uint64_t now_ms);
+    void close_retired(Connection& connection, uint64_t now_ms);
     void update_health();
     void set_health(bool is_ready, std::string reason);
     Connections::iterator find_idle_lease(const LeaseWish& wish);
@@ -218,6 +246,15 @@ private:
     void close_surplus_leases();
     void expire_lease_queue(uint64_t now_ms);
     size_t shared_count() const;
+    // Another upstream (pool_target.cc)
+    bool is_candidate(const Connection& connection) const;
+    void on_candidate_failed(const std::string& reason);
+    void judge_candidate();
+    void switch_to(std::unique_ptr<UpstreamTarget> target, std::unique_ptr<Connection> primary);
+    void leave(Connection& connection, uint64_t retired_until_ms);
+    void leave_shared();
+    void forget_former();
+    void note_retired();
     // While Valkey is away (pool_stale.cc)
     bool is_silent() const;
     void watch_absence();
@@ -242,7 +279,7 @@ private:
 
     Loop& loop_;
     const UpstreamOptions& options_;
-    const UpstreamUrl& url_;
+    std::unique_ptr<UpstreamTarget> target_;
     Metrics& metrics_;
     Log& log_;
     PoolEvents& events_;
@@ -260,6 +297,20 @@ private:
     Connections idle_leases_;  // the oldest first
     std::deque<QueuedLease> lease_queue_;
     size_t leases_granted_ = 0;
+
+    // A target that is to become ours.
+    struct Candidate {
+        std::unique_ptr<UpstreamTarget> target;
+        std::unique_ptr<Connection> connection;  // the next primary_
+        TargetEvents& events;
+        uint64_t deadline_ms;
+        std::string failure;  // the last one
+        Value hello;
+    };
+    std::unique_ptr<Candidate> candidate_;  // null: there is none
+    Timer candidate_timer_;
+    Connections retired_;  // shared ones to a former target, until they owe nothing
+    bool has_former_ = false;
 
     std::deque<Connection*> wants_dial_;
     Connection* scout_ = nullptr;  // the one that dials while the server is unproven

@@ -21,6 +21,9 @@ public:
     TlsContext(const UpstreamOptions& options, const std::string& host);
     ~TlsContext();
 
+    // Of what the files held: another one is another certificate, key or authority.
+    const std::string& fingerprint() const { return fingerprint_; }
+
     // Starts TLS on a connected context, which then owns `ssl`. Empty on success, else the reason.
     [[nodiscard]] std::string start(redisContext& context, ssl_st*& ssl) const;
 
@@ -33,6 +36,7 @@ private:
     };
     std::unique_ptr<ssl_ctx_st, Free> context_;
     std::string server_name_;
+    std::string fingerprint_;
 };
 
 // Whether a write that stopped waits for bytes of the peer, not for room in the socket.

@@ -37,6 +37,11 @@ public:
     void note(int database, std::string_view key);
     // With each heartbeat. `primary` is asked for the server's policy now and then.
     void beat(Connection& primary, uint64_t now_ms);
+    // Another upstream is to be asked anew.
+    void forget_policy() {
+        is_refused_ = false;
+        policy_asked_ms_ = 0;
+    }
 
 private:
     static constexpr uint64_t kNever = UINT64_MAX;

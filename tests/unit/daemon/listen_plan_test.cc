@@ -39,6 +39,10 @@ std::vector<std::string> texts(const ListenPlan& plan) {
 
 const Environment kEnvironment{{{"RUNTIME_DIRECTORY", "/run/nearkey"}}, 1000};
 
+ForeignAddresses foreign(const InheritedSockets& inherited) {
+    return {inherited.foreign_addresses(), inherited.admin_address()};
+}
+
 TEST_CASE("listen plan: with nothing inherited it is the configuration's") {
     const ListenPlan plan = listen_plan({}, kEnvironment, {});
     CHECK(texts(plan) == std::vector<std::string>{"/run/nearkey/nearkey.sock"});
@@ -49,7 +53,7 @@ TEST_CASE("listen plan: an inherited socket takes the place of the default path"
     const TemporaryDirectory directory;
     const Opened opened({directory / "app.sock"});
     const InheritedSockets inherited = opened.inherit("app");
-    const ListenPlan plan = listen_plan({}, kEnvironment, inherited);
+    const ListenPlan plan = listen_plan({}, kEnvironment, foreign(inherited));
     CHECK(texts(plan) == std::vector<std::string>{directory / "app.sock"});
     CHECK(to_text(plan.admin) == directory / "admin.sock");
 }
@@ -61,7 +65,7 @@ TEST_CASE("listen plan: beside configured listeners it is one more, unless it is
     Config config;
     config.listeners.emplace_back().address = directory / "b.sock";
     config.listeners.back().near_cache = false;
-    const ListenPlan plan = listen_plan(config, kEnvironment, inherited);
+    const ListenPlan plan = listen_plan(config, kEnvironment, foreign(inherited));
     CHECK(texts(plan) == std::vector<std::string>{directory / "app.sock", directory / "b.sock"});
     CHECK(plan.listeners[0].options.near_cache);
     CHECK_FALSE(plan.listeners[1].options.near_cache);
@@ -73,7 +77,7 @@ TEST_CASE("listen plan: the admin server's is known by its name or its address")
     for (const std::string names : {"a:b", "a:admin"}) {
         CAPTURE(names);
         const InheritedSockets inherited = opened.inherit(names);
-        const ListenPlan plan = listen_plan({}, kEnvironment, inherited);
+        const ListenPlan plan = listen_plan({}, kEnvironment, foreign(inherited));
         CHECK(texts(plan) == std::vector<std::string>{directory / "app.sock"});
         CHECK(to_text(plan.admin) == directory / "admin.sock");
     }

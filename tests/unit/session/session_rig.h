@@ -99,8 +99,8 @@ struct SessionRig : private PoolEvents, private SessionEvents {
     // Starts the pool, with the options as they are now.
     FakeClient& make_ready() {
         pool = std::make_unique<ConnectionPool>(
-            ConnectionPool::Parts{loop, metrics, log, scratch, nullptr, *this, cache.get()},
-            options, url);
+            ConnectionPool::Parts{loop, metrics, log, scratch, *this, cache.get()}, options,
+            std::make_unique<UpstreamTarget>(url, nullptr));
         pool->bound_staleness(cache_options.max_staleness_ms);
         pool->start();
         REQUIRE(run_until(loop, [this] { return pool->health().is_ready; }));
@@ -146,6 +146,7 @@ struct SessionRig : private PoolEvents, private SessionEvents {
     }
     void silence(std::string_view command) { valkey.answers[std::string(command)] = ""; }
 
+    void on_credentials_refused() override { ++credentials_refused; }
     void on_health_changed(const UpstreamHealth&) override {}
     void on_session_ended(Session& session) override { ended.push_back(&session); }
     void on_memory_exceeded() override {}
@@ -161,6 +162,7 @@ struct SessionRig : private PoolEvents, private SessionEvents {
     LimitOptions limits;
     ClientTerms terms;
     UpstreamUrl url;
+    size_t credentials_refused = 0;
     NearCacheOptions cache_options;
     std::unique_ptr<NearCache> cache;  // null unless a test makes one
     std::unique_ptr<ConnectionPool> pool;

@@ -55,7 +55,9 @@ struct ConnectionRig final : ConnectionEvents {
     void on_dial_failed(Connection&, const std::string& reason) override { end(reason); }
     void on_lost(Connection&, const std::string& reason) override { end(reason); }
     void on_closed(Connection&, const std::string& reason) override { lost.push_back(reason); }
-    void on_auth_refused(const std::string& reason) override { auth_refused.push_back(reason); }
+    void on_auth_refused(Connection&, const std::string& reason) override {
+        auth_refused.push_back(reason);
+    }
     void on_tracking(Connection&, std::string_view) override {}
     void on_heartbeat(Connection&, std::string_view reply) override {
         heartbeats.emplace_back(reply);
@@ -74,19 +76,17 @@ struct ConnectionRig final : ConnectionEvents {
     Log log{null_fd, LogLevel::Debug, metrics};
     std::vector<char> scratch = std::vector<char>(4096);
     UpstreamOptions options;
-    UpstreamUrl url;
+    UpstreamTarget target{{}, nullptr};
+    UpstreamUrl& url = target.url;
     SocketReaper reaper{loop};
     ConnectionContext context{.loop = loop,
                               .options = options,
-                              .url = url,
+                              .target = &target,
                               .metrics = metrics,
                               .log = log,
                               .scratch = scratch,
-                              .tls = nullptr,
                               .events = *this,
-                              .reaper = reaper,
-                              .failed_dials = 0,
-                              .last_good_address = {}};
+                              .reaper = reaper};
     Timer dial_timer{loop, [this] {
                          if (connection->state() == ConnectionState::Idle) connection->dial();
                      }};

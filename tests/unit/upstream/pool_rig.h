@@ -40,8 +40,8 @@ struct PoolRig final : PoolEvents {
     }
     void start() {
         pool = std::make_unique<ConnectionPool>(
-            ConnectionPool::Parts{loop, metrics, log, scratch, nullptr, *this, cache.get()},
-            options, url);
+            ConnectionPool::Parts{loop, metrics, log, scratch, *this, cache.get()}, options,
+            std::make_unique<UpstreamTarget>(url, nullptr));
         pool->start();
     }
     void make_ready() {
@@ -84,6 +84,7 @@ struct PoolRig final : PoolEvents {
     Connection* lease(int protocol, int database) {
         return pool->lease({protocol, database, identity}, waiter);
     }
+    void on_credentials_refused() override { ++credentials_refused; }
     void on_health_changed(const UpstreamHealth& health) override {
         told.push_back(health.is_ready ? "ready" : health.reason);
     }
@@ -97,6 +98,7 @@ struct PoolRig final : PoolEvents {
     std::vector<char> scratch = std::vector<char>(65536);
     UpstreamOptions options;
     UpstreamUrl url;
+    size_t credentials_refused = 0;
     NearCacheOptions near;
     std::unique_ptr<NearCache> cache;
     std::unique_ptr<ConnectionPool> pool;

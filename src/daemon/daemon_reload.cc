@@ -1,0 +1,219 @@
+// Reading the configuration again while serving. Everything that can fail is done first: the file
+// and the secrets are read, what needs a restart is refused, a new upstream has to answer, new
+// listeners are opened. What follows then only changes values in place, and can't fail.
+#include "nearkey/daemon/daemon.h"
+
+#include "nearkey/daemon/config_diff.h"
+#include "nearkey/daemon/config_secrets.h"
+#include "nearkey/daemon/core_dumps.h"
+#include "nearkey/daemon/logging.h"
+#include "nearkey/daemon/notify.h"
+
+#include <unistd.h>
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <exception>
+#include <string_view>
+#include <utility>
+
+namespace nearkey {
+
+namespace {
+
+// What is stored was chosen, or is to die, by what these said.
+constexpr std::array<std::string_view, 5> kChosenBy = {
+    "near_cache.keys", "near_cache.skip_keys", "near_cache.value_max", "near_cache.max_age_ms",
+    "near_cache.max_staleness_ms"};
+
+bool decides_what_is_stored(const ConfigChange& change) {
+    return std::find(kChosenBy.begin(), kChosenBy.end(), change.key) != kChosenBy.end();
+}
+
+bool is_same_target(const UpstreamTarget& one, const UpstreamTarget& other) {
+    const bool is_same_tls =
+        one.tls == nullptr
+            ? other.tls == nullptr
+            : other.tls != nullptr && one.tls->fingerprint() == other.tls->fingerprint();
+    return one.url == other.url && is_same_tls;
+}
+
+std::string joined(const std::vector<std::string>& parts) {
+    std::string text;
+    for (const std::string& part : parts)
+        text += (text.empty() ? "" : "; ") + part;
+    return text;
+}
+
+uint64_t wall_clock_ms() {
+    const auto since_epoch = std::chrono::system_clock::now().time_since_epoch();
+    return static_cast<uint64_t>(
+        std::chrono::duration_cast<std::chrono::milliseconds>(since_epoch).count());
+}
+
+bool has_near_cache(const Config& config) {
+    return config.near_cache.enabled && config.near_cache.max_staleness_ms > 0;
+}
+
+}  // namespace
+
+std::unique_ptr<UpstreamTarget> Daemon::make_target(const Config& config) const {
+    UpstreamUrl url = read_upstream(config, sources_.environment);
+    if (managed_ != nullptr) {
+        url.kind = UpstreamUrl::Kind::Unix;
+        url.path = managed_->socket_path();
+    }
+    std::unique_ptr<TlsContext> tls;
+    if (url.tls) tls = std::make_unique<TlsContext>(config.upstream, url.host);
+    return std::make_unique<UpstreamTarget>(std::move(url), std::move(tls));
+}
+
+void Daemon::warn_of_open_secrets(const Config& config) {
+    for (const std::string& warning : secret_warnings(sources_, config))
+        log_.warning("password_exposed", {{"what", warning}});
+}
+
+const ReloadOutcome& Daemon::reload() {
+    ++metrics_.config_reloads_total;
+    pool_->forget_target();
+    reload_ = {.state = ReloadState::Proving, .reason = {}, .changes = {}};
+    if (const std::string reason = why_no_reload(); !reason.empty()) {
+        refuse_reload(reason);
+        return reload_;
+    }
+    if (stage_ == Stage::Serving) notify_reloading();
+    try {
+        begin_reload();
+    } catch (const std::exception& error) {
+        refuse_reload(error.what());
+    }
+    return reload_;
+}
+
+std::string Daemon::why_no_reload() const {
+    if (stage_ == Stage::Draining) return "nearkey is stopping";
+    const bool is_upgrading = stage_ == Stage::Waiting || stage_ == Stage::Retiring ||
+                              (successor_ != nullptr && !successor_->has_failed());
+    return is_upgrading ? "an upgrade is under way, and the new nearkey reads the file itself" : "";
+}
+
+void Daemon::begin_reload() {
+    next_ = std::make_unique<Config>(load_config(sources_));
+    for (const ConfigChange& change : find_changes(config_, *next_))
+        reload_.changes.push_back(change.text);
+    check_next();
+    static_cast<void>(doors(*next_));
+    std::unique_ptr<UpstreamTarget> target = make_target(*next_);
+    if (is_same_target(*target, pool_->target())) {
+        apply_next();
+    } else if (pool_->health().is_ready) {
+        reload_.reason = "asking " + redacted(target->url);
+        pool_->try_target(std::move(target), *this);
+    } else {
+        apply_next();
+        pool_->turn_to(std::move(target));
+    }
+}
+
+// Throws if a change would only take effect at the next start.
+void Daemon::check_next() const {
+    std::string late;
+    for (const ConfigChange& change : find_changes(config_, *next_)) {
+        if (change.needs_restart) late += (late.empty() ? "" : "; ") + change.text;
+    }
+    if (!late.empty()) throw ConfigError("this needs a restart: " + late);
+    const bool is_managed = next_->upstream.url == kManagedUrl;
+    if (is_managed != (managed_ != nullptr)) {
+        throw ConfigError("upstream.url: to or from managed: needs a restart");
+    }
+    if (has_near_cache(*next_) != (cache_ != nullptr)) {
+        throw ConfigError("near_cache.max_staleness_ms: to or from 0 needs a restart");
+    }
+    const ListenAddress admin = plan(*next_).admin;
+    if (!(admin == plan(config_).admin)) {
+        throw ConfigError("server.listen: the admin socket would move to " + to_text(admin) +
+                          ", which needs a restart; or name its present place in server.admin");
+    }
+}
+
+// Throws if a listener can't be opened; then nothing has changed.
+void Daemon::apply_next() {
+    if (stage_ == Stage::Serving) {
+        clients_->open_doors(doors(*next_));
+        clients_->start_accepting();
+    }
+    const std::vector<ConfigChange> changes = find_changes(config_, *next_);
+    const bool is_cache_void = std::any_of(changes.begin(), changes.end(), decides_what_is_stored);
+    // A level that was chosen meanwhile stays, unless the configuration has another one now.
+    const bool is_log_new =
+        std::any_of(changes.begin(), changes.end(),
+                    [](const ConfigChange& change) { return change.key.starts_with("log."); });
+    config_ = std::move(*next_);
+    next_.reset();
+    if (is_log_new) {
+        apply_log_options(config_.log, sources_.environment, STDERR_FILENO, log_);
+    }
+    set_core_dumps(config_.server.core_dumps ? CoreDumps::Allowed : CoreDumps::Forbidden);
+    if (cache_ != nullptr) {
+        pool_->bound_staleness(config_.near_cache.max_staleness_ms);
+        if (is_cache_void) cache_->clear(InvalidationCause::Options, Loop::boot_ms());
+    }
+    pool_->apply_options();
+    clients_->apply_limits();
+    reload_.state = ReloadState::Applied;
+    reload_.reason.clear();
+    metrics_.config_reload_success = 1;
+    metrics_.config_reload_success_ms = wall_clock_ms();
+    log_.info("reloaded", {{"changes", joined(reload_.changes)}});
+    warn_of_open_secrets(config_);
+    end_reload();
+}
+
+void Daemon::refuse_reload(const std::string& reason) {
+    next_.reset();
+    reload_.state = ReloadState::Refused;
+    reload_.reason = reason;
+    metrics_.config_reload_success = 0;
+    log_.error("reload_refused", {{"reason", reason}, {"what", "nothing was changed"}});
+    end_reload();
+}
+
+void Daemon::end_reload() {
+    if (stage_ != Stage::Serving) return;
+    const UpstreamHealth& health = pool_->health();
+    notify_ready(health.is_ready ? "ready" : "not ready: " + health.reason);
+}
+
+void Daemon::on_target_proven() {
+    try {
+        if (const std::string reason = why_no_reload(); !reason.empty()) throw ConfigError(reason);
+        apply_next();
+    } catch (const std::exception& error) {
+        pool_->forget_target();
+        refuse_reload(error.what());
+        return;
+    }
+    pool_->adopt_target();
+}
+
+void Daemon::on_target_refused(const std::string& reason) {
+    refuse_reload("the new upstream does not serve: " + reason);
+}
+
+// Who changed the password in Valkey has changed the file as well, or will.
+void Daemon::on_credentials_refused() {
+    try {
+        const UpstreamUrl fresh = read_upstream(config_, sources_.environment);
+        const UpstreamUrl& known = pool_->target().url;
+        credentials_problem_.clear();
+        if (fresh.user == known.user && fresh.password == known.password) return;
+        pool_->set_credentials(fresh.user, fresh.password);
+        log_.info("credentials_read_again", {});
+    } catch (const std::exception& error) {
+        if (credentials_problem_ == error.what()) return;
+        credentials_problem_ = error.what();
+        log_.warning("credentials_unreadable", {{"reason", credentials_problem_}});
+    }
+}
+
+}  // namespace nearkey
