@@ -1,5 +1,6 @@
 #include "nearkey/daemon/check.h"
 #include "nearkey/daemon/command_line.h"
+#include "nearkey/daemon/config_secrets.h"
 #include "nearkey/daemon/daemon.h"
 #include "nearkey/daemon/descriptors.h"
 #include "nearkey/daemon/ready_probe.h"
@@ -49,6 +50,8 @@ int main(int argc, char** argv) {
     const std::span<const char* const> arguments(argv, static_cast<size_t>(argc));
     const nearkey::Invocation invocation =
         nearkey::parse_command_line(arguments, nearkey::system_environment(), std::cout, std::cerr);
+    nearkey::hide_passwords(std::span<char* const>(argv, static_cast<size_t>(argc)));
+    nearkey::hide_secrets_in_environment();
     if (invocation.exit_code) return *invocation.exit_code;
     switch (invocation.verb) {
         case Verb::Serve:

@@ -2,6 +2,7 @@
 #include "nearkey/daemon/check.h"
 
 #include "nearkey/daemon/accounts.h"
+#include "nearkey/daemon/config_secrets.h"
 
 #include <ostream>
 
@@ -11,6 +12,8 @@ int run_check(const Invocation& invocation, std::ostream& out, std::ostream& err
     const Environment& environment = invocation.sources.environment;
     try {
         const Config config = load_config(invocation.sources);
+        for (const std::string& warning : secret_warnings(invocation.sources, config))
+            err << "nearkey: warning: " << warning << "\n";
         for (const Listener& listener : listeners(config, environment))
             resolve_accounts(listener);
         for (const ListenAddress& address : listen_addresses(config, environment)) {

@@ -1,5 +1,7 @@
 #include "nearkey/daemon/config_secrets.h"
 
+#include "nearkey/base/os_error.h"
+
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -9,7 +11,6 @@
 #include <cerrno>
 #include <cstring>
 #include <string_view>
-#include <system_error>
 #include <utility>
 
 namespace nearkey {
@@ -35,7 +36,7 @@ std::string named(std::string_view key, const std::string& value) {
 // One line, without its end. A file without an end, or one that makes us wait, is no trap.
 std::string read_password(const std::string& path, const std::string& what) {
     const int fd = open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0) refuse(what, "cannot read it: " + std::generic_category().message(errno));
+    if (fd < 0) refuse(what, "cannot read it: " + os_error(errno));
     struct stat status {};
     std::array<char, kPasswordMax + 2> bytes{};
     const bool is_file = fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
@@ -48,7 +49,7 @@ std::string read_password(const std::string& path, const std::string& what) {
     const int error = errno;
     close(fd);
     if (!is_file) refuse(what, "it is not a regular file");
-    if (count < 0) refuse(what, "cannot read it: " + std::generic_category().message(error));
+    if (count < 0) refuse(what, "cannot read it: " + os_error(error));
 
     std::string password(bytes.data(), size);
     if (password.ends_with('\n')) password.pop_back();

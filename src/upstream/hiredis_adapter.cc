@@ -191,6 +191,7 @@ void HiredisSocket::read() {
             return;
         }
         const auto size = static_cast<size_t>(count);
+        if (ssl_ != nullptr && !is_certificate_noted_) note_certificate();
         if (!events_.on_bytes({scratch_.data(), size}) || lost_ || is_paused_) return;
         if (size < scratch_.size() && tls_ == nullptr) return;
     }
@@ -213,6 +214,13 @@ bool HiredisSocket::write_output() {
         CHECK(context.obuf != nullptr);
     }
     return true;
+}
+
+// What was read was read behind the handshake.
+void HiredisSocket::note_certificate() {
+    is_certificate_noted_ = true;
+    const std::optional<int64_t> seconds = certificate_not_after(*ssl_);
+    if (seconds) metrics_.upstream_tls_not_after_ms = static_cast<uint64_t>(*seconds) * 1000;
 }
 
 void HiredisSocket::flush() {

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include <cerrno>
+#include <ctime>
 #include <fstream>
 #include <initializer_list>
 #include <sstream>
@@ -54,6 +55,36 @@ std::string fingerprint_of(std::initializer_list<std::string> names) {
     throw std::runtime_error(what + (reason.empty() ? "" : ": " + reason) + "; " + advice);
 }
 
+// Since 1970, UTC. 0: the certificate says nothing of the kind.
+int64_t seconds_of(const ASN1_TIME& time) {
+    tm parts{};
+    return ASN1_TIME_to_tm(&time, &parts) == 1 ? int64_t{timegm(&parts)} : 0;
+}
+
+std::string date_of(int64_t seconds) {
+    const time_t time = static_cast<time_t>(seconds);
+    tm parts{};
+    gmtime_r(&time, &parts);
+    char text[32];
+    return std::string(text, std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts));
+}
+
+// OpenSSL keeps no certificate that it refused: when it ended is remembered with the connection.
+int on_verified(int is_good, X509_STORE_CTX* store) {
+    if (is_good == 1) return is_good;
+    auto* const ssl =
+        static_cast<SSL*>(X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx()));
+    const X509* const certificate = X509_STORE_CTX_get_current_cert(store);
+    if (certificate == nullptr) return is_good;
+    const int64_t seconds = seconds_of(*X509_get0_notAfter(certificate));
+    SSL_set_app_data(ssl, reinterpret_cast<char*>(static_cast<intptr_t>(seconds)));
+    return is_good;
+}
+
+int64_t refused_not_after(const ssl_st& ssl) {
+    return static_cast<int64_t>(reinterpret_cast<intptr_t>(SSL_get_app_data(&ssl)));
+}
+
 // OpenSSL says "system lib" of a file that it can't read; the system says more.
 void check_readable(const std::string& what, const std::string& path) {
     struct stat found {};
@@ -77,7 +108,17 @@ std::string take_tls_error() {
 std::string certificate_problem(const ssl_st& ssl) {
     const long result = SSL_get_verify_result(&ssl);
     if (result == X509_V_OK) return "";
-    return std::string(": ") + X509_verify_cert_error_string(result);
+    std::string problem = std::string(": ") + X509_verify_cert_error_string(result);
+    if (result == X509_V_ERR_CERT_HAS_EXPIRED) {
+        problem += " (notAfter " + date_of(refused_not_after(ssl)) + ")";
+    }
+    return problem;
+}
+
+std::optional<int64_t> certificate_not_after(const ssl_st& ssl) {
+    const X509* const certificate = SSL_get0_peer_certificate(&ssl);
+    if (certificate == nullptr) return std::nullopt;
+    return seconds_of(*X509_get0_notAfter(certificate));
 }
 
 void TlsContext::Free::operator()(ssl_ctx_st* context) const {
@@ -90,7 +131,7 @@ TlsContext::TlsContext(const UpstreamOptions& options, const std::string& host)
     SSL_CTX* context = context_.get();
     SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION);
     SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-    SSL_CTX_set_verify(context, SSL_VERIFY_PEER, nullptr);
+    SSL_CTX_set_verify(context, SSL_VERIFY_PEER, on_verified);
     ERR_clear_error();
     trust(options.tls_ca_file);
     if (!options.tls_cert_file.empty()) identify(options.tls_cert_file, options.tls_key_file);

@@ -77,6 +77,8 @@
     L(upstream_lost_malformed_total, upstream_reconnects_total,                                    \
       "reason=\"malformed\"", Counter, "")                                                         \
     X(upstream_protocol_errors_total, Counter, "connections closed for malformed replies")         \
+    L(upstream_tls_not_after_ms, upstream_tls_not_after_timestamp_seconds, "", GaugeMs,            \
+      "when the certificate that Valkey showed last ends, Unix time; 0: no TLS")                   \
     X(upstream_pushes_total, Counter, "push messages received outside of replies")                 \
     X(auth_failures_total, Counter, "times Valkey refused our own credentials")                    \
     X(upstream_unsent_bytes, Gauge, "bytes of commands that wait to be written to Valkey")         \

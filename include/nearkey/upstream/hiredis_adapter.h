@@ -72,6 +72,7 @@ private:
     void lose(std::string reason);
     std::string error_text() const;
     void count_unsent();
+    void note_certificate();
     void set_tcp_options(uint64_t user_timeout_ms);
 
     Loop& loop_;
@@ -82,6 +83,7 @@ private:
     ssl_st* ssl_ = nullptr;  // hiredis owns it
     redisAsyncContext* context_ = nullptr;
     bool connected_ = false;
+    bool is_certificate_noted_ = false;
     bool lost_ = false;
     bool read_again_ = false;  // OpenSSL may hold bytes that the loop can't see
     bool is_paused_ = false;

@@ -5,7 +5,9 @@
 
 #include "nearkey/upstream/options.h"
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 struct ssl_ctx_st;
@@ -47,5 +49,8 @@ std::string take_tls_error();
 
 // What was wrong with the server's certificate, as ": hostname mismatch"; "" if nothing was.
 std::string certificate_problem(const ssl_st& ssl);
+
+// When the server's certificate ends: seconds since 1970. Null: there is none yet.
+std::optional<int64_t> certificate_not_after(const ssl_st& ssl);
 
 }  // namespace nearkey
