@@ -61,7 +61,7 @@ void print_comment(const Option& option, std::string& text) {
     }
     const bool is_plain = option.type == OptionType::Text || option.type == OptionType::List;
     if (!is_plain) text += "# Allowed: " + allowed_values(option) + ".\n";
-    if (option.needs_restart) text += "# A change takes effect at the next start (restart).\n";
+    if (option.needs_restart) text += "# (restart): a change takes effect at the next start.\n";
 }
 
 }  // namespace
