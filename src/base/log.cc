@@ -1,5 +1,7 @@
 #include "nearkey/base/log.h"
 
+#include "nearkey/base/wall_clock.h"
+
 #include <nlohmann/json.hpp>
 
 #include <poll.h>
@@ -7,7 +9,6 @@
 #include <unistd.h>
 #include <algorithm>
 #include <chrono>
-#include <ctime>
 #include <string>
 
 namespace nearkey {
@@ -24,17 +25,6 @@ uint64_t monotonic_ms() {
         std::chrono::duration_cast<std::chrono::milliseconds>(now).count());
 }
 
-std::string utc_now() {
-    timespec now{};
-    clock_gettime(CLOCK_REALTIME, &now);
-    tm parts{};
-    gmtime_r(&now.tv_sec, &parts);
-    char text[40];
-    const size_t length = std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &parts);
-    std::snprintf(text + length, sizeof text - length, ".%03ldZ", now.tv_nsec / 1'000'000);
-    return text;
-}
-
 // The descriptor may be shared with others, so it is asked with poll, not made non-blocking. A line
 // is shorter than PIPE_BUF: a pipe that polls writable takes it whole.
 bool takes_a_line(int fd) {
@@ -47,7 +37,7 @@ constexpr size_t kLineMax = 4096;
 std::string json_line(LogLevel level, std::string_view event,
                       std::initializer_list<LogField> fields) {
     nlohmann::ordered_json object;
-    object["time"] = utc_now();
+    object["time"] = utc_text(wall_clock_ms());
     object["level"] = to_text(level);
     object["event"] = event;
     for (const LogField& field : fields) {
@@ -74,7 +64,7 @@ void append_value(std::string& line, std::string_view value) {
 
 std::string text_line(LogLevel level, std::string_view event,
                       std::initializer_list<LogField> fields) {
-    std::string line = utc_now();
+    std::string line = utc_text(wall_clock_ms());
     line.append(" ").append(to_text(level)).append(" ").append(event);
     for (const LogField& field : fields) {
         line.append(" ").append(field.name).append("=");

@@ -1,8 +1,9 @@
 #include "nearkey/daemon/accounts.h"
 
+#include "nearkey/base/parse_number.h"
+
 #include <grp.h>
 #include <pwd.h>
-#include <charconv>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -16,11 +17,8 @@ namespace {
 constexpr uint32_t kIdMax = std::numeric_limits<uint32_t>::max() - 1;
 
 std::optional<uint32_t> parse_id(const std::string& text) {
-    uint32_t id = 0;
-    const char* const end = text.data() + text.size();
-    const auto result = std::from_chars(text.data(), end, id);
-    if (result.ec != std::errc() || result.ptr != end || id > kIdMax) return std::nullopt;
-    return id;
+    const auto id = parse_number<uint32_t>(text);
+    return id && *id <= kIdMax ? id : std::nullopt;
 }
 
 std::optional<uid_t> find_user(const std::string& name) {

@@ -3,9 +3,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cstddef>
 
+#include "nearkey/base/parse_number.h"
 #include "nearkey/daemon/config.h"
 
 namespace nearkey {
@@ -33,11 +33,8 @@ std::optional<ListenAddress> parse_loopback(std::string_view text) {
     if (colon == std::string_view::npos) return std::nullopt;
     const std::string_view host = text.substr(0, colon);
     if (host != "127.0.0.1" && host != "[::1]") return std::nullopt;
-    const std::string_view digits = text.substr(colon + 1);
-    std::uint16_t port = 0;
-    const auto result = std::from_chars(digits.data(), digits.data() + digits.size(), port);
-    const bool is_number = result.ec == std::errc() && result.ptr == digits.data() + digits.size();
-    if (!is_number || port == 0) return std::nullopt;
+    const auto port = parse_number<std::uint16_t>(text.substr(colon + 1)).value_or(0);
+    if (port == 0) return std::nullopt;
 
     ListenAddress address;
     address.kind = ListenAddress::Kind::Tcp;

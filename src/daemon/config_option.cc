@@ -9,6 +9,8 @@
 #include <limits>
 #include <utility>
 
+#include "nearkey/base/parse_number.h"
+
 namespace nearkey {
 namespace {
 
@@ -239,15 +241,11 @@ void copy_value(const Option& from, const Option& option, Config& config) {
 RawValue raw_from_text(const Option& option, std::string_view text) {
     const bool takes_number =
         option.type == OptionType::Integer || option.type == OptionType::Bytes;
-    std::int64_t number = 0;
-    const char* const end = text.data() + text.size();
-    const auto result = std::from_chars(text.data(), end, number);
-    const bool is_number = !text.empty() && result.ec == std::errc() && result.ptr == end;
-    if (takes_number && is_number) return number;
+    if (takes_number) {
+        if (const auto number = parse_number<std::int64_t>(text)) return *number;
+    }
     if (option.type == OptionType::Fraction) {
-        double fraction = 0;
-        const auto parsed = std::from_chars(text.data(), end, fraction);
-        if (!text.empty() && parsed.ec == std::errc() && parsed.ptr == end) return fraction;
+        if (const auto fraction = parse_number<double>(text)) return *fraction;
     }
     if (option.type == OptionType::Boolean && text == "true") return true;
     if (option.type == OptionType::Boolean && text == "false") return false;
@@ -330,12 +328,9 @@ std::optional<std::uint64_t> parse_bytes(std::string_view text) {
         factor = unit->bytes;
         text.remove_suffix(unit->name.size());
     }
-    std::uint64_t count = 0;
-    const char* const end = text.data() + text.size();
-    const auto result = std::from_chars(text.data(), end, count);
-    if (text.empty() || result.ec != std::errc() || result.ptr != end) return std::nullopt;
-    if (count > std::numeric_limits<std::uint64_t>::max() / factor) return std::nullopt;
-    return count * factor;
+    const auto count = parse_number<std::uint64_t>(text);
+    if (!count || *count > std::numeric_limits<std::uint64_t>::max() / factor) return std::nullopt;
+    return *count * factor;
 }
 
 std::string printed_bytes(std::uint64_t bytes) {

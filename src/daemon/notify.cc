@@ -1,12 +1,13 @@
 #include "nearkey/daemon/notify.h"
 
+#include "nearkey/base/parse_number.h"
+
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 #include <algorithm>
-#include <charconv>
 #include <cstddef>
 #include <cstdlib>
 #include <string>
@@ -20,13 +21,6 @@ constexpr suseconds_t kPatienceUs = 100'000;
 std::string_view variable(const char* name) {
     const char* const value = std::getenv(name);
     return value == nullptr ? std::string_view{} : value;
-}
-
-// 0: it is none.
-uint64_t parse_count(std::string_view text) {
-    uint64_t count = 0;
-    const auto parsed = std::from_chars(text.data(), text.data() + text.size(), count);
-    return parsed.ec == std::errc() && parsed.ptr == text.data() + text.size() ? count : 0;
 }
 
 // A line break would begin another field of the message.
@@ -89,8 +83,8 @@ void notify_watchdog() {
 
 uint64_t watchdog_ms() {
     const std::string_view pid = variable("WATCHDOG_PID");
-    if (!pid.empty() && parse_count(pid) != static_cast<uint64_t>(getpid())) return 0;
-    return parse_count(variable("WATCHDOG_USEC")) / 1000;
+    if (!pid.empty() && parse_number<pid_t>(pid) != getpid()) return 0;
+    return parse_number<uint64_t>(variable("WATCHDOG_USEC")).value_or(0) / 1000;
 }
 
 }  // namespace nearkey

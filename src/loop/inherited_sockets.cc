@@ -1,12 +1,13 @@
 #include "nearkey/loop/inherited_sockets.h"
 
+#include "nearkey/base/parse_number.h"
+
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 #include <algorithm>
-#include <charconv>
 #include <cstddef>
 #include <cstring>
 #include <optional>
@@ -17,13 +18,6 @@ namespace nearkey {
 namespace {
 
 constexpr int kDescriptorsMax = 1024;
-
-std::optional<int> parse_number(const std::string& text) {
-    int number = 0;
-    const auto parsed = std::from_chars(text.data(), text.data() + text.size(), number);
-    const bool is_number = parsed.ec == std::errc() && parsed.ptr == text.data() + text.size();
-    return is_number ? std::optional<int>(number) : std::nullopt;
-}
 
 [[noreturn]] void refuse(int fd, const std::string& name, const std::string& why) {
     throw ListenError("descriptor " + std::to_string(fd) + " (" + (name.empty() ? "?" : name) +
@@ -73,8 +67,8 @@ bool is_same_file(int fd, const std::string& path) {
 
 InheritedSockets::InheritedSockets(const ListenVariables& variables) {
     // An environment that was handed on further than it was meant to is none of ours.
-    if (variables.fds.empty() || parse_number(variables.pid) != getpid()) return;
-    const std::optional<int> count = parse_number(variables.fds);
+    if (variables.fds.empty() || parse_number<int>(variables.pid) != getpid()) return;
+    const std::optional<int> count = parse_number<int>(variables.fds);
     if (!count || *count < 0 || *count > kDescriptorsMax) {
         throw ListenError("LISTEN_FDS=" + variables.fds +
                           " is no number of descriptors; systemd sets it, nobody else should");

@@ -1,6 +1,7 @@
 #include "nearkey/loop/listen_socket.h"
 
 #include "nearkey/base/os_error.h"
+#include "nearkey/base/parse_number.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -10,7 +11,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 #include <cerrno>
-#include <charconv>
 #include <cstdint>
 #include <cstring>
 #include <string_view>
@@ -55,24 +55,20 @@ SocketAddress tcp_address(const std::string& text) {
     if (colon == std::string_view::npos || (host != "127.0.0.1" && host != "[::1]")) {
         refuse(text, "allowed is an absolute path, 127.0.0.1:PORT or [::1]:PORT");
     }
-    const std::string_view digits = whole.substr(colon + 1);
-    uint16_t port = 0;
-    const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), port);
-    if (parsed.ec != std::errc() || parsed.ptr != digits.data() + digits.size()) {
-        refuse(text, "the port is a number up to 65535");
-    }
+    const auto port = parse_number<uint16_t>(whole.substr(colon + 1));
+    if (!port) refuse(text, "the port is a number up to 65535");
     SocketAddress address;
     if (host == "[::1]") {
         sockaddr_in6 ipv6{};
         ipv6.sin6_family = AF_INET6;
-        ipv6.sin6_port = htons(port);
+        ipv6.sin6_port = htons(*port);
         ipv6.sin6_addr = in6addr_loopback;
         std::memcpy(&address.storage, &ipv6, sizeof ipv6);
         address.length = sizeof ipv6;
     } else {
         sockaddr_in ipv4{};
         ipv4.sin_family = AF_INET;
-        ipv4.sin_port = htons(port);
+        ipv4.sin_port = htons(*port);
         ipv4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
         std::memcpy(&address.storage, &ipv4, sizeof ipv4);
         address.length = sizeof ipv4;

@@ -2,9 +2,9 @@
 
 #include "nearkey/base/log.h"
 #include "nearkey/base/metrics.h"
+#include "nearkey/base/wall_clock.h"
 
 #include <algorithm>
-#include <ctime>
 #include <utility>
 
 namespace nearkey {
@@ -24,10 +24,8 @@ uint32_t SlowLog::threshold_us() const {
 
 void SlowLog::add(SlowEntry entry) {
     ++metrics_.slow_requests_total;
-    timespec now{};
-    clock_gettime(CLOCK_REALTIME, &now);
     entry.id = ++last_id_;
-    entry.time_ms = int64_t{now.tv_sec} * 1000 + now.tv_nsec / 1'000'000;
+    entry.time_ms = wall_clock_ms();
     if (options_.log) {
         log_.warning("slow_request",
                      {{"slow_id", static_cast<int64_t>(entry.id)},

@@ -1,12 +1,12 @@
 #include "nearkey/upstream/managed_server.h"
 
 #include "nearkey/base/os_error.h"
+#include "nearkey/base/parse_number.h"
 
 #include <sys/stat.h>
 #include <unistd.h>
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
@@ -59,10 +59,7 @@ std::string find_server(const std::string& name) {
 pid_t pid_of(std::string_view name) {
     if (!name.starts_with(kDirectoryPrefix)) return 0;
     name.remove_prefix(kDirectoryPrefix.size());
-    pid_t pid = 0;
-    const auto parsed = std::from_chars(name.data(), name.data() + name.size(), pid);
-    const bool is_number = parsed.ec == std::errc() && parsed.ptr == name.data() + name.size();
-    return is_number && pid > 0 ? pid : 0;
+    return std::max(parse_number<pid_t>(name).value_or(0), 0);
 }
 
 bool is_our_directory(const std::string& path) {

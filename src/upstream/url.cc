@@ -2,6 +2,8 @@
 // found or returns what is wrong; no message quotes the authority, for a password may be in it.
 #include "nearkey/upstream/url.h"
 
+#include "nearkey/base/parse_number.h"
+
 #include <arpa/inet.h>
 #include <netinet/in.h>
 
@@ -29,13 +31,9 @@ bool is_letter_or_digit(char c) {
     return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
-// Strictly decimal digits: no sign, no blank.
-std::optional<unsigned> parse_number(std::string_view text, unsigned max) {
-    if (text.empty() || !std::all_of(text.begin(), text.end(), is_digit)) return std::nullopt;
-    unsigned value = 0;
-    const auto result = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (result.ec != std::errc() || value > max) return std::nullopt;
-    return value;
+std::optional<unsigned> parse_up_to(std::string_view text, unsigned max) {
+    const auto value = parse_number<unsigned>(text);
+    return value && *value <= max ? value : std::nullopt;
 }
 
 std::optional<std::string> percent_decoded(std::string_view text) {
@@ -131,7 +129,7 @@ Problem read_host_and_port(std::string_view text, UpstreamUrl& url) {
     std::string_view rest = host_end == std::string_view::npos ? "" : text.substr(host_end);
     if (bracketed) rest.remove_prefix(1);
     if (rest.empty()) return std::nullopt;
-    const auto port = rest.starts_with(':') ? parse_number(rest.substr(1), 65535) : std::nullopt;
+    const auto port = rest.starts_with(':') ? parse_up_to(rest.substr(1), 65535) : std::nullopt;
     if (!port || *port == 0) {
         return "the port must be a number from 1 to 65535 (in a user or password, write / as %2F, "
                "? as %3F and # as %23)";
@@ -141,7 +139,7 @@ Problem read_host_and_port(std::string_view text, UpstreamUrl& url) {
 }
 
 Problem read_database(std::string_view text, UpstreamUrl& url) {
-    const auto database = parse_number(text, kDatabaseMax);
+    const auto database = parse_up_to(text, kDatabaseMax);
     if (!database) return "the database must be a number from 0 to 2147483647";
     url.database = static_cast<int>(*database);
     return std::nullopt;
