@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cstddef>
 #include <filesystem>
 #include <utility>
 
+#include "nearkey/base/parse_number.h"
 #include "nearkey/daemon/config_file.h"
 #include "nearkey/daemon/config_option.h"
 #include "nearkey/daemon/config_secrets.h"
@@ -63,13 +63,9 @@ void refuse_unknown(const Setting& setting) {
 std::optional<std::size_t> listener_index(const std::string& key) {
     const std::size_t end = key.find("].");
     if (!key.starts_with(kListenerPrefix) || end == std::string::npos) return std::nullopt;
-    std::size_t index = 0;
-    const char* const last = key.data() + end;
-    const auto result = std::from_chars(key.data() + kListenerPrefix.size(), last, index);
-    if (result.ec != std::errc() || result.ptr != last || index >= kListenersMax) {
-        return std::nullopt;
-    }
-    return index;
+    const std::string_view digits = std::string_view(key).substr(0, end);
+    const auto index = parse_number<std::size_t>(digits.substr(kListenerPrefix.size()));
+    return index && *index < kListenersMax ? index : std::nullopt;
 }
 
 void apply_to_listener(const Setting& setting, std::size_t index, Loading& loading);
@@ -138,9 +134,7 @@ void apply_file(const ConfigSources& sources, Loading& loading) {
 // CACHE_URL is looked at only where no flag names the upstream: on an application's host it may
 // well be the application's own, and name us.
 void apply_environment(const ConfigSources& sources, Loading& loading) {
-    const std::string prefix = std::string(kUrlKey) + "=";
-    const auto names_url = [&](const std::string& text) { return text.starts_with(prefix); };
-    if (sources.upstream || std::any_of(sources.set.begin(), sources.set.end(), names_url)) return;
+    if (names_upstream(sources)) return;
     const std::string* const url = sources.environment.find("CACHE_URL");
     if (url != nullptr) apply({std::string(kUrlKey), *url, "CACHE_URL"}, loading);
 }
@@ -336,6 +330,13 @@ void check_addresses(const Loading& loading, const Environment& environment) {
 }  // namespace
 
 ConfigError::ConfigError(const std::string& message) : std::runtime_error(one_line(message)) {
+}
+
+bool names_upstream(const ConfigSources& sources) {
+    const std::string prefix = std::string(kUrlKey) + "=";
+    return sources.upstream ||
+           std::any_of(sources.set.begin(), sources.set.end(),
+                       [&](const std::string& text) { return text.starts_with(prefix); });
 }
 
 Config load_config(const ConfigSources& sources) {

@@ -19,13 +19,6 @@ void compare(const Option& option, const std::string& key, const Config& from, c
         {key, change_text(key, printed(option, from), printed(option, to)), option.needs_restart});
 }
 
-// With this one [[listener]] alone, for its options reach the last.
-Config with_listener(const ListenerOptions& listener) {
-    Config config;
-    config.listeners = {listener};
-    return config;
-}
-
 const ListenerOptions* find_listener(const Config& config, const std::string& address) {
     const auto found =
         std::find_if(config.listeners.begin(), config.listeners.end(),
@@ -46,10 +39,10 @@ std::vector<ConfigChange> find_changes(const Config& from, const Config& to) {
             changes.push_back({name, name + ": removed", false});
             continue;
         }
-        for (const Option& option : listener_options()) {
-            compare(option, name + " " + std::string(option.key), with_listener(listener),
-                    with_listener(*next), changes);
-        }
+        const Config before = with_listener(listener);
+        const Config after = with_listener(*next);
+        for (const Option& option : listener_options())
+            compare(option, name + " " + std::string(option.key), before, after, changes);
     }
     for (const ListenerOptions& listener : to.listeners) {
         const std::string name = "listener " + listener.address;

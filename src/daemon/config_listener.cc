@@ -99,6 +99,12 @@ std::span<const Option> listener_options() {
     return kListenerOptions;
 }
 
+Config with_listener(const ListenerOptions& listener) {
+    Config config;
+    config.listeners = {listener};
+    return config;
+}
+
 ListenerOptions listener_defaults(const Config& config) {
     return completed(config, {}, [](std::string_view) { return false; });
 }

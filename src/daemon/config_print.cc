@@ -22,8 +22,7 @@ template <class Before>
 std::string print_listeners(const Config& config, Before before) {
     std::string text;
     for (const ListenerOptions& listener : config.listeners) {
-        Config one;
-        one.listeners = {listener};
+        const Config one = with_listener(listener);
         text += "\n[[listener]]\n";
         for (const Option& option : listener_options()) {
             before(option, text);

@@ -140,10 +140,7 @@ UpstreamUrl read_upstream(const Config& config, const Environment& environment) 
 
 std::vector<std::string> secret_warnings(const ConfigSources& sources, const Config& config) {
     std::vector<std::string> warnings;
-    const std::string set_url = std::string(kUrlKey) + "=";
-    bool is_flag = sources.upstream.has_value();
-    for (const std::string& text : sources.set)
-        is_flag = is_flag || text.starts_with(set_url);
+    const bool is_flag = names_upstream(sources);
     const bool has_secret = has_password(config.upstream.url);
     if (has_secret && is_flag) {
         warnings.push_back(

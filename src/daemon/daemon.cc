@@ -23,6 +23,7 @@ namespace {
 
 constexpr uint64_t kFinishMs = 200;
 constexpr uint64_t kRepeatsMs = 5000;
+constexpr int kAdminBacklog = 64;
 constexpr size_t kScratchSize = size_t{64} << 10;
 
 // One that arrives once nobody listens for it would end us in place of our exit code.
@@ -113,7 +114,7 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
     std::unique_ptr<UpstreamTarget> target = make_target(config_);
     log_.info("starting", {{"version", NEARKEY_VERSION}, {"upstream", redacted(target->url)}});
     warn_of_open_secrets(config_);
-    if (config_.near_cache.enabled && config_.near_cache.max_staleness_ms > 0) {
+    if (config_.near_cache.is_on()) {
         cache_ = std::make_unique<NearCache>(config_.near_cache, metrics_, random_seed());
     }
     pool_ = std::make_unique<ConnectionPool>(
@@ -180,16 +181,26 @@ void Daemon::on_health_changed(const UpstreamHealth& health) {
     if (health.is_ready && stage_ == Stage::Starting) {
         open();
     } else if (stage_ == Stage::Serving || (stage_ == Stage::Starting && predecessor_ == nullptr)) {
-        notify_status(health.is_ready ? "ready" : "not ready: " + health.reason);
+        notify_status(health_text());
     }
 }
 
+std::string Daemon::health_text() const {
+    const UpstreamHealth& health = pool_->health();
+    return health.is_ready ? "ready" : "not ready: " + health.reason;
+}
+
 void Daemon::start_admin() {
+    if (admin_socket_ == nullptr) admin_socket_ = listen_for_admin();
+    admin_ = std::make_unique<AdminServer>(loop_, log_, std::move(admin_socket_), *this);
+}
+
+std::unique_ptr<ListenSocket> Daemon::listen_for_admin() {
     const std::string address = to_text(plan(config_).admin);
-    if (admin_socket_ == nullptr) admin_socket_ = inherited_.take(address);
-    admin_ = std::make_unique<AdminServer>(
-        loop_, log_, AdminAddress{address, config_.server.listen_mode, std::move(admin_socket_)},
-        *this);
+    auto inherited = inherited_.take(address);
+    if (inherited != nullptr) return inherited;
+    return std::make_unique<ListenSocket>(
+        address, kAdminBacklog, SocketFile{static_cast<mode_t>(config_.server.listen_mode)});
 }
 
 // From here on who connects waits to be accepted.

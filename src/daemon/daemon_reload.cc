@@ -3,6 +3,7 @@
 // listeners are opened. What follows then only changes values in place, and can't fail.
 #include "nearkey/daemon/daemon.h"
 
+#include "nearkey/base/wall_clock.h"
 #include "nearkey/daemon/config_diff.h"
 #include "nearkey/daemon/config_secrets.h"
 #include "nearkey/daemon/core_dumps.h"
@@ -12,7 +13,6 @@
 #include <unistd.h>
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <exception>
 #include <string_view>
 #include <utility>
@@ -43,16 +43,6 @@ std::string joined(const std::vector<std::string>& parts) {
     for (const std::string& part : parts)
         text += (text.empty() ? "" : "; ") + part;
     return text;
-}
-
-uint64_t wall_clock_ms() {
-    const auto since_epoch = std::chrono::system_clock::now().time_since_epoch();
-    return static_cast<uint64_t>(
-        std::chrono::duration_cast<std::chrono::milliseconds>(since_epoch).count());
-}
-
-bool has_near_cache(const Config& config) {
-    return config.near_cache.enabled && config.near_cache.max_staleness_ms > 0;
 }
 
 }  // namespace
@@ -98,12 +88,14 @@ std::string Daemon::why_no_reload() const {
 }
 
 void Daemon::begin_reload() {
-    next_ = std::make_unique<Config>(load_config(sources_));
-    for (const ConfigChange& change : find_changes(config_, *next_))
+    next_ = std::make_unique<NextConfig>();
+    const Config& next = next_->config = load_config(sources_);
+    next_->changes = find_changes(config_, next);
+    for (const ConfigChange& change : next_->changes)
         reload_.changes.push_back(change.text);
     check_next();
-    static_cast<void>(doors(*next_));
-    std::unique_ptr<UpstreamTarget> target = make_target(*next_);
+    static_cast<void>(doors(next));
+    std::unique_ptr<UpstreamTarget> target = make_target(next);
     if (is_same_target(*target, pool_->target())) {
         apply_next();
     } else if (pool_->health().is_ready) {
@@ -117,19 +109,20 @@ void Daemon::begin_reload() {
 
 // Throws if a change would only take effect at the next start.
 void Daemon::check_next() const {
-    std::string late;
-    for (const ConfigChange& change : find_changes(config_, *next_)) {
-        if (change.needs_restart) late += (late.empty() ? "" : "; ") + change.text;
+    std::vector<std::string> late;
+    for (const ConfigChange& change : next_->changes) {
+        if (change.needs_restart) late.push_back(change.text);
     }
-    if (!late.empty()) throw ConfigError("this needs a restart: " + late);
-    const bool is_managed = next_->upstream.url == kManagedUrl;
+    if (!late.empty()) throw ConfigError("this needs a restart: " + joined(late));
+    const Config& next = next_->config;
+    const bool is_managed = next.upstream.url == kManagedUrl;
     if (is_managed != (managed_ != nullptr)) {
         throw ConfigError("upstream.url: to or from managed: needs a restart");
     }
-    if (has_near_cache(*next_) != (cache_ != nullptr)) {
+    if (next.near_cache.is_on() != (cache_ != nullptr)) {
         throw ConfigError("near_cache.max_staleness_ms: to or from 0 needs a restart");
     }
-    const ListenAddress admin = plan(*next_).admin;
+    const ListenAddress admin = plan(next).admin;
     if (!(admin == plan(config_).admin)) {
         throw ConfigError("server.listen: the admin socket would move to " + to_text(admin) +
                           ", which needs a restart; or name its present place in server.admin");
@@ -139,16 +132,16 @@ void Daemon::check_next() const {
 // Throws if a listener can't be opened; then nothing has changed.
 void Daemon::apply_next() {
     if (stage_ == Stage::Serving) {
-        clients_->open_doors(doors(*next_));
+        clients_->open_doors(doors(next_->config));
         clients_->start_accepting();
     }
-    const std::vector<ConfigChange> changes = find_changes(config_, *next_);
+    const std::vector<ConfigChange>& changes = next_->changes;
     const bool is_cache_void = std::any_of(changes.begin(), changes.end(), decides_what_is_stored);
     // A level that was chosen meanwhile stays, unless the configuration has another one now.
     const bool is_log_new =
         std::any_of(changes.begin(), changes.end(),
                     [](const ConfigChange& change) { return change.key.starts_with("log."); });
-    config_ = std::move(*next_);
+    config_ = std::move(next_->config);
     next_.reset();
     if (is_log_new) {
         apply_log_options(config_.log, sources_.environment, STDERR_FILENO, log_);
@@ -163,7 +156,7 @@ void Daemon::apply_next() {
     reload_.state = ReloadState::Applied;
     reload_.reason.clear();
     metrics_.config_reload_success = 1;
-    metrics_.config_reload_success_ms = wall_clock_ms();
+    metrics_.config_reload_success_ms = static_cast<uint64_t>(wall_clock_ms());
     log_.info("reloaded", {{"changes", joined(reload_.changes)}});
     warn_of_open_secrets(config_);
     end_reload();
@@ -180,8 +173,7 @@ void Daemon::refuse_reload(const std::string& reason) {
 
 void Daemon::end_reload() {
     if (stage_ != Stage::Serving) return;
-    const UpstreamHealth& health = pool_->health();
-    notify_ready(health.is_ready ? "ready" : "not ready: " + health.reason);
+    notify_ready(health_text());
 }
 
 void Daemon::on_target_proven() {

@@ -14,8 +14,6 @@ namespace nearkey {
 
 namespace {
 
-constexpr int kAdminBacklog = 64;
-
 // What our starter meant for us alone.
 bool is_ours_alone(std::string_view name) {
     static constexpr std::array<std::string_view, 5> kNames = {
@@ -110,14 +108,6 @@ void Daemon::on_successor_failed(const std::string& reason) {
 }
 
 // --- the new one ---
-
-std::unique_ptr<ListenSocket> Daemon::listen_for_admin() {
-    const std::string address = to_text(plan(config_).admin);
-    auto inherited = inherited_.take(address);
-    if (inherited != nullptr) return inherited;
-    return std::make_unique<ListenSocket>(
-        address, kAdminBacklog, SocketFile{static_cast<mode_t>(config_.server.listen_mode)});
-}
 
 // It may have been ended by force before we were ready.
 void Daemon::on_predecessor_left() {

@@ -2,6 +2,7 @@
 
 #include "nearkey/loop/loop.h"
 #include "nearkey/loop/peer.h"
+#include "nearkey/server/admin_json.h"
 #include "nearkey/server/process_facts.h"
 
 #include <nlohmann/json.hpp>
@@ -10,7 +11,6 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <charconv>
 #include <cmath>
 #include <cstddef>
 #include <unordered_map>
@@ -25,21 +25,6 @@ using Json = nlohmann::ordered_json;
 constexpr uint64_t kLimit = 100;
 constexpr uint64_t kClientsMax = 200;
 constexpr uint64_t kConnectionsMax = 1000;
-
-AdminAnswer json_answer(const Json& json) {
-    return {200, "application/json",
-            json.dump(-1, ' ', false, Json::error_handler_t::replace) + '\n'};
-}
-
-// False if it is there and no number up to `max`.
-bool read_number(const AdminRequest& request, std::string_view name, uint64_t max,
-                 uint64_t& value) {
-    const auto text = request.parameter(name);
-    if (!text) return true;
-    const char* const end = text->data() + text->size();
-    const auto [stop, error] = std::from_chars(text->data(), end, value);
-    return error == std::errc() && stop == end && value <= max;
-}
 
 double seconds_between(uint64_t then_ms, uint64_t now_ms) {
     return now_ms > then_ms ? static_cast<double>(now_ms - then_ms) / 1000 : 0;
@@ -155,10 +140,10 @@ Json connection_json(const ConnectionFacts& facts, uint64_t now_ms, uint64_t boo
 AdminAnswer clients_page(AdminSource& source, const AdminRequest& request) {
     uint64_t limit = kLimit;
     uint64_t after = 0;
-    if (!read_number(request, "limit", kClientsMax, limit) || limit == 0) {
+    if (!request.read_number("limit", kClientsMax, limit) || limit == 0) {
         return admin_error(400, "limit is a number from 1 to 200");
     }
-    if (!read_number(request, "after", UINT64_MAX, after)) {
+    if (!request.read_number("after", UINT64_MAX, after)) {
         return admin_error(400, "after is the number of a session");
     }
     const ClientList list = source.clients(after, limit);
@@ -168,19 +153,19 @@ AdminAnswer clients_page(AdminSource& source, const AdminRequest& request) {
         clients.push_back(client_json(facts, processes, source.now_ms()));
     Json answer = {{"total", list.total}, {"next", nullptr}, {"clients", std::move(clients)}};
     if (list.next != 0) answer["next"] = list.next;
-    return json_answer(answer);
+    return json_answer(200, answer);
 }
 
 AdminAnswer connections_page(AdminSource& source, const AdminRequest& request) {
     uint64_t limit = kLimit;
-    if (!read_number(request, "limit", kConnectionsMax, limit) || limit == 0) {
+    if (!request.read_number("limit", kConnectionsMax, limit) || limit == 0) {
         return admin_error(400, "limit is a number from 1 to 1000");
     }
     const ConnectionList list = source.connections(limit);
     Json connections = Json::array();
     for (const ConnectionFacts& facts : list.connections)
         connections.push_back(connection_json(facts, source.now_ms(), Loop::boot_ms()));
-    return json_answer({{"total", list.total}, {"connections", std::move(connections)}});
+    return json_answer(200, {{"total", list.total}, {"connections", std::move(connections)}});
 }
 
 }  // namespace nearkey

@@ -1,5 +1,7 @@
 #include "nearkey/server/admin_control.h"
 
+#include "nearkey/server/admin_json.h"
+
 #include <nlohmann/json.hpp>
 
 namespace nearkey {
@@ -9,8 +11,7 @@ AdminAnswer config_page(AdminSource& source, const AdminRequest& /*request*/) {
 }
 
 AdminAnswer log_level_page(AdminSource& source, const AdminRequest& /*request*/) {
-    const nlohmann::json answer = {{"level", to_text(source.log().level())}};
-    return {200, "application/json", answer.dump() + '\n'};
+    return json_answer(200, {{"level", to_text(source.log().level())}});
 }
 
 AdminAnswer set_log_level(AdminSource& source, const AdminRequest& request) {
@@ -34,8 +35,7 @@ AdminAnswer clear_cache(AdminSource& source, const AdminRequest& /*request*/) {
     const std::optional<uint64_t> dropped = source.clear_near_cache();
     if (!dropped) return admin_error(409, "the near cache is switched off");
     source.log().info("near_cache_cleared", {{"entries", static_cast<int64_t>(*dropped)}});
-    const nlohmann::json answer = {{"dropped", *dropped}};
-    return {200, "application/json", answer.dump() + '\n'};
+    return json_answer(200, {{"dropped", *dropped}});
 }
 
 }  // namespace nearkey

@@ -1,7 +1,9 @@
 #include "nearkey/server/admin_pages.h"
 
+#include "nearkey/base/wall_clock.h"
 #include "nearkey/server/admin_clients.h"
 #include "nearkey/server/admin_control.h"
+#include "nearkey/server/admin_json.h"
 #include "nearkey/server/admin_status.h"
 #include "nearkey/server/admin_traffic.h"
 #include "nearkey/server/metrics_text.h"
@@ -9,8 +11,6 @@
 #include <nlohmann/json.hpp>
 
 #include <cmath>
-#include <cstdio>
-#include <ctime>
 
 namespace nearkey {
 
@@ -18,31 +18,10 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// Bytes that are not UTF-8 are replaced: no exception may leave libmicrohttpd's callback.
-AdminAnswer json_answer(unsigned status, const Json& json) {
-    return {status, "application/json",
-            json.dump(-1, ' ', false, Json::error_handler_t::replace) + '\n'};
-}
-
-std::string utc_before(double seconds) {
-    timespec now{};
-    clock_gettime(CLOCK_REALTIME, &now);
-    const int64_t now_ms = int64_t{now.tv_sec} * 1000 + now.tv_nsec / 1'000'000;
-    const int64_t then_ms = now_ms - std::llround(seconds * 1000);
-    const time_t then = static_cast<time_t>(then_ms / 1000);
-    tm parts{};
-    gmtime_r(&then, &parts);
-    char date[32];
-    std::strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", &parts);
-    char text[48];
-    std::snprintf(text, sizeof text, "%s.%03dZ", date, static_cast<int>(then_ms % 1000));
-    return text;
-}
-
 Json state_json(std::string_view state, std::string_view reason, double since_seconds) {
     return {{"state", state},
             {"reason", reason},
-            {"since", utc_before(since_seconds)},
+            {"since", utc_text(wall_clock_ms() - std::llround(since_seconds * 1000))},
             {"since_seconds", std::round(since_seconds * 1000) / 1000}};
 }
 

@@ -1,5 +1,6 @@
 // Which page a request gets, and which requests get none.
-#include "nearkey/server/admin_pages.h"
+#include "nearkey/base/parse_number.h"
+#include "nearkey/server/admin_json.h"
 
 #include <nlohmann/json.hpp>
 
@@ -61,8 +62,7 @@ AdminAnswer not_found(std::span<const AdminRoute> routes) {
     for (const AdminRoute& route : routes) {
         pages.push_back(std::string(route.method) + " " + std::string(route.path));
     }
-    const nlohmann::ordered_json body = {{"error", "there is no such page"}, {"pages", pages}};
-    return {404, "application/json", body.dump() + '\n'};
+    return json_answer(404, {{"error", "there is no such page"}, {"pages", pages}});
 }
 
 std::optional<std::string_view> first(const std::vector<AdminRequest::Named>& all,
@@ -84,14 +84,26 @@ std::optional<std::string_view> AdminRequest::header(std::string_view name) cons
     return first(headers, name, equal_without_case);
 }
 
+bool AdminRequest::read_number(std::string_view name, uint64_t max, uint64_t& value) const {
+    const auto text = parameter(name);
+    if (!text) return true;
+    const auto number = parse_number<uint64_t>(*text);
+    if (!number || *number > max) return false;
+    value = *number;
+    return true;
+}
+
 bool AdminRequest::has_body() const {
     return header("Transfer-Encoding") || header("Content-Length").value_or("0") != "0";
 }
 
 AdminAnswer admin_error(unsigned status, std::string_view what) {
-    const nlohmann::ordered_json body = {{"error", what}};
+    return json_answer(status, {{"error", what}});
+}
+
+AdminAnswer json_answer(unsigned status, const nlohmann::ordered_json& json) {
     const auto replace = nlohmann::ordered_json::error_handler_t::replace;
-    return {status, "application/json", body.dump(-1, ' ', false, replace) + '\n'};
+    return {status, "application/json", json.dump(-1, ' ', false, replace) + '\n'};
 }
 
 AdminAnswer answer_admin(std::span<const AdminRoute> routes, AdminSource& source,

@@ -20,7 +20,6 @@ constexpr unsigned kTimeoutSeconds = 1;  // without a byte
 constexpr uint64_t kRequestMs = 3000;
 constexpr uint64_t kDeadlineCheckMs = 500;
 constexpr size_t kConnectionMemoryMax = size_t{16} << 10;
-constexpr int kBacklog = 64;
 
 // What every answer says: it is of this moment, of this type, and for no page of another origin.
 constexpr std::pair<const char*, const char*> kHeaders[] = {
@@ -56,12 +55,11 @@ void AdminServer::StopHttp::operator()(MHD_Daemon* http) const {
     if (fd >= 0) close(fd);
 }
 
-AdminServer::AdminServer(Loop& loop, Log& log, AdminAddress address, AdminSource& source)
+AdminServer::AdminServer(Loop& loop, Log& log, std::unique_ptr<ListenSocket> socket,
+                         AdminSource& source)
     : source_(source),
       loop_(loop),
-      listen_(address.bound != nullptr ? std::move(address.bound)
-                                       : std::make_unique<ListenSocket>(address.address, kBacklog,
-                                                                        SocketFile{address.mode})),
+      listen_(std::move(socket)),
       deadline_timer_(loop, [this] { end_slow_requests(); }),
       timer_(loop, [this] { serve(); }) {
     listen_->claim();

@@ -1,5 +1,7 @@
 #include "nearkey/server/admin_status.h"
 
+#include "nearkey/server/admin_json.h"
+
 #include <nlohmann/json.hpp>
 
 #include <utility>
@@ -11,7 +13,6 @@ AdminAnswer status_page(AdminSource& /*source*/, const AdminRequest& /*request*/
             "text/html; charset=utf-8",
             std::string(kStatusPage),
             {{"Content-Security-Policy", std::string(kStatusPagePolicy)},
-             {"X-Content-Type-Options", "nosniff"},
              {"Referrer-Policy", "no-referrer"}}};
 }
 
@@ -21,14 +22,12 @@ AdminAnswer status_json(AdminSource& source, const AdminRequest& /*request*/) {
     for (const AdminRoute& route : admin_routes()) {
         if (route.method == "GET") pages.push_back(route.path);
     }
-    const nlohmann::ordered_json json = {{"version", NEARKEY_VERSION},
-                                         {"state", now.state},
-                                         {"reason", now.reason},
-                                         {"since_seconds", now.since_seconds},
-                                         {"uptime_seconds", source.uptime_seconds()},
-                                         {"pages", std::move(pages)}};
-    const auto replace = nlohmann::ordered_json::error_handler_t::replace;
-    return {200, "application/json", json.dump(-1, ' ', false, replace) + '\n'};
+    return json_answer(200, {{"version", NEARKEY_VERSION},
+                             {"state", now.state},
+                             {"reason", now.reason},
+                             {"since_seconds", now.since_seconds},
+                             {"uptime_seconds", source.uptime_seconds()},
+                             {"pages", std::move(pages)}});
 }
 
 }  // namespace nearkey

@@ -1,10 +1,10 @@
 #include "nearkey/server/admin_traffic.h"
 
+#include "nearkey/server/admin_json.h"
+
 #include <nlohmann/json.hpp>
 
-#include <charconv>
 #include <cmath>
-#include <system_error>
 #include <utility>
 
 namespace nearkey {
@@ -13,14 +13,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr size_t kCount = 20;
-constexpr size_t kCountMax = 1000;
-
-// Names of keys are any bytes.
-AdminAnswer answer(const Json& json) {
-    return {200, "application/json",
-            json.dump(-1, ' ', false, Json::error_handler_t::replace) + '\n'};
-}
+constexpr uint64_t kCount = 20;
+constexpr uint64_t kCountMax = 1000;
 
 double rounded(double value) {
     return std::round(value * 10) / 10;
@@ -42,19 +36,16 @@ Json top(const HotKeys& keys, size_t count, HotKeys::Outcome outcome, uint64_t n
 }  // namespace
 
 AdminAnswer hot_keys_page(AdminSource& source, const AdminRequest& request) {
-    size_t count = kCount;
-    if (const auto text = request.parameter("count")) {
-        const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), count);
-        if (error != std::errc() || end != text->data() + text->size() || count > kCountMax) {
-            return admin_error(400, "count is a number from 0 to 1000");
-        }
+    uint64_t count = kCount;
+    if (!request.read_number("count", kCountMax, count)) {
+        return admin_error(400, "count is a number from 0 to 1000");
     }
     const HotKeys& keys = source.hot_keys();
     const uint64_t now_ms = source.now_ms();
-    return answer({{"names_shown", keys.shows_names()},
-                   {"window_seconds", HotKeys::kWindowMs / 1000},
-                   {"hits", top(keys, count, HotKeys::Outcome::Hit, now_ms)},
-                   {"misses", top(keys, count, HotKeys::Outcome::Miss, now_ms)}});
+    return json_answer(200, {{"names_shown", keys.shows_names()},
+                             {"window_seconds", HotKeys::kWindowMs / 1000},
+                             {"hits", top(keys, count, HotKeys::Outcome::Hit, now_ms)},
+                             {"misses", top(keys, count, HotKeys::Outcome::Miss, now_ms)}});
 }
 
 AdminAnswer slow_log_page(AdminSource& source, const AdminRequest& /*request*/) {
@@ -74,7 +65,8 @@ AdminAnswer slow_log_page(AdminSource& source, const AdminRequest& /*request*/) 
                            {"write_us", entry->write_us},
                            {"total_us", entry->total_us}});
     }
-    return answer({{"threshold_us", log.threshold_us()}, {"entries", std::move(entries)}});
+    return json_answer(200,
+                       {{"threshold_us", log.threshold_us()}, {"entries", std::move(entries)}});
 }
 
 }  // namespace nearkey

@@ -22,6 +22,9 @@ struct NearCacheOptions {
     bool thrash_guard = true;
     std::string tracking = "default";   // or "broadcast"
     std::vector<std::string> prefixes;  // of "broadcast"; empty: every key
+
+    // Whether there is a near cache: without staleness nothing could be served.
+    bool is_on() const { return enabled && max_staleness_ms > 0; }
     bool touch = true;
     uint64_t touch_keys_max = 128;
     double audit_ratio = 0;  // of the hits

@@ -102,6 +102,9 @@ struct ConfigSources {
     Environment environment;
 };
 
+// Whether a flag names the URL of Valkey, by --upstream or --set.
+bool names_upstream(const ConfigSources& sources);
+
 // Throws ConfigError. What it returns is valid in every option and across options.
 Config load_config(const ConfigSources& sources);
 

@@ -66,6 +66,8 @@ const Option* find_option(std::string_view key);
 std::string table_of(std::string_view key);
 // Those of one [[listener]]: they reach the last of Config::listeners. REQUIRES: there is one.
 std::span<const Option> listener_options();
+// A configuration for them to reach: with this one [[listener]] alone.
+Config with_listener(const ListenerOptions& listener);
 // Whether a listener says something for an option of its own.
 using ListenerSays = std::function<bool(std::string_view key)>;
 // The listener, with what it does not say taken from the rest. REQUIRES: config.upstream.url is

@@ -11,6 +11,7 @@
 
 #include "nearkey/daemon/accounts.h"
 #include "nearkey/daemon/config.h"
+#include "nearkey/daemon/config_diff.h"
 #include "nearkey/daemon/listen_plan.h"
 #include "nearkey/daemon/memory_watch.h"
 #include "nearkey/daemon/reload.h"
@@ -28,7 +29,6 @@ namespace nearkey {
 class Daemon final : public PoolEvents,
                      public AdminSource,
                      public UpgradeEvents,
-                     public Reloader,
                      private TargetEvents {
 public:
     // Throws std::runtime_error with one line for the operator if a part can't be made.
@@ -42,9 +42,9 @@ public:
     // Starts the program that is on disk now, to take our place (daemon_upgrade.cc). Why it can't,
     // or empty: what comes of it is logged.
     [[nodiscard]] std::string start_upgrade();
-    // Reloader (daemon_reload.cc)
-    const ReloadOutcome& reload() override;
-    const ReloadOutcome& last_reload() const override { return reload_; }
+    // Reads the configuration again (daemon_reload.cc); begins anew if one is being proven. What is
+    // Proving is logged when it ends.
+    const ReloadOutcome& reload();
 
 private:
     enum class Stage { Starting, Waiting, Serving, Retiring, Draining };
@@ -76,14 +76,15 @@ private:
     void watch_signals();
     void open();
     void upgrade();
+    std::string health_text() const;
     void start_admin();
+    std::unique_ptr<ListenSocket> listen_for_admin();
     void start_serving();
     void fail_to_listen(const std::exception& error);
     void suspend_near_cache();
     void resume_near_cache();
     std::string why_no_upgrade() const;
     ProgramStart successor_command() const;
-    std::unique_ptr<ListenSocket> listen_for_admin();
     void drain_clients();
     ListenPlan plan(const Config& config) const;
     std::vector<ClientServer::Door> doors(const Config& config);
@@ -132,7 +133,11 @@ private:
     int exit_code_ = 0;
 
     ReloadOutcome reload_;
-    std::unique_ptr<Config> next_;  // null: no reload is under way
+    struct NextConfig {
+        Config config;
+        std::vector<ConfigChange> changes;  // from config_
+    };
+    std::unique_ptr<NextConfig> next_;  // null: no reload is under way
     std::string credentials_problem_;
 };
 

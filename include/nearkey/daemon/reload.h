@@ -20,15 +20,4 @@ struct ReloadOutcome {
     std::vector<std::string> changes;       // each "key: old -> new", secrets redacted
 };
 
-// Who can be asked to reload: the daemon, by the admin pages.
-class Reloader {
-public:
-    // Begins anew if one is being proven. What is Proving is seen to end by last_reload().
-    virtual const ReloadOutcome& reload() = 0;
-    virtual const ReloadOutcome& last_reload() const = 0;
-
-protected:
-    ~Reloader() = default;
-};
-
 }  // namespace nearkey

@@ -60,6 +60,8 @@ struct AdminRequest {
     // The first of that name. Names of headers are compared without regard to case.
     std::optional<std::string_view> parameter(std::string_view name) const;
     std::optional<std::string_view> header(std::string_view name) const;
+    // A parameter that is a number up to `max`; `value` stays where there is none. False: another.
+    bool read_number(std::string_view name, uint64_t max, uint64_t& value) const;
     bool has_body() const;
 };
 

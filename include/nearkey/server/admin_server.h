@@ -20,19 +20,11 @@ struct MHD_Connection;
 
 namespace nearkey {
 
-struct AdminAddress {
-    std::string address;  // "/absolute/path", "127.0.0.1:PORT" or "[::1]:PORT"
-    mode_t mode = 0660;   // of a Unix socket
-    // The same, bound by somebody else already; null: we bind it.
-    std::unique_ptr<ListenSocket> bound = nullptr;
-};
-
 class AdminServer {
 public:
-    // Listens and answers at once. Throws std::runtime_error (ListenError) with one line that names
-    // the address if it can't.
-    AdminServer(Loop& loop, Log& log, AdminAddress address, AdminSource& source);
-    // Drops the connections that are open, and removes the socket file if it is still ours.
+    // Answers at once on the socket, which listens. Throws std::runtime_error if it can't.
+    AdminServer(Loop& loop, Log& log, std::unique_ptr<ListenSocket> socket, AdminSource& source);
+    // Drops the connections that are open; the socket ends as ListenSocket's do.
     ~AdminServer();
     AdminServer(const AdminServer&) = delete;
     AdminServer& operator=(const AdminServer&) = delete;

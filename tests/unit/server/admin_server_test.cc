@@ -45,6 +45,10 @@ std::string exchange(const std::string& address, const std::string& request) {
     return answer;
 }
 
+std::unique_ptr<ListenSocket> listen_at(const std::string& address) {
+    return std::make_unique<ListenSocket>(address, 64, SocketFile{0600});
+}
+
 struct Admin {
     TemporaryDirectory directory;
     int null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
@@ -55,7 +59,7 @@ struct Admin {
 
     explicit Admin(const std::string& address = "") {
         const std::string path = address.empty() ? directory / "admin.sock" : address;
-        server = std::make_unique<AdminServer>(loop, log, AdminAddress{path, 0600}, source);
+        server = std::make_unique<AdminServer>(loop, log, listen_at(path), source);
     }
     ~Admin() {
         server.reset();
@@ -285,8 +289,7 @@ TEST_CASE("admin: the socket has its mode, goes with the server, and is not stol
     struct stat found {};
     REQUIRE(stat(path.c_str(), &found) == 0);
     CHECK((found.st_mode & 0777) == 0600);
-    CHECK_THROWS_AS(AdminServer(admin.loop, admin.log, AdminAddress{path, 0600}, admin.source),
-                    ListenError);
+    CHECK_THROWS_AS(AdminServer(admin.loop, admin.log, listen_at(path), admin.source), ListenError);
     CHECK(status_of(admin.ask("GET /livez")) == 200);
     const int open_connection = connected_to(path);
     admin.server.reset();
