@@ -1,6 +1,7 @@
 #include "nearkey/session/hot_keys.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 namespace nearkey {
@@ -39,7 +40,9 @@ void HotKeys::begin_window(Sketch& sketch, uint64_t now_ms) {
         place.error *= share;
     }
     std::erase_if(sketch.places, [](const Place& place) { return place.count < 0.5; });
-    if (sketch.samples < kSamplesMin) sketch.gap = std::max<uint64_t>(sketch.gap >> windows, 1);
+    // After so many windows nothing is left of a gap.
+    const uint64_t halvings = std::min<uint64_t>(windows, std::bit_width(kGapMax));
+    if (sketch.samples < kSamplesMin) sketch.gap = std::max<uint64_t>(sketch.gap >> halvings, 1);
     sketch.samples = 0;
 }
 
