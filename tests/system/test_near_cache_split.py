@@ -11,6 +11,8 @@ FORWARDED = "nearkey_commands_forwarded_total"
 
 @proxy_only
 class SplitTest(SharedSystemTest):
+    settings = {"near_cache.thrash_guard": "false"}
+
     def setUp(self):
         super().setUp()
         self.direct.command("FLUSHALL")
