@@ -1,5 +1,6 @@
 #include "nearkey/daemon/daemon.h"
 
+#include "nearkey/base/random.h"
 #include "nearkey/daemon/command_line.h"
 #include "nearkey/daemon/config_secrets.h"
 #include "nearkey/daemon/core_dumps.h"
@@ -14,7 +15,6 @@
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
-#include <random>
 #include <variant>
 
 namespace nearkey {
@@ -33,11 +33,6 @@ void block_late_signals() {
     for (const int signum : {SIGTERM, SIGINT, SIGHUP, SIGUSR2})
         sigaddset(&late, signum);
     pthread_sigmask(SIG_BLOCK, &late, nullptr);
-}
-
-uint64_t random_seed() {
-    std::random_device random;
-    return uint64_t{random()} << 32 | random();
 }
 
 ClientTerms terms_of(const ListenerOptions& options) {
@@ -109,16 +104,16 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
                                      config, listen_addresses(config, environment), environment),
                                  .backoff_min_ms = config.upstream.backoff_min_ms,
                                  .backoff_max_ms = config.upstream.backoff_max_ms,
-                                 .seed = std::random_device{}()});
+                                 .seed = random_word()});
     }
     std::unique_ptr<UpstreamTarget> target = make_target(config_);
     log_.info("starting", {{"version", NEARKEY_VERSION}, {"upstream", redacted(target->url)}});
     warn_of_open_secrets(config_);
     if (config_.near_cache.is_on()) {
-        cache_ = std::make_unique<NearCache>(config_.near_cache, metrics_, random_seed());
+        cache_ = std::make_unique<NearCache>(config_.near_cache, metrics_, random_word());
     }
     pool_ = std::make_unique<ConnectionPool>(
-        ConnectionPool::Parts{loop_, metrics_, log_, scratch_, *this, cache_.get(), random_seed()},
+        ConnectionPool::Parts{loop_, metrics_, log_, scratch_, *this, cache_.get(), random_word()},
         config_.upstream, std::move(target));
     if (cache_ != nullptr) pool_->bound_staleness(config_.near_cache.max_staleness_ms);
     clients_ = std::make_unique<ClientServer>(

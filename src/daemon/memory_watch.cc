@@ -34,14 +34,11 @@ std::optional<MemoryUse> address_space() {
     return MemoryUse{*pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE)), limit.rlim_cur};
 }
 
-// Of version 2, as "0::/system.slice/nearkey.service" names it.
-std::optional<MemoryUse> cgroup() {
-    std::string path = text_of("/proc/self/cgroup");
-    if (!path.starts_with("0::/")) return std::nullopt;
-    path = "/sys/fs/cgroup" + path.substr(3, path.find('\n') - 3);
-    const std::string max = text_of(path + "/memory.max");
+std::optional<MemoryUse> cgroup_use(const std::string& folder) {
+    if (folder.empty()) return std::nullopt;
+    const std::string max = text_of(folder + "/memory.max");
     // There is seldom a limit: then this is all that is read.
-    return number_in(max) ? parse_cgroup(max, text_of(path + "/memory.stat")) : std::nullopt;
+    return number_in(max) ? parse_cgroup(max, text_of(folder + "/memory.stat")) : std::nullopt;
 }
 
 bool is_nearer(const MemoryUse& one, const MemoryUse& other) {
@@ -60,23 +57,31 @@ std::optional<MemoryUse> parse_cgroup(const std::string& max, const std::string&
     return used ? std::optional(MemoryUse{*used, *limit}) : std::nullopt;
 }
 
-std::optional<MemoryUse> memory_use() {
+std::string own_cgroup() {
+    const std::string line = text_of("/proc/self/cgroup");
+    if (!line.starts_with("0::/")) return "";
+    return "/sys/fs/cgroup" + line.substr(3, line.find('\n') - 3);
+}
+
+std::optional<MemoryUse> memory_use(const std::string& cgroup) {
     const std::optional<MemoryUse> space = address_space();
-    const std::optional<MemoryUse> group = cgroup();
+    const std::optional<MemoryUse> group = cgroup_use(cgroup);
     if (!space || !group) return space ? space : group;
     return is_nearer(*space, *group) ? space : group;
 }
 
 MemoryWatch::MemoryWatch(Loop& loop, Metrics& metrics, Log& log, NearCache* cache)
-    : metrics_(metrics), log_(log), cache_(cache), timer_(loop, [this] { look(); }) {
+    : metrics_(metrics), log_(log), cache_(cache), cgroup_(own_cgroup()), timer_(loop, [this] {
+          look();
+      }) {
     timer_.start_repeating(kLookMs);
 }
 
 void MemoryWatch::look() {
-    std::optional<MemoryUse> use = memory_use();
+    std::optional<MemoryUse> use = memory_use(cgroup_);
     if (use && use->is_short()) {
         shed();
-        use = memory_use();
+        use = memory_use(cgroup_);
     }
     const bool was_short = metrics_.memory_short != 0;
     if (!was_short && use && use->is_short()) {

@@ -1,15 +1,11 @@
 #include "nearkey/loop/inherited_sockets.h"
 
 #include "nearkey/base/parse_number.h"
+#include "nearkey/loop/socket_name.h"
 
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 #include <algorithm>
-#include <cstddef>
-#include <cstring>
 #include <optional>
 #include <utility>
 
@@ -32,35 +28,10 @@ int option_of(int fd, int option) {
 
 // As ListenSocket::address() has it; empty for what we do not listen on.
 std::string address_of(int fd) {
-    sockaddr_storage bound{};
-    socklen_t length = sizeof bound;
-    if (getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &length) != 0) return "";
-    if (bound.ss_family == AF_UNIX) {
-        sockaddr_un unix_form{};
-        std::memcpy(&unix_form, &bound, std::min<size_t>(length, sizeof unix_form));
-        const size_t size = length - std::min<size_t>(length, offsetof(sockaddr_un, sun_path));
-        return {unix_form.sun_path, strnlen(unix_form.sun_path, size)};
-    }
-    if (bound.ss_family == AF_INET) {
-        sockaddr_in ipv4{};
-        std::memcpy(&ipv4, &bound, sizeof ipv4);
-        if (ipv4.sin_addr.s_addr != htonl(INADDR_LOOPBACK)) return "";
-        return "127.0.0.1:" + std::to_string(ntohs(ipv4.sin_port));
-    }
-    if (bound.ss_family == AF_INET6) {
-        sockaddr_in6 ipv6{};
-        std::memcpy(&ipv6, &bound, sizeof ipv6);
-        if (!IN6_IS_ADDR_LOOPBACK(&ipv6.sin6_addr)) return "";
-        return "[::1]:" + std::to_string(ntohs(ipv6.sin6_port));
-    }
-    return "";
-}
-
-bool is_same_file(int fd, const std::string& path) {
-    struct stat held {};
-    struct stat named {};
-    return fstat(fd, &held) == 0 && lstat(path.c_str(), &named) == 0 &&
-           held.st_ino == named.st_ino && held.st_dev == named.st_dev;
+    const std::string name = local_name(fd);
+    const bool is_ours =
+        name.starts_with('/') || name.starts_with("127.0.0.1:") || name.starts_with("[::1]:");
+    return is_ours ? name : "";
 }
 
 }  // namespace

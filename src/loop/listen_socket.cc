@@ -2,6 +2,7 @@
 
 #include "nearkey/base/os_error.h"
 #include "nearkey/base/parse_number.h"
+#include "nearkey/loop/socket_name.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -74,15 +75,6 @@ SocketAddress tcp_address(const std::string& text) {
         address.length = sizeof ipv4;
     }
     return address;
-}
-
-std::string tcp_text(int fd) {
-    sockaddr_storage bound{};
-    socklen_t length = sizeof bound;
-    getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &length);
-    // The port stands at the same place in both families.
-    const uint16_t port = ntohs(reinterpret_cast<const sockaddr_in*>(&bound)->sin_port);
-    return (bound.ss_family == AF_INET6 ? "[::1]:" : "127.0.0.1:") + std::to_string(port);
 }
 
 // Why the file at the address must stay, or "" if it is a socket on which nobody listens. Only a
@@ -163,12 +155,7 @@ std::unique_ptr<FileLock> FileLock::take(const std::string& path) {
             throw ListenError("cannot lock " + path + ": " + os_error(error));
         }
         // Whoever had it may have removed the file between our open() and flock().
-        struct stat held {};
-        struct stat named {};
-        if (fstat(fd, &held) == 0 && lstat(path.c_str(), &named) == 0 &&
-            held.st_ino == named.st_ino && held.st_dev == named.st_dev) {
-            return lock;
-        }
+        if (is_same_file(fd, path)) return lock;
         lock->path_.clear();
     }
 }
@@ -295,7 +282,7 @@ void ListenSocket::bind_tcp(const SocketAddress& address) {
     if (bind(fd_, address.get(), address.length) != 0) {
         refuse(address_, os_error(errno));
     }
-    address_ = tcp_text(fd_);
+    address_ = local_name(fd_);
 }
 
 }  // namespace nearkey

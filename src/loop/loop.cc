@@ -24,22 +24,6 @@ void UvClose::operator()(uv_signal_s* handle) const {
     close_handle(handle);
 }
 
-void Deferred::defer() {
-    if (position_ != kNotListed) return;
-    std::vector<Deferred*>& list = loop_.listed(phase_);
-    position_ = list.size();
-    list.push_back(this);
-}
-
-Deferred::~Deferred() {
-    if (position_ == kNotListed) return;
-    // It stands either in its phase's list or in the copy that is being run.
-    std::vector<Deferred*>& list = loop_.listed(phase_);
-    if (position_ < list.size() && list[position_] == this) list[position_] = nullptr;
-    std::replace(loop_.running_.begin(), loop_.running_.end(), this,
-                 static_cast<Deferred*>(nullptr));
-}
-
 Loop::Loop() : raw_(std::make_unique<uv_loop_t>()) {
     CHECK(uv_loop_init(raw_.get()) == 0);
     raw_->data = this;
@@ -105,31 +89,6 @@ void Loop::before_sleep() {
     } else {
         uv_idle_stop(idle_.get());
     }
-}
-
-void Loop::run_phases() {
-    begin_turn();
-    run_phase(Phase::Resume);
-    const bool sends = !listed(Phase::Upstream).empty();
-    run_phase(Phase::Upstream);
-    const uint32_t sent_us = sends ? now_us() : turn_us_;
-    run_phase(Phase::Client);
-    run_phase(Phase::Reap);
-    is_turning_ = false;
-    if (turn_watch_ != nullptr) turn_watch_->on_turn({turn_us_, sent_us, now_us()});
-}
-
-// Runs what was listed when the phase began; what defers itself meanwhile has its turn next time.
-void Loop::run_phase(Phase phase) {
-    running_.swap(listed(phase));
-    for (size_t i = 0; i < running_.size(); ++i) {
-        Deferred* deferred = running_[i];
-        if (deferred == nullptr) continue;
-        running_[i] = nullptr;
-        deferred->position_ = Deferred::kNotListed;
-        deferred->before_sleep();
-    }
-    running_.clear();
 }
 
 Timer::Timer(Loop& loop, std::function<void()> callback) : callback_(std::move(callback)) {

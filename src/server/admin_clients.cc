@@ -2,17 +2,13 @@
 
 #include "nearkey/loop/loop.h"
 #include "nearkey/loop/peer.h"
+#include "nearkey/loop/socket_name.h"
 #include "nearkey/server/admin_json.h"
 #include "nearkey/server/process_facts.h"
 
 #include <nlohmann/json.hpp>
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <cmath>
-#include <cstddef>
 #include <unordered_map>
 
 namespace nearkey {
@@ -28,32 +24,6 @@ constexpr uint64_t kConnectionsMax = 1000;
 
 double seconds_between(uint64_t then_ms, uint64_t now_ms) {
     return now_ms > then_ms ? static_cast<double>(now_ms - then_ms) / 1000 : 0;
-}
-
-using AskForName = int (*)(int, sockaddr*, socklen_t*);
-
-// "/path", "127.0.0.1:1234" or "[::1]:1234"; empty: it has none.
-std::string name_of_socket(int fd, AskForName ask) {
-    union {
-        sockaddr any;
-        sockaddr_un local;
-        sockaddr_in v4;
-        sockaddr_in6 v6;
-    } name{};
-    socklen_t length = sizeof name;
-    if (fd < 0 || ask(fd, &name.any, &length) != 0) return "";
-    char text[INET6_ADDRSTRLEN];
-    if (name.any.sa_family == AF_INET) {
-        inet_ntop(AF_INET, &name.v4.sin_addr, text, sizeof text);
-        return std::string(text) + ":" + std::to_string(ntohs(name.v4.sin_port));
-    }
-    if (name.any.sa_family == AF_INET6) {
-        inet_ntop(AF_INET6, &name.v6.sin6_addr, text, sizeof text);
-        return "[" + std::string(text) + "]:" + std::to_string(ntohs(name.v6.sin6_port));
-    }
-    constexpr size_t kPathAt = offsetof(sockaddr_un, sun_path);
-    return name.any.sa_family == AF_UNIX && length > kPathAt ? std::string(name.local.sun_path)
-                                                             : "";
 }
 
 // Many clients are of one process, which is looked at once for an answer.
@@ -87,8 +57,8 @@ void describe_peer(int fd, Processes& processes, Json& client) {
         for (const char* const unknown : {"command", "executable", "cgroup", "unit"})
             client[unknown] = "";
     }
-    client["address"] = name_of_socket(fd, getpeername);
-    client["listener"] = name_of_socket(fd, getsockname);
+    client["address"] = peer_name(fd);
+    client["listener"] = local_name(fd);
 }
 
 Json client_json(const ClientFacts& facts, Processes& processes, uint64_t now_ms) {

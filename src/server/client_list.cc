@@ -4,8 +4,7 @@
 
 namespace nearkey {
 
-// The numbers of ten thousand clients are sorted in a fraction of a millisecond; only `limit` of
-// them are looked at.
+// All clients' numbers are looked at, and no more of the clients than `limit`.
 ClientList ClientServer::list(uint64_t after, size_t limit) const {
     std::vector<uint64_t> ids;
     ids.reserve(clients_.size());

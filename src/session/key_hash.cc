@@ -1,15 +1,12 @@
 #include "nearkey/session/key_hash.h"
 
+#include "nearkey/base/random.h"
+
 #include <bit>
-#include <random>
 
 namespace nearkey {
 
 namespace {
-
-uint64_t random_word(std::random_device& random) {
-    return uint64_t{random()} << 32 | random();
-}
 
 // SipHash-2-4 of eight bytes (Aumasson and Bernstein, 2012).
 uint64_t siphash(const std::array<uint64_t, 2>& key, uint64_t word) {
@@ -45,9 +42,8 @@ uint64_t siphash(const std::array<uint64_t, 2>& key, uint64_t word) {
 }  // namespace
 
 KeyHash::KeyHash() {
-    std::random_device random;
-    seed_ = random_word(random);
-    secret_ = {random_word(random), random_word(random)};
+    seed_ = random_word();
+    secret_ = {random_word(), random_word()};
 }
 
 std::string KeyHash::shown(uint64_t hash) const {

@@ -15,6 +15,8 @@ namespace {
 constexpr uint64_t kTickMs = 20;
 constexpr size_t kFailuresLoggedMax = 16;
 constexpr size_t kBucketsPerBeat = 8192;
+constexpr size_t kTableReplyMax = size_t{32} << 20;
+constexpr size_t kStatsReplyMax = size_t{1} << 20;
 constexpr const char* kAsking = "asking Valkey for its commands";
 }  // namespace
 
@@ -42,10 +44,10 @@ ConnectionPool::ConnectionPool(const Parts& parts, const UpstreamOptions& option
       dial_timer_(parts.loop, [this] { dial_next(); }),
       tick_timer_(parts.loop, [this] { tick(); }),
       heartbeat_timer_(parts.loop, [this] { beat(); }),
-      table_receiver_(*this),
+      commands_question_(*this, kTableReplyMax, &ConnectionPool::on_commands),
       commands_(std::make_unique<CommandTable>()),
       round_receiver_(*this),
-      stats_receiver_(*this),
+      stats_question_(*this, kStatsReplyMax, &ConnectionPool::on_stats),
       beat_interval_ms_(options.heartbeat_interval_ms) {
     if (cache() == nullptr) return;
     is_broadcast_ = cache()->options().tracking == "broadcast";

@@ -1,4 +1,5 @@
-// What the server's commands are: asked for with COMMAND over the primary connection.
+// What the pool asks Valkey itself; and what the server's commands are: asked for with COMMAND over
+// the primary connection.
 #include "nearkey/upstream/advice.h"
 #include "nearkey/upstream/pool.h"
 
@@ -9,7 +10,6 @@ namespace nearkey {
 
 namespace {
 constexpr uint64_t kCommandsAgainMs = 1000;
-constexpr size_t kTableReplyMax = size_t{32} << 20;
 constexpr std::string_view kCommand = "*1\r\n$7\r\nCOMMAND\r\n";
 }  // namespace
 
@@ -19,28 +19,39 @@ void ConnectionPool::refresh_commands() {
 }
 
 void ConnectionPool::ask_for_commands() {
-    if (asking_for_commands_) return;
-    asking_for_commands_ = true;
+    if (commands_question_.is_open()) return;
     commands_asked_ms_ = loop_.now_ms();
-    primary_->send({kCommand, &table_receiver_, 0, RequestKind::Read});
+    commands_question_.ask(*primary_, kCommand, RequestKind::Read);
 }
 
-void ConnectionPool::TableReceiver::on_reply_bytes(uint32_t, std::string_view bytes) {
-    if (reply_.size() + bytes.size() <= kTableReplyMax) reply_ += bytes;
+void ConnectionPool::Question::ask(Connection& connection, std::string_view command,
+                                   RequestKind kind) {
+    is_open_ = true;
+    connection.send({command, this, 0, kind});
 }
 
-void ConnectionPool::TableReceiver::on_reply_end(uint32_t) {
-    pool_.on_commands(std::exchange(reply_, {}));
+void ConnectionPool::Question::drop(Connection& connection) {
+    connection.forget(*this);
+    on_request_failed(0, {});
 }
 
-bool ConnectionPool::TableReceiver::on_reply_void(uint32_t) {
+void ConnectionPool::Question::on_reply_bytes(uint32_t, std::string_view bytes) {
+    if (reply_.size() + bytes.size() <= reply_max_) reply_ += bytes;
+}
+
+void ConnectionPool::Question::on_reply_end(uint32_t) {
+    is_open_ = false;
+    (pool_.*on_reply_)(std::exchange(reply_, {}));
+}
+
+bool ConnectionPool::Question::on_reply_void(uint32_t) {
     reply_.clear();
     return true;
 }
 
-void ConnectionPool::TableReceiver::on_request_failed(uint32_t, std::string_view) {
+void ConnectionPool::Question::on_request_failed(uint32_t, std::string_view) {
+    is_open_ = false;
     reply_.clear();
-    pool_.asking_for_commands_ = false;
 }
 
 void ConnectionPool::refuse_commands(const std::string& reason) {
@@ -53,7 +64,6 @@ void ConnectionPool::refuse_commands(const std::string& reason) {
 }
 
 void ConnectionPool::on_commands(std::string_view reply) {
-    asking_for_commands_ = false;
     const std::optional<Value> value = parse_value(reply);
     if (!value || value->is_error() || value->elements.empty()) {
         refuse_commands(value ? value->text : "unreadable reply");

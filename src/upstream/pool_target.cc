@@ -91,7 +91,6 @@ void ConnectionPool::adopt_target() {
     is_proven_ = true;
     last_pong_ms_ = context_.heard_ms = loop_.now_ms();
     known_databases_ = {primary_->database()};
-    asking_for_commands_ = false;
     ask_for_commands();
     if (cache() != nullptr) track(*primary_);
     update_health();
@@ -168,10 +167,8 @@ void ConnectionPool::leave(Connection& connection, uint64_t retired_until_ms) {
 
 // What the former was asked for ourselves, and what it has taught.
 void ConnectionPool::forget_former() {
-    primary_->forget(table_receiver_);
-    primary_->forget(stats_receiver_);
-    table_receiver_.on_request_failed(0, {});
-    stats_receiver_.on_request_failed(0, {});
+    commands_question_.drop(*primary_);
+    stats_question_.drop(*primary_);
     swapdb_calls_.reset();
     swapdb_proven_ms_ = 0;
     is_swapdb_hidden_ = false;

@@ -33,7 +33,6 @@ namespace {
 constexpr std::string_view kStats = "*3\r\n$4\r\nINFO\r\n$12\r\ncommandstats\r\n$8\r\nkeyspace\r\n";
 constexpr std::string_view kPing = "*1\r\n$4\r\nPING\r\n";
 constexpr std::string_view kSwapdb = "cmdstat_swapdb:calls=";
-constexpr size_t kStatsMax = size_t{1} << 20;
 // What the lease of max_staleness_ms is renewed with must be there well before it ends.
 constexpr uint64_t kBeatsPerLease = 3;
 // With broadcast it takes two beats to prove anything.
@@ -220,32 +219,12 @@ void ConnectionPool::end_late_round() {
 }
 
 void ConnectionPool::ask_for_swapdb() {
-    if (asking_for_stats_ || !primary_->is_ready()) return;
-    asking_for_stats_ = true;
+    if (stats_question_.is_open() || !primary_->is_ready()) return;
     swapdb_sent_ms_ = Loop::boot_ms();
-    primary_->send({kStats, &stats_receiver_, 0, RequestKind::Write});
-}
-
-void ConnectionPool::StatsReceiver::on_reply_bytes(uint32_t, std::string_view bytes) {
-    if (reply_.size() + bytes.size() <= kStatsMax) reply_ += bytes;
-}
-
-void ConnectionPool::StatsReceiver::on_reply_end(uint32_t) {
-    pool_.on_stats(std::exchange(reply_, {}));
-}
-
-bool ConnectionPool::StatsReceiver::on_reply_void(uint32_t) {
-    reply_.clear();
-    return true;
-}
-
-void ConnectionPool::StatsReceiver::on_request_failed(uint32_t, std::string_view) {
-    reply_.clear();
-    pool_.asking_for_stats_ = false;
+    stats_question_.ask(*primary_, kStats, RequestKind::Write);
 }
 
 void ConnectionPool::on_stats(std::string_view reply) {
-    asking_for_stats_ = false;
     if (reply.starts_with('-')) {
         on_stats_refused(reply);
         return;

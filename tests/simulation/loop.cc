@@ -52,21 +52,6 @@ void UvClose::operator()(uv_idle_s* handle) const {
     delete handle;
 }
 
-void Deferred::defer() {
-    if (position_ != kNotListed) return;
-    std::vector<Deferred*>& list = loop_.listed(phase_);
-    position_ = list.size();
-    list.push_back(this);
-}
-
-Deferred::~Deferred() {
-    if (position_ == kNotListed) return;
-    std::vector<Deferred*>& list = loop_.listed(phase_);
-    if (position_ < list.size() && list[position_] == this) list[position_] = nullptr;
-    std::vector<Deferred*>& running = loop_.running_;
-    if (position_ < running.size() && running[position_] == this) running[position_] = nullptr;
-}
-
 Loop::Loop() : raw_(new uv_loop_s) {
     CHECK(the_loop == nullptr);
     the_loop = raw_.get();
@@ -109,30 +94,6 @@ uint32_t Loop::now_us() {
 
 void Loop::before_sleep() {
     run_phases();
-}
-
-void Loop::run_phases() {
-    begin_turn();
-    run_phase(Phase::Resume);
-    const bool sends = !listed(Phase::Upstream).empty();
-    run_phase(Phase::Upstream);
-    const uint32_t sent_us = sends ? now_us() : turn_us_;
-    run_phase(Phase::Client);
-    run_phase(Phase::Reap);
-    is_turning_ = false;
-    if (turn_watch_ != nullptr) turn_watch_->on_turn({turn_us_, sent_us, now_us()});
-}
-
-void Loop::run_phase(Phase phase) {
-    running_.swap(listed(phase));
-    for (size_t i = 0; i < running_.size(); ++i) {
-        Deferred* deferred = running_[i];
-        if (deferred == nullptr) continue;
-        running_[i] = nullptr;
-        deferred->position_ = Deferred::kNotListed;
-        deferred->before_sleep();
-    }
-    running_.clear();
 }
 
 Timer::Timer(Loop& loop, std::function<void()> callback) : callback_(std::move(callback)) {

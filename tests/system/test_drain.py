@@ -83,11 +83,8 @@ class DrainTest(SystemTest):
         self.assertEqual(errno.EPIPE, refused.exception.errno)
         self.assertEqual(str(count).encode(), server.run("GET", "n"))
 
-    def test_a_client_in_a_blocking_command_is_waited_for(self):
-        server = self.start_server()
-        nearkey = self.start_nearkey(server.url, settings={"server.drain_timeout_ms": 30000})
-        client = nearkey.client()
-        self.addCleanup(client.close)
+    def check_blocked_client_is_served(self, server, nearkey, client):
+        """It waits in BLPOP when the drain begins, gets its reply, and only then its end."""
         client.send(encode("BLPOP", "l", "0"))
         wait_for(
             lambda: any(row["cmd"] == "blpop" for row in server.clients()), 5, "it is waiting"
@@ -97,6 +94,13 @@ class DrainTest(SystemTest):
         server.run("RPUSH", "l", "x")
         self.assertEqual(b"*2\r\n$1\r\nl\r\n$1\r\nx\r\n", client.read_reply())
         self.assertEqual((b"", "eof"), client.read_to_end())
+
+    def test_a_client_in_a_blocking_command_is_waited_for(self):
+        server = self.start_server()
+        nearkey = self.start_nearkey(server.url, settings={"server.drain_timeout_ms": 30000})
+        client = nearkey.client()
+        self.addCleanup(client.close)
+        self.check_blocked_client_is_served(server, nearkey, client)
         self.assertEqual(0, nearkey.process.wait(10 * SLOWNESS))
 
     def test_a_tunnel_and_a_transaction_end(self):
@@ -126,15 +130,7 @@ class DrainTest(SystemTest):
         client = RespClient(("127.0.0.1", port))
         self.addCleanup(client.close)
         self.assertEqual(PONG, client.command("PING"))
-        client.send(encode("BLPOP", "l", "0"))
-        wait_for(
-            lambda: any(row["cmd"] == "blpop" for row in server.clients()), 5, "it is waiting"
-        )
-        nearkey.signal(signal.SIGTERM)
-        nearkey.wait_logged("draining")
-        server.run("RPUSH", "l", "x")
-        self.assertEqual(b"*2\r\n$1\r\nl\r\n$1\r\nx\r\n", client.read_reply())
-        self.assertEqual((b"", "eof"), client.read_to_end())
+        self.check_blocked_client_is_served(server, nearkey, client)
 
 
 if __name__ == "__main__":

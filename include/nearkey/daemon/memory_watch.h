@@ -1,7 +1,7 @@
 // How near the process is to the end of its memory: the limit of its cgroup (MemoryMax=) or of its
 // address space (ulimit -v, prlimit --as). Past that end an allocation fails, or the kernel kills.
 // Owned by Daemon. Near it, what can be missed goes first: the near cache; while that is not
-// enough, new clients are refused. It looks only while there is a limit at all.
+// enough, new clients are refused. It looks ten times a second: a limit may be set at any time.
 #pragma once
 
 #include "nearkey/base/log.h"
@@ -24,8 +24,10 @@ struct MemoryUse {
     bool is_enough() const { return used < limit - limit / 4; }
 };
 
-// Of all limits the one that is nearest; nothing: there is none.
-std::optional<MemoryUse> memory_use();
+// The folder of our cgroup of version 2, as /proc/self/cgroup names it; empty: there is none.
+std::string own_cgroup();
+// Of all limits the one that is nearest; nothing: there is none. `cgroup` is own_cgroup().
+std::optional<MemoryUse> memory_use(const std::string& cgroup);
 // A cgroup's use, from its memory.max and memory.stat. Pages of files count for nothing: the kernel
 // takes them back.
 std::optional<MemoryUse> parse_cgroup(const std::string& max, const std::string& stat);
@@ -42,6 +44,7 @@ private:
     Metrics& metrics_;
     Log& log_;
     NearCache* cache_;
+    const std::string cgroup_;  // systemd moves a service before it starts, and not again
     Timer timer_;
 };
 

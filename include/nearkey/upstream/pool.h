@@ -165,10 +165,19 @@ public:
     void bound_staleness(uint64_t max_staleness_ms);
 
 private:
-    // Collects the reply to COMMAND.
-    class TableReceiver final : public ReplyReceiver {
+    // Something that the pool itself asks Valkey, one at a time.
+    class Question final : public ReplyReceiver {
     public:
-        explicit TableReceiver(ConnectionPool& pool) : pool_(pool) {}
+        using OnReply = void (ConnectionPool::*)(std::string_view reply);
+        // No more than `reply_max` bytes of the reply are kept.
+        Question(ConnectionPool& pool, size_t reply_max, OnReply on_reply)
+            : pool_(pool), reply_max_(reply_max), on_reply_(on_reply) {}
+        void ask(Connection& connection, std::string_view command, RequestKind kind);
+        // Asked, and neither answered nor failed.
+        bool is_open() const { return is_open_; }
+        // No answer of this connection counts any more.
+        void drop(Connection& connection);
+
         void on_reply_bytes(uint32_t ticket, std::string_view bytes) override;
         void on_reply_end(uint32_t ticket) override;
         bool on_reply_void(uint32_t) override;
@@ -176,19 +185,9 @@ private:
 
     private:
         ConnectionPool& pool_;
-        std::string reply_;
-    };
-    // Collects the reply to INFO commandstats, where SWAPDB is seen.
-    class StatsReceiver final : public ReplyReceiver {
-    public:
-        explicit StatsReceiver(ConnectionPool& pool) : pool_(pool) {}
-        void on_reply_bytes(uint32_t ticket, std::string_view bytes) override;
-        void on_reply_end(uint32_t ticket) override;
-        bool on_reply_void(uint32_t) override;
-        void on_request_failed(uint32_t ticket, std::string_view error) override;
-
-    private:
-        ConnectionPool& pool_;
+        const size_t reply_max_;
+        const OnReply on_reply_;
+        bool is_open_ = false;
         std::string reply_;
     };
     // Collects the answers of a round of PINGs; a ticket is the round's number.
@@ -326,12 +325,11 @@ private:
     UpstreamHealth health_;
 
     DiscardReceiver discard_;
-    TableReceiver table_receiver_;
+    Question commands_question_;  // COMMAND
     std::unique_ptr<CommandTable> commands_;
     std::set<std::string> command_names_;
     bool has_commands_ = false;
     std::string why_unknown_;  // why they are not known yet
-    bool asking_for_commands_ = false;
     uint64_t commands_asked_ms_ = 0;
     Value hello_;
 
@@ -349,8 +347,7 @@ private:
     uint64_t round_started_ms_ = 0;
     std::vector<ProofWaiter*> round_waiters_;
     std::vector<ProofWaiter*> next_waiters_;
-    StatsReceiver stats_receiver_;
-    bool asking_for_stats_ = false;
+    Question stats_question_;        // INFO commandstats, where SWAPDB is seen
     bool is_swapdb_hidden_ = false;  // Valkey does not tell us its statistics
     bool fields_expire_ = true;      // some hash's fields do, or may
     std::optional<uint64_t> swapdb_calls_;
