@@ -8,7 +8,7 @@ import subprocess
 import sys
 import unittest
 
-from harness import BINARY, ROOT, SLOWNESS, SystemTest, proxy_only
+from harness import BINARY, ROOT, SLOW, SLOWNESS, SystemTest, proxy_only
 
 UNITS = ["nearkey.service", "nearkey.socket", "nearkey@.service", "nearkey@.socket"]
 EXPOSURE_MAX = 1.0
@@ -124,6 +124,8 @@ class UnitTest(SystemTest):
 
     def test_every_system_call_of_a_life_is_inside_the_filter(self):
         """strace counts the calls of nearkey and of all that it starts."""
+        if SLOW:
+            self.skipTest("a sanitizer build makes calls of its own, and none while it is traced")
         strace = shutil.which("strace")
         if strace is None:
             self.skipTest("strace is not installed")
