@@ -7,15 +7,15 @@ namespace nearkey {
 namespace {
 
 constexpr HistogramRow kHistograms[] = {
-    {"nearkey_request_duration_seconds", "family, outcome",
+    {HistogramKind::Request, "nearkey_request_duration_seconds", "family, outcome",
      "from when a command was taken up until its reply was written to the client"},
-    {"nearkey_upstream_duration_seconds", "family",
+    {HistogramKind::Upstream, "nearkey_upstream_duration_seconds", "family",
      "from when a request was written to Valkey until its reply was read"},
-    {"nearkey_own_duration_seconds", "",
+    {HistogramKind::Own, "nearkey_own_duration_seconds", "",
      "what forwarded requests took less the time in Valkey and in queues"},
-    {"nearkey_queue_duration_seconds", "",
+    {HistogramKind::Queue, "nearkey_queue_duration_seconds", "",
      "of requests that had to wait for a connection: how long"},
-    {"nearkey_loop_turn_duration_seconds", "",
+    {HistogramKind::Turn, "nearkey_loop_turn_duration_seconds", "",
      "how long the event loop worked before it slept: so long others had to wait"},
 };
 
@@ -64,8 +64,8 @@ void for_each_histogram(const Metrics& metrics, const HistogramRow& row,
     const auto visit_if_used = [&](const std::string& labels, const Histogram& histogram) {
         if (histogram.count() > 0) visit(labels, histogram);
     };
-    switch (&row - kHistograms) {
-        case 0:
+    switch (row.kind) {
+        case HistogramKind::Request:
             for (size_t family = 0; family < kFamilyNames.size(); ++family) {
                 for (size_t outcome = 0; outcome < kOutcomeNames.size(); ++outcome) {
                     visit_if_used(label("family", kFamilyNames[family]) + "," +
@@ -74,15 +74,15 @@ void for_each_histogram(const Metrics& metrics, const HistogramRow& row,
                 }
             }
             return;
-        case 1:
+        case HistogramKind::Upstream:
             for (size_t family = 0; family < kFamilyNames.size(); ++family)
                 visit_if_used(label("family", kFamilyNames[family]), all.upstream[family]);
             return;
-        case 2:
+        case HistogramKind::Own:
             return visit("", all.own);
-        case 3:
+        case HistogramKind::Queue:
             return visit("", all.queue);
-        default:
+        case HistogramKind::Turn:
             return visit("", all.turn);
     }
 }

@@ -170,7 +170,10 @@ struct MetricRow {
 
 std::span<const MetricRow> metric_rows();
 
+enum class HistogramKind { Request, Upstream, Own, Queue, Turn };
+
 struct HistogramRow {
+    HistogramKind kind;
     std::string_view name;    // "nearkey_request_duration_seconds"
     std::string_view labels;  // their names: "family, outcome"
     std::string_view help;
