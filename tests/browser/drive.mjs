@@ -38,23 +38,27 @@ const commands = {
     ]);
     return {};
   },
-  async read() {
-    return page.evaluate(() => ({
-      title: document.title,
-      state: document.getElementById("state").dataset.state,
-      words: document.getElementById("state").innerText,
-      version: document.getElementById("version").innerText,
-      tiles: Object.fromEntries([...document.querySelectorAll("#tiles > div")].map((tile) =>
-        [tile.id.replace("tile-", ""), [...tile.children].map((each) => each.textContent)])),
-      charts: [...document.querySelectorAll(".plot")].filter((svg) => svg.clientWidth > 0)
-        .map((svg) => ({ label: svg.getAttribute("aria-label"), path: svg.querySelector(".line").getAttribute("d").length })),
-      programs: [...document.querySelectorAll("#programs tr")].map((row) => row.innerText),
-      latency: [...document.querySelectorAll("#latency tr")].map((row) => row.innerText),
-      hot: [...document.querySelectorAll("#hot tr")].map((row) => row.innerText),
-      tables: [...document.querySelectorAll("details[open] tbody")].map((body) => body.rows.length),
-      overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
-      headings: [...document.querySelectorAll("h1, h2, h3")].map((each) => each.tagName).join(" "),
-    }));
+  // `undrawn`: as it is between the load and the first frame, which draws the lines of the charts.
+  async read({ undrawn = false }) {
+    return page.evaluate((undrawn) => {
+      if (undrawn) for (const svg of document.querySelectorAll(".plot")) svg.replaceChildren();
+      return {
+        title: document.title,
+        state: document.getElementById("state").dataset.state,
+        words: document.getElementById("state").innerText,
+        version: document.getElementById("version").innerText,
+        tiles: Object.fromEntries([...document.querySelectorAll("#tiles > div")].map((tile) =>
+          [tile.id.replace("tile-", ""), [...tile.children].map((each) => each.textContent)])),
+        charts: [...document.querySelectorAll(".plot")].filter((svg) => svg.clientWidth > 0)
+          .map((svg) => ({ label: svg.getAttribute("aria-label"), path: svg.querySelector(".line")?.getAttribute("d").length ?? 0 })),
+        programs: [...document.querySelectorAll("#programs tr")].map((row) => row.innerText),
+        latency: [...document.querySelectorAll("#latency tr")].map((row) => row.innerText),
+        hot: [...document.querySelectorAll("#hot tr")].map((row) => row.innerText),
+        tables: [...document.querySelectorAll("details[open] tbody")].map((body) => body.rows.length),
+        overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+        headings: [...document.querySelectorAll("h1, h2, h3")].map((each) => each.tagName).join(" "),
+      };
+    }, undrawn);
   },
   // What has the focus after each press of the key, until it leaves the page or comes round.
   async tab({ limit }) {

@@ -277,6 +277,14 @@ class BrowserTest(SystemTest):
         paths = {"/" + url.split("/", 3)[3] for url in self.browser.do("requests")["requests"]}
         self.assertLessEqual({"/", "/status", "/metrics"}, paths)
 
+    def test_a_page_can_be_read_before_its_first_frame(self):
+        """The load event comes before the observer of sizes draws the lines."""
+        self.wait_values()
+        charts = self.browser.do("read", undrawn=True)["charts"]
+        self.assertEqual([0] * len(charts), [chart["path"] for chart in charts])
+        self.assertGreater(len(charts), 2)
+        self.wait_values()
+
     def test_axe_finds_nothing_in_light_and_dark_and_narrow(self):
         self.wait_values()
         for look, options in LOOKS.items():
