@@ -4,10 +4,12 @@
 
 #include <grp.h>
 #include <pwd.h>
-#include <cstdint>
+#include <algorithm>
+#include <fstream>
+#include <iterator>
 #include <limits>
 #include <optional>
-#include <string>
+#include <sstream>
 
 namespace nearkey {
 
@@ -65,6 +67,42 @@ ListenerAccounts resolve_accounts(const Listener& listener) {
     for (const std::string& name : options.allow_groups)
         accounts.allow_groups.push_back(group_of(listener, "allow_groups", name));
     return accounts;
+}
+
+// Lines of: the first id here, the first id outside, how many.
+bool is_mapped(const std::string& map, uint32_t id) {
+    std::istringstream lines(map);
+    uint64_t first = 0;
+    uint64_t outside = 0;
+    uint64_t count = 0;
+    while (lines >> first >> outside >> count) {
+        if (id >= first && id - first < count) return true;
+    }
+    return false;
+}
+
+void warn_of_hidden_accounts(const std::vector<Listener>& listeners, Log& log) {
+    const auto text_of = [](const char* path) {
+        std::ifstream file(path);
+        return std::string(std::istreambuf_iterator<char>(file), {});
+    };
+    const std::string users = text_of("/proc/self/uid_map");
+    const std::string groups = text_of("/proc/self/gid_map");
+    const auto is_hidden = [](const std::string& map, const std::vector<uint32_t>& ids) {
+        return std::any_of(ids.begin(), ids.end(),
+                           [&](uint32_t id) { return !map.empty() && !is_mapped(map, id); });
+    };
+    for (const Listener& listener : listeners) {
+        const ListenerAccounts accounts = resolve_accounts(listener);
+        if (!is_hidden(users, accounts.allow_users) && !is_hidden(groups, accounts.allow_groups)) {
+            continue;
+        }
+        log.warning("accounts_hidden",
+                    {{"address", to_text(listener.address)},
+                     {"reason",
+                      "a user or group of allow_users or allow_groups comes as nobody here and is "
+                      "turned away; set PrivateUsers=no in a drop-in of the unit"}});
+    }
 }
 
 }  // namespace nearkey

@@ -23,6 +23,7 @@ namespace {
 
 constexpr uint64_t kFinishMs = 200;
 constexpr uint64_t kRepeatsMs = 5000;
+constexpr uint64_t kFilesMs = 1000;
 constexpr int kAdminBacklog = 64;
 constexpr size_t kScratchSize = size_t{64} << 10;
 
@@ -86,6 +87,7 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
                    }),
       watchdog_timer_(loop_, notify_watchdog),
       repeats_timer_(loop_, [this] { log_.say_repeats(); }),
+      files_timer_(loop_, [this] { look_at_files(); }),
       program_(path_of_program(sources.arguments)),
       retire_timer_(loop_, [this] { drain_clients(); }) {
     const Environment& environment = sources.environment;
@@ -95,6 +97,7 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
     static_cast<void>(doors(config_));  // A user that there is not is known now, not when serving.
     set_core_dumps(config_.server.core_dumps ? CoreDumps::Allowed : CoreDumps::Forbidden);
     warn_of_few_descriptors(config, log_);
+    warn_of_hidden_accounts(plan(config_).listeners, log_);
     if (config_.upstream.url == kManagedUrl) {
         managed_ = std::make_unique<ManagedServer>(
             loop_, log_, metrics_,
@@ -141,6 +144,7 @@ Daemon::~Daemon() {
     drain_timer_.stop();
     watchdog_timer_.stop();
     repeats_timer_.stop();
+    files_timer_.stop();
     retire_timer_.stop();
     // Not before: this tells the other one that we are gone.
     predecessor_.reset();
@@ -229,6 +233,7 @@ void Daemon::start_serving() {
         return;
     }
     clients_->start_accepting();
+    files_timer_.start_repeating(kFilesMs);
     notify_ready(is_near_cache_suspended_ ? "ready; the near cache rests until the old one is gone"
                                           : "ready");
     print_how_to_try();
@@ -258,6 +263,19 @@ std::vector<ClientServer::Door> Daemon::doors(const Config& config) {
                        .bound = nullptr});
     }
     return all;
+}
+
+// Not during an upgrade: another nearkey has our sockets too.
+void Daemon::look_at_files() {
+    const bool is_alone = (successor_ == nullptr || successor_->has_failed()) &&
+                          (predecessor_ == nullptr || predecessor_->is_gone());
+    if (stage_ != Stage::Serving || !is_alone) return;
+    metrics_.sockets_lost = clients_->mend_sockets();
+    try {
+        if (admin_->mend_socket(metrics_)) ++metrics_.sockets_lost;
+    } catch (const std::runtime_error& error) {
+        fail_to_listen(error);
+    }
 }
 
 void Daemon::print_how_to_try() const {

@@ -169,7 +169,7 @@ FileLock::FileLock(std::string path, int fd) : path_(std::move(path)), fd_(fd) {
 
 // Removed while it is locked: nobody else can have taken this very file.
 FileLock::~FileLock() {
-    if (!path_.empty()) unlink(path_.c_str());
+    if (!path_.empty() && is_same_file(fd_, path_)) unlink(path_.c_str());
     close(fd_);
 }
 
@@ -178,12 +178,13 @@ ListenSocket::ListenSocket(const std::string& address, int backlog, SocketFile f
     : ListenSocket() {
     const SocketAddress parsed = parse_socket_address(address);
     address_ = address;
+    backlog_ = backlog;
     if (parsed.is_unix()) {
         bind_unix(parsed, file);
     } else {
         bind_tcp(parsed);
     }
-    if (listen(fd_, backlog) != 0) refuse(address_, os_error(errno));
+    if (listen(fd_, backlog_) != 0) refuse(address_, os_error(errno));
 }
 
 ListenSocket::ListenSocket(BoundSocket bound)
@@ -195,24 +196,48 @@ ListenSocket::ListenSocket(BoundSocket bound)
       is_left_to_us_(bound.is_left_to_us) {
     fcntl(fd_, F_SETFD, FD_CLOEXEC);
     fcntl(fd_, F_SETFL, fcntl(fd_, F_GETFL) | O_NONBLOCK);
+    if (is_unix()) note_file();
 }
 
 ListenSocket::~ListenSocket() {
     stop_listening();
 }
 
-bool ListenSocket::is_file_ours() const {
+bool ListenSocket::is_file_there() const {
     struct stat found {};
-    return file_is_ours_ && lstat(path_.c_str(), &found) == 0 && found.st_ino == inode_ &&
-           found.st_dev == device_;
+    return file_ && lstat(path_.c_str(), &found) == 0 && found.st_ino == file_->inode &&
+           found.st_dev == file_->device;
 }
 
 void ListenSocket::set_backlog(int backlog) {
+    backlog_ = backlog;
     listen(fd_, backlog);
 }
 
 void ListenSocket::set_mode(mode_t mode) {
-    if (is_file_ours()) chmod(path_.c_str(), mode);
+    if (!is_file_ours()) return;
+    chmod(path_.c_str(), mode);
+    file_->made.mode = mode;
+}
+
+bool ListenSocket::has_lost_file() const {
+    return file_ && fd_ >= 0 && !is_file_there();
+}
+
+int ListenSocket::rebind() {
+    const BoundFile lost = *file_;
+    const int before = std::exchange(fd_, -1);
+    try {
+        bind_unix(parse_socket_address(path_), lost.made);
+        if (listen(fd_, backlog_) != 0) refuse(address_, os_error(errno));
+    } catch (const ListenError&) {
+        if (is_file_ours()) unlink(path_.c_str());
+        if (fd_ >= 0) close(fd_);
+        fd_ = before;
+        file_ = lost;
+        throw;
+    }
+    return before;
 }
 
 // A connect() to a Unix socket asks whether its listener still receives.
@@ -225,30 +250,33 @@ void ListenSocket::claim() {
     is_ours_ = true;
     if (lock_ == nullptr) return;
     lock_->claim(path_ + ".lock");
-    note_file();
 }
 
 void ListenSocket::leave() {
-    file_is_ours_ = false;
+    file_.reset();
     if (lock_ != nullptr) lock_->leave();
     stop_listening();
 }
 
 void ListenSocket::stop_listening() {
     if (is_file_ours()) unlink(path_.c_str());
-    file_is_ours_ = false;
+    file_.reset();
     if (fd_ >= 0) close(std::exchange(fd_, -1));
     lock_.reset();
+}
+
+void ListenSocket::lock_path() {
+    const std::string name = path_ + ".lock";
+    if (lock_ != nullptr && is_same_file(lock_->fd(), name)) return;
+    lock_ = FileLock::take(name);
+    if (lock_ != nullptr) return;
+    refuse(path_, "a running process holds " + name + "; stop that nearkey or choose another path");
 }
 
 void ListenSocket::bind_unix(const SocketAddress& address, const SocketFile& file) {
     path_ = address.path;
     make_private_directory(parent_of(path_));
-    lock_ = FileLock::take(path_ + ".lock");
-    if (lock_ == nullptr) {
-        refuse(path_, "a running process holds " + path_ +
-                          ".lock; stop that nearkey or choose another path");
-    }
+    lock_path();
     const std::string taken = why_taken(address);
     if (!taken.empty()) refuse(path_, taken);
     if (unlink(path_.c_str()) != 0 && errno != ENOENT) refuse(path_, os_error(errno));
@@ -259,18 +287,18 @@ void ListenSocket::bind_unix(const SocketAddress& address, const SocketFile& fil
     const int error = bind(fd_, address.get(), address.length) == 0 ? 0 : errno;
     umask(umask_before);
     if (error != 0) refuse(path_, os_error(error));
+    file_.reset();
     note_file();
-    if (!file_is_ours_) refuse(path_, "its file was removed");
+    if (!file_) refuse(path_, "its file was removed");
     give_away(path_, file);
+    file_->made = file;
 }
 
 // REQUIRES: the file, if it is there, is the one that our socket was bound to.
 void ListenSocket::note_file() {
     struct stat made {};
     if (lstat(path_.c_str(), &made) != 0) return;
-    file_is_ours_ = true;
-    device_ = made.st_dev;
-    inode_ = made.st_ino;
+    file_ = BoundFile{made.st_dev, made.st_ino, {made.st_mode & 0777, made.st_uid, made.st_gid}};
 }
 
 void ListenSocket::bind_tcp(const SocketAddress& address) {

@@ -59,26 +59,37 @@ AdminServer::AdminServer(Loop& loop, Log& log, std::unique_ptr<ListenSocket> soc
                          AdminSource& source)
     : source_(source),
       loop_(loop),
+      log_(log),
       listen_(std::move(socket)),
       deadline_timer_(loop, [this] { end_slow_requests(); }),
       timer_(loop, [this] { serve(); }) {
     listen_->claim();
     start_http();
-    const MHD_DaemonInfo* const info = MHD_get_daemon_info(http_.get(), MHD_DAEMON_INFO_EPOLL_FD);
-    watch_ = std::make_unique<FdWatch>(loop, info->epoll_fd, [this](FdEvents) { serve(); });
-    watch_->want({true, false});
-    log.info("admin_listening", {{"address", std::string_view(listen_->address())}});
+    log_.info("admin_listening", {{"address", std::string_view(listen_->address())}});
 }
 
 // The watch and the timer go first (last member first): then libmicrohttpd may close what it has.
 AdminServer::~AdminServer() = default;
 
 void AdminServer::leave() {
+    stop_http();
+    listen_->leave();
+}
+
+bool AdminServer::mend_socket(Metrics& metrics) {
+    const int before = mender_.mend(*listen_, log_, metrics);
+    if (before < 0) return mender_.is_lost();
+    stop_http();
+    close(before);
+    start_http();
+    return false;
+}
+
+void AdminServer::stop_http() {
     watch_.reset();
     timer_.stop();
     deadline_timer_.stop();
     http_.reset();
-    listen_->leave();
 }
 
 void AdminServer::start_http() {
@@ -123,6 +134,9 @@ void AdminServer::start_http() {
         throw std::runtime_error("cannot serve HTTP on " + listen_->address() +
                                  ": libmicrohttpd does not start");
     }
+    const MHD_DaemonInfo* const info = MHD_get_daemon_info(http_.get(), MHD_DAEMON_INFO_EPOLL_FD);
+    watch_ = std::make_unique<FdWatch>(loop_, info->epoll_fd, [this](FdEvents) { serve(); });
+    watch_->want({true, false});
 }
 
 // Does what there is to do, then asks libmicrohttpd when it wants to be called without an event.

@@ -38,8 +38,12 @@ ClientServer::Listener::Listener(ClientServer& server, Door opened)
       socket(opened.bound != nullptr
                  ? std::move(opened.bound)
                  : std::make_unique<ListenSocket>(address, opened.backlog, opened.file)),
-      watch(std::make_unique<FdWatch>(server.loop_, socket->fd(),
-                                      [this, &server](FdEvents) { server.accept_some(*this); })) {
+      watch(watch_socket(server)) {
+}
+
+std::unique_ptr<FdWatch> ClientServer::Listener::watch_socket(ClientServer& server) {
+    return std::make_unique<FdWatch>(server.loop_, socket->fd(),
+                                     [this, &server](FdEvents) { server.accept_some(*this); });
 }
 
 // Of one that is closed its clients' terms stay as they are.
@@ -155,8 +159,8 @@ void ClientServer::drain(std::function<void()> drained) {
     defer();
 }
 
-ClientServer::Accepted ClientServer::accept_one(Listener& listener) {
-    const int fd = accept4(listener.socket->fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+ClientServer::Accepted ClientServer::accept_one(Listener& listener, int from) {
+    const int fd = accept4(from, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
         if (is_admitted(listener, fd)) welcome(listener, fd);
         return Accepted::One;
@@ -167,7 +171,7 @@ ClientServer::Accepted ClientServer::accept_one(Listener& listener) {
 
 void ClientServer::accept_some(Listener& listener) {
     for (int i = 0; i < kAcceptsPerTurn; ++i) {
-        switch (accept_one(listener)) {
+        switch (accept_one(listener, listener.socket->fd())) {
             case Accepted::One:
                 break;
             case Accepted::NoneLeft:
@@ -184,9 +188,29 @@ void ClientServer::accept_some(Listener& listener) {
 void ClientServer::accept_last() {
     for (auto& listener : listeners_) {
         if (listener->socket == nullptr || !listener->socket->refuse_more()) continue;
-        while (accept_one(*listener) == Accepted::One) {
-        }
+        accept_all(*listener, listener->socket->fd());
     }
+}
+
+void ClientServer::accept_all(Listener& listener, int from) {
+    while (accept_one(listener, from) == Accepted::One) {
+    }
+}
+
+uint64_t ClientServer::mend_sockets() {
+    uint64_t lost = 0;
+    for (auto& listener : listeners_) {
+        if (listener->socket == nullptr) continue;
+        const int before = listener->mender.mend(*listener->socket, log_, metrics_);
+        if (listener->mender.is_lost()) ++lost;
+        if (before < 0) continue;
+        accept_all(*listener, before);
+        listener->watch.reset();
+        close(before);
+        listener->watch = listener->watch_socket(*this);
+        listener->watch->want({!accept_timer_.is_active(), false});
+    }
+    return lost;
 }
 
 // One that is not has had its last word.

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import subprocess
 import unittest
 
 from harness import proxy_only, run_nearkey, wait_for
@@ -68,6 +69,22 @@ class WhoMayConnectTest(ListenerTest):
                     self.assertEqual(1, done.stderr.count("\n"), done.stderr)
                     self.assertIn(f"the listener {self.path('a')}: {option}", done.stderr)
                     self.assertIn(f"no such {word}", done.stderr)
+
+    def test_users_that_a_namespace_hides_are_warned_of(self):
+        # As under PrivateUsers=yes of a unit: of users only root is there.
+        if subprocess.run(["unshare", "--map-root-user", "true"], capture_output=True).returncode:
+            self.skipTest("no user namespace can be made here")
+        config = self.write_config(
+            {"root": 'allow_users = ["0"]', "hidden": 'allow_users = ["0", "12345"]', "all": ""}
+        )
+        nearkey = Nearkey(self.directory, self.server.url, listen=[], args=["--config", config])
+        nearkey.command = ["unshare", "--map-root-user", *nearkey.command]
+        self.addCleanup(nearkey.kill)
+        nearkey.start()
+        nearkey.stop()
+        said = [entry for entry in nearkey.logs() if entry["event"] == "accounts_hidden"]
+        self.assertEqual([self.path("hidden")], [entry["address"] for entry in said])
+        self.assertIn("PrivateUsers=no", said[0]["reason"])
 
     @needs_root
     def test_only_listed_users_and_groups_come_in(self):

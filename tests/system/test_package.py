@@ -20,6 +20,8 @@ FILES = [
     "./usr/lib/sysusers.d/nearkey.conf",
     "./usr/lib/tmpfiles.d/nearkey.conf",
     "./etc/nearkey/nearkey.toml",
+    "./usr/share/nearkey/alerts.yml",
+    "./usr/share/nearkey/grafana-dashboard.json",
     "./usr/share/doc/nearkey/copyright",
     "./usr/share/doc/nearkey/changelog.Debian.gz",
 ]

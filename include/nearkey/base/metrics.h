@@ -51,6 +51,8 @@
     L(near_cache_fills_full_total, limits_reached_total,                                           \
       "limit=\"near_cache.fills_max\"", Counter, "")                                               \
     X(accept_paused_total, Counter, "times accepting stopped for want of file descriptors")        \
+    X(sockets_lost, Gauge, "listening sockets whose file is gone and not bound anew yet")          \
+    X(sockets_rebound_total, Counter, "sockets bound anew: their file was removed or replaced")    \
     X(client_memory_bytes, Gauge, "memory in client buffers")                                      \
     X(client_memory_max_bytes, Gauge, "limits.memory_max")                                         \
     L(commands_forwarded_total, commands_total, "route=\"forwarded\"", Counter,                    \

@@ -2,10 +2,13 @@
 // reload, never for a client.
 #pragma once
 
+#include "nearkey/base/log.h"
 #include "nearkey/daemon/config.h"
 #include "nearkey/loop/listen_socket.h"
 
 #include <sys/types.h>
+#include <cstdint>
+#include <string>
 #include <vector>
 
 namespace nearkey {
@@ -19,5 +22,10 @@ struct ListenerAccounts {
 
 // Throws ConfigError where the system knows no such user or group.
 ListenerAccounts resolve_accounts(const Listener& listener);
+
+// A user that our user namespace does not map (PrivateUsers= of the unit) comes as `nobody`, so a
+// listener that lets this user in by name would turn it away. Takes /proc/self/uid_map, gid_map.
+bool is_mapped(const std::string& map, uint32_t id);
+void warn_of_hidden_accounts(const std::vector<Listener>& listeners, Log& log);
 
 }  // namespace nearkey

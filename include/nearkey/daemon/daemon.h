@@ -86,6 +86,7 @@ private:
     std::string why_no_upgrade() const;
     ProgramStart successor_command() const;
     void drain_clients();
+    void look_at_files();
     ListenPlan plan(const Config& config) const;
     std::vector<ClientServer::Door> doors(const Config& config);
     std::unique_ptr<UpstreamTarget> make_target(const Config& config) const;
@@ -121,6 +122,7 @@ private:
     Timer drain_timer_;
     Timer watchdog_timer_;
     Timer repeats_timer_;
+    Timer files_timer_;
     const std::string program_;                 // that we run, as a path
     std::unique_ptr<Predecessor> predecessor_;  // null: there was none
     std::unique_ptr<Successor> successor_;      // null: there is none

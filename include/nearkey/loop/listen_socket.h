@@ -3,6 +3,7 @@
 // is still ours. PATH.lock, locked while we live, decides between two daemons that start at once:
 //   lock ─▶ does somebody answer? ─▶ remove the dead file ─▶ bind ─▶ listen     any failure throws
 // One that somebody else has bound for us (inherited_sockets.h) has no lock, and its file stays.
+// A file that is removed or replaced while we listen is noticed by who asks (has_lost_file).
 // Constructed by the loop's thread, while no other makes files: it changes the umask of the whole
 // process for the length of a bind().
 #pragma once
@@ -10,6 +11,7 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 
@@ -108,6 +110,13 @@ public:
     void set_backlog(int backlog);
     // Of a Unix socket, if the file is still ours.
     void set_mode(mode_t mode);
+    // Whether the file of a Unix socket was removed or replaced, so that nobody can connect.
+    bool has_lost_file() const;
+    // Binds a new socket where the lost file was, with its owner and mode. Returns the descriptor
+    // of the old one, the caller's to close: who has connected to it can still be accepted. Throws
+    // ListenError, for one if somebody else answers there by now; then nothing has changed.
+    // REQUIRES: has_lost_file() and is_ours().
+    int rebind();
     // Whoever connects from now on is refused; who has connected can still be accepted. False, and
     // nothing is done: others accept on it too, or the kernel can't (TCP).
     bool refuse_more();
@@ -121,23 +130,29 @@ public:
     void stop_listening();
 
 private:
+    // The file that bind() made; an open socket keeps its inode from being used again.
+    struct BoundFile {
+        dev_t device;
+        ino_t inode;
+        SocketFile made;
+    };
+
     ListenSocket() = default;
-    bool is_file_ours() const;
+    bool is_file_there() const;
+    bool is_file_ours() const { return is_ours_ && is_file_there(); }
+    void lock_path();
     void bind_unix(const SocketAddress& address, const SocketFile& file);
     void bind_tcp(const SocketAddress& address);
-
     void note_file();
 
     std::string address_;
     std::string path_;
     std::unique_ptr<FileLock> lock_;
     int fd_ = -1;
+    int backlog_ = SOMAXCONN;
     bool is_ours_ = true;
     bool is_left_to_us_ = false;
-    // The file that bind() made; an open socket keeps its inode from being used again.
-    bool file_is_ours_ = false;
-    dev_t device_ = 0;
-    ino_t inode_ = 0;
+    std::optional<BoundFile> file_;  // empty: TCP, or it was gone when we came
 };
 
 }  // namespace nearkey

@@ -9,6 +9,7 @@
 #include "nearkey/loop/listen_socket.h"
 #include "nearkey/loop/loop.h"
 #include "nearkey/server/admin_pages.h"
+#include "nearkey/server/socket_mender.h"
 
 #include <sys/types.h>
 #include <memory>
@@ -32,6 +33,9 @@ public:
     // With the real port, if the kernel chose it.
     const std::string& address() const { return listen_->address(); }
     const ListenSocket& socket() const { return *listen_; }
+    // Binds the socket anew if it has lost its file, which drops the connections that are open.
+    // Whether it has lost it still. Throws as the constructor does.
+    bool mend_socket(Metrics& metrics);
     // Another process answers on the socket from here on. Nothing follows but the destructor.
     void leave();
 
@@ -41,6 +45,7 @@ private:
     };
 
     void start_http();
+    void stop_http();
     void serve();
     void end_slow_requests();
     // Returns what libmicrohttpd's callback returns.
@@ -48,7 +53,9 @@ private:
 
     AdminSource& source_;
     Loop& loop_;
+    Log& log_;
     std::unique_ptr<ListenSocket> listen_;
+    SocketMender mender_;
     // By when each connection's request must have been there, on the loop's clock.
     std::unordered_map<MHD_Connection*, uint64_t> deadlines_;
     Timer deadline_timer_;

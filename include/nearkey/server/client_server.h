@@ -6,6 +6,7 @@
 #include "nearkey/loop/fd_watch.h"
 #include "nearkey/loop/listen_socket.h"
 #include "nearkey/server/peer_rule.h"
+#include "nearkey/server/socket_mender.h"
 #include "nearkey/session/session.h"
 
 #include <functional>
@@ -47,6 +48,8 @@ public:
     void apply_limits();
     void start_accepting();
     std::vector<const ListenSocket*> sockets() const;
+    // Binds anew what has lost its file; how many sockets have lost it still.
+    uint64_t mend_sockets();
     // Another process accepts from here on; `left` is called once no session is left.
     void leave_sockets(std::function<void()> left);
     // Accepts nobody any more, lets every session finish what it owes; `drained` is called once
@@ -61,12 +64,14 @@ private:
         Listener(ClientServer& server, Door opened);
         void change(Door to);
         void close();
+        std::unique_ptr<FdWatch> watch_socket(ClientServer& server);
 
         const std::string address;
         PeerRule peers;
         ClientTerms terms;
         std::unique_ptr<ListenSocket> socket;  // null: closed
         std::unique_ptr<FdWatch> watch;
+        SocketMender mender;
         uint64_t clients = 0;
     };
     struct Client {
@@ -82,7 +87,8 @@ private:
 
     Listener* find_listener(const std::string& address);
     enum class Accepted { One, NoneLeft, Failed };
-    Accepted accept_one(Listener& listener);
+    Accepted accept_one(Listener& listener, int from);
+    void accept_all(Listener& listener, int from);
     void accept_some(Listener& listener);
     void accept_last();
     bool is_admitted(const Listener& listener, int fd);

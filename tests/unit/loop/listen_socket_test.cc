@@ -215,6 +215,83 @@ TEST_CASE("listen socket: everything else is no address") {
     CHECK(parse_socket_address("tcp:[::1]:80").storage.ss_family == AF_INET6);
 }
 
+TEST_CASE("listen socket: faults.md row 67: a file that was removed is bound anew") {
+    const TemporaryDirectory directory;
+    const std::string path = directory / "a.sock";
+    ListenSocket socket(path, kBacklog, {kMode});
+    socket.set_mode(0640);
+    CHECK_FALSE(socket.has_lost_file());
+    const SocketAddress parsed = parse_socket_address(path);
+    const int early = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    REQUIRE(connect(early, parsed.get(), parsed.length) == 0);
+    REQUIRE(unlink(path.c_str()) == 0);
+    SUBCASE("and so is its lock") {
+        REQUIRE(unlink((path + ".lock").c_str()) == 0);
+    }
+    SUBCASE("a dead socket in its place goes") {
+        close(foreign_socket(path));
+    }
+    REQUIRE(socket.has_lost_file());
+    const int before = socket.rebind();
+    CHECK_FALSE(socket.has_lost_file());
+    CHECK(is_answered(path));
+    CHECK(mode_of(path) == 0640);
+    CHECK(exists(path + ".lock"));
+    CHECK(FileLock::take(path + ".lock") == nullptr);
+    // Who had connected before is not lost.
+    const int accepted = accept4(before, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    CHECK(accepted >= 0);
+    for (const int fd : {early, before, accepted})
+        close(fd);
+    socket.stop_listening();
+    CHECK_FALSE(exists(path));
+    CHECK_FALSE(exists(path + ".lock"));
+}
+
+TEST_CASE("listen socket: faults.md row 67: who answers in its place stays, and so do we") {
+    const TemporaryDirectory directory;
+    const std::string path = directory / "a.sock";
+    ListenSocket socket(path, kBacklog, {kMode});
+    const int fd = socket.fd();
+    REQUIRE(rename(path.c_str(), (directory / "moved.sock").c_str()) == 0);
+    SUBCASE("a program without our lock") {
+        const int other = foreign_socket(path);
+        REQUIRE(listen(other, kBacklog) == 0);
+        CHECK_THROWS_AS(static_cast<void>(socket.rebind()), ListenError);
+        CHECK(socket.fd() == fd);
+        CHECK(socket.has_lost_file());
+        CHECK(is_answered(path));
+        close(other);
+    }
+    SUBCASE("a nearkey that took its own lock") {
+        REQUIRE(unlink((path + ".lock").c_str()) == 0);
+        const ListenSocket other(path, kBacklog, {kMode});
+        CHECK_THROWS_AS(static_cast<void>(socket.rebind()), ListenError);
+        CHECK(socket.has_lost_file());
+        socket.stop_listening();
+        CHECK(is_answered(path));
+        CHECK(exists(path + ".lock"));
+        return;
+    }
+    // Whoever still finds us under the other name is served.
+    CHECK(is_answered(directory / "moved.sock"));
+    // And when the place is free, it is ours again.
+    const int before = socket.rebind();
+    CHECK(before == fd);
+    close(before);
+    CHECK(is_answered(path));
+}
+
+TEST_CASE("listen socket: a file that is put back is not lost") {
+    const TemporaryDirectory directory;
+    const std::string path = directory / "a.sock";
+    const ListenSocket socket(path, kBacklog, {kMode});
+    REQUIRE(rename(path.c_str(), (directory / "b.sock").c_str()) == 0);
+    CHECK(socket.has_lost_file());
+    REQUIRE(rename((directory / "b.sock").c_str(), path.c_str()) == 0);
+    CHECK_FALSE(socket.has_lost_file());
+}
+
 TEST_CASE("file lock: one at a time, and gone with its owner") {
     const TemporaryDirectory directory;
     const std::string path = directory / "a.lock";
