@@ -48,15 +48,17 @@ std::string read_password(const std::string& path, const std::string& what) {
     }
     const int error = errno;
     close(fd);
-    if (!is_file) refuse(what, "it is not a regular file");
+    if (!is_file) refuse(what, "it is not a regular file; name one that holds the password");
     if (count < 0) refuse(what, "cannot read it: " + os_error(error));
 
     std::string password(bytes.data(), size);
     if (password.ends_with('\n')) password.pop_back();
     if (password.ends_with('\r')) password.pop_back();
-    if (password.empty()) refuse(what, "it is empty");
-    if (password.size() > kPasswordMax) refuse(what, "it is larger than 4096 bytes");
-    if (password.find('\n') != std::string::npos) refuse(what, "it holds more than one line");
+    if (password.empty()) refuse(what, "it is empty; it must hold the password, on one line");
+    if (password.size() > kPasswordMax)
+        refuse(what, "it is larger than 4096 bytes; is it the right file?");
+    if (password.find('\n') != std::string::npos)
+        refuse(what, "it holds more than one line; it must hold the password alone");
     return password;
 }
 
@@ -89,7 +91,7 @@ void refuse_if_twice(const UpstreamUrl& url, const UpstreamOptions& options, boo
     const bool is_managed = url.kind == UpstreamUrl::Kind::Managed;
     if (is_managed && !(places.empty() && options.username.empty())) {
         throw ConfigError(std::string(places.empty() ? kUserKey : places[0]) +
-                          ": managed: takes no user and no password");
+                          ": managed: takes no user and no password; take it out");
     }
 }
 

@@ -21,6 +21,7 @@ from harness import ROOT, SLOWNESS, Nearkey, SystemTest, ValkeyServer, free_port
 from operator_errors import CONFIGURATION, SECRET
 from operator_errors_access import ACCESS
 from operator_errors_line import COMMAND_LINE
+from operator_errors_secrets import SECRETS
 from operator_errors_start import PROBE, STARTING
 from operator_errors_upstream import UPSTREAM
 from processes import BINARY, program_environment, run_nearkey
@@ -38,7 +39,7 @@ PAGE = os.path.join(ROOT, "docs", "errors.md")
 # What stands in the page for the directory and the port of a test.
 SHOWN = {"DIR": "/run/nearkey", "PORT": "6380"}
 NOT_READY = "not ready"
-ROWS = [*CONFIGURATION, *COMMAND_LINE, *STARTING, *ACCESS, *PROBE, *UPSTREAM]
+ROWS = [*CONFIGURATION, *COMMAND_LINE, *STARTING, *ACCESS, *SECRETS, *PROBE, *UPSTREAM]
 HEAD = """# What nearkey says to an operator's mistake
 
 Each mistake gives one line: what is wrong, where, and what to do. This page is made from the lines
@@ -56,6 +57,7 @@ SECTIONS = {
     "The command line": COMMAND_LINE,
     "Starting": STARTING,
     "Who may connect": ACCESS,
+    "Secrets": SECRETS,
     "The probe, `nearkey ready`": PROBE,
     "Valkey": UPSTREAM,
 }
@@ -254,7 +256,7 @@ def worded(line):
 
 
 @proxy_only
-@table_tests([*CONFIGURATION, *COMMAND_LINE, *STARTING, *ACCESS, *PROBE])
+@table_tests([*CONFIGURATION, *COMMAND_LINE, *STARTING, *ACCESS, *SECRETS, *PROBE])
 class StartTest(OperatorTest):
     def check(self, row):
         world = World(self)

@@ -56,49 +56,6 @@ class PlacesTest(SystemTest):
         )
         self.check_serves(server, environment={"NEARKEY_UPSTREAM_PASSWORD": PASSWORD})
 
-    def mistaken(self, *settings, url="valkey://10.0.0.1", environment=None):
-        args = ["check", "--upstream", url]
-        for setting in settings:
-            args += ["--set", "upstream." + setting]
-        done = run_nearkey(self.directory, *args, environment=environment)
-        self.assertEqual(2, done.returncode, done.stdout)
-        lines = [line for line in done.stderr.splitlines() if "warning:" not in line]
-        self.assertEqual(1, len(lines), done.stderr)
-        self.assertNotIn(PASSWORD, done.stderr)
-        return lines[0]
-
-    def test_mistakes_are_one_line_that_names_the_place(self):
-        os.mkfifo(os.path.join(self.directory, "fifo"))
-        files = {
-            os.path.join(self.directory, "absent"): "No such file or directory",
-            self.directory: "not a regular file",
-            os.path.join(self.directory, "fifo"): "not a regular file",
-            self.file("\n", "empty"): "it is empty",
-            self.file("x" * 5000, "large"): "larger than 4096 bytes",
-            self.file(f"{PASSWORD}\nsecond\n", "lines"): "more than one line",
-        }
-        for path, problem in files.items():
-            with self.subTest(path):
-                line = self.mistaken(f"password_file={path}")
-                self.assertIn(f'nearkey: --set: upstream.password_file = "{path}": ', line)
-                self.assertIn(problem, line)
-        good = self.file(PASSWORD)
-        twice = "gives a password, too; name it in one place"
-        cases = [
-            (["password_credential=app"], {}, "CREDENTIALS_DIRECTORY is not set"),
-            (["password_credential=../app"], {}, "the name of a credential"),
-            (["password_file=relative"], {}, "an absolute path"),
-            ([f"password_file={good}"], {"NEARKEY_UPSTREAM_PASSWORD": PASSWORD}, twice),
-            ([f"password_file={good}", "password_credential=app"], {}, twice),
-        ]
-        for settings, environment, problem in cases:
-            with self.subTest(settings):
-                self.assertIn(problem, self.mistaken(*settings, environment=environment))
-        secret_url = f"valkey://app:{PASSWORD}@10.0.0.1"
-        self.assertIn(twice, self.mistaken(f"password_file={good}", url=secret_url))
-        self.assertIn("names a user, too", self.mistaken("username=me", url=secret_url))
-        self.assertIn("managed:", self.mistaken(f"password_file={good}", url="managed:"))
-
     def test_who_else_can_read_a_secret_is_said(self):
         config = self.file(f'[upstream]\nurl = "valkey://:{PASSWORD}@10.0.0.1"\n', "n.toml", 0o644)
         done = run_nearkey(self.directory, "check", "--config", config)
