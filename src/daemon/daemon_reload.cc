@@ -1,6 +1,10 @@
 // Reading the configuration again while serving. Everything that can fail is done first: the file
 // and the secrets are read, what needs a restart is refused, a new upstream has to answer, new
 // listeners are opened. What follows then only changes values in place, and can't fail.
+//
+//   reload() ──▶ Done | Refused                               both are final
+//            ──▶ UnderWay ──PING answered──▶ Done             another upstream: until then the
+//                         ──no answer──────▶ Refused          former configuration is in force
 #include "nearkey/daemon/daemon.h"
 
 #include "nearkey/base/wall_clock.h"
@@ -63,10 +67,10 @@ void Daemon::warn_of_open_secrets(const Config& config) {
         log_.warning("password_exposed", {{"what", warning}});
 }
 
-const ReloadOutcome& Daemon::reload() {
+AdminChange Daemon::reload() {
     ++metrics_.config_reloads_total;
     pool_->forget_target();
-    reload_ = {.state = ReloadState::Proving, .reason = {}, .changes = {}};
+    reload_ = {AdminChange::State::UnderWay, metrics_.config_reloads_total, {}, {}};
     if (const std::string reason = why_no_reload(); !reason.empty()) {
         refuse_reload(reason);
         return reload_;
@@ -153,7 +157,7 @@ void Daemon::apply_next() {
     }
     pool_->apply_options();
     clients_->apply_limits();
-    reload_.state = ReloadState::Applied;
+    reload_.state = AdminChange::State::Done;
     reload_.reason.clear();
     metrics_.config_reload_success = 1;
     metrics_.config_reload_success_ms = static_cast<uint64_t>(wall_clock_ms());
@@ -164,7 +168,7 @@ void Daemon::apply_next() {
 
 void Daemon::refuse_reload(const std::string& reason) {
     next_.reset();
-    reload_.state = ReloadState::Refused;
+    reload_.state = AdminChange::State::Refused;
     reload_.reason = reason;
     metrics_.config_reload_success = 0;
     log_.error("reload_refused", {{"reason", reason}, {"what", "nothing was changed"}});

@@ -33,29 +33,30 @@ void give(ProgramStart& command, const ListenSocket& socket, std::string_view fo
 
 // --- the old one ---
 
-void Daemon::upgrade() {
-    static_cast<void>(start_upgrade());
-}
-
-std::string Daemon::start_upgrade() {
-    std::string reason = why_no_upgrade();
-    if (reason.empty()) {
-        try {
-            successor_ = std::make_unique<Successor>(
-                loop_, successor_command(), config_.server.upgrade_start_timeout_ms, *this);
-        } catch (const std::exception& error) {
-            reason = error.what();
-        }
+AdminChange Daemon::upgrade() {
+    ++upgrade_.number;
+    if (const std::string reason = why_no_upgrade(); !reason.empty()) return refuse_upgrade(reason);
+    try {
+        successor_ = std::make_unique<Successor>(loop_, successor_command(),
+                                                 config_.server.upgrade_start_timeout_ms, *this);
+    } catch (const std::exception& error) {
+        return refuse_upgrade(error.what());
     }
-    if (!reason.empty()) {
-        ++metrics_.upgrade_failures_total;
-        log_.warning("upgrade_refused", {{"reason", std::string_view(reason)}});
-        return reason;
-    }
+    upgrade_.state = AdminChange::State::UnderWay;
+    upgrade_.reason = "process " + std::to_string(successor_->pid()) + " gets ready";
     log_.info("upgrade_started",
               {{"program", std::string_view(program_)}, {"pid", int64_t{successor_->pid()}}});
     notify_status("ready; a new nearkey is starting");
-    return "";
+    return upgrade_;
+}
+
+AdminChange Daemon::refuse_upgrade(const std::string& reason) {
+    ++metrics_.upgrade_failures_total;
+    log_.warning("upgrade_refused", {{"reason", std::string_view(reason)}});
+    AdminChange refused{AdminChange::State::Refused, upgrade_.number, reason, {}};
+    // Of one that is under way its own end is still to be told.
+    if (upgrade_.state != AdminChange::State::UnderWay) upgrade_ = refused;
+    return refused;
 }
 
 std::string Daemon::why_no_upgrade() const {
@@ -101,6 +102,8 @@ void Daemon::on_successor_ready() {
 
 void Daemon::on_successor_failed(const std::string& reason) {
     ++metrics_.upgrade_failures_total;
+    upgrade_.state = AdminChange::State::Refused;
+    upgrade_.reason = reason;
     log_.error("upgrade_failed", {{"program", std::string_view(program_)},
                                   {"pid", int64_t{successor_->pid()}},
                                   {"reason", std::string_view(reason)}});

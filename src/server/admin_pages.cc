@@ -1,6 +1,7 @@
 #include "nearkey/server/admin_pages.h"
 
 #include "nearkey/base/wall_clock.h"
+#include "nearkey/server/admin_changes.h"
 #include "nearkey/server/admin_clients.h"
 #include "nearkey/server/admin_control.h"
 #include "nearkey/server/admin_json.h"
@@ -62,6 +63,10 @@ std::span<const AdminRoute> admin_routes() {
         {"GET", "/log-level", log_level_page},
         {"POST", "/log-level", set_log_level},
         {"POST", "/cache/clear", clear_cache},
+        {"GET", "/reload", reload_page},
+        {"POST", "/reload", ask_reload},
+        {"GET", "/upgrade", upgrade_page},
+        {"POST", "/upgrade", ask_upgrade},
     };
     return kRoutes;
 }

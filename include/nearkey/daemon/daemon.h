@@ -14,7 +14,6 @@
 #include "nearkey/daemon/config_diff.h"
 #include "nearkey/daemon/listen_plan.h"
 #include "nearkey/daemon/memory_watch.h"
-#include "nearkey/daemon/reload.h"
 #include "nearkey/daemon/upgrade.h"
 #include "nearkey/server/admin_server.h"
 #include "nearkey/server/client_server.h"
@@ -38,13 +37,6 @@ public:
 
     // Serves until it is told to stop; returns the exit code.
     int run();
-
-    // Starts the program that is on disk now, to take our place (daemon_upgrade.cc). Why it can't,
-    // or empty: what comes of it is logged.
-    [[nodiscard]] std::string start_upgrade();
-    // Reads the configuration again (daemon_reload.cc); begins anew if one is being proven. What is
-    // Proving is logged when it ends.
-    const ReloadOutcome& reload();
 
 private:
     enum class Stage { Starting, Waiting, Serving, Retiring, Draining };
@@ -71,16 +63,22 @@ private:
     ClientList clients(uint64_t after, size_t limit) const override;
     ConnectionList connections(size_t limit) const override { return pool_->list(limit); }
     std::optional<uint64_t> clear_near_cache() override;
+    // Reads the configuration again (daemon_reload.cc); begins anew if one is being proven.
+    AdminChange reload() override;
+    const AdminChange& last_reload() const override { return reload_; }
+    // Starts the program that is on disk now, to take our place (daemon_upgrade.cc).
+    AdminChange upgrade() override;
+    const AdminChange& last_upgrade() const override { return upgrade_; }
     Log& log() override { return log_; }
 
     void watch_signals();
     void open();
-    void upgrade();
     std::string health_text() const;
     void start_admin();
     std::unique_ptr<ListenSocket> listen_for_admin();
     void start_serving();
     void fail_to_listen(const std::exception& error);
+    AdminChange refuse_upgrade(const std::string& reason);
     void suspend_near_cache();
     void resume_near_cache();
     std::string why_no_upgrade() const;
@@ -126,6 +124,7 @@ private:
     const std::string program_;                 // that we run, as a path
     std::unique_ptr<Predecessor> predecessor_;  // null: there was none
     std::unique_ptr<Successor> successor_;      // null: there is none
+    AdminChange upgrade_;
     Timer retire_timer_;
     std::unique_ptr<MemoryWatch> memory_;
     bool is_near_cache_suspended_ = false;
@@ -134,7 +133,7 @@ private:
     uint64_t draining_since_ms_ = 0;
     int exit_code_ = 0;
 
-    ReloadOutcome reload_;
+    AdminChange reload_;
     struct NextConfig {
         Config config;
         std::vector<ConfigChange> changes;  // from config_

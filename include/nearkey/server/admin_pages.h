@@ -26,6 +26,17 @@ struct AdminState {
     double since_seconds = 0;  // how long it has been so
 };
 
+// What came of being told to reload (SIGHUP, POST /reload) or to upgrade (SIGUSR2, POST /upgrade).
+// Either is done as a whole or not at all.
+struct AdminChange {
+    enum class State { None, UnderWay, Done, Refused };
+
+    State state = State::None;         // None: nobody has asked yet
+    uint64_t number = 0;               // how many times somebody has asked
+    std::string reason;                // of a refusal, or what is awaited; one line, no secret
+    std::vector<std::string> changes;  // of a reload: each "key: old -> new", secrets redacted
+};
+
 // Where the pages get what they show, and what does what they are told.
 class AdminSource {
 public:
@@ -42,6 +53,12 @@ public:
     virtual ConnectionList connections(size_t limit) const = 0;
     // How many replies the near cache lost. Nothing: it is switched off.
     virtual std::optional<uint64_t> clear_near_cache() = 0;
+    // What has come of it by now; what is UnderWay is asked for again. That an upgrade was done is
+    // not said by us but by a new process.
+    virtual AdminChange reload() = 0;
+    virtual const AdminChange& last_reload() const = 0;
+    virtual AdminChange upgrade() = 0;
+    virtual const AdminChange& last_upgrade() const = 0;
     virtual Log& log() = 0;
 
 protected:

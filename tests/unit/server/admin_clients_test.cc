@@ -1,6 +1,7 @@
 // What the pages say of processes and sockets, and the refusals of the pages that change something.
 #include "fake_source.h"
 
+#include "nearkey/server/admin_changes.h"
 #include "nearkey/server/admin_control.h"
 #include "nearkey/server/process_facts.h"
 
@@ -56,6 +57,29 @@ TEST_CASE("admin control: clearing says how much, and that there is nothing to c
     CHECK(clear_cache(source, request).status == 409);
     source.cleared = 12;
     CHECK(clear_cache(source, request).body == "{\"dropped\":12}\n");
+}
+
+TEST_CASE("admin changes: the status says what came of it, a refusal says why") {
+    using State = AdminChange::State;
+    FakeSource source;
+    const AdminRequest post{"POST", "/reload", {}, {}};
+    const auto answer = [&](State state, AdminAnswer (*page)(AdminSource&, const AdminRequest&)) {
+        source.change = {state, 3, "because", {"log.level: \"info\" -> \"debug\""}};
+        return page(source, post);
+    };
+    const std::string pid = std::to_string(getpid());
+    CHECK(answer(State::Done, ask_reload).status == 200);
+    CHECK(answer(State::UnderWay, ask_reload).status == 202);
+    const AdminAnswer refused = answer(State::Refused, ask_reload);
+    CHECK(refused.status == 422);
+    CHECK(refused.body == "{\"state\":\"refused\",\"number\":3,\"pid\":" + pid +
+                              ",\"reason\":\"because\",\"changes\":[\"log.level: "
+                              "\\\"info\\\" -> \\\"debug\\\"\"],\"error\":\"because\"}\n");
+    CHECK(answer(State::UnderWay, ask_upgrade).status == 202);
+    CHECK(answer(State::Refused, ask_upgrade).status == 409);
+    // To ask what came of it is no refusal.
+    CHECK(answer(State::Refused, reload_page).status == 200);
+    CHECK(answer(State::None, upgrade_page).status == 200);
 }
 
 }  // namespace

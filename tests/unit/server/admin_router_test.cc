@@ -98,5 +98,31 @@ TEST_CASE("admin routes: over TCP reading needs a loopback Host only") {
     CHECK(answer(request, AdminTransport::Tcp).status == 403);
 }
 
+TEST_CASE("admin routes: every page that acts refuses other methods and foreign pages") {
+    FakeSource source;
+    unsigned acting = 0;
+    for (const AdminRoute& route : admin_routes()) {
+        if (route.method != "POST") continue;
+        ++acting;
+        INFO(route.path);
+        const auto ask = [&](std::string_view method, std::vector<AdminRequest::Named> headers) {
+            const AdminRequest request{method, route.path, {}, std::move(headers)};
+            return answer_admin(admin_routes(), source, request, AdminTransport::Tcp);
+        };
+        const AdminRequest::Named host{"Host", "127.0.0.1:9121"};
+        const AdminAnswer other = ask("DELETE", {host});
+        CHECK(other.status == 405);
+        REQUIRE(other.headers.size() == 1);
+        CHECK(other.headers[0].first == "Allow");
+        CHECK(other.headers[0].second.ends_with("POST"));
+        CHECK(ask("POST", {{"Host", "evil.example"}}).status == 403);
+        CHECK(ask("POST", {host, {"Origin", "http://evil.example"}}).status == 403);
+        CHECK(ask("POST", {host, {"Sec-Fetch-Site", "cross-site"}}).status == 403);
+        CHECK(ask("POST", {host, {"Content-Type", "text/plain"}}).status == 415);
+        CHECK(ask("POST", {host, {"Content-Length", "1"}}).status == 413);
+    }
+    CHECK(acting == 4);
+}
+
 }  // namespace
 }  // namespace nearkey

@@ -18,6 +18,10 @@ struct FakeSource final : AdminSource {
     ClientList clients(uint64_t, size_t) const override { return {}; }
     ConnectionList connections(size_t) const override { return {}; }
     std::optional<uint64_t> clear_near_cache() override { return cleared; }
+    AdminChange reload() override { return change; }
+    const AdminChange& last_reload() const override { return change; }
+    AdminChange upgrade() override { return change; }
+    const AdminChange& last_upgrade() const override { return change; }
     Log& log() override { return log_; }
 
     AdminState state{true, "ready", "", 1.5};
@@ -27,6 +31,7 @@ struct FakeSource final : AdminSource {
     HotKeys keys{key_options, key_hash};
     SlowLogOptions slow_options;
     std::optional<uint64_t> cleared;
+    AdminChange change;
     Log log_{-1, LogLevel::Error, counted};
     SlowLog slow{slow_options, key_hash, log_, counted};
 };
