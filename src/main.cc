@@ -3,9 +3,9 @@
 #include "nearkey/daemon/config_secrets.h"
 #include "nearkey/daemon/daemon.h"
 #include "nearkey/daemon/descriptors.h"
-#include "nearkey/daemon/ready_probe.h"
 
 #include <unistd.h>
+#include <clocale>
 #include <cstdlib>
 #include <exception>
 #include <iostream>
@@ -58,9 +58,9 @@ int main(int argc, char** argv) {
             return serve(invocation);
         case Verb::Check:
             return nearkey::run_check(invocation, std::cout, std::cerr);
-        case Verb::Ready:
-            return nearkey::run_ready(nearkey::to_text(invocation.admin), invocation.timeout_ms,
-                                      std::cout);
+        case Verb::Ask:
+            std::setlocale(LC_CTYPE, "");
+            return invocation.ask(invocation.ask_options, std::cout, std::cerr);
         case Verb::None:
             break;
     }

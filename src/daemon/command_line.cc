@@ -1,11 +1,12 @@
 // The wall around CLI11, which owns syntax and help; values are judged by load_config().
 #include "nearkey/daemon/command_line.h"
 
+#include "nearkey/daemon/ask_verbs.h"
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <ostream>
 #include <string_view>
-#include <variant>
 #include <vector>
 
 #ifndef NEARKEY_VERSION
@@ -14,8 +15,6 @@
 
 namespace nearkey {
 namespace {
-
-constexpr int kTimeoutMsMax = 3600 * 1000;
 
 constexpr const char* kFooter =
     R"(Sources, the stronger first: flags; CACHE_URL (the URL of Valkey) and NEARKEY_CONFIG (a file)
@@ -28,11 +27,13 @@ Examples:
   nearkey check --config /etc/nearkey/nearkey.toml
   nearkey check --comments                        every option, its default and what it means
   nearkey ready --timeout-ms 200                  for a probe of systemd or Kubernetes
+  nearkey reload --config /etc/nearkey/nearkey.toml
 
 Exit codes:
   serve   0 stopped by a signal, 1 stopped by an error, 2 wrong command line or configuration
   check   0 the configuration is sound, 2 it is not: FILE:LINE and the key on stderr
   ready   0 ready, 1 not ready, 2 nobody answers (or a wrong command line)
+  others  0 done, 1 nearkey refused or can't, 2 nobody answers (or a wrong command line)
 )";
 
 // Appends each value as it was written, without CLI11's conversions.
@@ -95,21 +96,6 @@ bool lacks_value(std::string_view argument) {
     return argument.starts_with("--") && argument.find('=') == argument.size() - 1;
 }
 
-// Where `nearkey ready` asks: --admin, or where the defaults put it.
-std::optional<int> find_admin(const std::optional<std::string>& text, Invocation& invocation,
-                              std::ostream& err) {
-    if (!text) {
-        invocation.admin = admin_address(Config{}, invocation.sources.environment);
-        return std::nullopt;
-    }
-    const AddressResult result = parse_admin_address(*text);
-    if (const auto* const error = std::get_if<AddressError>(&result)) {
-        return fail("--admin " + *text + ": " + error->message, err);
-    }
-    invocation.admin = std::get<ListenAddress>(result);
-    return std::nullopt;
-}
-
 }  // namespace
 
 Invocation parse_command_line(std::span<const char* const> arguments,
@@ -118,7 +104,7 @@ Invocation parse_command_line(std::span<const char* const> arguments,
     Invocation invocation;
     invocation.sources.environment = environment;
     invocation.sources.arguments.assign(arguments.begin(), arguments.end());
-    std::optional<std::string> ready_admin;
+    Asked asked;
 
     CLI::App app("nearkey: a sidecar caching proxy for Valkey", "nearkey");
     app.footer(kFooter);
@@ -126,15 +112,10 @@ Invocation parse_command_line(std::span<const char* const> arguments,
     app.require_subcommand(0, 1);
     CLI::App& serve = *app.add_subcommand("serve", "Serve until SIGTERM or SIGINT");
     CLI::App& check = *app.add_subcommand("check", "Print the configuration that serve would use");
-    CLI::App& ready = *app.add_subcommand("ready", "Ask a running nearkey whether it is ready");
+    add_ask_verbs(app, asked);
     add_source_flags(serve, invocation.sources);
     add_source_flags(check, invocation.sources);
     check.add_flag("--comments", invocation.comments, "Say what each option means");
-    add_single(ready, "--admin", ready_admin, "Where it is: a path or 127.0.0.1:PORT")
-        ->type_name("ADDR");
-    ready.add_option("--timeout-ms", invocation.timeout_ms, "How long to wait for the answer")
-        ->check(CLI::Range(1, kTimeoutMsMax))
-        ->capture_default_str();
 
     const auto end = arguments.end();
     if (const auto found = std::find_if(arguments.begin(), end, lacks_value); found != end) {
@@ -158,9 +139,15 @@ Invocation parse_command_line(std::span<const char* const> arguments,
         invocation.verb = Invocation::Verb::Serve;
     } else if (check.parsed()) {
         invocation.verb = Invocation::Verb::Check;
-    } else if (ready.parsed()) {
-        invocation.verb = Invocation::Verb::Ready;
-        invocation.exit_code = find_admin(ready_admin, invocation, err);
+    } else if (asked.ask != nullptr) {
+        invocation.verb = Invocation::Verb::Ask;
+        invocation.ask = asked.ask;
+        invocation.ask_options = asked.options;
+        try {
+            invocation.ask_options.target = find_target(asked, environment);
+        } catch (const ConfigError& error) {
+            invocation.exit_code = fail(error.what(), err);
+        }
     } else {
         err << app.help();
         invocation.exit_code = kExitMistaken;

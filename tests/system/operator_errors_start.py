@@ -246,6 +246,19 @@ STARTING = [
     ),
 ]
 
+def reload_of(line):
+    """A reload after that line was written into the file of a nearkey that serves."""
+
+    def arguments(world):
+        path = world.write("nearkey.toml", "")
+        nearkey = world.start_nearkey(args=["--config", path])
+        table, assignment = line.split(".", 1)
+        world.write("nearkey.toml", f"[{table}]\n{assignment}\n")
+        return ["reload", "--admin", nearkey.admin_path]
+
+    return arguments
+
+
 PROBE = [
     StartError(
         "ready: nobody answers",
@@ -284,5 +297,62 @@ PROBE = [
         plain("ready", "--timeout-ms", "soon"),
         2,
         r"nearkey: --timeout-ms: Value soon not in range 1 to 3600000" + HELP,
+    ),
+    StartError(
+        "ready: the socket may not be opened",
+        lambda world: world.forbid(world.foreign_socket())
+        and ["ready", "--admin", f"{world.directory}/foreign.sock"],
+        2,
+        r"DIR/foreign\.sock may not be opened: Permission denied; ask as a member of the socket's "
+        r"group, or as root",
+    ),
+    StartError(
+        "ready: the answer ends too early",
+        lambda world: [
+            *["ready", "--admin"],
+            f"127.0.0.1:{world.greeter(b'HTTP/1.1 200 OK', hears=1)}",
+        ],
+        2,
+        r"the answer from 127\.0\.0\.1:\d+ ended too early; ask again, and look into nearkey's log "
+        r"if that is so again",
+    ),
+    StartError(
+        "reload: nobody answers",
+        plain("reload", "--admin", "DIR/absent.sock"),
+        2,
+        r"nearkey: nobody answers at DIR/absent\.sock: No such file or directory; is nearkey "
+        r"running, and is --admin its address\?",
+    ),
+    StartError(
+        "reload: the configuration that says where to ask is wrong",
+        lambda world: ["reload", "--config", world.write("nearkey.toml", "[log]\nlevel = 'loud'\n")],
+        2,
+        r'nearkey: DIR/nearkey\.toml:2: log\.level = "loud": allowed is one of debug, info, '
+        r"warning, error" + HELP,
+    ),
+    StartError(
+        "reload: what was changed needs a restart",
+        reload_of("managed.memory = '1GiB'"),
+        1,
+        r"nearkey: refused, and nothing was changed: this needs a restart: managed\.memory: .*",
+    ),
+    StartError(
+        "upgrade: the upstream is managed",
+        lambda world: ["upgrade", "--admin", world.start_nearkey("managed:").admin_path],
+        1,
+        r"nearkey: refused, and nothing was changed: managed: its valkey-server is our child, and "
+        r"ends with us",
+    ),
+    StartError(
+        "cache-clear: there is no near cache",
+        lambda world: ["cache-clear", "--admin", world.start_cacheless().admin_path],
+        1,
+        r"nearkey: the near cache is switched off",
+    ),
+    StartError(
+        "log-level: a level that is none",
+        plain("log-level", "loud"),
+        2,
+        r"nearkey: LEVEL: allowed is one of debug, info, warning, error" + HELP,
     ),
 ]

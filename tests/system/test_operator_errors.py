@@ -58,7 +58,7 @@ SECTIONS = {
     "Starting": STARTING,
     "Who may connect": ACCESS,
     "Secrets": SECRETS,
-    "The probe, `nearkey ready`": PROBE,
+    "Asking a running nearkey": PROBE,
     "Valkey": UPSTREAM,
 }
 said = {}  # name of a row -> its line, for the page
@@ -133,8 +133,11 @@ class World:
     def make_certificates(self):
         make_certificates(self.directory)
 
-    def start_nearkey(self):
-        return self.test.start_nearkey(self.server.url)
+    def start_nearkey(self, upstream=None, **options):
+        return self.test.start_nearkey(upstream or self.server.url, **options)
+
+    def start_cacheless(self):
+        return self.start_nearkey(settings={"near_cache.enabled": "false"})
 
     def free_port(self):
         return free_port()
@@ -151,8 +154,9 @@ class World:
         self.test.addCleanup(web.shutdown)
         return web.server_port
 
-    def greeter(self, line):
-        """Says `line` to everybody who has said something."""
+    def greeter(self, line, hears=2):
+        """Says `line` to everybody who has said something, and closes when it has heard him so
+        often."""
         listener = self.keep(socket.create_server(("127.0.0.1", 0)))
 
         def greet():
@@ -161,7 +165,8 @@ class World:
                     with listener.accept()[0] as peer:
                         peer.recv(1000)
                         peer.sendall(line + b"\r\n")
-                        peer.recv(1000)
+                        if hears > 1:
+                            peer.recv(1000)
                 except OSError:
                     if listener.fileno() < 0:
                         return

@@ -8,24 +8,20 @@
 #include <span>
 #include <string>
 
+#include "nearkey/base/exit_code.h"
+#include "nearkey/cli/ask.h"
 #include "nearkey/daemon/config.h"
 
 namespace nearkey {
 
-// The exit codes of every verb; `nearkey --help` explains them.
-constexpr int kExitOk = 0;
-constexpr int kExitFailed = 1;    // serve: stopped by an error. ready: not ready.
-constexpr int kExitMistaken = 2;  // Wrong command line or configuration. ready: nobody answers.
-
 struct Invocation {
-    enum class Verb { Serve, Check, Ready, None };
+    enum class Verb { Serve, Check, Ask, None };
 
     Verb verb = Verb::None;
-    ConfigSources sources;  // Serve and Check.
-    bool comments = false;  // Check: print what each option means, too.
-    // Ready: where to ask; never empty, and valid.
-    ListenAddress admin;
-    int timeout_ms = 1000;
+    ConfigSources sources;      // Serve and Check.
+    bool comments = false;      // Check: print what each option means, too.
+    AskFunction ask = nullptr;  // Ask: what it does, never null.
+    AskOptions ask_options;
     std::optional<int> exit_code;  // Set: everything is said, return it.
 };
 

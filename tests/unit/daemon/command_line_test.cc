@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "nearkey/cli/ready.h"
 #include "nearkey/daemon/check.h"
 
 namespace nearkey {
@@ -84,13 +85,14 @@ TEST_CASE("command line: odd values arrive as they were written") {
 
 TEST_CASE("command line: ready knows where to ask, and how long") {
     const Outcome plain = parse({"ready"});
-    CHECK(plain.invocation.verb == Invocation::Verb::Ready);
-    CHECK(plain.invocation.admin.path == "/run/nearkey/admin.sock");
-    CHECK(plain.invocation.timeout_ms == 1000);
+    CHECK(plain.invocation.verb == Invocation::Verb::Ask);
+    CHECK((plain.invocation.ask == run_ready));
+    CHECK(plain.invocation.ask_options.target.address == "/run/nearkey/admin.sock");
+    CHECK(plain.invocation.ask_options.target.timeout_ms == 1000);
     const Outcome named = parse({"ready", "--admin", "127.0.0.1:7001", "--timeout-ms", "200"});
     CHECK_FALSE(named.invocation.exit_code);
-    CHECK(named.invocation.admin.port == 7001);
-    CHECK(named.invocation.timeout_ms == 200);
+    CHECK(named.invocation.ask_options.target.address == "127.0.0.1:7001");
+    CHECK(named.invocation.ask_options.target.timeout_ms == 200);
 }
 
 TEST_CASE("command line: ready refuses a wrong address and a wrong timeout") {

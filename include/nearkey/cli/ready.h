@@ -2,13 +2,12 @@
 // It blocks, has no loop, and never takes longer than its timeout.
 #pragma once
 
-#include <iosfwd>
-#include <string>
+#include "nearkey/cli/ask.h"
 
 namespace nearkey {
 
 // Returns the exit code: 0 ready, 1 not ready, 2 nobody answers in time, or not as nearkey does.
-// `admin_address` as parse_socket_address() takes it. REQUIRES: timeout_ms > 0.
-int run_ready(const std::string& admin_address, int timeout_ms, std::ostream& out);
+// The line goes to `out` whatever it says. REQUIRES: timeout_ms > 0.
+int run_ready(const AskOptions& options, std::ostream& out, std::ostream& err);
 
 }  // namespace nearkey

@@ -1,5 +1,5 @@
 // `nearkey ready` against a server of our own making that says one thing.
-#include "nearkey/daemon/ready_probe.h"
+#include "nearkey/cli/ready.h"
 
 #include "nearkey/loop/listen_socket.h"
 
@@ -56,7 +56,9 @@ struct Outcome {
 Outcome probe(const std::string& address, int timeout_ms) {
     std::ostringstream out;
     Outcome outcome;
-    outcome.exit_code = run_ready(address, timeout_ms, out);
+    AskOptions options;
+    options.target = {address, timeout_ms};
+    outcome.exit_code = run_ready(options, out, out);
     outcome.line = out.str();
     CHECK(outcome.line.ends_with("\n"));
     CHECK(outcome.line.find('\n') == outcome.line.size() - 1);
@@ -131,11 +133,11 @@ TEST_CASE("ready: 2 when the answer does not come in time, or not to its end") {
 
 TEST_CASE("ready: 2 when something else answers") {
     for (const std::string& answer :
-         {std::string(), std::string("-ERR unknown command\r\n"), http("200 OK", "hello"),
+         {std::string("-ERR unknown command\r\n"), http("200 OK", "hello"),
           http("200 OK", R"(["ready"])"), http("200 OK", R"({"state":7})"),
           http("200 OK", R"({"state":"not ready"})"), http("503 x", R"({"state":"ready"})"),
           http("404 Not Found", R"({"state":"ready"})"), http("503 x", std::string(5000, '[')),
-          std::string("HTTP/1.1 200"), std::string(200'000, 'x')}) {
+          std::string(200'000, 'x')}) {
         INFO(answer.substr(0, 60));
         const Outcome outcome = probe_of(answer);
         CHECK(outcome.exit_code == 2);
@@ -143,10 +145,21 @@ TEST_CASE("ready: 2 when something else answers") {
     }
 }
 
+TEST_CASE("ready: 2 when the answer ends too early") {
+    for (const std::string& answer :
+         {std::string(), std::string("HTTP/1.1 200"), std::string("HTTP/1.1 200 OK\r\nA: b\r\n"),
+          std::string("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{\"state\":\"ready\"}")}) {
+        INFO(answer);
+        const Outcome outcome = probe_of(answer);
+        CHECK(outcome.exit_code == 2);
+        CHECK(contains(outcome.line, "ended too early"));
+    }
+}
+
 TEST_CASE("ready: one line, whatever the other side says") {
     const Outcome outcome =
         probe_of(http("503 x", R"({"state":"not ready","reason":"a\nb\u001b[31m"})"));
-    CHECK(outcome.line == "not ready: a b [31m\n");
+    CHECK(outcome.line == "not ready: a?b?[31m\n");
 }
 
 }  // namespace
