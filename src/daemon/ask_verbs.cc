@@ -2,7 +2,9 @@
 
 #include "nearkey/base/log.h"
 #include "nearkey/cli/changes.h"
+#include "nearkey/cli/lists.h"
 #include "nearkey/cli/ready.h"
+#include "nearkey/cli/stats.h"
 
 #include <CLI/CLI.hpp>
 #include <variant>
@@ -12,8 +14,6 @@ namespace {
 
 constexpr int kTimeoutMsMax = 3600 * 1000;
 constexpr int kTimeoutMs = 1000;
-constexpr uint64_t kRowsMax = 1'000'000;
-
 // What a verb takes besides --admin, --config and --timeout-ms.
 enum Takes : unsigned { kNothing = 0, kJson = 1, kLimit = 2, kLevel = 4 };
 
@@ -21,21 +21,48 @@ struct AskVerb {
     const char* name;
     AskFunction ask;
     const char* help;
-    unsigned takes;
-    int timeout_ms;
+    const char* more;  // below its options, with the exit codes
+    unsigned takes = kNothing;
+    int timeout_ms = kTimeoutMs;
+    uint64_t limit = 0;  // kLimit: unless --limit says another, and what it may say
+    uint64_t limit_max = 0;
 };
 
 constexpr AskVerb kVerbs[] = {
-    {"ready", run_ready, "Ask a running nearkey whether it is ready", kNothing, kTimeoutMs},
-    {"log-level", run_log_level, "Set what a running nearkey logs, or ask for it", kLevel,
-     kTimeoutMs},
-    {"cache-clear", run_cache_clear, "Empty the near cache of a running nearkey", kNothing,
-     kTimeoutMs},
-    {"reload", run_reload, "Have the configuration read again, and say what changed", kNothing,
-     30'000},
-    {"upgrade", run_upgrade, "Have the program on disk take over from the running one", kNothing,
-     60'000},
+    {"ready", run_ready, "Ask a running nearkey whether it is ready",
+     "For probes: one line says why, on stdout.\n"
+     "Exit codes: 0 ready, 1 not ready, 2 nobody answers (or a wrong command line)\n"},
+    {"stats", run_stats, "Show how a running nearkey is",
+     "Numbers count from its start. --json prints /stats.\n", kJson},
+    {"clients", run_clients, "List its clients",
+     "ROUTE: how its last command went, none, shared, leased, transaction or tunnel.\n"
+     "FLIGHT: commands in flight. --json prints /clients.\n",
+     kJson | kLimit, kTimeoutMs, 100, 1'000'000},
+    {"connections", run_connections, "List its connections to Valkey",
+     "PROVEN: so long ago a PING was sent that was answered. --json prints /connections.\n",
+     kJson | kLimit, kTimeoutMs, 100, 1000},
+    {"hotkeys", run_hot_keys, "List the keys that are read most",
+     "Keys are shown by a hash, unless hotkeys.show_names is true. Counts are of the last "
+     "seconds,\n"
+     "and by at most ERROR too high. --json prints /hotkeys.\n",
+     kJson | kLimit, kTimeoutMs, 20, 1000},
+    {"slowlog", run_slow_log, "List the last requests that took long",
+     "Kept are those above slowlog.threshold_ms. --json prints /slowlog.\n", kJson | kLimit,
+     kTimeoutMs, 100, 10'000},
+    {"log-level", run_log_level, "Set what it logs, or ask for it",
+     "Holds until it ends, or a reload brings another log.level.\n", kLevel},
+    {"cache-clear", run_cache_clear, "Empty its near cache", ""},
+    {"reload", run_reload, "Have it read its configuration again, and say what changed",
+     "Waits until a new upstream has answered. What can't be applied refuses all of it.\n",
+     kNothing, 30'000},
+    {"upgrade", run_upgrade, "Have the program on disk take over from it",
+     "Waits until the new nearkey serves. No connect is refused meanwhile; the old one goes on if\n"
+     "the new one does not get ready.\n",
+     kNothing, 60'000},
 };
+
+constexpr const char* kExitCodes =
+    "Exit codes: 0 done, 1 nearkey refused, 2 nobody answers (or a wrong command line)\n";
 
 template <class Value>
 CLI::Option* add_number(CLI::App& verb, const std::string& name, Value& value,
@@ -51,18 +78,18 @@ std::string check_level(const std::string& text) {
 void add_flags(CLI::App& verb, const AskVerb& row, Asked& asked) {
     verb.add_option("--admin", asked.admin, "Where it is: a path or 127.0.0.1:PORT")
         ->type_name("ADDR");
-    verb.add_option("--config", asked.config_file,
-                    "Its configuration, which says where it is; not with --admin")
+    verb.add_option("--config", asked.config_file, "Its configuration, which says where it is")
         ->type_name("FILE");
     const std::string fallback = " [" + std::to_string(row.timeout_ms) + "]";
     add_number(verb, "--timeout-ms", asked.timeout_ms, "How long to wait for the answer" + fallback)
-        ->check(CLI::Range(1, kTimeoutMsMax));
+        ->check(CLI::Range(1, kTimeoutMsMax).description(""));
     if ((row.takes & kJson) != 0) {
         verb.add_flag("--json", asked.options.json, "For programs: what the admin server says");
     }
     if ((row.takes & kLimit) != 0) {
-        add_number(verb, "--limit", asked.options.limit, "At most so many rows [100]")
-            ->check(CLI::Range(uint64_t{1}, kRowsMax));
+        add_number(verb, "--limit", asked.limit,
+                   "At most so many rows [" + std::to_string(row.limit) + "]")
+            ->check(CLI::Range(uint64_t{1}, row.limit_max).description(""));
     }
     if ((row.takes & kLevel) != 0) {
         verb.add_option("LEVEL", asked.options.level, "debug, info, warning or error")
@@ -75,16 +102,23 @@ void add_flags(CLI::App& verb, const AskVerb& row, Asked& asked) {
 void add_ask_verbs(CLI::App& app, Asked& asked) {
     for (const AskVerb& row : kVerbs) {
         CLI::App& verb = *app.add_subcommand(row.name, row.help);
+        const std::string_view more = row.more;
+        const bool has_codes = more.find("Exit codes") != std::string_view::npos;
+        verb.footer(std::string(more) + (has_codes ? "" : kExitCodes));
         add_flags(verb, row, asked);
         verb.callback([&asked, &row] {
             asked.ask = row.ask;
             asked.options.target.timeout_ms = asked.timeout_ms.value_or(row.timeout_ms);
+            asked.options.limit = asked.limit.value_or(row.limit);
         });
     }
 }
 
 AdminTarget find_target(const Asked& asked, const Environment& environment) {
     ListenAddress address;
+    if (asked.admin && asked.config_file) {
+        throw ConfigError("--admin and --config both say where to ask; name one of them");
+    }
     if (asked.admin) {
         const AddressResult result = parse_admin_address(*asked.admin);
         if (const auto* const error = std::get_if<AddressError>(&result)) {

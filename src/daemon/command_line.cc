@@ -16,10 +16,12 @@
 namespace nearkey {
 namespace {
 
-constexpr const char* kFooter =
+constexpr const char* kSources =
     R"(Sources, the stronger first: flags; CACHE_URL (the URL of Valkey) and NEARKEY_CONFIG (a file)
 in the environment; the file; defaults. No file is read unless it is named.
+)";
 
+constexpr const char* kFooter = R"(
 Examples:
   nearkey serve                                   serves, with a private Valkey of its own
   nearkey serve --upstream valkey://10.0.0.7      serves for the Valkey on that host
@@ -28,13 +30,20 @@ Examples:
   nearkey check --comments                        every option, its default and what it means
   nearkey ready --timeout-ms 200                  for a probe of systemd or Kubernetes
   nearkey reload --config /etc/nearkey/nearkey.toml
+  nearkey clients --admin /run/nearkey/admin.sock
 
 Exit codes:
   serve   0 stopped by a signal, 1 stopped by an error, 2 wrong command line or configuration
   check   0 the configuration is sound, 2 it is not: FILE:LINE and the key on stderr
   ready   0 ready, 1 not ready, 2 nobody answers (or a wrong command line)
-  others  0 done, 1 nearkey refused or can't, 2 nobody answers (or a wrong command line)
+  others  0 done, 1 nearkey refused, 2 nobody answers (or a wrong command line)
 )";
+
+constexpr const char* kServeCodes =
+    "\nExit codes: 0 stopped by a signal, 1 stopped by an error, 2 wrong command line or "
+    "configuration\n";
+constexpr const char* kCheckCodes =
+    "\nExit codes: 0 the configuration is sound, 2 it is not: FILE:LINE and the key on stderr\n";
 
 // Appends each value as it was written, without CLI11's conversions.
 CLI::Option* add_repeatable(CLI::App& verb, const std::string& name,
@@ -107,12 +116,15 @@ Invocation parse_command_line(std::span<const char* const> arguments,
     Asked asked;
 
     CLI::App app("nearkey: a sidecar caching proxy for Valkey", "nearkey");
-    app.footer(kFooter);
     app.set_version_flag("--version", "nearkey " NEARKEY_VERSION);
     app.require_subcommand(0, 1);
     CLI::App& serve = *app.add_subcommand("serve", "Serve until SIGTERM or SIGINT");
     CLI::App& check = *app.add_subcommand("check", "Print the configuration that serve would use");
+    serve.footer(std::string(kSources) + kServeCodes);
+    check.footer(std::string(kSources) + kCheckCodes);
     add_ask_verbs(app, asked);
+    // Not before: a verb takes over what is there when it is added.
+    app.footer(std::string(kSources) + kFooter);
     add_source_flags(serve, invocation.sources);
     add_source_flags(check, invocation.sources);
     check.add_flag("--comments", invocation.comments, "Say what each option means");

@@ -331,6 +331,12 @@ PROBE = [
         r"warning, error" + HELP,
     ),
     StartError(
+        "reload: two places that say where to ask",
+        plain("reload", "--admin", "DIR/admin.sock", "--config", "DIR/nearkey.toml"),
+        2,
+        r"nearkey: --admin and --config both say where to ask; name one of them" + HELP,
+    ),
+    StartError(
         "reload: what was changed needs a restart",
         reload_of("managed.memory = '1GiB'"),
         1,

@@ -13,8 +13,8 @@ namespace nearkey {
 
 struct AskOptions {
     AdminTarget target;
-    bool json = false;  // what the admin server says, on one line
-    uint64_t limit = 100;
+    bool json = false;            // what the admin server says, on one line
+    uint64_t limit = 100;         // rows at most
     std::string level;            // log-level: empty asks for the present one
     bool once = false;            // top: one page, then the end
     uint64_t interval_ms = 1000;  // top: from one page to the next

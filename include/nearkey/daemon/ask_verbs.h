@@ -21,6 +21,7 @@ struct Asked {
     std::optional<std::string> admin;
     std::optional<std::string> config_file;
     std::optional<int> timeout_ms;
+    std::optional<uint64_t> limit;
 };
 
 void add_ask_verbs(CLI::App& app, Asked& asked);
