@@ -49,6 +49,9 @@ constexpr auto kListenerOptions = std::to_array<Option>({
          "Users, by name or number, who may connect to it."),
     list("allow_groups", listener<&Door::allow_groups>, check_account_listed,
          "Groups whose members may connect to it."),
+    inherited(text("commands", listener<&Door::commands>, check_commands,
+                   "Which commands its clients may run, as server.commands."),
+              "server.commands"),
     inherited(number("clients_max", listener_limits<&ClientLimits::clients_max>, {1, 1000000},
                      "Its clients at a time."),
               "limits.clients_max"),
@@ -93,6 +96,11 @@ std::string check_listen(const std::string& value) {
 std::string check_account(const std::string& value) {
     const bool is_word = value.size() <= 64 && value.find_first_of(" :/") == std::string::npos;
     return is_word ? "" : "allowed is a name of at most 64 characters, or a number";
+}
+
+std::string check_commands(const std::string& value) {
+    std::vector<AccessRule> rules;
+    return parse_access_rules(value, rules);
 }
 
 std::span<const Option> listener_options() {

@@ -162,6 +162,10 @@ constexpr auto kOptions = std::to_array<Option>({
                  "Whose the Unix sockets of clients are: a user's name or number. Empty: ours.")),
     restart(text("server.listen_group", server<&Server::listen_group>, check_account,
                  "And which group's, by name or number. Empty: ours.")),
+    text("server.commands", server<&Server::commands>, check_commands,
+         "Which commands clients may run, in the words of Valkey's ACL rules, from left to right:\n"
+         "+get -config|set +@read -@dangerous; +@all allows all that Valkey itself allows. The\n"
+         "default refuses what would change or stop the server for everybody."),
     number("server.backlog", server<&Server::backlog>, {1, 65535},
            "Connections that wait to be accepted."),
     restart(text("server.admin", server<&Server::admin>, check_admin,

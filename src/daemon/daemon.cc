@@ -1,5 +1,6 @@
 #include "nearkey/daemon/daemon.h"
 
+#include "nearkey/base/check.h"
 #include "nearkey/base/random.h"
 #include "nearkey/daemon/command_line.h"
 #include "nearkey/daemon/config_secrets.h"
@@ -34,6 +35,13 @@ void block_late_signals() {
     for (const int signum : {SIGTERM, SIGINT, SIGHUP, SIGUSR2})
         sigaddset(&late, signum);
     pthread_sigmask(SIG_BLOCK, &late, nullptr);
+}
+
+std::vector<AccessRule> rules_of(const ListenerOptions& options) {
+    std::vector<AccessRule> rules;
+    const std::string problem = parse_access_rules(options.commands, rules);
+    CHECK(problem.empty());  // load_config() has seen it.
+    return rules;
 }
 
 ClientTerms terms_of(const ListenerOptions& options) {
@@ -260,6 +268,7 @@ std::vector<ClientServer::Door> Daemon::doors(const Config& config) {
                        .file = {listener.options.mode, accounts.owner, accounts.group},
                        .peers = {accounts.allow_users, accounts.allow_groups},
                        .terms = terms_of(listener.options),
+                       .rules = rules_of(listener.options),
                        .bound = nullptr});
     }
     return all;

@@ -93,19 +93,43 @@ void keep_name(CommandSpec& spec, std::set<std::string>& names) {
         keep_name(child, names);
 }
 
+// As Valkey itself, a table has at most 64 of them.
+uint64_t bit_of(std::string_view name, std::vector<std::string>& categories) {
+    auto found = std::find(categories.begin(), categories.end(), name);
+    if (found == categories.end() && categories.size() < 64) {
+        found = categories.emplace(categories.end(), name);
+    }
+    if (found == categories.end()) return 0;
+    return uint64_t{1} << static_cast<unsigned>(found - categories.begin());
+}
+
+uint64_t read_categories(const Value& list, std::vector<std::string>& categories) {
+    uint64_t bits = 0;
+    for (const Value& each : list.elements) {
+        const std::string_view name = each.text;
+        if (name.starts_with('@')) bits |= bit_of(name.substr(1), categories);
+    }
+    return bits;
+}
+
 // An entry of COMMAND: name, arity, flags, first key, last key, step, categories, tips, key specs,
 // sub-commands.
-bool read_spec(const Value& entry, CommandSpec& spec) {
+bool read_spec(const Value& entry, std::vector<std::string>& categories, CommandSpec& spec) {
     if (entry.elements.size() < 3) return false;
     spec.name = lower(entry.elements[0].text);
     spec.arity = entry.elements[1].integer;
     for (const Value& flag : entry.elements[2].elements) {
+        spec.needs_no_auth |= flag.text == "no_auth";
+        spec.is_noscript |= flag.text == "noscript";
         spec.is_readonly |= flag.text == "readonly";
         spec.is_write |= flag.text == "write";
         spec.is_module |= flag.text == "module";
         spec.is_blocking |= flag.text == "blocking";
     }
     if (entry.elements.size() > 6) spec.family = family_of(entry.elements[6]);
+    spec.is_servers_own = true;
+    if (entry.elements.size() >= 7)
+        spec.categories = read_categories(entry.elements[6], categories);
     apply_rules(spec);
     bool specs_known = entry.elements.size() >= 9;
     for (size_t i = 0; specs_known && i < entry.elements[8].elements.size(); ++i)
@@ -116,7 +140,8 @@ bool read_spec(const Value& entry, CommandSpec& spec) {
     for (const Value& child : entry.elements[9].elements) {
         CommandSpec subcommand;
         // Their names are read without "parent|", so they must have it.
-        if (read_spec(child, subcommand) && subcommand.name.starts_with(spec.name + '|')) {
+        if (read_spec(child, categories, subcommand) &&
+            subcommand.name.starts_with(spec.name + '|')) {
             spec.subcommands.push_back(std::move(subcommand));
         }
     }
@@ -140,17 +165,21 @@ CommandTable::CommandTable(const Value& reply) {
     is_complete_ = !reply.elements.empty() && reply.elements[0].elements.size() >= 10;
     for (const Value& entry : reply.elements) {
         CommandSpec spec;
-        if (read_spec(entry, spec)) specs_.push_back(std::move(spec));
+        if (read_spec(entry, categories_, spec)) specs_.push_back(std::move(spec));
     }
     // Names that the server does not list.
     for (const std::string_view name : {"host:", "post", "nearkey"}) {
         CommandSpec spec;
         spec.name = name;
         spec.arity = -1;
+        spec.categories = bit_of("slow", categories_) | bit_of("admin", categories_);
         apply_rules(spec);
+        // Before it looks at rights, Valkey closes who sends HTTP.
+        spec.needs_no_auth = spec.route == Route::Close;
         specs_.push_back(std::move(spec));
     }
     if (specs_.size() > UINT16_MAX / 4) specs_.resize(UINT16_MAX / 4);
+    number_specs();
     size_t capacity = 64;
     while (capacity < specs_.size() * 4)
         capacity *= 2;
@@ -166,6 +195,22 @@ CommandTable::CommandTable(const Value& reply) {
 void CommandTable::keep_names(std::set<std::string>& names) {
     for (CommandSpec& spec : specs_)
         keep_name(spec, names);
+}
+
+// Sub-commands that have no number of their own have that of the command. No server has so many.
+void CommandTable::number_specs() {
+    const auto next = [this] { return static_cast<uint16_t>(id_count_++); };
+    for (CommandSpec& spec : specs_) {
+        spec.id = next();
+        for (CommandSpec& child : spec.subcommands)
+            child.id = id_count_ < UINT16_MAX - specs_.size() ? next() : spec.id;
+    }
+}
+
+uint64_t CommandTable::category_bit(std::string_view name) const {
+    const auto found = std::find(categories_.begin(), categories_.end(), name);
+    if (found == categories_.end()) return 0;
+    return uint64_t{1} << static_cast<unsigned>(found - categories_.begin());
 }
 
 const CommandSpec* CommandTable::find(const CommandView& command) const {

@@ -34,7 +34,8 @@ void turn_away(int fd, std::string_view error) {
 ClientServer::Listener::Listener(ClientServer& server, Door opened)
     : address(opened.address),
       peers(std::move(opened.peers)),
-      terms(opened.terms),
+      rules(std::move(opened.rules)),
+      terms(std::move(opened.terms)),
       socket(opened.bound != nullptr
                  ? std::move(opened.bound)
                  : std::make_unique<ListenSocket>(address, opened.backlog, opened.file)),
@@ -52,7 +53,9 @@ void ClientServer::Listener::change(Door to) {
     socket->set_backlog(to.backlog);
     socket->set_mode(to.file.mode);
     peers = std::move(to.peers);
-    terms = to.terms;
+    is_checked = is_checked && rules == to.rules;
+    rules = std::move(to.rules);
+    terms = std::move(to.terms);
 }
 
 void ClientServer::Listener::close() {
@@ -121,6 +124,7 @@ void ClientServer::open_doors(std::vector<Door> doors) {
         log_.info("listening", {{"address", listener->address}});
         listeners_.push_back(std::move(listener));
     }
+    on_commands_changed();
 }
 
 std::vector<const ListenSocket*> ClientServer::sockets() const {

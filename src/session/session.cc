@@ -181,6 +181,7 @@ Session::Executed Session::execute(const CommandView& command, std::string_view 
     if (tunnel_ != nullptr) return pass_through(spec, command);
     if (spec == nullptr) {
         context_.pool.refresh_commands();
+        if (is_refused(spec, command)) return refuse(command);
         return forward_unproven(command);
     }
     if (is_in_transaction()) return execute_in_transaction(*spec, command);
@@ -189,6 +190,7 @@ Session::Executed Session::execute(const CommandView& command, std::string_view 
         return spec->route == Route::Shared ? forward(command, RequestKind::Write)
                                             : forward_unproven(command);
     }
+    if (!terms_.access.allows(*spec, command)) return refuse(command);
     switch (spec->route) {
         case Route::Shared:
             if (spec->blocks_by_option && has_block_option(command)) {

@@ -198,7 +198,9 @@ void Session::explain(const CommandView& command) {
     if (parser.next(bytes) != ParseResult::Command) return;
     const CommandSpec* spec = context_.pool.commands().find(parser.command());
     Explanation explanation = explain_route(spec, parser.command());
-    if (is_served_stale(spec, parser.command())) {
+    if (is_refused(spec, parser.command())) {
+        explanation = {"refused by rule", "the option commands of its listener leaves it out"};
+    } else if (is_served_stale(spec, parser.command())) {
         explanation = {"near cache", "Valkey is away: near_cache.stale_if_unavailable_ms"};
     }
     Pairs pairs;
@@ -218,8 +220,9 @@ void Session::explain_cache(const CommandView& command, Pairs& pairs) {
     const std::string_view refusal = context_.cache == nullptr ? "the near cache is off"
                                      : context_.metrics.near_cache_suspended != 0
                                          ? "suspended: another nearkey has clients here (upgrade)"
-                                     : !is_call            ? "not a sound call"
-                                     : !spec_->is_readonly ? "not a read"
+                                     : !is_call                   ? "not a sound call"
+                                     : is_refused(spec_, command) ? "refused by rule"
+                                     : !spec_->is_readonly        ? "not a read"
                                      : !spec_->is_cacheable(command)
                                          ? "not on the list of reads that may be stored"
                                      : cache_use_ == CacheUse::Off ? "off for this client"

@@ -12,6 +12,9 @@ namespace {
 // A reply longer than this starts to leave before its end is there.
 constexpr size_t kStreamedReplyMin = size_t{256} << 10;
 constexpr size_t kOwnReplyMax = 1024;
+// After a reply as large as kLarge: so many more commands go over a lease, for likely the client
+// gets another such reply.
+constexpr uint32_t kAloneAfterLarge = 32;
 }  // namespace
 
 void Session::on_reply_bytes(uint32_t ticket, std::string_view bytes) {

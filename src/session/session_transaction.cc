@@ -33,6 +33,7 @@ Session::Executed Session::execute_in_transaction(const CommandSpec& spec,
         return Executed::Yes;
     }
     if (!spec.accepts(command.size())) return forward_alone(command, RequestKind::Write);
+    if (!terms_.access.allows(spec, command)) return refuse(command);
     switch (spec.route) {
         case Route::Transaction:
             return forward_step(spec.special, command);
@@ -107,6 +108,7 @@ size_t Session::encode_whole(std::string_view input, uint32_t& commands) {
         const CommandView& command = parser.command();
         const CommandSpec* spec = context_.pool.commands().find(command);
         if (spec == nullptr || !spec->accepts(command.size())) return 0;
+        if (!terms_.access.allows(*spec, command)) return 0;
         encode_command(command, context_.encoded);
         ++commands;
         if (spec->special == Special::Exec || spec->special == Special::Discard) return size;
@@ -151,6 +153,12 @@ void Session::finish_step(Special what) {
         case Special::Unwatch:
             if (!is_error && !in_multi_) watching_ = false;
             break;
+        case Special::RefusedExec:
+            if (!is_error) in_multi_ = watching_ = false;
+            [[fallthrough]];
+        case Special::Refused:
+            finish_refusal(what, reply);
+            break;
         default:
             break;
     }
@@ -161,7 +169,9 @@ bool Session::may_be_in_multi() {
     for (size_t i = 0; i < steps_.size(); ++i) {
         const Special what = steps_[i].what;
         if (what == Special::Multi) result = true;
-        if (what == Special::Exec || what == Special::Discard) result = false;
+        if (what == Special::Exec || what == Special::Discard || what == Special::RefusedExec) {
+            result = false;
+        }
     }
     return result;
 }

@@ -11,8 +11,8 @@ namespace {
 constexpr std::string_view kReset = "+RESET\r\n";
 constexpr std::string_view kResetPing = "*2\r\n$4\r\nPING\r\n$13\r\nnearkey:reset\r\n";
 constexpr std::string_view kResetPong = "$13\r\nnearkey:reset\r\n";
-// So much of each reply is looked at.
-constexpr size_t kFollowedMax = 64;
+// So much of each reply is looked at: the longest is the error to a stand-in (session_access.cc).
+constexpr size_t kFollowedMax = 256;
 // PING is refused in more states than RESET.
 bool is_reply_to_reset_ping(std::string_view reply) {
     for (const std::string_view code : {"-NOAUTH", "-BUSY", "-LOADING", "-MASTERDOWN", "-NOPERM"}) {
@@ -43,6 +43,7 @@ Session::Executed Session::enter_tunnel(const CommandSpec* spec, const CommandVi
 }
 
 Session::Executed Session::pass_through(const CommandSpec* spec, const CommandView& command) {
+    if (is_refused(spec, command)) return refuse(command);
     ++commands_;
     ++context_.metrics.commands_forwarded_total;
     has_written_ = true;
@@ -88,20 +89,20 @@ bool Session::follow_replies(std::string_view bytes) {
         }
         const std::string_view piece = bytes.substr(0, taken);
         bytes.remove_prefix(taken);
-        if (!tunnel_->is_held) output_.append(piece);
         std::string& reply = tunnel_->reply;
         const size_t before = reply.size();
+        if (before == 0) tunnel_->is_error = tunnel_->has_refused && piece.starts_with('-');
+        const bool is_held = tunnel_->is_held || tunnel_->is_error;
+        if (!is_held) output_.append(piece);
         reply += piece.substr(0, kFollowedMax - before);
-        if (tunnel_->is_held && reply.size() == kFollowedMax) {
-            tunnel_->is_held = false;  // too long for the reply to our PING
+        if (is_held && reply.size() == kFollowedMax) {
+            tunnel_->is_held = tunnel_->is_error = false;  // too long for a reply to what we sent
             output_.append(reply);
             output_.append(piece.substr(kFollowedMax - before));
         }
         if (result == ScanResult::Incomplete) break;
-        if (tunnel_->is_held) {
-            if (is_reply_to_reset_ping(reply)) return true;
-            output_.append(reply);
-        }
+        if (tunnel_->is_held && is_reply_to_reset_ping(reply)) return true;
+        if (tunnel_->is_held || tunnel_->is_error) output_.append(in_words_of_refusal(reply));
         tunnel_->is_held = tunnel_->is_resetting && reply == kReset;
         reply.clear();
     }

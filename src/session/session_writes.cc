@@ -10,14 +10,14 @@
 
 namespace nearkey {
 
+namespace {
+constexpr size_t kMultiKeysMax = 1024;
+}  // namespace
+
 void Session::begin_writes(const CommandView& command, uint32_t ticket) {
     const Special special = spec_ == nullptr ? Special::None : spec_->special;
     const bool is_exec = special == Special::Exec;
-    if (special == Special::Discard) {
-        multi_keys_.clear();
-        multi_scope_ = WriteScope::Keys;
-        multi_reads_ = false;
-    }
+    if (special == Special::Discard) forget_queued();
     const bool is_queued = may_be_in_multi() && !is_exec;
     if (is_exec && std::exchange(multi_reads_, false)) unstored_reads_.push_back({ticket, true});
     if (is_broken(Rule::OwnWrite)) return;
@@ -35,6 +35,12 @@ void Session::begin_writes(const CommandView& command, uint32_t ticket) {
     begin_whole(ticket);
     if (is_exec) multi_keys_.clear();
     if (is_queued) queue_writes();
+}
+
+void Session::forget_queued() {
+    multi_keys_.clear();
+    multi_scope_ = WriteScope::Keys;
+    multi_reads_ = false;
 }
 
 // EXEC will write what context_.scope and keys say, too.

@@ -76,6 +76,7 @@ void ConnectionPool::on_commands(std::string_view reply) {
     }
     table.keep_names(command_names_);
     *commands_ = std::move(table);
+    events_.on_commands_changed();
     if (!has_commands_) {
         log_.info("command_table", {{"commands", static_cast<int64_t>(commands_->size())}});
     }

@@ -72,6 +72,7 @@ private:
         world_.start_clients(channel_);
     }
     void on_credentials_refused() override {}
+    void on_commands_changed() override {}
     void on_session_ended(Session& session) override {
         for (auto& client : world_.clients_) {
             if (client->is_of(session)) client->on_ended();

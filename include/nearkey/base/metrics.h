@@ -55,6 +55,7 @@
     X(sockets_rebound_total, Counter, "sockets bound anew: their file was removed or replaced")    \
     X(client_memory_bytes, Gauge, "memory in client buffers")                                      \
     X(client_memory_max_bytes, Gauge, "limits.memory_max")                                         \
+    X(commands_refused_total, Counter, "commands refused by the rules of their listener")          \
     L(commands_forwarded_total, commands_total, "route=\"forwarded\"", Counter,                    \
       "commands received, by who answered")                                                        \
     L(commands_answered_total, commands_total, "route=\"local\"", Counter, "")                     \

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "nearkey/cache/options.h"
+#include "nearkey/resp/access_rules.h"
 #include "nearkey/session/limits.h"
 #include "nearkey/session/traffic_options.h"
 #include "nearkey/upstream/options.h"
@@ -25,6 +26,7 @@ struct ServerOptions {
     unsigned listen_mode = 0660;
     std::string listen_owner;  // Empty: as the file comes to be.
     std::string listen_group;
+    std::string commands{kDefaultCommands};  // See resp/access_rules.h.
     std::uint64_t backlog = 511;
     std::string admin;  // Empty: beside the listening socket. See admin_address().
     std::uint64_t drain_timeout_ms = 5000;
@@ -45,6 +47,7 @@ struct ListenerOptions {
     std::string group;
     std::vector<std::string> allow_users;  // Both lists empty: whoever can open the socket.
     std::vector<std::string> allow_groups;
+    std::string commands{kDefaultCommands};
     ClientLimits limits;
 };
 

@@ -69,6 +69,7 @@ constexpr Option choice(std::string_view key, OptionField field, std::string_vie
 // Checks that more than one table uses.
 std::string check_listen(const std::string& value);
 std::string check_account(const std::string& value);
+std::string check_commands(const std::string& value);
 
 constexpr Option restart(Option option) {
     option.needs_restart = true;

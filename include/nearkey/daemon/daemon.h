@@ -44,6 +44,7 @@ private:
     // PoolEvents
     void on_health_changed(const UpstreamHealth& health) override;
     void on_credentials_refused() override;
+    void on_commands_changed() override { clients_->on_commands_changed(); }
     // TargetEvents
     void on_target_proven() override;
     void on_target_refused(const std::string& reason) override;

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -45,6 +46,8 @@ enum class Special : uint8_t {
     Discard,
     Watch,
     Unwatch,
+    Refused,      // no command: a stand-in for one that the listener's rules refuse
+    RefusedExec,  // the same: DISCARD for EXEC
     // Dedicated
     Wait,
     Script,  // what it says may be more than one reply: an error text with line ends
@@ -81,8 +84,13 @@ struct KeySpec {
 };
 
 struct CommandSpec {
-    std::string name;   // lower case; "client|setname" for a sub-command
-    int64_t arity = 0;  // as COMMAND says: negative is "at least"
+    std::string name;             // lower case; "client|setname" for a sub-command
+    int64_t arity = 0;            // as COMMAND says: negative is "at least"
+    uint16_t id = 0;              // its place in the table, sub-commands included
+    uint64_t categories = 0;      // of the table's, a bit each
+    bool is_servers_own = false;  // COMMAND tells of it
+    bool needs_no_auth = false;   // no rule refuses it
+    bool is_noscript = false;     // scripts can't run it
     bool is_readonly = false;
     bool is_write = false;
     bool is_module = false;
@@ -133,14 +141,23 @@ public:
     // Keeps every name in `names`, which outlives what is made of the specs. A server that tells of
     // ever new names has the rest of them shown as "other".
     void keep_names(std::set<std::string>& names);
+    std::span<const CommandSpec> specs() const { return specs_; }
+    // Ids are less than this.
+    size_t id_count() const { return id_count_; }
+    // Of an ACL category, without "@"; 0 if no command has it.
+    uint64_t category_bit(std::string_view name) const;
     // Whether the server told of flags and sub-commands as Redis 7.0 and every Valkey do. Without
     // them nothing keeps a dangerous command from a shared connection.
     bool is_complete() const { return is_complete_; }
 
 private:
+    void number_specs();
+
     bool is_complete_ = false;
     std::vector<CommandSpec> specs_;
-    std::vector<uint16_t> slots_;  // open addressing: index into specs_ + 1, 0 is free
+    size_t id_count_ = 0;
+    std::vector<std::string> categories_;  // a name for each bit
+    std::vector<uint16_t> slots_;          // open addressing: index into specs_ + 1, 0 is free
 };
 
 // Whether this call of a command whose spec says blocks_by_option asks to wait.

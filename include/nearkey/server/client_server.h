@@ -36,7 +36,8 @@ public:
         int backlog;
         SocketFile file;
         PeerRule peers;     // who may come in; for a Unix socket alone
-        ClientTerms terms;  // what they may do
+        ClientTerms terms;  // what they may do, but for its `access`, which comes of these:
+        std::vector<AccessRule> rules;
         // The same address, bound by somebody else already; null: we bind it.
         std::unique_ptr<ListenSocket> bound = nullptr;
     };
@@ -47,6 +48,8 @@ public:
     // What is kept of the limits is read anew. Clients that are there keep their limits.bulk_max.
     void apply_limits();
     void start_accepting();
+    // The server's command table is another one.
+    void on_commands_changed();
     std::vector<const ListenSocket*> sockets() const;
     // Binds anew what has lost its file; how many sockets have lost it still.
     uint64_t mend_sockets();
@@ -68,7 +71,9 @@ private:
 
         const std::string address;
         PeerRule peers;
+        std::vector<AccessRule> rules;
         ClientTerms terms;
+        bool is_checked = false;               // what its rules come to was logged
         std::unique_ptr<ListenSocket> socket;  // null: closed
         std::unique_ptr<FdWatch> watch;
         SocketMender mender;
@@ -95,6 +100,7 @@ private:
     void welcome(Listener& listener, int fd);
     void log_refused_peer(const Listener& listener, int fd);
     void want_clients(FdEvents events);
+    void apply_rules(Listener& listener);
     void pause_accepting();
     void watch_memory();
     void close_largest();

@@ -83,11 +83,8 @@ private:
     static constexpr std::string_view kNoConnectionLeft =
         "ERR nearkey has no connection left for another database or protocol "
         "(upstream.connections_max)";
-    // A command of this size goes over a lease, where it holds up nobody. So do the next commands
-    // of a client that got such a reply: likely it gets another.
+    // A command of this size goes over a lease, where it holds up nobody.
     static constexpr size_t kLarge = size_t{1} << 20;
-    static constexpr uint32_t kAloneAfterLarge = 32;
-    static constexpr size_t kMultiKeysMax = 1024;
 
     // Is propagated, so it moves its connection's replication offset past every write before it,
     // and is heard by nobody: no pattern matches it.
@@ -162,6 +159,8 @@ private:
         ReplyScanner scanner;
         std::string reply;          // the beginning of the reply being read
         bool is_held = false;       // it may be the one to our own PING behind RESET
+        bool has_refused = false;   // errors may be those to stand-ins for refused commands
+        bool is_error = false;      // one is held until it is whole
         bool is_unread = false;     // what comes is not RESP
         bool is_monitor = false;    // it sees what every client runs
         bool is_resetting = false;  // RESET was sent: the tunnel ends with its reply
@@ -210,6 +209,7 @@ private:
     void begin_writes(const CommandView& command, uint32_t ticket);
     void begin_whole(uint32_t ticket);
     void queue_writes();
+    void forget_queued();
     uint64_t awaited_ms() const;
     void tell_cache(uint32_t ticket, std::string_view reply);
     void tell_cache_of_failure(uint32_t ticket);
@@ -250,6 +250,12 @@ private:
     bool may_be_in_multi();
     bool is_in_transaction() const { return in_multi_ || watching_ || !steps_.empty(); }
     void lose_transaction();
+
+    // Rules (session_access.cc)
+    bool is_refused(const CommandSpec* spec, const CommandView& command) const;
+    Executed refuse(const CommandView& command);
+    void finish_refusal(Special what, std::string_view reply);
+    std::string in_words_of_refusal(std::string_view reply) const;
 
     // Tunnels (session_tunnel.cc)
     Executed enter_tunnel(const CommandSpec* spec, const CommandView& command);

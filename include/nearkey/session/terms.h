@@ -2,6 +2,7 @@
 // Owned by ClientServer, outlives the sessions.
 #pragma once
 
+#include "nearkey/resp/command_access.h"
 #include "nearkey/session/limits.h"
 
 #include <cstdint>
@@ -15,6 +16,7 @@ struct ClientTerms {
     ClientLimits limits;
     int database = 0;  // in which its clients begin
     CacheUse cache_use = CacheUse::On;
+    CommandAccess access{};  // for the command table as it is now
 };
 
 }  // namespace nearkey

@@ -32,6 +32,8 @@ public:
     virtual void on_health_changed(const UpstreamHealth& health) = 0;
     // Valkey refused our credentials. Whoever knows better ones says so: set_credentials().
     virtual void on_credentials_refused() = 0;
+    // commands() is another table from now on.
+    virtual void on_commands_changed() = 0;
 
 protected:
     ~PoolEvents() = default;
@@ -124,7 +126,15 @@ public:
     void refresh_commands();
     // The server's reply to HELLO. REQUIRES: ready once.
     const Value& hello() const { return hello_; }
+    bool is_cluster() const {
+        const Value* const mode = hello_.find("mode");
+        return mode != nullptr && mode->text == "cluster";
+    }
     const UpstreamHealth& health() const { return health_; }
+    // As ACL WHOAMI says it of our connections.
+    std::string_view user() const {
+        return target_->url.user.empty() ? "default" : std::string_view(target_->url.user);
+    }
     uint64_t request_timeout_ms() const { return options_.request_timeout_ms; }
     // The first `limit` of all connections.
     ConnectionList list(size_t limit) const;

@@ -147,6 +147,7 @@ struct SessionRig : private PoolEvents, private SessionEvents {
     void silence(std::string_view command) { valkey.answers[std::string(command)] = ""; }
 
     void on_credentials_refused() override { ++credentials_refused; }
+    void on_commands_changed() override {}
     void on_health_changed(const UpstreamHealth&) override {}
     void on_session_ended(Session& session) override { ended.push_back(&session); }
     void on_memory_exceeded() override {}

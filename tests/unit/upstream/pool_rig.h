@@ -85,6 +85,7 @@ struct PoolRig final : PoolEvents {
         return pool->lease({protocol, database, identity}, waiter);
     }
     void on_credentials_refused() override { ++credentials_refused; }
+    void on_commands_changed() override {}
     void on_health_changed(const UpstreamHealth& health) override {
         told.push_back(health.is_ready ? "ready" : health.reason);
     }

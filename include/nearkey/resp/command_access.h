@@ -1,0 +1,58 @@
+// What the rules of a listener (access_rules.h) come to for one command table.
+// Owned by ClientServer, one for each listener, made anew with each table. The one rule: the
+// verdict on every command of the table is the one that Valkey gives to a user with these rules
+// (ACLSetSelector in acl.c), so AUTH, HELLO, QUIT and RESET are always allowed.
+#pragma once
+
+#include "nearkey/resp/access_rules.h"
+#include "nearkey/resp/command_table.h"
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace nearkey {
+
+class CommandAccess {
+public:
+    CommandAccess() = default;  // everything is allowed
+    CommandAccess(std::vector<AccessRule> rules, const CommandTable& table);
+
+    // REQUIRES: the spec is the command's, and of that table.
+    bool allows(const CommandSpec& spec, const CommandView& command) const {
+        return allows_any(spec) || (!first_arguments_.empty() && allows_argument(spec, command));
+    }
+    // Whatever its arguments.
+    bool allows_any(const CommandSpec& spec) const {
+        return allows_all_ || (bits_[spec.id / 64U] >> (spec.id % 64U) & 1U) != 0;
+    }
+    // One that the table lacks: nobody knows its categories, so the last rule about everything
+    // counts, or one that names it. `container`: what it would be a sub-command of, or null.
+    bool allows_unknown(const CommandSpec* container, const CommandView& command) const;
+
+private:
+    struct FirstArgument {
+        uint16_t id;  // of the command
+        std::string argument;
+    };
+
+    void set(const CommandSpec& spec, bool is_allowed);
+    void apply(const AccessRule& rule, const CommandTable& table);
+    bool allows_argument(const CommandSpec& spec, const CommandView& command) const;
+
+    bool allows_all_ = true;
+    std::vector<AccessRule> rules_;
+    std::vector<uint64_t> bits_;  // by CommandSpec::id
+    std::vector<FirstArgument> first_arguments_;
+};
+
+// The names in the rules that this server has no command or category for.
+std::vector<std::string> find_unknown_names(std::span<const AccessRule> rules,
+                                            const CommandTable& table);
+// What is refused, and yet can be run by a script that is not: the server looks at its own user's
+// rights there. Empty if no script can be run.
+std::vector<std::string> find_open_to_scripts(const CommandAccess& access,
+                                              const CommandTable& table);
+
+}  // namespace nearkey
