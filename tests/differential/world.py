@@ -41,7 +41,9 @@ class World:
         try:
             self.server.start()
             if not direct:
-                self.nearkey = processes.Nearkey(self.directory, self.server.url)
+                self.nearkey = processes.Nearkey(
+                    self.directory, self.server.url, settings=processes.EVERY_COMMAND
+                )
                 self.nearkey.start()
             self._open(relay)
         except BaseException:

@@ -26,7 +26,7 @@ ROOT = FUZZ.parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "system"))
 
 from mutation import RENAMED, Mutator  # noqa: E402
-from processes import BINARY, SLOWNESS, Nearkey, ValkeyServer  # noqa: E402
+from processes import BINARY, EVERY_COMMAND, SLOWNESS, Nearkey, ValkeyServer  # noqa: E402
 from resp import encode, mask_ids  # noqa: E402
 
 # A conversation that has not ended by then never will.
@@ -75,7 +75,7 @@ class World:
     def __init__(self, directory):
         renamed = [word for name in RENAMED for word in ("--rename-command", name, "")]
         self.server = ValkeyServer(directory, args=renamed)
-        self.nearkey = Nearkey(directory, self.server.url)
+        self.nearkey = Nearkey(directory, self.server.url, settings=EVERY_COMMAND)
         self.executions = 0
         self._resets = {}
 

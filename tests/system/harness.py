@@ -14,6 +14,7 @@ import unittest
 
 from processes import (  # For the tests as well, which import all of it from here. # noqa: F401
     BINARY,
+    EVERY_COMMAND,
     ROOT,
     SLOW,
     SLOWNESS,

@@ -190,6 +190,10 @@ class AdminConnection(http.client.HTTPConnection):
         self.sock.connect(self.path)
 
 
+# The default rules refuse what would hurt everybody on a shared server: no matter here.
+EVERY_COMMAND = {"server.commands": "+@all"}
+
+
 class Nearkey(Process):
     """`nearkey serve` with a private listening socket and admin socket; its log lines are
     collected."""

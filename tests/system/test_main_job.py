@@ -4,7 +4,15 @@ import os
 import subprocess
 import unittest
 
-from harness import SLOWNESS, SharedSystemTest, SystemTest, proxy_only, valkey_program, wait_for
+from harness import (
+    EVERY_COMMAND,
+    SLOWNESS,
+    SharedSystemTest,
+    SystemTest,
+    proxy_only,
+    valkey_program,
+    wait_for,
+)
 from resp import RespClient, encode, mask_ids, parse
 
 
@@ -102,6 +110,8 @@ class ProgramsTest(SharedSystemTest):
 
 
 class ValuesTest(SharedSystemTest):
+    settings = EVERY_COMMAND
+
     def test_raw_resp3_replies_are_those_of_the_server(self):
         commands = [
             ("HELLO", "3"),

@@ -5,7 +5,7 @@ import threading
 import time
 import unittest
 
-from harness import SLOWNESS, SharedSystemTest, proxy_only, wait_for
+from harness import EVERY_COMMAND, SLOWNESS, SharedSystemTest, proxy_only, wait_for
 from resp import encode, parse
 
 STATEFUL = [
@@ -245,7 +245,7 @@ class LocalCommandsTest(SharedSystemTest):
 @proxy_only
 class StatefulCommandsTest(SharedSystemTest):
     # Without a near cache nothing is tracked, and "flags" must say so.
-    settings = {"upstream.connections": 1, "near_cache.enabled": "false"}
+    settings = {"upstream.connections": 1, "near_cache.enabled": "false", **EVERY_COMMAND}
 
     def test_stateful_commands_never_reach_a_shared_connection(self):
         bystander = self.client()

@@ -3,7 +3,7 @@ reaches a client that did not ask for it (traps.md, P3, P4)."""
 
 import unittest
 
-from harness import proxy_only
+from harness import EVERY_COMMAND, proxy_only
 from leases import LeaseTest
 from processes import wait_for
 from resp import encode, parse
@@ -43,6 +43,8 @@ class LineEndTest(LeaseTest):
 
 
 class SyncTest(LeaseTest):
+    settings = EVERY_COMMAND
+
     def has_replicas(self, count):
         return f"connected_slaves:{count}\r\n".encode() in self.direct.command(
             "INFO", "replication"

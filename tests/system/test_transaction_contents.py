@@ -3,7 +3,7 @@ the bytes that Valkey itself sends."""
 
 import unittest
 
-from harness import proxy_only
+from harness import EVERY_COMMAND, proxy_only
 from leases import LeaseTest
 from resp import encode, parse
 
@@ -90,6 +90,8 @@ WAITING = {
 
 
 class ContentsTest(LeaseTest):
+    settings = EVERY_COMMAND
+
     def in_one_write(self, address, protocol, commands):
         client = self.resp_client(protocol, address)
         try:

@@ -4,7 +4,7 @@ type of RESP, nulls of every kind, and replies that are long or deep (row 43).""
 import time
 import unittest
 
-from harness import SystemTest, free_port, proxy_only, wait_for
+from harness import EVERY_COMMAND, SystemTest, free_port, proxy_only, wait_for
 from leases import LeaseTest, wait_blocked
 from resp import encode, parse
 
@@ -93,6 +93,8 @@ NULLS_AND_EMPTIES = [
 
 
 class TypesTest(LeaseTest):
+    settings = EVERY_COMMAND
+
     def replies(self, address, protocol, commands):
         client = self.resp_client(protocol, address)
         try:
@@ -208,6 +210,8 @@ class TypesTest(LeaseTest):
 
 
 class RefusalTest(LeaseTest):
+    settings = EVERY_COMMAND
+
     def assert_refused(self, error, *commands):
         """Over every kind of connection."""
         for command in commands:
