@@ -67,6 +67,45 @@ ACCESS = [
         ),
     ),
     StartError(
+        "a command rule that is none",
+        listener("commands = '+@all get'"),
+        2,
+        in_file(
+            5,
+            r'commands = "\+@all get": "get" is no rule about commands, such as \+get, '
+            r"-config\|set or \+@read",
+        ),
+    ),
+    StartError(
+        "a command rule about keys",
+        config("[server]\ncommands = '+@all ~app:*'\n"),
+        2,
+        in_file(
+            2,
+            r'server\.commands = "\+@all ~app:\*": "~app:\*" is no rule about commands, such as '
+            r"\+get, -config\|set or \+@read",
+        ),
+    ),
+    StartError(
+        "a command rule with a typo in its category",
+        config("[server]\ncommands = '+@all -@dangerus'\n"),
+        2,
+        in_file(
+            2,
+            r'server\.commands = "\+@all -@dangerus": "-@dangerus" names no category of commands '
+            r"\(ACL CAT lists them\)",
+        ),
+    ),
+    StartError(
+        "no command rule at all",
+        config("[server]\ncommands = ''\n"),
+        2,
+        in_file(
+            2,
+            r'server\.commands = "": it must not be empty; \+@all allows everything',
+        ),
+    ),
+    StartError(
         "limits of a listener that contradict",
         listener("output_per_client_max = '1KiB'"),
         2,
