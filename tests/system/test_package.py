@@ -22,6 +22,8 @@ FILES = [
     "./etc/nearkey/nearkey.toml",
     "./usr/share/nearkey/alerts.yml",
     "./usr/share/nearkey/grafana-dashboard.json",
+    "./usr/share/man/man1/nearkey.1.gz",
+    "./usr/share/man/man5/nearkey.toml.5.gz",
     "./usr/share/doc/nearkey/copyright",
     "./usr/share/doc/nearkey/changelog.Debian.gz",
 ]
@@ -31,7 +33,6 @@ LINTIAN_IGNORED = [
     "hardening-no-bindnow",
     "hardening-no-fortify-functions",
     "hardening-no-pie",
-    "no-manual-page",
     "maintainer-script-calls-systemctl",
     "embedded-library",
     "bad-distribution-in-changes-file",
