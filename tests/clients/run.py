@@ -28,6 +28,14 @@ from pathlib import Path
 from clients import HERE, ROOT, Missing, all_clients, environment, prepare
 
 TIMEOUT_S = 60
+# redigo's own suite comes over TCP, and says CONFIG SET. The others do with the default rules.
+CONFIG = """
+[[listener]]
+address = "{path}"
+[[listener]]
+address = "tcp:127.0.0.1:{port}"
+commands = "+@all"
+"""
 LEFT_BEHIND_S = 5
 LOG_LINES = 30
 
@@ -43,9 +51,12 @@ class Servers:
         self.nearkey = None
         if not direct:
             port = free_port()
-            path = os.path.join(directory, "nearkey.sock")
-            upstream = f"unix://{self.server.path}"
-            self.nearkey = Nearkey(directory, upstream, listen=[path, f"tcp:127.0.0.1:{port}"])
+            config = os.path.join(directory, "nearkey.toml")
+            with open(config, "w") as file:
+                file.write(CONFIG.format(path=os.path.join(directory, "nearkey.sock"), port=port))
+            self.nearkey = Nearkey(
+                directory, f"unix://{self.server.path}", listen=[], args=["--config", config]
+            )
             self.nearkey.start()
         self.path = self.server.path if direct else self.nearkey.path
         self.tcp = f"127.0.0.1:{self.server.port if direct else port}"

@@ -6,7 +6,7 @@ import os
 import subprocess
 import unittest
 
-from harness import BINARY, SystemTest, proxy_only, run_nearkey, wait_for
+from harness import BINARY, EVERY_COMMAND, SystemTest, proxy_only, run_nearkey, wait_for
 from processes import program_environment
 
 
@@ -16,7 +16,8 @@ class ListsTest(SystemTest):
         super().setUp()
         self.server = self.start_server()
         self.nearkey = self.start_nearkey(
-            self.server.url, settings={"slowlog.threshold_ms": "20", "limits.clients_max": "1234"}
+            self.server.url,
+            settings={"slowlog.threshold_ms": "20", "limits.clients_max": "1234", **EVERY_COMMAND},
         )
 
     def ask(self, *arguments, environment=None):
