@@ -1,13 +1,12 @@
-"""Measures nearkey beside nutcracker and Valkey itself, in one run: scripts/bench calls it.
+"""Measures nearkey beside nutcracker, HAProxy and Valkey itself, in one run: scripts/bench.
 
-One Valkey serves all targets. Each round measures every target once in every case (-P 1 and 16,
-get and set), in an order that changes from round to round, so that what else the machine does
-falls on all of them. Exit status: 0; 1 --check found nearkey too expensive; 2 nothing to judge or
-a wrong command line; 128 + N ended by signal N.
+One Valkey serves all contenders. In each round every path is measured once with each of its
+contenders, in an order that changes from round to round, so that what else the machine does falls
+on all of them. Exit status: 0; 1 --check found a bar missed; 2 nothing to judge, or a wrong command
+line; 128 + N ended by signal N.
 """
 import argparse
 import contextlib
-import csv
 import json
 import os
 import re
@@ -18,125 +17,120 @@ import tempfile
 import time
 from pathlib import Path
 
+import bars
+import chart
+import measure
+import paths
+import probes
 import report
-from programs import (KEYS, TICKS_PER_SECOND, VALUE_BYTES, Bench, BenchError, find_program,
-                      need_program, tied_to_us)
+import signals
+from programs import Bench, BenchError, find_program, need_program
 
 ROOT = Path(__file__).resolve().parents[2]
-CLIENTS = 50
-# -P -> requests of a run: enough for a second of the proxy's time, 100 clock ticks, and more.
-REQUESTS = {1: 300_000, 16: 2_000_000}
-WORKLOADS = ["get", "set"]
-WARM_UP_SHARE = 0.05
-# A run slower than this is given up, and the benchmark with it.
-REQUESTS_PER_S_MIN = 3000
-# What a run leaves to do, as closing its connections, belongs to its own processor time.
-SETTLE_S = 0.05
-# A signal that our caller ignores, as nohup does, stays ignored.
-ENDING_SIGNALS = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-                  if signal.getsignal(number) != signal.SIG_IGN]
-OTHER_TARGETS = ["direct-unix", "direct-tcp", "nutcracker"]
+OTHERS = ["direct-unix", "direct-tcp", "direct-far", "nutcracker", "haproxy", "echo", "valkey",
+          "relay"]
+OPTIONAL = ("nutcracker", "haproxy")
+# What --quick takes where nothing else is said: two minutes on an idle machine.
+QUICK = {"rounds": 3, "seconds": 0.4, "warm_up": 0.1, "fill_seconds": 1.0, "bulk_seconds": 1.0}
+USUAL = {"rounds": 5, "seconds": 1.0, "warm_up": 0.2, "fill_seconds": 3.0, "bulk_seconds": 3.0}
 
 
-def run_benchmark(target, pipeline, workload, requests):
-    """One run of valkey-benchmark; its row of the CSV as a dictionary."""
-    command = [need_program("valkey-benchmark", "redis-benchmark"), *target.address, "--csv",
-               "-t", workload, "-c", str(CLIENTS), "-P", str(pipeline), "-n", str(requests),
-               "-r", str(KEYS), "-d", str(VALUE_BYTES)]
-    timeout_s = 20 + requests / REQUESTS_PER_S_MIN
-    what = f"{workload} -P {pipeline} at {target.name}"
-    try:
-        done = subprocess.run(tied_to_us(command), stdin=subprocess.DEVNULL, capture_output=True,
-                              text=True, timeout=timeout_s, start_new_session=True, check=False)
-    except subprocess.TimeoutExpired:
-        raise BenchError(f"{what}: no end after {timeout_s:.0f} s") from None
-    rows = list(csv.DictReader(done.stdout.splitlines()))
-    if done.returncode != 0 or len(rows) != 1 or "p99_latency_ms" not in rows[0]:
-        raise BenchError(f"{what}: status {done.returncode}\n{done.stdout}{done.stderr}".rstrip())
-    return rows[0]
+class Field:
+    """The contenders of a run, started when a path first asks for them."""
+
+    def __init__(self, bench, options):
+        self.bench = bench
+        self.options = options
+        self.started = {}  # name -> Contender
+        self.left_out = set()
+
+    def of(self, families):
+        """Pairs (family, contender) of these families; several for each build of nearkey."""
+        return [(family, contender) for family in families for contender in self.family(family)]
+
+    def family(self, family):
+        if family in paths.NEARKEY_SETTINGS:
+            return [self.nearkey(family, label, binary) for label, binary in self.options.nearkey]
+        if family in OPTIONAL and not find_program(family):
+            if family not in self.left_out:
+                print(f"{family} is not installed; going on without it", file=sys.stderr)
+            self.left_out.add(family)
+            return []
+        if family not in self.started:
+            self.started[family] = self.start_other(family)
+        return [self.started[family]]
+
+    def start_other(self, family):
+        if family == "echo":
+            size = 100
+            return self.bench.echo(paths.request_bytes(size), size)
+        return getattr(self.bench, family.replace("-", "_"))()
+
+    def nearkey(self, family, label, binary):
+        name = contender_name(family, label)
+        if name not in self.started:
+            self.started[name] = self.bench.nearkey(
+                name, binary, paths.NEARKEY_SETTINGS[family], is_far=family == "nearkey-zipf")
+        return self.started[name]
 
 
-def measure(bench, target, case, round_number):
-    pipeline, workload, requests = case
-    measured = [target.proxy, bench.valkey]
-    before = [program.cpu_ticks() if program else None for program in measured]
-    try:
-        row = run_benchmark(target, pipeline, workload, requests)
-    except BenchError:
-        for program in bench.programs:
-            program.check_alive()  # The end of one of them is the better explanation.
-        raise
-    time.sleep(SETTLE_S)
-    times = []
-    for program, start in zip(measured, before):
-        ticks = program.cpu_ticks() - start if program else None
-        times += [ticks, ticks * 1e6 / TICKS_PER_SECOND / requests if program else None]
-    return report.Sample(pipeline, workload, target.name, round_number, requests,
-                         float(row["rps"]), float(row["p50_latency_ms"]),
-                         float(row["p99_latency_ms"]), *times)
+def contender_name(family, label):
+    """nearkey-stored of the build `new` is new-stored."""
+    return label + family.removeprefix("nearkey")
 
 
-def measure_all(bench, targets, options):
-    cases = [(pipeline, workload, scaled(requests, options.requests_scale))
-             for pipeline, requests in REQUESTS.items() for workload in WORKLOADS]
-    for pipeline, workload, requests in cases:
-        for target in targets:
-            run_benchmark(target, pipeline, workload, scaled(requests, WARM_UP_SHARE))
-    samples = []
+def fill(bench, chosen, chosen_probes):
+    """Every key that a load can draw exists, so that no GET is a cheap miss."""
+    keys = {(path.prefix, path.value_bytes) for path in chosen if path.command != "incr"}
+    if "beside-bulk" in chosen_probes:
+        keys.add((paths.prefix_of("get", 100), 100))
+    for prefix, size in sorted(keys):
+        measure.sweep(bench, bench.direct_unix(), "set", prefix, size)
+
+
+def measure_all(bench, chosen, chosen_probes, options):
+    field = Field(bench, options)
+    fill(bench, chosen, chosen_probes)
+    for path in chosen:
+        for family, contender in field.of(path.contenders):
+            measure.warm_up(bench, contender, family, path, options)
+    found = []
     for number in range(options.rounds):
         started = time.monotonic()
-        shift = number % len(targets)
-        for case in cases:
-            for target in targets[shift:] + targets[:shift]:
-                samples.append(measure(bench, target, case, number + 1))
+        for path in chosen if number % 2 == 0 else chosen[::-1]:
+            found += measure_path(field, path, number, options)
+        for name in chosen_probes:
+            found += [report.Measurement(name, contender, number + 1, figures)
+                      for contender, figures in run_probe(field, name, number, options)]
         print(f"round {number + 1} of {options.rounds}: {time.monotonic() - started:.0f} s",
-              file=sys.stderr)
-    bench.check_filled()
-    return samples
+              file=sys.stderr, flush=True)
+    return found
 
 
-def scaled(requests, scale):
-    return max(1000, round(requests * scale))
+def measure_path(field, path, number, options):
+    contenders = field.of(path.contenders)
+    shift = number % len(contenders)
+    return [report.Measurement(path.name, contender.name, number + 1, measure.measure(
+                field.bench, contender, family, path, options))
+            for family, contender in contenders[shift:] + contenders[:shift]]
 
 
-def start_targets(bench, options):
-    """Starts Valkey and the proxies that --only leaves; the targets in the order of the tables."""
-    bench.start_valkey()
-    targets = [target for target in bench.direct_targets() if is_wanted(target.name, options)]
-    if is_wanted("nutcracker", options):
-        if find_program("nutcracker") or options.check or options.only:
-            targets.append(bench.start_nutcracker())
-        else:
-            print("nutcracker is not installed; going on without it", file=sys.stderr)
-    targets += [bench.start_nearkey(label, path) for label, path in wanted_builds(options)]
-    return targets
-
-
-def is_wanted(name, options):
-    return not options.only or name in options.only
-
-
-def wanted_builds(options):
-    return [(label, path) for label, path in options.nearkey
-            if is_wanted(label, options) or is_wanted("nearkey", options)]
-
-
-def pairs_to_compare(targets, options):
-    """Each build of nearkey by nutcracker, then each further build by the first one."""
-    names = [target.name for target in targets]
-    builds = [label for label, _ in wanted_builds(options)]
-    pairs = [(label, "nutcracker") for label in builds if "nutcracker" in names]
-    return pairs + [(label, builds[0]) for label in builds[1:]]
+def run_probe(field, name, number, options):
+    if name == "beside-bulk":
+        contenders = [contender for _, contender in field.of(paths.PROBES[name][1])]
+        return probes.beside_bulk(field.bench, contenders, options, number)
+    return getattr(probes, name)(field.bench, options.nearkey, options, number)
 
 
 def describe_machine(options):
     """What one must know to compare this run with another."""
     commands = {"valkey": [need_program("valkey-server", "redis-server"), "--version"]}
-    if find_program("nutcracker"):
-        commands["nutcracker"] = [find_program("nutcracker"), "--version"]
-    for label, path in wanted_builds(options):
+    for name, flag in (("nutcracker", "--version"), ("haproxy", "-v")):
+        if find_program(name):
+            commands[name] = [find_program(name), flag]
+    for label, path in options.nearkey:
         commands[label] = [path, "--version"]
-    facts = {"processors": os.cpu_count(), "load": [round(load, 2) for load in os.getloadavg()]}
+    facts = {"kernel": os.uname().release, "processors": os.cpu_count(), "load": load_now()}
     for name, command in commands.items():
         try:
             done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -147,45 +141,64 @@ def describe_machine(options):
     return facts
 
 
-def write_json(path, machine, samples, found):
-    document = {"machine": machine, "clients": CLIENTS, "keys": KEYS, "value_bytes": VALUE_BYTES,
-                "samples": [sample._asdict() for sample in samples],
-                "ratios": [ratio._asdict() for ratio in found]}
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(document, file, indent=1)
-        file.write("\n")
+def load_now():
+    return [round(load, 2) for load in os.getloadavg()]
 
 
 def run(options):
     machine = describe_machine(options)
     print(", ".join(f"{name}: {value}" for name, value in machine.items()), flush=True)
+    chosen, chosen_probes = paths.choose(options.paths)
+    started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="nearkey-bench-") as directory, \
             contextlib.ExitStack() as stack:
         try:
-            bench = Bench(directory, stack)
-            targets = start_targets(bench, options)
-            samples = measure_all(bench, targets, options)
+            bench = Bench(directory, stack, options.tools)
+            bench.start_valkey()
+            found = measure_all(bench, chosen, chosen_probes, options)
         finally:
-            handle_signals(signal.SIG_IGN)  # A second ^C does not disturb the clearing up.
-    handle_signals(end_by_signal)
+            signals.ignore_signals()  # A second ^C does not disturb the clearing up.
+    signals.end_by_signals()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Nothing is left to clear up: `| head` is fine.
-    machine["load_after"] = [round(load, 2) for load in os.getloadavg()]
-    found = report.ratios(samples, pairs_to_compare(targets, options))
-    if options.json:
-        write_json(options.json, machine, samples, found)
-    report.print_tables(samples, [target.name for target in targets], CLIENTS)
-    report.print_ratios(found)
-    print(f"\nload before {machine['load'][0]}, after {machine['load_after'][0]}")
-    return report.check(found) if options.check else 0
+    machine.update(load_after=load_now(), seconds=round(time.monotonic() - started))
+    return tell(machine, found, options)
 
 
-def handle_signals(handler):
-    for number in ENDING_SIGNALS:
-        signal.signal(number, handler)
+def tell(machine, found, options):
+    """Prints the tables, writes the files; the exit status."""
+    titles = paths.titles()
+    for path in report.in_order(measurement.path for measurement in found):
+        report.print_table(found, path, titles[path])
+    labels = [label for label, _ in options.nearkey]
+    judged = {label: bars.verdicts(
+        found, lambda family, label=label: contender_name(family, label)) for label in labels}
+    write_results(options, machine, found, judged, titles)
+    print(f"\n{machine['seconds']} s; load before {machine['load'][0]}, after "
+          f"{machine['load_after'][0]}; written: {options.results}/bench.json, bench.svg")
+    if not options.check:
+        return 0
+    for label, verdicts in judged.items():
+        print(f"\nthe bars of {label}: median of the rounds (min-max)")
+        bars.print_verdicts(verdicts)
+    return max((bars.exit_status(verdicts) for verdicts in judged.values()),
+               key=lambda status: {0: 0, 2: 1, 1: 2}[status])
 
 
-def end_by_signal(number, _frame):
-    raise SystemExit(128 + number)
+def write_results(options, machine, found, judged, titles):
+    os.makedirs(options.results, exist_ok=True)
+    labels = [label for label, _ in options.nearkey]
+    summary = report.summary(found)
+    document = {
+        "machine": machine,
+        "options": {"rounds": options.rounds, "seconds": options.seconds, "quick": options.quick},
+        "titles": titles, "summary": summary, "bars": judged,
+        "measurements": [measurement._asdict() for measurement in found]}
+    with open(os.path.join(options.results, "bench.json"), "w", encoding="utf-8") as file:
+        json.dump(document, file, indent=1)
+        file.write("\n")
+    ours = {contender_name(family, label) for family in paths.NEARKEY_SETTINGS for label in labels}
+    with open(os.path.join(options.results, "bench.svg"), "w", encoding="utf-8") as file:
+        file.write(chart.draw(summary, titles, ours.__contains__))
 
 
 def nearkey_build(text):
@@ -195,19 +208,11 @@ def nearkey_build(text):
         label, path = "nearkey", text
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", label):
         raise argparse.ArgumentTypeError(f"{label!r} is no label: letters, digits, . _ -")
-    if label in (*OTHER_TARGETS, "valkey"):
+    if label in OTHERS:
         raise argparse.ArgumentTypeError(f"the label {label} is taken")
     if not (os.path.isfile(path) and os.access(path, os.X_OK)):
         raise argparse.ArgumentTypeError(f"{path} is not a program")
     return label, os.path.abspath(path)
-
-
-def output_file(text):
-    """A path that can be written to, told now and not after the measurement."""
-    folder = os.path.dirname(os.path.abspath(text))
-    if os.path.isdir(text) or not os.access(text if os.path.exists(text) else folder, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{text} can't be written")
-    return text
 
 
 def number_of(kind):
@@ -220,22 +225,43 @@ def number_of(kind):
     return positive
 
 
-def parse_arguments():
+def path_names(text):
+    names = text.split(",")
+    try:
+        paths.choose(names)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return names
+
+
+def parse_arguments(arguments):
     parser = argparse.ArgumentParser(
-        prog="scripts/bench", description="Measures direct Unix, direct TCP, nutcracker and "
-        "nearkey side by side: requests/s, latency and processor time per request.")
-    parser.add_argument("--rounds", type=number_of(int), default=5, help="default 5")
-    parser.add_argument("--requests-scale", type=number_of(float), default=1.0, metavar="FACTOR",
-                        help="of the usual number of requests; 0.02 for a quick try")
-    parser.add_argument("--only", type=lambda text: text.split(","), metavar="NAME,...",
-                        help=f"of {', '.join(OTHER_TARGETS)}, nearkey, and the labels of --nearkey")
+        prog="scripts/bench", description="Measures direct Unix, direct TCP, nutcracker, HAProxy, "
+        "a bare echo server and nearkey side by side.")
+    parser.add_argument("--check", action="store_true", help="exit 1 where a bar is missed")
+    parser.add_argument("--quick", action="store_true",
+                        help="the paths that have a bar, two minutes")
+    parser.add_argument("--paths", type=path_names, metavar="NAME,...",
+                        help="all (default), bars (default with --check and --quick), or of "
+                        + ", ".join(paths.titles()))
+    parser.add_argument("--rounds", type=number_of(int), help=f"default {USUAL['rounds']}, "
+                        f"{QUICK['rounds']} with --quick")
+    parser.add_argument("--seconds", type=number_of(float), help="of one measurement, default "
+                        f"{USUAL['seconds']}, {QUICK['seconds']} with --quick")
     parser.add_argument("--nearkey", type=nearkey_build, action="append", metavar="[LABEL=]PATH",
                         help="the program to measure; repeatable, to compare builds")
-    parser.add_argument("--json", type=output_file, metavar="FILE", help="writes every sample")
-    limits = " or ".join(f"{limit} at -P {depth}" for depth, limit in report.RATIO_LIMITS.items())
-    parser.add_argument("--check", action="store_true", help="exit 1 if nearkey's processor time "
-                        f"per request, by nutcracker's, is above {limits}")
-    options = parser.parse_args()
+    parser.add_argument("--results", metavar="DIR", default=str(ROOT / "bench" / "results"),
+                        help="where bench.json and bench.svg go; default bench/results")
+    parser.add_argument("--bulk-mib", type=number_of(int), default=256, metavar="N",
+                        help="MiB of a value of beside-bulk, default 256")
+    parser.add_argument("--tools", default=str(ROOT / "build"), help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    for name, value in (QUICK if options.quick else USUAL).items():
+        if getattr(options, name, None) is None:
+            setattr(options, name, value)
+    options.fill_seconds = min(options.fill_seconds, options.seconds * 3)
+    options.bulk_seconds = min(options.bulk_seconds, options.seconds * 3)
+    options.paths = options.paths or (["bars"] if options.check or options.quick else ["all"])
     if options.nearkey is None:
         try:
             options.nearkey = [nearkey_build(str(ROOT / "build" / "nearkey"))]
@@ -244,17 +270,12 @@ def parse_arguments():
     labels = [label for label, _ in options.nearkey]
     if len(set(labels)) < len(labels):
         parser.error("two --nearkey with the same label; use LABEL=PATH")
-    for name in options.only or []:
-        if name not in (*OTHER_TARGETS, *labels, "nearkey"):
-            parser.error(f"--only: there is no {name}")
-    if options.check and not (is_wanted("nutcracker", options) and wanted_builds(options)):
-        parser.error("--check compares nearkey with nutcracker; --only leaves one of them out")
     return options
 
 
 def main():
-    options = parse_arguments()
-    handle_signals(end_by_signal)
+    options = parse_arguments(sys.argv[1:])
+    signals.end_by_signals()
     try:
         return run(options)
     except BenchError as error:

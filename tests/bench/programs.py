@@ -1,23 +1,25 @@
-"""Starts and stops the programs that the benchmark measures: Valkey, nutcracker and nearkey.
+"""Starts and stops the programs of the benchmark: Valkey, the proxies, the echo server, the relay.
 
 Each is a child that is signalled by pid only, sits in a session of its own (a ^C is for us alone),
 and dies with us (setpriv --pdeathsig), whatever happens to us.
 """
+import contextlib
 import os
+import resource
 import shutil
 import socket
+import struct
 import subprocess
 import time
 from dataclasses import dataclass
 
-TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+import signals
+
 START_TIMEOUT_S = 15
 STOP_TIMEOUT_S = 8  # More than nearkey's server.drain_timeout_ms.
 UNIX_PATH_MAX = 107
-
-KEYS = 100_000
-VALUE_BYTES = 100
-FILL_BATCH = 1000
+# From a client to Valkey and back; the relay adds half of it to each way.
+FAR_RTT_US = 500
 
 NUTCRACKER_CONFIG = """\
 bench:
@@ -31,17 +33,33 @@ bench:
    - {upstream}:1
 """
 
+HAPROXY_CONFIG = """\
+global
+  nbthread 1
+  maxconn 4096
+defaults
+  mode tcp
+  timeout connect 5s
+  timeout client 1h
+  timeout server 1h
+listen bench
+  bind unix@{listen} mode 700
+  server valkey unix@{upstream}
+"""
+
 
 class BenchError(Exception):
     """Nothing can be measured; the message says why."""
 
 
 @dataclass
-class Target:
-    """What valkey-benchmark is pointed at; `proxy` is None where that is Valkey itself."""
+class Contender:
+    """One way to the data: where clients connect, and the programs whose processor time it takes.
+    `proxy` is None where clients reach Valkey itself."""
     name: str
-    address: list
-    proxy: object
+    address: list  # Of nearkey_load_client: --unix PATH or --port PORT.
+    proxy: object = None
+    is_near_cache: bool = False
 
 
 class Program:
@@ -58,14 +76,16 @@ class Program:
                 tied_to_us(command), cwd=directory, env=environment, stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log, start_new_session=True)
 
-    def cpu_ticks(self):
-        """Clock ticks of user and system time so far, of all threads."""
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def rss_bytes(self):
         try:
-            with open(f"/proc/{self.process.pid}/stat", encoding="ascii", errors="replace") as stat:
-                fields = stat.read().rsplit(")", 1)[1].split()
-        except FileNotFoundError:
+            with open(f"/proc/{self.pid}/statm", encoding="ascii") as statm:
+                return int(statm.read().split()[1]) * resource.getpagesize()
+        except (FileNotFoundError, IndexError):
             raise self.death() from None
-        return int(fields[11]) + int(fields[12])
 
     def check_alive(self):
         if self.process.poll() is not None:
@@ -106,9 +126,24 @@ def tied_to_us(command):
     return ["setpriv", "--pdeathsig", "KILL", *command]
 
 
+@contextlib.contextmanager
+def child(command, **options):
+    """A process that does not outlive the `with`."""
+    process = None
+    try:
+        with signals.deferred():
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True,
+                                       **options)
+        yield process
+    finally:
+        if process is not None:
+            process.kill()
+            process.wait()
+
+
 def find_program(*names):
     """The path of the first of these programs that is installed, or None."""
-    # nutcracker is in a folder that is not on every user's PATH.
+    # nutcracker and haproxy are in a folder that is not on every user's PATH.
     places = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
     return next(filter(None, (shutil.which(name, path=places) for name in names)), None)
 
@@ -128,12 +163,14 @@ def free_port():
 
 def connect_unix(path):
     client = socket.socket(socket.AF_UNIX)
-    client.settimeout(5)
+    # settimeout() would have connect() fail at once where others wait to be accepted.
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 5, 0))
     try:
         client.connect(path)
     except OSError:
         client.close()
         raise
+    client.settimeout(5)
     return client
 
 
@@ -143,14 +180,16 @@ def encode(*words):
 
 
 class Bench:
-    """Valkey, filled, and the proxies in front of it, all in one private directory."""
+    """Valkey and all that stands in front of it, in one private directory."""
 
-    def __init__(self, directory, stack):
+    def __init__(self, directory, stack, tools):
         self.directory = directory
         self.stack = stack  # An ExitStack: stops what was started, also when the next start fails.
+        self.tools = tools  # The folder of nearkey_load_client and its like.
         self.programs = []
         self.valkey_path = self.socket_path("valkey")
         self.valkey_port = free_port()
+        self.far_port = None
         self.valkey = None
 
     def socket_path(self, name):
@@ -160,10 +199,21 @@ class Bench:
         return path
 
     def start(self, name, command):
-        program = Program(name, self.directory, command)
-        self.stack.callback(program.stop)
+        with signals.deferred():
+            program = Program(name, self.directory, command)
+            self.stack.callback(program.stop)
         self.programs.append(program)
         return program
+
+    def check_alive(self):
+        for program in self.programs:
+            program.check_alive()
+
+    def tool(self, name):
+        path = os.path.join(self.tools, name)
+        if not os.path.exists(path):
+            raise BenchError(f"{path} is not built; see scripts/build")
+        return path
 
     def start_valkey(self):
         self.valkey = self.start("valkey", [
@@ -172,50 +222,74 @@ class Bench:
             "--unixsocketperm", "700", "--dir", self.directory, "--daemonize", "no",
             "--save", "", "--appendonly", "no"])
         self.valkey.wait_until_answers(lambda: connect_unix(self.valkey_path), ["PING"], b"+PONG")
-        self.fill()
 
-    def fill(self):
-        """Every key that valkey-benchmark can draw exists, so that no GET is a cheap miss."""
-        expected = b"+OK\r\n" * FILL_BATCH
-        with connect_unix(self.valkey_path) as client, client.makefile("rb") as replies:
-            for first in range(0, KEYS, FILL_BATCH):
-                client.sendall(b"".join(
-                    encode("SET", f"key:{key:012}", "x" * VALUE_BYTES)
-                    for key in range(first, first + FILL_BATCH)))
-                if replies.read(len(expected)) != expected:
-                    raise BenchError("Valkey refused to be filled")
+    def start_far(self):
+        """Valkey as if on another host: TCP, and so much later."""
+        if self.far_port is not None:
+            return
+        self.far_port = free_port()
+        relay = self.start("relay", [self.tool("nearkey_delay_relay"), str(self.far_port),
+                                     self.valkey_path, str(FAR_RTT_US // 2)])
+        relay.wait_until_answers(
+            lambda: socket.create_connection(("127.0.0.1", self.far_port), 5), ["PING"], b"+PONG")
 
-    def check_filled(self):
-        """Valkey still has exactly the keys of fill(): the benchmark wrote to no others."""
-        with connect_unix(self.valkey_path) as client:
-            client.sendall(encode("DBSIZE"))
-            answer = client.recv(100)
-        if answer != b":%d\r\n" % KEYS:
-            raise BenchError(f"Valkey has {answer!r} keys after the benchmark, not {KEYS}")
+    def direct_unix(self):
+        return Contender("direct-unix", ["--unix", self.valkey_path])
 
-    def direct_targets(self):
-        return [Target("direct-unix", ["-s", self.valkey_path], None),
-                Target("direct-tcp", ["-h", "127.0.0.1", "-p", str(self.valkey_port)], None)]
+    def direct_tcp(self):
+        return Contender("direct-tcp", ["--port", str(self.valkey_port)])
 
-    def start_nutcracker(self):
+    def direct_far(self):
+        self.start_far()
+        return Contender("direct-far", ["--port", str(self.far_port)])
+
+    def nutcracker(self):
         path = self.socket_path("nutcracker")
-        config = os.path.join(self.directory, "nutcracker.yml")
-        with open(config, "w", encoding="utf-8") as file:
-            file.write(NUTCRACKER_CONFIG.format(listen=path, upstream=self.valkey_path))
-        return self.start_proxy("nutcracker", path, [
+        config = self.write("nutcracker.yml", NUTCRACKER_CONFIG.format(
+            listen=path, upstream=self.valkey_path))
+        # It answers PING itself; a GET shows that it reaches our Valkey.
+        return self.proxy("nutcracker", path, [
             need_program("nutcracker"), "-c", config, "-a", "127.0.0.1", "-s", str(free_port()),
             "-o", os.path.join(self.directory, "nutcracker-own.log"),
             "-p", os.path.join(self.directory, "nutcracker.pid")])
 
-    def start_nearkey(self, label, binary):
-        path = self.socket_path(label)
-        return self.start_proxy(label, path, [
-            binary, "serve", "--upstream", f"unix://{self.valkey_path}?db=0", "--listen", path,
-            "--admin", self.socket_path(f"{label}-admin")])
+    def haproxy(self):
+        path = self.socket_path("haproxy")
+        config = self.write("haproxy.cfg", HAPROXY_CONFIG.format(
+            listen=path, upstream=self.valkey_path))
+        return self.proxy("haproxy", path, [need_program("haproxy"), "-db", "-f", config])
 
-    def start_proxy(self, name, path, command):
+    def echo(self, request_bytes, value_bytes):
+        path = self.socket_path("echo")
+        program = self.start("echo", [self.tool("nearkey_echo_server"), path,
+                                      str(request_bytes), str(value_bytes)])
+        program.wait_until_answers(lambda: connect_unix(path), ["x" * request_bytes], b"$")
+        return Contender("echo", ["--unix", path], program)
+
+    def nearkey(self, name, binary, settings, **options):
+        path = self.socket_path(name)
+        contender = self.proxy(name, path, self.nearkey_command(name, binary, settings, **options))
+        contender.is_near_cache = settings.get("near_cache.enabled") != "false"
+        return contender
+
+    def nearkey_command(self, name, binary, settings, is_far=False):
+        if is_far:
+            self.start_far()
+        upstream = (f"valkey://127.0.0.1:{self.far_port}" if is_far
+                    else f"unix://{self.valkey_path}?db=0")
+        command = [binary, "serve", "--upstream", upstream, "--listen", self.socket_path(name),
+                   "--admin", self.socket_path(f"{name}-admin")]
+        for option, value in settings.items():
+            command += ["--set", f"{option}={value}"]
+        return command
+
+    def proxy(self, name, path, command):
         program = self.start(name, command)
-        # Not PING, which nutcracker answers itself: this shows that the proxy reaches our Valkey.
-        program.wait_until_answers(lambda: connect_unix(path), ["GET", f"key:{KEYS - 1:012}"],
-                                   b"$%d\r\n" % VALUE_BYTES)
-        return Target(name, ["-s", path], program)
+        program.wait_until_answers(lambda: connect_unix(path), ["GET", "no such key"], b"$-1\r\n")
+        return Contender(name, ["--unix", path], program)
+
+    def write(self, name, text):
+        path = os.path.join(self.directory, name)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        return path

@@ -1,104 +1,101 @@
-"""What the measured samples mean: medians with their spread, ratios, and the verdict of --check."""
+"""What the measurements mean: medians with their spread, and ratios of the same round.
+
+All rounds of a figure are kept; a ratio is taken within each round, so that what slows a round
+slows both of its sides, and what counts is the median of these ratios.
+"""
 import statistics
 from collections import namedtuple
 
-# -P -> how much of nutcracker's processor time per request nearkey may need.
-RATIO_LIMITS = {1: 0.75, 16: 0.4}
-TICKS_PRECISE = 100  # With fewer clock ticks in a sample it is coarser than 1 %.
-TICKS_TO_JUDGE = 20  # With fewer, --check gives no verdict.
+# One run: `figures` is a dictionary of numbers.
+Measurement = namedtuple("Measurement", "path contender round figures")
+Spread = namedtuple("Spread", "median min max")
 
-# One run of valkey-benchmark against one target.
-Sample = namedtuple("Sample", "pipeline workload target round requests requests_per_s p50_ms p99_ms"
-                              " proxy_ticks proxy_us server_ticks server_us")
-# Processor time of one proxy for each request, by that of another, over the rounds.
-Ratio = namedtuple("Ratio", "pipeline workload target base median min max ticks")
-
-COLUMNS = [("requests/s", "requests_per_s", "{:,.0f}", 28), ("p50 ms", "p50_ms", "{:.3f}", 21),
-           ("p99 ms", "p99_ms", "{:.3f}", 21), ("proxy us/req", "proxy_us", "{:.3f}", 21),
-           ("server us/req", "server_us", "{:.3f}", 21)]
-
-
-def spread(values, form):
-    values = [value for value in values if value is not None]
-    if not values:
-        return "-"
-    middle, low, high = (form.format(value) for value in
-                         (statistics.median(values), min(values), max(values)))
-    return middle if low == high else f"{middle} ({low}-{high})"
+# Heading, figure, its format, width of the column.
+COLUMNS = [
+    ("requests/s", "requests_per_s", "{:,.0f}", 34),
+    ("p50 us", "p50_us", "{:,.1f}", 10),
+    ("p99 us", "p99_us", "{:,.1f}", 10),
+    ("p99.9 us", "p999_us", "{:,.1f}", 10),
+    ("proxy us/request", "proxy_us", "{:.3g}", 24),
+    ("server us/request", "server_us", "{:.3g}", 28),
+    ("proxy MiB", "proxy_mib", "{:.1f}", 10),
+    ("hits", "hits_share", "{:.1%}", 7),
+]
+WITH_SPREAD = {"requests_per_s", "proxy_us", "server_us"}
 
 
-def cases_of(samples):
-    """The pairs (pipeline, workload), in the order in which they were measured."""
-    return list(dict.fromkeys((sample.pipeline, sample.workload) for sample in samples))
+def spread(values):
+    """None where there are no values."""
+    return Spread(statistics.median(values), min(values), max(values)) if values else None
 
 
-def samples_of(samples, case, target):
-    return [sample for sample in samples
-            if (sample.pipeline, sample.workload, sample.target) == (*case, target)]
+def rounds_of(measurements, path, contender, figure):
+    """Round -> value."""
+    return {measurement.round: measurement.figures[figure] for measurement in measurements
+            if (measurement.path, measurement.contender) == (path, contender)
+            and measurement.figures.get(figure) is not None}
 
 
-def ratios(samples, pairs):
-    """A Ratio for each case and each pair (target, base) of proxies.
-
-    It is the median of the rounds' ratios: what slows a round slows both sides of its ratio.
-    """
-    found = []
-    for case in cases_of(samples):
-        for target, base in pairs:
-            rounds = [(ours.proxy_us / theirs.proxy_us, min(ours.proxy_ticks, theirs.proxy_ticks))
-                      for ours, theirs in zip(samples_of(samples, case, target),
-                                              samples_of(samples, case, base))
-                      if theirs.proxy_ticks > 0]
-            if rounds:
-                values, ticks = zip(*rounds)
-                found.append(Ratio(*case, target, base, statistics.median(values), min(values),
-                                   max(values), min(ticks)))
-            else:
-                found.append(Ratio(*case, target, base, None, None, None, 0))
-    return found
+def figure(measurements, path, contender, name):
+    return spread(list(rounds_of(measurements, path, contender, name).values()))
 
 
-def print_tables(samples, targets, clients):
-    for case in cases_of(samples):
-        pipeline, workload = case
-        rows = {name: samples_of(samples, case, name) for name in targets}
-        count = rows[targets[0]]
-        print(f"\n{workload} -P {pipeline} -c {clients}: {count[0].requests:,} requests in each of "
-              f"{len(count)} rounds, median (min-max)")
-        width = 2 + max(len(name) for name in targets)
-        print(" " * width + "".join(title.ljust(size) for title, _, _, size in COLUMNS).rstrip())
-        for name in targets:
-            cells = (spread([getattr(sample, field) for sample in rows[name]], form).ljust(size)
-                     for _, field, form, size in COLUMNS)
-            print(name.ljust(width) + "".join(cells).rstrip())
+def ratio(measurements, path, ours, theirs):
+    """Spread of the rounds' ratios of two (contender, figure); None where one was not measured."""
+    upper = rounds_of(measurements, path, *ours)
+    lower = rounds_of(measurements, path, *theirs)
+    return spread([upper[number] / lower[number] for number in upper
+                   if lower.get(number, 0) > 0])
 
 
-def print_ratios(found):
-    if not found:
+def in_order(values):
+    return list(dict.fromkeys(values))
+
+
+def contenders_of(measurements, path):
+    return in_order(m.contender for m in measurements if m.path == path)
+
+
+def text_of(found, form, has_range):
+    if found is None:
+        return ""
+    text = form.format(found.median)
+    return f"{text} ({form.format(found.min)}-{form.format(found.max)})" if has_range else text
+
+
+def print_table(measurements, path, title):
+    contenders = sorted(contenders_of(measurements, path))
+    columns = [column for column in COLUMNS
+               if any(figure(measurements, path, name, column[1]) for name in contenders)]
+    count = len({m.round for m in measurements if m.path == path})
+    print(f"\n{path}: {title}; median (min-max) of {count} rounds")
+    width = 2 + max(len(name) for name in contenders)
+    if not columns:
+        print_other_figures(measurements, path, contenders, width)
         return
-    print("\nprocessor time of the proxy per request, median of the rounds' ratios (min-max)")
-    width = 2 + max(len(f"{ratio.target} / {ratio.base}") for ratio in found)
-    for ratio in found:
-        value = ("not measurable" if ratio.median is None else
-                 f"{ratio.median:.3f} ({ratio.min:.3f}-{ratio.max:.3f})")
-        coarse = "" if ratio.ticks >= TICKS_PRECISE else f"  coarse: {ratio.ticks} clock ticks"
-        print(f"{ratio.workload} -P {ratio.pipeline}".ljust(10)
-              + f"{ratio.target} / {ratio.base}".ljust(width) + value + coarse)
+    print(" " * width + "".join(heading.ljust(size) for heading, _, _, size in columns).rstrip())
+    for name in contenders:
+        cells = [text_of(figure(measurements, path, name, key), form, key in WITH_SPREAD)
+                 .ljust(size) for _, key, form, size in columns]
+        print((name.ljust(width) + "".join(cells)).rstrip())
 
 
-def check(found):
-    """Prints a verdict on each ratio to nutcracker: 0 all hold, 1 one fails, 2 one is unknown."""
-    status = 0
-    print("\ncheck")
-    for ratio in found:
-        if ratio.base != "nutcracker":
-            continue
-        limit = RATIO_LIMITS[ratio.pipeline]
-        if ratio.ticks < TICKS_TO_JUDGE:
-            verdict, status = f"unknown: {ratio.ticks} clock ticks are too few", status or 2
-        elif ratio.median > limit:
-            verdict, status = f"FAIL: {ratio.median:.3f} is above {limit}", 1
-        else:
-            verdict = f"ok: {ratio.median:.3f} is at most {limit}"
-        print(f"{ratio.workload} -P {ratio.pipeline} {ratio.target}: {verdict}")
-    return status
+def print_other_figures(measurements, path, contenders, width):
+    names = in_order(key for m in measurements if m.path == path for key in m.figures)
+    for contender in contenders:
+        cells = [f"{name} " + text_of(found, "{:,.1f}", True) for name in names
+                 if (found := figure(measurements, path, contender, name))]
+        print(contender.ljust(width) + ", ".join(cells))
+
+
+def summary(measurements):
+    """Path -> contender -> figure -> spread, as dictionaries."""
+    found = {}
+    for path in in_order(m.path for m in measurements):
+        for contender in contenders_of(measurements, path):
+            names = in_order(key for m in measurements
+                             if (m.path, m.contender) == (path, contender) for key in m.figures)
+            values = {name: figure(measurements, path, contender, name) for name in names}
+            found.setdefault(path, {})[contender] = {
+                name: value._asdict() for name, value in values.items() if value}
+    return found
