@@ -44,7 +44,7 @@ NearCache::NearCache(const NearCacheOptions& options, Metrics& metrics, uint64_t
     : options_(options),
       metrics_(metrics),
       table_(seed),
-      keys_(0, KeyHash{table_}),
+      keys_(0, KeyHash{table_}, KeyEqual{table_}),
       guard_(metrics) {
     metrics_.near_cache_max_bytes = options.memory;
 }
@@ -96,7 +96,7 @@ bool NearCache::is_void(const Item* item, uint64_t now_ms) const {
            static_cast<int32_t>(item->deadline - tick_of(now_ms)) <= 0;
 }
 
-bool NearCache::store(const Fill& fill, std::string_view reply, uint64_t deadline_ms,
+void NearCache::store(const Fill& fill, std::string_view reply, uint64_t deadline_ms,
                       uint64_t now_ms) {
     const std::string_view key = fill.key->first;
     const ItemContent content{
@@ -110,7 +110,7 @@ bool NearCache::store(const Fill& fill, std::string_view reply, uint64_t deadlin
                       reply.size() <= options_.value_max;
     if (!fits || static_cast<int32_t>(tick_of(end_ms) - tick_of(now_ms)) <= 0) {
         ++metrics_.near_cache_not_stored_total;
-        return false;
+        return;
     }
     Item* item = ItemTable::make(content);
     item->filled = tick_of(now_ms);
@@ -130,7 +130,6 @@ bool NearCache::store(const Fill& fill, std::string_view reply, uint64_t deadlin
     make_room(now_ms);
     trim_newcomers();
     report_size();
-    return true;
 }
 
 // Into the list of its key's items, behind the head.
@@ -196,18 +195,12 @@ void NearCache::drop_items(std::string_view key, uint32_t hash, uint64_t now_ms)
     }
 }
 
-// Of the items of a list, the first two are counted.
-size_t NearCache::count_items(std::string_view key) {
-    size_t count = 0;
-    for (Item* item = table_.chain(table_.hash_of(key, {})); item != nullptr; item = item->next) {
-        if (item->key() != key) continue;
-        if (item->has(Item::kHead)) {
-            count += item->links().next->links().next == nullptr ? 1 : 2;
-        } else if (item->arguments().empty()) {
-            ++count;
-        }
-    }
-    return count;
+// A head stands for those with arguments.
+bool NearCache::has_items(KeyMark mark) const {
+    const Item* item = table_.chain(mark);
+    while (item != nullptr && !(item->arguments().empty() && table_.hash_of(item) == mark))
+        item = item->next;
+    return item != nullptr;
 }
 
 // A policy after S3-FIFO (the header says why). Newcomers leave in the order in which they came;

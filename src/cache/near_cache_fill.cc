@@ -146,32 +146,30 @@ NearCache::Ticket NearCache::begin_fill(const CacheQuery& query, SourceId source
     return uint64_t{fill.generation} << 32 | index;
 }
 
-bool NearCache::commit(Ticket ticket, std::string_view reply, uint64_t deadline_ms,
+bool NearCache::is_alone(Ticket ticket) const {
+    const auto index = static_cast<uint32_t>(ticket);
+    if (!is_open(ticket)) return false;
+    const Fill& fill = fills_[index];
+    return fill.key->second.first_fill == index && fill.next_in_key == kNone &&
+           !has_items(mark_of(fill.key->first));
+}
+
+void NearCache::commit(Ticket ticket, std::string_view reply, uint64_t deadline_ms,
                        uint64_t now_ms) {
     Fill* fill = find_fill(ticket);
     CHECK(fill != nullptr);
-    if (!fill->is_open) ++metrics_.near_cache_fills_void_total;
-    const bool is_stored = fill->is_open && store(*fill, reply, deadline_ms, now_ms);
-    return close_last(*fill, is_stored ? 1 : 0);
+    if (fill->is_open) {
+        store(*fill, reply, deadline_ms, now_ms);
+    } else {
+        ++metrics_.near_cache_fills_void_total;
+    }
+    release_fill(*fill);
 }
 
-bool NearCache::abandon(Ticket ticket) {
+void NearCache::abandon(Ticket ticket) {
     Fill* fill = find_fill(ticket);
     CHECK(fill != nullptr);
-    return close_last(*fill, 0);
-}
-
-// False: of its key there are other fills, or more than `own` items, or it is not known.
-bool NearCache::close_last(Fill& fill, size_t own) {
-    bool is_alone = false;
-    if (fill.is_open) {
-        const KeyState& state = fill.key->second;
-        const bool is_only = state.first_fill == static_cast<uint32_t>(&fill - fills_.data()) &&
-                             fill.next_in_key == kNone;
-        is_alone = is_only && count_items(fill.key->first) <= own;
-    }
-    release_fill(fill);
-    return is_alone;
+    release_fill(*fill);
 }
 
 bool NearCache::is_being_read(std::string_view key) const {
@@ -185,8 +183,9 @@ bool NearCache::is_open(Ticket ticket) const {
     return fill.is_open;
 }
 
-bool NearCache::holds(std::string_view key) {
-    return is_being_read(key) || count_items(key) > 0;
+bool NearCache::holds(KeyMark mark) const {
+    const auto state = keys_.find(mark);
+    return (state != keys_.end() && state->second.first_fill != kNone) || has_items(mark);
 }
 
 bool NearCache::wait(Ticket ticket, FillWaiter& waiter) {

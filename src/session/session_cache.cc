@@ -193,38 +193,39 @@ void Session::note_read(Connection& connection, const CommandView& command, uint
         multi_reads_ = true;
         return;
     }
-    unstored_reads_.push_back({ticket, may_be_newer(command)});
+    note_unstored(connection, command, ticket);
     if (is_shared && context_.pool.are_reads_tracked(connection) && context_.monitors == 0) {
         connection.send(
             {ConnectionPool::kUntracked, &context_.pool.discard(), 0, RequestKind::Read});
     }
 }
 
-// The keys in context_.missing will be stored; of the others the reply may show something newer
-// than what is. False: none will.
+// The keys in context_.missing will be stored, those that may be. False: none.
 bool Session::note_split(Connection& connection, const CommandView& command, uint32_t ticket) {
     PendingFill fill = pending_fill(ticket);
     fill.split = spec_->cache_split;
     fill.parts = static_cast<uint16_t>(command.size() - 1);
-    bool is_filling = false;
-    bool is_held = false;
-    auto missing = context_.missing.begin();
-    for (size_t i = 1; i < command.size(); ++i) {
+    std::vector<size_t>& filled = context_.missing;
+    size_t count = 0;
+    for (const size_t i : filled) {
         fill.part = static_cast<uint16_t>(i - 1);
-        const bool is_missing = missing != context_.missing.end() && *missing == i;
-        if (is_missing) ++missing;
-        if (is_missing && begin_fill(connection, query_part(command[i]), fill)) {
-            is_filling = true;
-        } else {
-            is_held = is_held || context_.cache->holds(command[i]);
-        }
+        if (begin_fill(connection, query_part(command[i]), fill)) filled[count++] = i;
     }
-    if (!is_filling) return false;
-    unstored_reads_.push_back({ticket, is_held && context_.pool.may_overtake(protocol_)});
+    if (count == 0) return false;
+    filled.resize(count);
+    // Of the others the reply may show something newer than what is stored.
+    context_.keys.clear();
+    auto next = filled.begin();
+    for (size_t i = 1; i < command.size(); ++i) {
+        const bool is_filled = next != filled.end() && *next == i;
+        if (is_filled) ++next;
+        if (!is_filled) context_.keys.push_back(command[i]);
+    }
+    if (!context_.keys.empty()) mark_unstored(connection, ticket);
     return true;
 }
 
-Session::PendingFill Session::pending_fill(uint32_t ticket) const {
+PendingFill Session::pending_fill(uint32_t ticket) const {
     return {.ticket = ticket,
             .fill = 0,
             .sent_ms = Loop::boot_ms(),
@@ -250,16 +251,6 @@ bool Session::begin_fill(Connection& connection, const CacheQuery& query, Pendin
     fills_.push_back(fill);
     connection.send({pttl, &ttl_receiver_, number, RequestKind::Read, 1, awaited_ms()});
     return true;
-}
-
-// Whether what the command will show may be newer than what is stored of the same keys.
-bool Session::may_be_newer(const CommandView& command) {
-    NearCache& cache = *context_.cache;
-    if (cache.entries() == 0 || !context_.pool.may_overtake(protocol_)) return false;
-    context_.keys.clear();
-    if (!spec_->find_keys(command, context_.keys)) return true;
-    return std::any_of(context_.keys.begin(), context_.keys.end(),
-                       [&](std::string_view key) { return cache.holds(key); });
 }
 
 void Session::TtlReceiver::on_reply_bytes(uint32_t, std::string_view bytes) {
@@ -289,9 +280,11 @@ void Session::TtlReceiver::on_request_failed(uint32_t, std::string_view) {
 // What was in flight with the ticket is over. REQUIRES: tickets come in order.
 void Session::tell_cache(uint32_t ticket, std::string_view reply) {
     if (context_.cache == nullptr) return;
-    const bool is_ahead = !end_fills(ticket, reply) && context_.pool.may_overtake(protocol_);
-    const bool has_told = end_writes(ticket) && !context_.cache->is_idle();
-    if (is_ahead || has_told) await_proof();
+    const bool is_fill_ahead = !end_fills(ticket, reply) && context_.pool.may_overtake(protocol_);
+    const bool is_read_ahead = end_unstored(ticket);
+    const bool has_told = end_writes(ticket);
+    if (!is_fill_ahead && !is_read_ahead && !has_told) return;
+    if (!context_.cache->is_idle()) await_proof();
 }
 
 // The client was shown nothing: what is stored can't be older than that. What a script may have
@@ -299,6 +292,7 @@ void Session::tell_cache(uint32_t ticket, std::string_view reply) {
 void Session::tell_cache_of_failure(uint32_t ticket) {
     if (context_.cache == nullptr) return;
     static_cast<void>(end_fills(ticket, {}));
+    static_cast<void>(end_unstored(ticket));
     if (end_writes(ticket)) {
         context_.cache->clear(InvalidationCause::Barrier, Loop::boot_ms());
     }
@@ -313,43 +307,25 @@ bool Session::end_fills(uint32_t ticket, std::string_view reply) {
         const PendingFill pending = fills_.front();
         fills_.pop_front();
         ++first_fill_;
-        is_alone &= end_fill(pending, pending.split == CacheSplit::None
-                                          ? reply
-                                          : parts.part(pending.split, pending.part, pending.parts));
-    }
-    while (!unstored_reads_.empty() && unstored_reads_.front().ticket == ticket) {
-        is_alone &= !unstored_reads_.front().is_held;
-        unstored_reads_.pop_front();
+        is_alone = is_alone && context_.cache->is_alone(pending.fill);
+        end_fill(pending, pending.split == CacheSplit::None
+                              ? reply
+                              : parts.part(pending.split, pending.part, pending.parts));
     }
     return is_alone;
 }
 
-// What NearCache::commit() says.
-bool Session::end_fill(const PendingFill& pending, std::string_view reply) {
+void Session::end_fill(const PendingFill& pending, std::string_view reply) {
     if (reply.empty() || pending.ttl_ms == PendingFill::kTtlUnknown) {
-        return context_.cache->abandon(pending.fill);
+        context_.cache->abandon(pending.fill);
+        return;
     }
     uint64_t deadline_ms =
         pending.ttl_ms < 0 ? UINT64_MAX : pending.sent_ms + static_cast<uint64_t>(pending.ttl_ms);
     if (pending.reads_fields) {
         deadline_ms = std::min(deadline_ms, context_.pool.fields_deadline_ms(pending.sent_ms));
     }
-    return context_.cache->commit(pending.fill, reply, deadline_ms, Loop::boot_ms());
-}
-
-// What was just read may be newer than something that is stored of the same key. The client, once
-// it has seen it, must not be served that: so it sees it when the news of every change before it
-// has come.
-void Session::await_proof() {
-    ++proofs_awaited_;
-    pause(kFill, nullptr);
-    context_.pool.prove(*this);
-}
-
-void Session::on_proven() {
-    if (--proofs_awaited_ > 0) return;
-    if (awaited_fill_ == 0) unpause(kFill);
-    flush_hook_.defer();
+    store(pending.fill, reply, deadline_ms);
 }
 
 }  // namespace nearkey

@@ -79,7 +79,7 @@ std::optional<Session::Executed> Session::forward_whole(std::string_view input) 
     const uint32_t last = ticket + commands - 1;
     if (context_.cache != nullptr) {
         begin_whole(last);
-        if (multi_reads_) unstored_reads_.push_back({last, true});
+        if (multi_reads_) unstored_reads_.push_back({last, UnstoredRead::What::SharedRead, 0});
     }
     multi_reads_ = false;
     RequestTiming whole{.start_us = command_us_};

@@ -19,7 +19,8 @@ void Session::begin_writes(const CommandView& command, uint32_t ticket) {
     const bool is_exec = special == Special::Exec;
     if (special == Special::Discard) forget_queued();
     const bool is_queued = may_be_in_multi() && !is_exec;
-    if (is_exec && std::exchange(multi_reads_, false)) unstored_reads_.push_back({ticket, true});
+    if (is_exec && std::exchange(multi_reads_, false))
+        unstored_reads_.push_back({ticket, UnstoredRead::What::OtherRead, 0});
     if (is_broken(Rule::OwnWrite)) return;
     context_.scope = spec_ == nullptr ? WriteScope::Everything : spec_->writes;
     context_.keys.clear();
@@ -112,6 +113,9 @@ void Session::leave_cache() {
     if (proofs_awaited_ > 0) context_.pool.stop_waiting(static_cast<ProofWaiter&>(*this));
     for (; !fills_.empty(); fills_.pop_front(), ++first_fill_)
         context_.cache->abandon(fills_.front().fill);
+    for (const LateFill& late : late_fills_)
+        context_.cache->abandon(late.fill);
+    late_fills_.clear();
     while (!writes_.empty())
         end_write();
 }

@@ -102,6 +102,7 @@ Connection* ConnectionPool::acquire(int protocol, int database) {
     }
     group.push_back(std::make_unique<Connection>(context_, protocol, database));
     group.back()->users = 1;
+    is_crowded_ = is_crowded_ || group.size() > 1;
     return group.back().get();
 }
 
@@ -303,6 +304,8 @@ void ConnectionPool::before_sleep() {
     for (auto& [key, group] : shared_)
         std::erase_if(group, is_over);
     std::erase_if(shared_, [](const auto& group) { return group.second.empty(); });
+    is_crowded_ = std::any_of(shared_.begin(), shared_.end(),
+                              [](const auto& group) { return group.second.size() > 1; });
     std::erase_if(idle_leases_, is_over);
     std::erase_if(retired_, is_over);
 }

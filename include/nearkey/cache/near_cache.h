@@ -76,12 +76,22 @@ public:
         uint64_t writes = 0;
         uint32_t first_fill = kNone;
     };
+    // Stands for a key where its name would cost memory; now and then two have the same.
+    using KeyMark = uint32_t;
     struct KeyHash {
         using is_transparent = void;
         const ItemTable& table;
         size_t operator()(std::string_view key) const { return table.hash_of(key, {}); }
+        size_t operator()(KeyMark mark) const { return mark; }
     };
-    using Keys = std::unordered_map<std::string, KeyState, KeyHash, std::equal_to<>>;
+    struct KeyEqual {
+        using is_transparent = void;
+        const ItemTable& table;
+        bool operator()(std::string_view a, std::string_view b) const { return a == b; }
+        bool operator()(KeyMark a, std::string_view b) const { return a == table.hash_of(b, {}); }
+        bool operator()(std::string_view a, KeyMark b) const { return (*this)(b, a); }
+    };
+    using Keys = std::unordered_map<std::string, KeyState, KeyHash, KeyEqual>;
     // Null: of every key.
     using Write = Keys::value_type*;
 
@@ -143,15 +153,18 @@ public:
     // may not be stored. What was stored of the same is dropped, what was being read of the same is
     // void: it may be older. Each ticket is given back by commit() or abandon().
     [[nodiscard]] Ticket begin_fill(const CacheQuery& query, SourceId source);
-    // `deadline_ms`: when the key expires, or UINT64_MAX. False: there is, or may be, more than
-    // this reply of its key here, and that may be older than what the reply shows.
-    bool commit(Ticket ticket, std::string_view reply, uint64_t deadline_ms, uint64_t now_ms);
-    bool abandon(Ticket ticket);
+    // Whether nothing else of its key is stored or being read. False: what is, or was before the
+    // ticket became void, may be older than what the reply shows.
+    bool is_alone(Ticket ticket) const;
+    // `deadline_ms`: when the key expires, or UINT64_MAX.
+    void commit(Ticket ticket, std::string_view reply, uint64_t deadline_ms, uint64_t now_ms);
+    void abandon(Ticket ticket);
     bool is_being_read(std::string_view key) const;
     // Whether its reply may still be stored.
     bool is_open(Ticket ticket) const;
+    KeyMark mark_of(std::string_view key) const { return table_.hash_of(key, {}); }
     // Whether anything of the key is stored or being read.
-    bool holds(std::string_view key);
+    bool holds(KeyMark mark) const;
     // Nothing is stored, being read or being written: there is nothing that could be untrue.
     bool is_idle() const { return entries_ == 0 && keys_.empty(); }
     // False: the fill is closed already. Once it is closed the waiter is told, and forgotten.
@@ -220,12 +233,12 @@ private:
     Item* find_head(std::string_view key);
     bool is_void(const Item* item, uint64_t now_ms) const;
     bool is_kept(const Item* item, uint64_t now_ms) const;
-    bool store(const Fill& fill, std::string_view reply, uint64_t deadline_ms, uint64_t now_ms);
+    void store(const Fill& fill, std::string_view reply, uint64_t deadline_ms, uint64_t now_ms);
     void link(Item* item, std::string_view key);
     void erase(Item* item);
     void drop_items(std::string_view key, uint32_t hash, uint64_t now_ms);
     bool takes_part(std::string_view key) const;
-    size_t count_items(std::string_view key);
+    bool has_items(KeyMark mark) const;
     void make_room(uint64_t now_ms);
     void step_hand(uint64_t now_ms);
     void judge_newcomer(uint64_t now_ms);
@@ -244,7 +257,6 @@ private:
     void close_fill(uint32_t index);
     void void_fills(Write key, uint64_t now_ms);
     void forget_if_idle(std::string_view key);
-    bool close_last(Fill& fill, size_t own);
     void release_fill(Fill& fill);
     void note(uint32_t hash, InvalidationCause cause, uint64_t now_ms);
 

@@ -21,6 +21,7 @@
 #include "nearkey/resp/reply_scanner.h"
 #include "nearkey/session/context.h"
 #include "nearkey/session/facts.h"
+#include "nearkey/session/pending.h"
 
 #include <map>
 #include <memory>
@@ -108,30 +109,6 @@ private:
         Special what;
     };
 
-    // A read in flight whose reply may be stored.
-    struct PendingFill {
-        static constexpr int64_t kTtlUnknown = INT64_MIN;
-
-        uint32_t ticket;
-        NearCache::Ticket fill;
-        uint64_t sent_ms;
-        int64_t ttl_ms;    // as PTTL has it
-        CacheSplit split;  // None: it is stored as a whole
-        uint16_t part;     // of a split reply, from 0
-        uint16_t parts;    // that a split reply has
-        bool reads_fields;
-    };
-    // A read in flight whose reply will not be stored.
-    struct UnstoredRead {
-        uint32_t ticket;
-        bool is_held;  // something of its keys is stored, and may be older
-    };
-    // A write in flight: of one key, of all, or of what Valkey will tell of.
-    struct PendingWrite {
-        uint32_t ticket;
-        WriteScope scope;
-        NearCache::Write write;  // unless it is WriteScope::Told
-    };
     // Gets the replies to the PTTLs that go before reads whose reply may be stored; a ticket is the
     // fill's number.
     class TtlReceiver final : public ReplyReceiver {
@@ -205,7 +182,6 @@ private:
     PendingFill pending_fill(uint32_t ticket) const;
     bool note_split(Connection& connection, const CommandView& command, uint32_t ticket);
     bool begin_fill(Connection& connection, const CacheQuery& query, PendingFill fill);
-    bool may_be_newer(const CommandView& command);
     void begin_writes(const CommandView& command, uint32_t ticket);
     void begin_whole(uint32_t ticket);
     void queue_writes();
@@ -216,11 +192,17 @@ private:
     [[nodiscard]] bool end_writes(uint32_t ticket);
     WriteScope end_write();
     [[nodiscard]] bool end_fills(uint32_t ticket, std::string_view reply);
-    bool end_fill(const PendingFill& pending, std::string_view reply);
+    void end_fill(const PendingFill& pending, std::string_view reply);
     void note_through(const CommandSpec* spec, const CommandView& command);
-    void await_proof();
     void leave_cache();
     void on_fill_closed() override;
+
+    // What is newer than what is stored (session_proof.cc)
+    void note_unstored(const Connection& connection, const CommandView& command, uint32_t ticket);
+    void mark_unstored(const Connection& connection, uint32_t ticket);
+    [[nodiscard]] bool end_unstored(uint32_t ticket);
+    void store(NearCache::Ticket fill, std::string_view reply, uint64_t deadline_ms);
+    void await_proof();
     void on_proven() override;
 
     // Routes over a lease (session_lease.cc). take_lease() returns nothing when lease_ is there.
@@ -352,6 +334,8 @@ private:
     uint32_t told_writes_ = 0;           // of them
     Ring<UnstoredRead> unstored_reads_;  // in flight, in order
     uint32_t proofs_awaited_ = 0;        // nothing leaves, and nothing is run, until then
+    uint32_t proofs_had_ = 0;
+    std::vector<LateFill> late_fills_;  // in the order of their proofs
     // Of what is queued for EXEC.
     bool multi_reads_ = false;
     WriteScope multi_scope_ = WriteScope::Keys;

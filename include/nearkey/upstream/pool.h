@@ -159,7 +159,7 @@ public:
     bool is_told_of(std::string_view key) const;
     // Whether a reply of this protocol may overtake the news of what was changed before it.
     bool may_overtake(int protocol) const {
-        return protocol == 2 || options_.connections > 1 || is_broadcast_ || has_former_;
+        return protocol == 2 || is_crowded_ || is_broadcast_ || has_former_;
     }
     // A reply that was asked for at `sent_ms` and shows fields of a hash is not served from then
     // on.
@@ -296,6 +296,7 @@ private:
     ConnectionContext context_;
 
     std::map<Key, Connections> shared_;
+    bool is_crowded_ = false;        // a group of them has more than one
     Connection* primary_ = nullptr;  // in shared_, never closed before the end
     struct QueuedLease {
         LeaseWaiter* waiter;

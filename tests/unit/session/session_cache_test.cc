@@ -39,18 +39,50 @@ FakeClient& make_cached(SessionRig& rig) {
 }
 
 // As if another connection had read it just now.
-void store(SessionRig& rig) {
+void store(SessionRig& rig, const CacheQuery& query) {
     const NearCache::SourceId source = rig.cache->open_source(Loop::boot_ms());
-    const NearCache::Ticket ticket = rig.cache->begin_fill(kQuery, source);
+    const NearCache::Ticket ticket = rig.cache->begin_fill(query, source);
     REQUIRE(ticket != 0);
     rig.cache->commit(ticket, kStored, UINT64_MAX, Loop::boot_ms());
-    REQUIRE(rig.cache->find(kQuery, Loop::boot_ms()).outcome == NearCache::Outcome::Hit);
+    REQUIRE(rig.cache->find(query, Loop::boot_ms()).outcome == NearCache::Outcome::Hit);
+}
+
+const std::string kNew = "$3\r\nnew\r\n";
+// Another command's reply of the same key.
+const CacheQuery kOther{.key = "k", .arguments = "x", .command = 9, .database = 0};
+
+// Two connections of one kind, so that replies may overtake news, and proofs only when they are
+// answered.
+FakeClient& make_overtaking(SessionRig& rig) {
+    rig.options.connections = 2;
+    rig.options.heartbeat_interval_ms = 3'600'000;
+    FakeClient& client = make_cached(rig);
+    rig.add_client().ask({"HELLO 3", "GET second"});
+    REQUIRE(rig.run_until_asked("CLIENT TRACKING ON OPTOUT", 2));
+    rig.run_until_read(rig.valkey.peer_of("CLIENT TRACKING ON OPTOUT"));
+    rig.silence("PING");
+    rig.silence("GET k");
+    rig.valkey.answers["PTTL k"] = ":-1\r\n";
+    return client;
+}
+
+// To all that are told of changes, and to the receiver.
+void answer_pings(SessionRig& rig) {
+    for (size_t peer = 0; peer < rig.valkey.peer_count(); ++peer) {
+        const std::string& hello = rig.valkey.asked(peer).front();
+        if (rig.valkey.is_open(peer) && hello.starts_with("HELLO 3"))
+            rig.valkey.send(peer, "+PONG\r\n");
+    }
+}
+
+NearCache::Outcome outcome(SessionRig& rig) {
+    return rig.cache->find(kQuery, Loop::boot_ms()).outcome;
 }
 
 TEST_CASE("session: what is stored is answered at once") {
     SessionRig rig;
     FakeClient& client = make_cached(rig);
-    store(rig);
+    store(rig, kQuery);
     const std::string before = client.output();
     client.ask({"GET k"});
     CHECK(rig.run_until_output(client, before + kStored));
@@ -64,9 +96,91 @@ TEST_CASE("session: no hit follows a read in flight whose fill is void, it may b
     client.ask({"GET k"});
     REQUIRE(rig.run_until_asked("GET k", 1));
     rig.cache->invalidate("k", InvalidationCause::Push, Loop::boot_ms());
-    store(rig);
+    store(rig, kQuery);
     client.ask({"GET k"});
     CHECK(rig.run_until_asked("GET k", 2));
+}
+
+TEST_CASE("session: what was stored while a read was in flight counts, too, if it is not stored") {
+    SessionRig rig;
+    FakeClient& client = make_overtaking(rig);
+    const std::string before = client.output();
+    const NearCache::Write write = rig.cache->begin_write("k", Loop::boot_ms());
+    client.ask({"GET k"});
+    REQUIRE(rig.run_until_asked("GET k", 1));
+    rig.cache->end_write(write, Loop::boot_ms());
+    store(rig, kQuery);
+    const size_t peer = rig.valkey.peer_of("GET k");
+    rig.valkey.send(peer, kNew);
+    rig.run_until_read(peer);
+    CHECK(client.output() == before);
+    // The news of the change.
+    rig.valkey.send(peer, ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n");
+    answer_pings(rig);
+    CHECK(rig.run_until_output(client, before + kNew));
+    CHECK(outcome(rig) == NearCache::Outcome::Miss);
+}
+
+TEST_CASE("session: a reply over a lease is behind no news of what is stored") {
+    SessionRig rig;
+    rig.options.heartbeat_interval_ms = 3'600'000;
+    FakeClient& client = make_cached(rig);
+    const std::string large(size_t{1} << 20, 'x');
+    rig.valkey.answers["GET large"] = "$" + std::to_string(large.size()) + "\r\n" + large + "\r\n";
+    client.ask({"GET large"});
+    REQUIRE(run_until(rig.loop, [&] { return client.output().size() > large.size(); }));
+    rig.silence("GET k");
+    client.ask({"GET k"});
+    REQUIRE(rig.run_until_asked("GET k", 1));
+    rig.silence("PING");
+    store(rig, kQuery);
+    const std::string before = client.output();
+    const size_t peer = rig.valkey.peer_of("GET k");
+    rig.valkey.send(peer, kNew);
+    rig.run_until_read(peer);
+    CHECK(client.output() == before);
+    CHECK(rig.metrics.near_cache_proofs_total == 1);
+}
+
+TEST_CASE(
+    "session: what may be newer than what is stored of its key is stored once that is proven") {
+    for (const bool is_changed : {false, true}) {
+        SessionRig rig;
+        FakeClient& client = make_overtaking(rig);
+        store(rig, kOther);
+        const std::string before = client.output();
+        client.ask({"GET k"});
+        REQUIRE(rig.run_until_asked("GET k", 1));
+        const size_t peer = rig.valkey.peer_of("GET k");
+        rig.valkey.send(peer, kNew);
+        rig.run_until_read(peer);
+        CHECK(client.output() == before);
+        // Nobody may be served this one, and next the other.
+        CHECK(outcome(rig) == NearCache::Outcome::Pending);
+        if (is_changed) rig.cache->invalidate("k", InvalidationCause::Push, Loop::boot_ms());
+        answer_pings(rig);
+        CHECK(rig.run_until_output(client, before + kNew));
+        CHECK((outcome(rig) == NearCache::Outcome::Miss) == is_changed);
+        rig.cache->check_invariants();
+    }
+}
+
+TEST_CASE("session: who leaves before the proof stores nothing") {
+    SessionRig rig;
+    FakeClient& client = make_overtaking(rig);
+    store(rig, kOther);
+    client.ask({"GET k"});
+    REQUIRE(rig.run_until_asked("GET k", 1));
+    const size_t peer = rig.valkey.peer_of("GET k");
+    rig.valkey.send(peer, kNew);
+    rig.run_until_read(peer);
+    REQUIRE(outcome(rig) == NearCache::Outcome::Pending);
+    client.session.abort();
+    CHECK(outcome(rig) == NearCache::Outcome::Miss);
+    answer_pings(rig);
+    rig.settle();
+    CHECK(outcome(rig) == NearCache::Outcome::Miss);
+    rig.cache->check_invariants();
 }
 
 }  // namespace

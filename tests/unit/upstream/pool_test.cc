@@ -55,6 +55,17 @@ TEST_CASE("pool: sessions of one protocol and database share upstream.connection
     CHECK(rig.pool->acquire(2, 0) != nullptr);
 }
 
+TEST_CASE("pool: replies in RESP3 may overtake news where a group has more than one connection") {
+    PoolRig rig;
+    rig.options.connections = 2;
+    rig.make_ready();
+    CHECK(rig.pool->acquire(3, 0) != nullptr);
+    CHECK_FALSE(rig.pool->may_overtake(3));
+    CHECK(rig.pool->may_overtake(2));
+    CHECK(rig.pool->acquire(3, 0) != nullptr);
+    CHECK(rig.pool->may_overtake(3));
+}
+
 TEST_CASE("pool: connections_max is a limit for groups, not for sessions") {
     PoolRig rig;
     rig.options.connections_max = 2;
