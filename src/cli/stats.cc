@@ -27,7 +27,6 @@ public:
 
     std::string count(const char* name) const { return count_text(snapshot_.stat(name)); }
     std::string bytes(const char* name) const { return bytes_text(snapshot_.stat(name)); }
-    bool is_on(const char* name) const { return snapshot_.stat(name) > 0; }
 
 private:
     const Snapshot& snapshot_;
@@ -61,9 +60,7 @@ void add_near_cache(Page& page, const Snapshot& snapshot) {
     const double hits = snapshot.stat("near_cache_hits_total");
     const double reads = hits + snapshot.stat("near_cache_misses_total");
     page.section("Near cache");
-    page.line("state", page.is_on("near_cache_suspended")  ? "rests until an upgrade has ended"
-                       : page.is_on("near_cache_tracking") ? "on"
-                                                           : "nothing is stored now");
+    page.line("state", near_cache_state(snapshot));
     page.line("hit ratio", share_text(hits, reads) + " of " + count_text(reads) + " reads");
     page.line("memory", page.bytes("near_cache_bytes") + " of " +
                             page.bytes("near_cache_max_bytes") + ", " +
@@ -113,6 +110,11 @@ std::string state_text(const Snapshot& snapshot) {
     const std::string reason = text_of(snapshot.status, "reason");
     const std::string since = duration_text(number_of(snapshot.status, "since_seconds"));
     return state + " for " + since + (state == "ready" ? "" : ": " + reason);
+}
+
+std::string near_cache_state(const Snapshot& snapshot) {
+    if (snapshot.stat("near_cache_suspended") > 0) return "rests until an upgrade has ended";
+    return snapshot.stat("near_cache_tracking") > 0 ? "on" : "nothing is stored now";
 }
 
 std::string stats_page(const Snapshot& snapshot, const std::string& address) {

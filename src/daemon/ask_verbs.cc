@@ -5,6 +5,7 @@
 #include "nearkey/cli/lists.h"
 #include "nearkey/cli/ready.h"
 #include "nearkey/cli/stats.h"
+#include "nearkey/cli/top.h"
 
 #include <CLI/CLI.hpp>
 #include <variant>
@@ -14,8 +15,10 @@ namespace {
 
 constexpr int kTimeoutMsMax = 3600 * 1000;
 constexpr int kTimeoutMs = 1000;
+constexpr uint64_t kIntervalMsMin = 50;
+constexpr uint64_t kIntervalMsMax = 3600 * 1000;
 // What a verb takes besides --admin, --config and --timeout-ms.
-enum Takes : unsigned { kNothing = 0, kJson = 1, kLimit = 2, kLevel = 4 };
+enum Takes : unsigned { kNothing = 0, kJson = 1, kLimit = 2, kLevel = 4, kPace = 8 };
 
 struct AskVerb {
     const char* name;
@@ -34,6 +37,11 @@ constexpr AskVerb kVerbs[] = {
      "Exit codes: 0 ready, 1 not ready, 2 nobody answers (or a wrong command line)\n"},
     {"stats", run_stats, "Show how a running nearkey is",
      "Numbers count from its start. --json prints /stats.\n", kJson},
+    {"top", run_top, "Show it live: rates, hit ratio, latency, keys",
+     "q or Ctrl-C ends it. Where nobody answers it waits for somebody who does. Where stdout is "
+     "no\n"
+     "terminal it prints one page, as with --once.\n",
+     kPace},
     {"clients", run_clients, "List its clients",
      "ROUTE: how its last command went, none, shared, leased, transaction or tunnel.\n"
      "FLIGHT: commands in flight. --json prints /clients.\n",
@@ -90,6 +98,12 @@ void add_flags(CLI::App& verb, const AskVerb& row, Asked& asked) {
         add_number(verb, "--limit", asked.limit,
                    "At most so many rows [" + std::to_string(row.limit) + "]")
             ->check(CLI::Range(uint64_t{1}, row.limit_max).description(""));
+    }
+    if ((row.takes & kPace) != 0) {
+        verb.add_flag("--once", asked.options.once, "Print one page, and end");
+        add_number(verb, "--interval-ms", asked.options.interval_ms,
+                   "From one page to the next [1000]")
+            ->check(CLI::Range(kIntervalMsMin, kIntervalMsMax).description(""));
     }
     if ((row.takes & kLevel) != 0) {
         verb.add_option("LEVEL", asked.options.level, "debug, info, warning or error")

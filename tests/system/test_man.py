@@ -1,5 +1,6 @@
 """The manual: every verb and option that --help knows is in nearkey(1) and no other, and both pages
-are sound for their formatters. That nearkey.toml(5) is current is a unit test (man_page_test.cc)."""
+are sound for their formatters. That nearkey.toml(5) is current is a unit test
+(man_page_test.cc)."""
 
 import os
 import re

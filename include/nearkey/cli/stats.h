@@ -16,5 +16,7 @@ std::string stats_page(const Snapshot& snapshot, const std::string& address);
 
 // "ready for 3h 12m", or "not ready for 2 s: Connection refused".
 std::string state_text(const Snapshot& snapshot);
+// "on", or why nothing is stored.
+std::string near_cache_state(const Snapshot& snapshot);
 
 }  // namespace nearkey

@@ -1,0 +1,176 @@
+#include "nearkey/cli/top_view.h"
+
+#include "nearkey/cli/stats.h"
+#include "nearkey/cli/text.h"
+
+#include <algorithm>
+#include <sstream>
+#include <utility>
+
+namespace nearkey {
+
+namespace {
+
+constexpr size_t kHotKeys = 10;
+constexpr size_t kLabel = 12;
+constexpr const char* kUnknown = "-";
+
+// How much a counter of /stats went up in each second.
+class Rates {
+public:
+    Rates(const Snapshot& now, const Snapshot* before) : now_(now), before_(before) {
+        if (before == nullptr) return;
+        const bool is_same =
+            number_of(now.status, "uptime_seconds") >= number_of(before->status, "uptime_seconds");
+        seconds_ = std::chrono::duration<double>(now.taken - before->taken).count();
+        if (!is_same || seconds_ <= 0) before_ = nullptr;
+    }
+
+    bool are_known() const { return before_ != nullptr; }
+    // REQUIRES: are_known().
+    double gain(const char* name) const {
+        return std::max(now_.stat(name) - before_->stat(name), 0.0);
+    }
+    std::string text(std::initializer_list<const char*> names) const {
+        if (!are_known()) return kUnknown;
+        double all = 0;
+        for (const char* const name : names)
+            all += gain(name);
+        return rate_text(all / seconds_);
+    }
+    // Of the time between the two; of all time if that is not known.
+    std::string hit_ratio() const {
+        constexpr const char* kHits = "near_cache_hits_total";
+        constexpr const char* kMisses = "near_cache_misses_total";
+        const double hits = are_known() ? gain(kHits) : now_.stat(kHits);
+        const double misses = are_known() ? gain(kMisses) : now_.stat(kMisses);
+        return share_text(hits, hits + misses);
+    }
+    Buckets latency(size_t row) const {
+        return are_known() ? now_.latency[row].since(before_->latency[row]) : now_.latency[row];
+    }
+    std::string per_second(double count) const {
+        return are_known() ? rate_text(count / seconds_) : kUnknown;
+    }
+
+private:
+    const Snapshot& now_;
+    const Snapshot* before_;
+    double seconds_ = 0;
+};
+
+ScreenLine labelled(std::string label, const std::vector<std::string>& parts) {
+    label.resize(kLabel, ' ');
+    for (size_t i = 0; i < parts.size(); ++i)
+        label += (i > 0 ? "   " : "") + parts[i];
+    return {std::move(label)};
+}
+
+void add_table(const Table& table, std::vector<ScreenLine>& lines) {
+    bool is_heading = true;
+    for (std::string& line : table.lines())
+        lines.push_back({std::move(line), std::exchange(is_heading, false)});
+}
+
+void add_rates(const Snapshot& now, const Rates& rates, std::vector<ScreenLine>& lines) {
+    const auto count = [&](const char* name) { return count_text(now.stat(name)); };
+    const auto bytes = [&](const char* name) { return bytes_text(now.stat(name)); };
+    lines.push_back(
+        labelled("commands", {rates.text({"commands_answered_total", "commands_forwarded_total"}),
+                              "here " + rates.text({"commands_answered_total"}),
+                              "Valkey " + rates.text({"commands_forwarded_total"}),
+                              "failed " + rates.text({"requests_failed_total"})}));
+    lines.push_back(
+        labelled("near cache",
+                 {"hit ratio " + rates.hit_ratio(), "hits " + rates.text({"near_cache_hits_total"}),
+                  "misses " + rates.text({"near_cache_misses_total"}), near_cache_state(now)}));
+    lines.push_back(
+        labelled("", {bytes("near_cache_bytes") + " of " + bytes("near_cache_max_bytes"),
+                      count("near_cache_entries") + " replies",
+                      "invalidated " + rates.text({"near_cache_invalidations_total"}),
+                      "dropped " + rates.text({"near_cache_evictions_total"})}));
+    lines.push_back(labelled("clients", {count("clients") + " of " + count("clients_max"),
+                                         "new " + rates.text({"clients_accepted_total"}),
+                                         "refused " + rates.text({"clients_refused_total"}),
+                                         bytes("client_memory_bytes") + " in buffers"}));
+    lines.push_back(labelled(
+        "Valkey",
+        {count("upstream_connections") + " connections",
+         count("upstream_dedicated_leased") + " leased", count("in_flight") + " in flight",
+         count("queued") + " waiting", "lost " + rates.text({"upstream_reconnects_total"})}));
+}
+
+void add_latency(const Rates& rates, std::vector<ScreenLine>& lines) {
+    Table table(
+        {{"latency"}, {"p50", Align::Right}, {"p99", Align::Right}, {"rate", Align::Right}});
+    for (size_t i = 0; i < kLatencyRows.size(); ++i) {
+        const Buckets buckets = rates.latency(i);
+        const auto half = buckets.quantile(0.5);
+        const auto most = buckets.quantile(0.99);
+        table.add({kLatencyRows[i].what, half ? duration_text(*half) : kUnknown,
+                   most ? duration_text(*most) : kUnknown, rates.per_second(buckets.count())});
+    }
+    add_table(table, lines);
+}
+
+std::pair<std::string, std::string> hot_key(const nlohmann::ordered_json& rows, size_t at) {
+    if (at >= rows.size()) return {};
+    const std::string name = text_of(rows[at], "name");
+    return {name.empty() ? text_of(rows[at], "key") : name,
+            rate_text(number_of(rows[at], "per_second"))};
+}
+
+void add_hot_keys(const Snapshot& now, std::vector<ScreenLine>& lines) {
+    const nlohmann::ordered_json& hits = rows_of(now.hot_keys, "hits");
+    const nlohmann::ordered_json& misses = rows_of(now.hot_keys, "misses");
+    Table table({{"hot keys: hits"}, {"rate", Align::Right}, {"misses"}, {"rate", Align::Right}});
+    for (size_t i = 0; i < std::min(std::max(hits.size(), misses.size()), kHotKeys); ++i) {
+        const auto [hit, hit_rate] = hot_key(hits, i);
+        const auto [miss, miss_rate] = hot_key(misses, i);
+        table.add({hit, hit_rate, miss, miss_rate});
+    }
+    if (!table.is_empty()) add_table(table, lines);
+}
+
+}  // namespace
+
+std::vector<ScreenLine> top_lines(const Snapshot& now, const Snapshot* before,
+                                  const std::string& address) {
+    const Rates rates(now, before);
+    std::vector<ScreenLine> lines;
+    lines.push_back({state_text(now) + "   nearkey " + text_of(now.status, "version") + " at " +
+                         address + ", up " + duration_text(number_of(now.status, "uptime_seconds")),
+                     true});
+    lines.push_back({});
+    add_rates(now, rates, lines);
+    lines.push_back({});
+    add_latency(rates, lines);
+    lines.push_back({});
+    add_hot_keys(now, lines);
+    return lines;
+}
+
+std::vector<ScreenLine> away_lines(const std::string& problem, size_t columns) {
+    std::vector<ScreenLine> lines = {{"nearkey does not answer; trying again", true}, {}};
+    std::istringstream words(problem);
+    std::string line;
+    for (std::string word; words >> word;) {
+        if (!line.empty() && columns_of(line) + 1 + columns_of(word) > columns) {
+            lines.push_back({std::exchange(line, "")});
+        }
+        line += (line.empty() ? "" : " ") + word;
+    }
+    lines.push_back({line});
+    return lines;
+}
+
+std::vector<ScreenLine> fitted(std::vector<ScreenLine> lines, const ScreenSize& size) {
+    const auto is_empty = [](const ScreenLine& line) { return line.text.empty(); };
+    if (lines.size() > size.rows) std::erase_if(lines, is_empty);
+    if (lines.size() > size.rows) lines.resize(size.rows);
+    for (ScreenLine& line : lines)
+        line.text = cut(line.text, size.columns);
+    return lines;
+}
+
+}  // namespace nearkey
