@@ -12,6 +12,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 using Kind = HttpOutcome::Kind;
 
+constexpr double kNumberMax = 9e18;
+
 std::string nobody(const std::string& address, const std::string& why) {
     return "nobody answers at " + address + ": " + why +
            "; is nearkey running, and is --admin its address?";
@@ -75,7 +77,8 @@ std::string text_of(const Json& object, const char* key) {
 
 double number_of(const Json& object, const char* key) {
     const auto found = object.find(key);
-    return found != object.end() && found->is_number() ? found->get<double>() : 0;
+    if (found == object.end() || !found->is_number()) return 0;
+    return std::clamp(found->get<double>(), -kNumberMax, kNumberMax);
 }
 
 const Json& rows_of(const Json& page, const char* key) {

@@ -6,7 +6,16 @@ import os
 import subprocess
 import unittest
 
-from harness import BINARY, EVERY_COMMAND, SystemTest, proxy_only, run_nearkey, wait_for
+from harness import (
+    BINARY,
+    EVERY_COMMAND,
+    Nearkey,
+    SystemTest,
+    free_port,
+    proxy_only,
+    run_nearkey,
+    wait_for,
+)
 from processes import program_environment
 
 
@@ -169,6 +178,25 @@ class ListsTest(SystemTest):
             )
         self.assertEqual((1, b"nearkey: the answer could not be written\n"),
                          (done.returncode, done.stderr))
+
+    def test_over_tcp(self):
+        directory = os.path.join(self.directory, "tcp")
+        os.mkdir(directory)
+        address = f"127.0.0.1:{free_port()}"
+        other = Nearkey(directory, self.server.url)
+        other.command[other.command.index(other.admin_path)] = address
+        self.addCleanup(other.kill)
+        other.start(ready=False)
+
+        def run(verb):
+            return run_nearkey(directory, verb, "--admin", address)
+
+        wait_for(lambda: run("ready").returncode == 0, 10, "it is ready")
+        for verb, words in (("stats", "ready for"), ("reload", "reloaded; nothing is different")):
+            done = run(verb)
+            self.assertEqual((0, ""), (done.returncode, done.stderr))
+            self.assertIn(words, done.stdout)
+        other.stop()
 
     def test_where_to_ask_is_read_from_the_configuration(self):
         path = os.path.join(self.directory, "where.toml")

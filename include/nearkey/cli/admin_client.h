@@ -32,7 +32,7 @@ AdminReply ask_admin(const AdminTarget& target, const HttpRequest& request, std:
 std::string problem_of(const HttpOutcome& outcome, const std::string& address);
 
 // The member as a text fit for a terminal, or as a number; what is missing or of another type is ""
-// or 0.
+// or 0. A number is one that an int64_t holds.
 std::string text_of(const nlohmann::ordered_json& object, const char* key);
 double number_of(const nlohmann::ordered_json& object, const char* key);
 // The member that is a list of objects; else an empty list.
