@@ -24,14 +24,14 @@ import paths
 import probes
 import report
 import signals
-from programs import Bench, BenchError, find_program, need_program
+from programs import Bench, BenchError, find_program, need_program, raise_descriptor_limit
 
 ROOT = Path(__file__).resolve().parents[2]
 OTHERS = ["direct-unix", "direct-tcp", "direct-far", "nutcracker", "haproxy", "echo", "valkey",
           "relay"]
 OPTIONAL = ("nutcracker", "haproxy")
 # What --quick takes where nothing else is said: two minutes on an idle machine.
-QUICK = {"rounds": 3, "seconds": 0.4, "warm_up": 0.1, "fill_seconds": 1.0, "bulk_seconds": 1.0}
+QUICK = {"rounds": 3, "seconds": 0.4, "warm_up": 0.1, "fill_seconds": 2.0, "bulk_seconds": 1.0}
 USUAL = {"rounds": 5, "seconds": 1.0, "warm_up": 0.2, "fill_seconds": 3.0, "bulk_seconds": 3.0}
 
 
@@ -149,6 +149,7 @@ def run(options):
     machine = describe_machine(options)
     print(", ".join(f"{name}: {value}" for name, value in machine.items()), flush=True)
     chosen, chosen_probes = paths.choose(options.paths)
+    raise_descriptor_limit()
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="nearkey-bench-") as directory, \
             contextlib.ExitStack() as stack:
@@ -166,7 +167,7 @@ def run(options):
 
 def tell(machine, found, options):
     """Prints the tables, writes the files; the exit status."""
-    titles = paths.titles()
+    titles = paths.titles(paths.choose(options.paths)[0])
     for path in report.in_order(measurement.path for measurement in found):
         report.print_table(found, path, titles[path])
     labels = [label for label, _ in options.nearkey]
@@ -242,8 +243,9 @@ def parse_arguments(arguments):
     parser.add_argument("--quick", action="store_true",
                         help="the paths that have a bar, two minutes")
     parser.add_argument("--paths", type=path_names, metavar="NAME,...",
-                        help="all (default), bars (default with --check and --quick), or of "
-                        + ", ".join(paths.titles()))
+                        help="all (default), bars (default with --check and --quick), of "
+                        + ", ".join(paths.titles()) + "; or a load of your own as "
+                        "COMMAND:BYTES:CLIENTS:DEPTH, like set:1024:1000:8")
     parser.add_argument("--rounds", type=number_of(int), help=f"default {USUAL['rounds']}, "
                         f"{QUICK['rounds']} with --quick")
     parser.add_argument("--seconds", type=number_of(float), help="of one measurement, default "
@@ -259,7 +261,9 @@ def parse_arguments(arguments):
     for name, value in (QUICK if options.quick else USUAL).items():
         if getattr(options, name, None) is None:
             setattr(options, name, value)
-    options.fill_seconds = min(options.fill_seconds, options.seconds * 3)
+    # A try with short measurements is short altogether.
+    options.warm_up = min(options.warm_up, options.seconds)
+    options.fill_seconds = min(options.fill_seconds, options.seconds * 6)
     options.bulk_seconds = min(options.bulk_seconds, options.seconds * 3)
     options.paths = options.paths or (["bars"] if options.check or options.quick else ["all"])
     if options.nearkey is None:

@@ -17,6 +17,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <random>
 
 namespace nearkey::bench {
 namespace {
@@ -87,7 +88,10 @@ private:
 }  // namespace
 
 LoadPlan::LoadPlan(const LoadOptions& chosen)
-    : options(chosen), shapes(make_shapes(chosen)), draws(draws_of(chosen)) {
+    : options(chosen),
+      shapes(make_shapes(chosen)),
+      draws(draws_of(chosen)),
+      seed(std::random_device{}()) {
     if (options.value_bytes > kValueInlineMax) value.assign(options.value_bytes, 'x') += "\r\n";
 }
 
@@ -101,7 +105,7 @@ LoadClient::LoadClient(const LoadPlan& plan, size_t number, int poll)
       poll_(poll),
       fd_(plan.options.unix_path.empty() ? connect_tcp(plan.options.tcp_port)
                                          : connect_unix(plan.options.unix_path)),
-      random_((number + 1) * 0x9e3779b97f4a7c15U | 1),
+      random_((plan.seed + number) * 0x9e3779b97f4a7c15U | 1),
       turn_(plan.options.command == LoadCommand::Mixed ? number : 0),
       watched_(EPOLLIN) {
     fcntl(fd_, F_SETFL, fcntl(fd_, F_GETFL) | O_NONBLOCK);

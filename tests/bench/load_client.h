@@ -22,6 +22,8 @@ struct LoadPlan {
     LoadOptions options;
     std::vector<BatchShape> shapes;
     KeyDraws draws;
+    // Another one in each run: with the same keys in the same order, a cache would know them all.
+    uint64_t seed;
     std::string value;  // with its CRLF; empty where values stand in the shapes' text
 };
 

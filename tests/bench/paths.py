@@ -3,10 +3,13 @@
 A contender's family is what it is called where there is one build of nearkey; with several, each
 has contenders of its own, named after its label.
 """
+import re
 from dataclasses import dataclass
 
 KEYS_MAX = 100_000
 DATA_BYTES_MAX = 64 << 20
+VALUE_BYTES_MAX = 1 << 20
+PIPELINE_MAX = 256  # Of nearkey_load_client.
 FORWARDED = ("direct-unix", "direct-tcp", "nutcracker", "haproxy", "nearkey")
 STORED = ("direct-unix", "direct-tcp", "echo", "nearkey-stored")
 BOTH = FORWARDED + ("nearkey-stored",)
@@ -14,9 +17,10 @@ FAR = ("direct-far", "nearkey-zipf")
 # nearkey-zipf's near cache is too small for all keys; with so much memory, found by trying, it has
 # some 90 % hits. A run with more or fewer than ZIPF_HITS does not count.
 ZIPF_EXPONENT = 1.0
-ZIPF_MEMORY = "3584KiB"
+ZIPF_MEMORY = "7MiB"
 ZIPF_HITS = (0.88, 0.92)
 STORED_HITS = (0.999, 1.0)
+STORED_BYTES_MAX = 100  # Of a value: all keys of longer ones together need more than the default.
 NEARKEY_SETTINGS = {
     "nearkey": {"near_cache.enabled": "false", "upstream.request_timeout_ms": 60000},
     "nearkey-stored": {},
@@ -58,7 +62,7 @@ class Path:
 
     def hits_range(self, family):
         """The share of hits that a near cache must have here for the run to count, or None."""
-        if self.command not in ("get", "mget"):
+        if self.command not in ("get", "mget") or self.value_bytes > STORED_BYTES_MAX:
             return None
         return {"nearkey-stored": STORED_HITS, "nearkey-zipf": ZIPF_HITS}.get(family)
 
@@ -119,24 +123,39 @@ PATHS = [
 PROBES = {
     "idle": ("1,000 idle clients", ("nearkey",)),
     "start": ("start to the first PONG", ("nearkey",)),
-    "beside-bulk": ("GET 100 B by 1 client beside one that streams values of 256 MiB",
+    "beside-bulk": ("GET 100 B by 10 clients beside one that streams values of 256 MiB",
                     ("direct-unix", "haproxy", "nearkey")),
 }
+
+
+def path_of(name):
+    """The path of a name like set:1024:1000:8 (command, bytes, clients, depth), or None."""
+    match = re.fullmatch(r"(get|set|mixed|mget|incr):(\d{1,7}):(\d{1,4}):(\d{1,3})", name)
+    if not match:
+        return None
+    value_bytes, clients, pipeline = (int(number) for number in match.groups()[1:])
+    if not (0 < value_bytes <= VALUE_BYTES_MAX and clients > 0 and 0 < pipeline <= PIPELINE_MAX):
+        return None
+    title = f"{match[1].upper()} {value_bytes} B, {clients} clients, -P {pipeline}"
+    return Path(name, title, FORWARDED if match[1] in ("set", "incr") else BOTH, match[1],
+                value_bytes, clients, pipeline)
 
 
 def choose(names):
     """(paths, probes) of these names; `all` and `bars` stand for several. ValueError names what
     there is not."""
     known = [path.name for path in PATHS] + list(PROBES)
-    for name in names:
-        if name not in (*known, "all", "bars"):
+    own = {name: path_of(name) for name in names if name not in (*known, "all", "bars")}
+    for name, path in own.items():
+        if path is None:
             raise ValueError(f"there is no path {name}; there are {', '.join(known)}")
     paths = [path for path in PATHS
              if "all" in names or path.name in names or ("bars" in names and path.has_bar)]
     probes = [name for name in PROBES if {"all", "bars", name} & set(names)]
-    return paths, probes
+    return paths + list(own.values()), probes
 
 
-def titles():
-    return {**{path.name: path.title for path in PATHS},
+def titles(chosen=()):
+    """Of all paths, and of these."""
+    return {**{path.name: path.title for path in [*PATHS, *chosen]},
             **{name: title for name, (title, _) in PROBES.items()}}

@@ -122,6 +122,12 @@ class Program:
                 self.process.wait()
 
 
+def raise_descriptor_limit():
+    """For us and for what we start: a thousand clients need more than the usual 1,024."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def tied_to_us(command):
     return ["setpriv", "--pdeathsig", "KILL", *command]
 

@@ -134,6 +134,16 @@ class CommandLineTest(unittest.TestCase):
         self.assertEqual([path.name for path in chosen], [p.name for p in paths.PATHS if p.has_bar])
         self.assertEqual(chosen_probes, list(paths.PROBES))
 
+    def test_a_load_of_ones_own_is_a_path(self):
+        (path,), chosen_probes = paths.choose(["set:1024:1000:8"])
+        self.assertEqual((path.command, path.value_bytes, path.clients, path.pipeline),
+                         ("set", 1024, 1000, 8))
+        self.assertEqual(chosen_probes, [])
+        for name in ("set:1024:1000", "del:1:1:1", "get:0:1:1", "get:1:0:1", "get:1:1:257",
+                     "get:1048577:1:1", "set:1:1:1:1"):
+            with self.assertRaises(ValueError, msg=name):
+                paths.choose([name])
+
     def test_a_contender_that_is_not_installed_is_left_out_with_a_line(self):
         options = bench.parse_arguments(["--nearkey", BINARY])
         field = bench.Field(None, options)
