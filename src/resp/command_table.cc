@@ -142,6 +142,7 @@ bool read_spec(const Value& entry, std::vector<std::string>& categories, Command
         // Their names are read without "parent|", so they must have it.
         if (read_spec(child, categories, subcommand) &&
             subcommand.name.starts_with(spec.name + '|')) {
+            subcommand.subcommands.clear();  // No server has any, and they would not be found.
             spec.subcommands.push_back(std::move(subcommand));
         }
     }

@@ -38,6 +38,7 @@ DICTIONARIES = {
     "handshake": "replies",
     "command_table": "replies",
     "config_file": "config",
+    "access_rules": "commands",
     "upstream_url": "config",
 }
 # Longer inputs find little more, slowly. Seeds may be longer.

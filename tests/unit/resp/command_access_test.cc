@@ -215,6 +215,15 @@ TEST_CASE("command access: without a table and without rules") {
     CHECK_FALSE(CommandAccess(parsed("+@read"), none).allows_unknown(nullptr, parser.command()));
 }
 
+TEST_CASE("command access: a sub-command that a server says to have others is one all the same") {
+    const CommandTable odd(*parse_value(
+        listed({{"get", "read"}, {"x", "slow", "", {{"x|y", "slow", "", {{"x|y|z", "slow"}}}}}})));
+    const CommandAccess access(parsed("+@all -x"), odd);
+    CHECK(access.allows_any(*odd.find_name("get")));
+    CHECK_FALSE(access.allows_any(*odd.find_name("x")));
+    CHECK_FALSE(access.allows_any(odd.find_name("x")->subcommands[0]));
+}
+
 TEST_CASE("command access: the default refuses what hurts everybody, and no more") {
     const CommandAccess access = access_of(kDefaultCommands);
     for (const char* line :
