@@ -148,7 +148,7 @@ class HugeHeaderTest(EvilTest):
                 self.fake.answers["get"] = header
                 client.send(encode("GET", "evil"))
                 wait_for(
-                    lambda: self.fake.received[-1:] == [[b"GET", b"evil"]],
+                    lambda: [b"GET", b"evil"] in self.fake.received,  # A PING may be behind it.
                     3,
                     "the server has answered",
                 )
