@@ -3,6 +3,7 @@
 #include "nearkey/resp/number.h"
 
 #include <algorithm>
+#include <initializer_list>
 #include <string_view>
 #include <utility>
 
@@ -135,17 +136,20 @@ std::vector<std::string> find_unknown_names(std::span<const AccessRule> rules,
 
 std::vector<std::string> find_open_to_scripts(const CommandAccess& access,
                                               const CommandTable& table) {
+    const auto allows_one_of = [&](std::initializer_list<std::string_view> commands) {
+        return std::any_of(commands.begin(), commands.end(), [&](std::string_view name) {
+            const CommandSpec* const spec = table.find_name(name);
+            return spec != nullptr && access.allows_any(*spec);
+        });
+    };
+    const bool can_write = allows_one_of({"eval", "evalsha", "fcall"});
+    const bool can_read = can_write || allows_one_of({"eval_ro", "evalsha_ro", "fcall_ro"});
     std::vector<std::string> names;
-    bool can_script = false;
-    for (const std::string_view name : {"eval", "evalsha", "fcall"}) {
-        const CommandSpec* const spec = table.find_name(name);
-        can_script |= spec != nullptr && access.allows_any(*spec);
-    }
-    if (!can_script) return names;
     for_each(table, [&](const CommandSpec& spec) {
         // What has sub-commands is not run itself; "nearkey" and its like are not the server's.
-        const bool is_run = spec.subcommands.empty() && spec.is_servers_own;
-        if (is_run && !spec.is_noscript && !access.allows_any(spec)) names.push_back(spec.name);
+        const bool is_run = spec.subcommands.empty() && spec.is_servers_own && !spec.is_noscript;
+        const bool is_open = spec.is_write ? can_write : can_read;
+        if (is_run && is_open && !access.allows_any(spec)) names.push_back(spec.name);
     });
     return names;
 }

@@ -8,7 +8,7 @@ import unittest
 from harness import EVERY_COMMAND, proxy_only, wait_for
 from listeners import ListenerTest
 from near_cache import explain
-from resp import RespClient, encode, mask_ids
+from resp import RespClient, encode, mask_ids, parse
 from test_reload import ReloadTest
 
 OK = b"+OK\r\n"
@@ -301,6 +301,36 @@ class DefaultTest(RulesTest):
         )
         self.assertEqual(1, len(entry))
         self.assertEqual("flush_all @json config|sett select|0", entry[0]["names"])
+
+
+class OtherServerTest(RulesTest):
+    def test_a_server_with_other_commands_is_under_the_same_rules(self):
+        """All commands behind those that are missing have another place in the table."""
+        self.start("+@all -getset -config|set -@scripting +evalsha")
+        client = self.client()
+        names = [entry[0].decode() for entry in parse(client.command("COMMAND"))]
+
+        def refused():
+            asked = [("NEARKEY", "EXPLAIN", name, *["x"] * 9) for name in names]
+            replies = client.pipeline(asked)
+            return [n for n, reply in zip(names, replies) if b"refused by rule" in reply]
+
+        before = refused()
+        self.assertIn("eval", before)
+        self.server.stop()
+        gone = ("append", "blpop", "copy", "decr", "echo", "expire", "get", "hget", "incr")
+        self.server.start(*[word for name in gone for word in ("--rename-command", name, "")])
+        self.nearkey.wait_ready()
+
+        def is_learned():
+            client.command("GET", "k")
+            return b"does not know" in client.command("NEARKEY", "EXPLAIN", "GET", "k")
+
+        wait_for(is_learned, 10, "the commands of this server are known")
+        self.assertEqual(before, refused())
+        self.assertEqual(noperm("getset"), client.command("GETSET", "k", "1"))
+        self.assertEqual(noperm("config|set"), client.command("CONFIG", "SET", "hz", "1"))
+        self.assertEqual(b":1\r\n", client.command("SETNX", "k", "1"))
 
 
 class CacheTest(RulesTest):

@@ -47,12 +47,13 @@ const CommandTable& table() {
         {"get", "read string fast"},
         {"set", "write string slow"},
         {"keys", "keyspace read slow dangerous"},
-        {"flushall", "keyspace write slow dangerous"},
+        {"flushall", "keyspace write slow dangerous", "write"},
         {"select", "fast connection"},
         {"ping", "fast connection"},
         {"debug", "admin slow dangerous", "admin noscript"},
         {"shutdown", "admin slow dangerous", "admin noscript"},
         {"eval", "slow scripting", "noscript"},
+        {"eval_ro", "slow scripting", "noscript"},
         {"subscribe", "pubsub slow", "noscript"},
         {"auth", "fast connection", "noscript no_auth"},
         {"hello", "fast connection", "noscript no_auth"},
@@ -67,7 +68,7 @@ const CommandTable& table() {
         {"cluster", "slow", "", {{"cluster|meet", "admin slow dangerous", "admin"}}},
     })));
     REQUIRE(made.is_complete());
-    REQUIRE(made.size() == 19);  // with three of our own
+    REQUIRE(made.size() == 20);  // with three of our own
     return made;
 }
 
@@ -262,6 +263,7 @@ TEST_CASE("command access: what a script could run all the same is found") {
     CHECK(open("+@all").empty());
     CHECK(open("+@all -flushall -keys") == Words{"flushall", "keys"});
     CHECK(open("+@all -flushall -keys -@scripting").empty());
+    CHECK(open("+@all -flushall -keys -@scripting +eval_ro") == Words{"keys"});
     CHECK(open("+@all -subscribe -nearkey").empty());  // No script can.
     // Of the default, only what works in a cluster alone.
     for (const std::string& name : open(kDefaultCommands))
