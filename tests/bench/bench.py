@@ -24,7 +24,8 @@ import paths
 import probes
 import report
 import signals
-from programs import Bench, BenchError, find_program, need_program, raise_descriptor_limit
+from programs import (Bench, BenchError, find_program, need_program,
+                      raise_descriptor_limit)
 
 ROOT = Path(__file__).resolve().parents[2]
 OTHERS = ["direct-unix", "direct-tcp", "direct-far", "nutcracker", "haproxy", "echo", "valkey",

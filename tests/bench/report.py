@@ -18,6 +18,7 @@ COLUMNS = [
     ("p99.9 us", "p999_us", "{:,.1f}", 10),
     ("proxy us/request", "proxy_us", "{:.3g}", 24),
     ("server us/request", "server_us", "{:.3g}", 28),
+    ("load us", "client_us", "{:.2g}", 8),
     ("proxy MiB", "proxy_mib", "{:.1f}", 10),
     ("hits", "hits_share", "{:.1%}", 7),
 ]

@@ -28,6 +28,7 @@ sys.path.insert(0, os.path.join(ROOT, "tests", "bench"))
 import bars  # noqa: E402
 import bench  # noqa: E402
 import chart  # noqa: E402
+import instructions  # noqa: E402
 import measure  # noqa: E402
 import paths  # noqa: E402
 import programs  # noqa: E402
@@ -294,6 +295,16 @@ class RunTest(SystemTest):
                     self.assertTrue(value is None or value >= 0, (path.name, name, figures))
         for name, (_, families) in paths.PROBES.items():
             self.assertEqual(set(by_path[name]), self.contenders(families))
+
+    @unittest.skipIf(SLOW, "a sanitizer build does not run under valgrind")
+    @unittest.skipUnless(programs.find_program("valgrind"), "valgrind is not installed")
+    def test_instructions_are_counted_for_each_build(self):
+        for name, value in (("CASES", instructions.CASES[:1]), ("REQUESTS", {1: (100, 10_100)})):
+            self.addCleanup(setattr, instructions, name, getattr(instructions, name))
+            setattr(instructions, name, value)
+        found = instructions.run([("a", BINARY)], TOOLS)
+        self.assertEqual(list(found), ["forwarded GET -P 1"])
+        self.assertGreater(found["forwarded GET -P 1"]["a"], 100)
 
     def test_an_interrupt_leaves_nothing_running_and_no_file(self):
         child = self.start_bench("--paths", "get-p1", "--rounds", "1000", "--seconds", "0.05")
