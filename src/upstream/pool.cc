@@ -184,6 +184,8 @@ void ConnectionPool::on_lost(Connection& connection, const std::string& reason) 
         on_candidate_failed(reason);
         return;
     }
+    // Another server, or the same started anew, may have counted to the same number.
+    if (connection.is_primary) swapdb_calls_.reset();
     if (&connection == receiver_.get()) {
         untrack_redirected();
     } else if (is_broadcast_ && !connection.is_leased) {

@@ -4,7 +4,9 @@
 // A RESP3 connection is told of changes to what it reads itself. A RESP2 one can't be: the
 // receiver, a RESP3 connection of the pool's own, is told in its place. Pushes and replies stand in
 // order on a connection, so the reply to a PING proves that everything from before the PING has
-// arrived. SWAPDB is never told of; the server's own count of it is asked for with each heartbeat.
+// arrived. The receiver is told only while the server still has the RESP2 connection, whose loss
+// may become known here much later: so that must have answered, too. SWAPDB is never told of; the
+// server's own count of it is asked for with each heartbeat.
 //
 // With near_cache.tracking = "broadcast" the receiver alone is told, of all keys with one of the
 // prefixes, for every connection. Replies and news then come over two connections, as with RESP2:
@@ -114,6 +116,15 @@ bool ConnectionPool::is_told_of(std::string_view key) const {
                        [key](const std::string& prefix) { return key.starts_with(prefix); });
 }
 
+// Every change before this time to what was read over the connection is known. REQUIRES: it is
+// tracked itself.
+uint64_t ConnectionPool::proven_ms(const Connection& connection) const {
+    const uint64_t answered_ms = connection.protocol() == 3
+                                     ? connection.proven_ms()
+                                     : std::min(connection.proven_ms(), receiver_->proven_ms());
+    return std::max(connection.tracked_since_ms(), answered_ms);
+}
+
 // How long ago what is stored was proven, at worst. Looked at before a beat it is at its longest.
 void ConnectionPool::count_lease() {
     const uint64_t now = Loop::boot_ms();
@@ -121,26 +132,24 @@ void ConnectionPool::count_lease() {
     for (const auto& [key, group] : shared_) {
         for (const auto& connection : group) {
             if (connection->source() == NearCache::kNoSource) continue;
-            const Connection& told = key.first == 3 ? *connection : *receiver_;
-            const uint64_t proven_ms = std::max(connection->tracked_since_ms(), told.proven_ms());
-            metrics_.near_cache_lease_ms = std::max(metrics_.near_cache_lease_ms, now - proven_ms);
+            metrics_.near_cache_lease_ms =
+                std::max(metrics_.near_cache_lease_ms, now - proven_ms(*connection));
         }
     }
 }
 
 void ConnectionPool::renew_sources() {
-    if (is_broadcast_ && receiver_->source() != NearCache::kNoSource) {
-        uint64_t proven_ms = std::max(receiver_->tracked_since_ms(), receiver_->proven_before_ms());
+    const auto renew = [this](const Connection& connection, uint64_t proven_ms) {
         if (!is_swapdb_hidden_) proven_ms = std::min(proven_ms, swapdb_proven_ms_);
-        cache()->renew_source(receiver_->source(), proven_ms);
+        cache()->renew_source(connection.source(), proven_ms);
+    };
+    if (is_broadcast_ && receiver_->source() != NearCache::kNoSource) {
+        renew(*receiver_, std::max(receiver_->tracked_since_ms(), receiver_->proven_before_ms()));
     }
     for (const auto& [key, group] : shared_) {
         for (const auto& connection : group) {
             if (connection->source() == NearCache::kNoSource) continue;
-            const Connection& told = key.first == 3 ? *connection : *receiver_;
-            uint64_t proven_ms = std::max(connection->tracked_since_ms(), told.proven_ms());
-            if (!is_swapdb_hidden_) proven_ms = std::min(proven_ms, swapdb_proven_ms_);
-            cache()->renew_source(connection->source(), proven_ms);
+            renew(*connection, proven_ms(*connection));
         }
     }
 }
@@ -177,19 +186,21 @@ void ConnectionPool::start_round() {
     round_started_ms_ = Loop::boot_ms();
     round_waiters_ = std::exchange(next_waiters_, {});
     ++metrics_.near_cache_proofs_total;
-    const auto ask = [this](Connection& connection) {
-        ++round_owed_;
-        connection.send({kPing, &round_receiver_, round_, RequestKind::Write});
-    };
     round_owed_ = 1;
     is_asked_again_ = false;
-    if (receiver_->is_ready()) ask(*receiver_);
+    if (receiver_->is_ready()) ask_for_proof(*receiver_);
     for (const auto& [key, group] : shared_) {
         for (const auto& connection : group) {
-            if (key.first == 3 && connection->source() != NearCache::kNoSource) ask(*connection);
+            if (connection->source() != NearCache::kNoSource) ask_for_proof(*connection);
         }
     }
     on_round_answer(round_);
+}
+
+// Without a deadline: one that is too late proves nothing, but end_late_round() does.
+void ConnectionPool::ask_for_proof(Connection& connection) {
+    ++round_owed_;
+    connection.send({kPing, &round_receiver_, round_, RequestKind::Blocking});
 }
 
 void ConnectionPool::on_round_answer(uint32_t round) {
@@ -201,8 +212,7 @@ bool ConnectionPool::ask_again() {
     if (!is_broadcast_ || !receiver_->is_ready() || std::exchange(is_asked_again_, true)) {
         return false;
     }
-    ++round_owed_;
-    receiver_->send({kPing, &round_receiver_, round_, RequestKind::Write});
+    ask_for_proof(*receiver_);
     return true;
 }
 
@@ -213,7 +223,7 @@ void ConnectionPool::end_round() {
     if (!next_waiters_.empty()) start_round();
 }
 
-// An unanswered round has an end, too: by then nothing is proven that it was to prove.
+// An unanswered round has an end, too: by then nothing is served any more of who has not answered.
 void ConnectionPool::end_late_round() {
     if (round_owed_ > 0 && round_started_ms_ + max_staleness_ms_ < Loop::boot_ms()) end_round();
 }

@@ -29,6 +29,8 @@ std::vector<State> states_of(const std::string& command, const Value& value) {
     if (command == "HGETALL") {
         return {value.elements.size() == 2 ? State(value.elements[1].text) : State()};
     }
+    if (command == "HSCAN" && value.elements.size() == 2)
+        return states_of("HGETALL", value.elements[1]);
     if (command == "EXEC") {
         return value.elements.size() == 2 ? std::vector{state_of(value.elements[1])}
                                           : std::vector<State>{};
@@ -185,7 +187,9 @@ Words SimulatedClient::random_read(std::vector<KeyName>& keys) {
     keys.assign(1, {plan_.database, name});
     const uint64_t choice = random_.below(10);
     if (number % 2 == 1) {
-        return choice < 7 ? Words{"HGET", name, "f"} : Words{"HGETALL", name};
+        if (choice < 6) return {"HGET", name, "f"};
+        // HSCAN is never stored.
+        return choice < 8 ? Words{"HGETALL", name} : Words{"HSCAN", name, "0"};
     }
     if (choice < 7) return {"GET", name};
     if (choice < 8) return {"GETRANGE", name, "0", "-1"};

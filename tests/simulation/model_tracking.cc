@@ -21,8 +21,8 @@ bool is(std::string_view word, std::string_view lower) {
 }
 
 bool is_tracked_read(std::string_view name) {
-    static constexpr std::array<std::string_view, 8> kReads{
-        "get", "hget", "getrange", "mget", "hgetall", "exists", "touch", "pttl"};
+    static constexpr std::array<std::string_view, 9> kReads{
+        "get", "hget", "getrange", "mget", "hgetall", "hscan", "exists", "touch", "pttl"};
     return std::any_of(kReads.begin(), kReads.end(),
                        [&](std::string_view read) { return is(name, read); });
 }

@@ -201,6 +201,12 @@ std::string ModelValkey::run_strings(Client& client, const Words& words) {
         append_map_header(reply, stored == nullptr ? 0 : 1, client.protocol);
         return stored == nullptr ? reply : reply + bulk("f") + bulk(stored->value);
     }
+    if (name == "HSCAN") {
+        const Stored* stored = find(database, words[1]);
+        const std::string reply = "*2\r\n" + bulk("0");
+        return stored == nullptr ? reply + "*0\r\n"
+                                 : reply + "*2\r\n" + bulk("f") + bulk(stored->value);
+    }
     if (name == "SET") {
         find(database, words[1]);
         const uint64_t expires_ms = words.size() < 5 ? 0 : now_ms() + std::stoull(words[4]);

@@ -172,6 +172,14 @@ void Network::kill_any() {
     if (const uint64_t id = any_open(); id != 0) hang_up(id);
 }
 
+uint64_t Network::kill_quietly(uint64_t until_us) {
+    const uint64_t id = any_open();
+    if (id == 0) return 0;
+    links_[id].down.frozen_until_us = until_us;
+    hang_up(id);
+    return id;
+}
+
 void Network::kill_all() {
     for (auto& [id, link] : links_)
         hang_up(id);

@@ -56,6 +56,8 @@ public:
     // The link's number; 0: there is none.
     uint64_t freeze_any(uint64_t until_us);
     void kill_any();
+    // The server's end is closed, the client learns it later; 0 as above.
+    uint64_t kill_quietly(uint64_t until_us);
     void kill_all();
     void change_delays();
 

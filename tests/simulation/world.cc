@@ -211,7 +211,7 @@ void World::do_harm() {
 
 void World::harm() {
     const uint64_t until_us = events_.now_us + random_.between(1, harm_us_);
-    switch (random_.below(12)) {
+    switch (random_.below(14)) {
         case 0:
         case 1:
             note("a connection is killed");
@@ -227,6 +227,11 @@ void World::harm() {
             return;
         case 5:
             if (random_.one_in(4) && !network_.is_server_down) restart_server();
+            return;
+        case 6:
+        case 7:
+            note(fmt::format("link {} is killed, which is known at {} us",
+                             network_.kill_quietly(until_us), until_us));
             return;
         default:
             note(fmt::format("link {} is frozen until {} us", network_.freeze_any(until_us),

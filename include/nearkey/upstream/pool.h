@@ -274,7 +274,9 @@ private:
     void untrack_redirected();
     void count_lease();
     void renew_sources();
+    uint64_t proven_ms(const Connection& connection) const;
     void start_round();
+    void ask_for_proof(Connection& connection);
     void on_round_answer(uint32_t round);
     bool ask_again();
     void end_round();

@@ -1,0 +1,130 @@
+// What proves that all changes to what is stored are known.
+#include "nearkey/upstream/pool.h"
+
+#include "pool_rig.h"
+
+#include <doctest/doctest.h>
+
+#include <string>
+
+namespace nearkey {
+namespace {
+
+constexpr const char* kRedirected = "CLIENT TRACKING ON OPTOUT REDIRECT 7";
+constexpr const char* kStats = "INFO commandstats keyspace";
+const CacheQuery kQuery{.key = "k", .arguments = {}, .command = 2, .database = 0};
+
+struct Proof final : ProofWaiter {
+    void on_proven() override { ++told; }
+    int told = 0;
+};
+
+// Until the primary, a RESP2 connection, is tracked; with a heartbeat each ten milliseconds.
+void make_redirected(PoolRig& rig) {
+    rig.valkey.answers["HELLO 3"] =
+        "%3\r\n$6\r\nserver\r\n$6\r\nvalkey\r\n$5\r\nproto\r\n:3\r\n"
+        "$2\r\nid\r\n:7\r\n";
+    rig.valkey.answers[kRedirected] = "+OK\r\n";
+    rig.valkey.answers[kStats] = "-NOPERM no\r\n";
+    rig.near.max_staleness_ms = 60'000;
+    rig.make_ready_with_cache();
+    rig.pool->bound_staleness(60'000);
+    REQUIRE(run_until(rig.loop, [&] { return rig.metrics.near_cache_tracking == 1; }));
+}
+
+void settle(PoolRig& rig) {
+    int looks = 0;
+    run_until(rig.loop, [&] { return ++looks > 5; });
+}
+
+void answer(PoolRig& rig, size_t peer) {
+    rig.valkey.send(peer, "+PONG\r\n");
+    REQUIRE(run_until(rig.loop, [&] { return rig.valkey.unread(peer) == 0; }));
+    settle(rig);
+}
+
+size_t receiver(PoolRig& rig) {
+    return rig.valkey.peer_of("HELLO 3");
+}
+
+void store(PoolRig& rig) {
+    const auto ticket = rig.cache->begin_fill(kQuery, rig.pool->find_ready(2, 0)->source());
+    REQUIRE(ticket != 0);
+    rig.cache->commit(ticket, "v", UINT64_MAX, Loop::boot_ms());
+}
+
+}  // namespace
+
+TEST_CASE("proof: a RESP2 connection that the server has dropped without our knowing is none") {
+    PoolRig rig;
+    make_redirected(rig);
+    rig.options.heartbeat_interval_ms = 3'600'000;
+    rig.pool->bound_staleness(60'000'000);
+    settle(rig);
+    rig.valkey.answers["PING"] = FakeValkey::kSilent;
+    Proof proof;
+    rig.pool->prove(proof);
+    settle(rig);
+    answer(rig, receiver(rig));
+    CHECK(proof.told == 0);
+    SUBCASE("it has answered") {
+        answer(rig, rig.valkey.peer_of(kRedirected));
+        CHECK(proof.told == 1);
+    }
+    SUBCASE("its loss becomes known: what came of it is void") {
+        store(rig);
+        rig.valkey.close(rig.valkey.peer_of(kRedirected));
+        REQUIRE(run_until(rig.loop, [&] { return proof.told == 1; }));
+        CHECK(rig.cache->explain(kQuery, Loop::boot_ms()).outcome == NearCache::Outcome::Miss);
+    }
+}
+
+TEST_CASE("proof: of a RESP2 connection both it and the receiver must have answered") {
+    PoolRig rig;
+    make_redirected(rig);
+    const uint64_t& beats = rig.metrics.heartbeats_total;
+    REQUIRE(run_until(rig.loop, [&] { return beats > 8; }));
+    store(rig);
+    rig.valkey.answers["PING"] = FakeValkey::kSilent;
+    const auto proven_ms = [&] {
+        const uint64_t now_ms = Loop::boot_ms();
+        return now_ms - rig.cache->explain(kQuery, now_ms).proven_ms;
+    };
+    const uint64_t silent_ms = Loop::boot_ms();
+    REQUIRE(run_until(rig.loop, [&] { return Loop::boot_ms() > silent_ms + 30; }));
+    // What was sent before has been answered by now, and another one is outstanding.
+    answer(rig, receiver(rig));
+    CHECK(proven_ms() <= silent_ms);
+    answer(rig, rig.valkey.peer_of(kRedirected));
+    CHECK(proven_ms() >= silent_ms);
+}
+
+TEST_CASE("proof: a PING that is not answered in time proves nothing") {
+    PoolRig rig;
+    rig.options.request_timeout_ms = 20;
+    make_redirected(rig);
+    rig.options.heartbeat_interval_ms = 3'600'000;
+    rig.pool->bound_staleness(60'000'000);
+    settle(rig);
+    rig.valkey.answers["PING"] = FakeValkey::kSilent;
+    Proof proof;
+    rig.pool->prove(proof);
+    const uint64_t asked_ms = Loop::boot_ms();
+    REQUIRE(run_until(rig.loop, [&] { return Loop::boot_ms() > asked_ms + 80; }));
+    CHECK(proof.told == 0);
+    answer(rig, receiver(rig));
+    answer(rig, rig.valkey.peer_of(kRedirected));
+    CHECK(proof.told == 1);
+}
+
+TEST_CASE("proof: a server that was started anew may have as many SWAPDB as the last one") {
+    PoolRig rig;
+    rig.valkey.answers[kStats] = "$40\r\n# Commandstats\r\ncmdstat_swapdb:calls=1,u\r\n";
+    rig.make_ready_with_cache();
+    const uint64_t& clears = rig.metrics.near_cache_clears_swapdb_total;
+    REQUIRE(run_until(rig.loop, [&] { return clears == 1; }));
+    rig.valkey.close(rig.valkey.peer_of(kStats));
+    CHECK(run_until(rig.loop, [&] { return clears == 2; }));
+}
+
+}  // namespace nearkey
