@@ -2,8 +2,8 @@
 
 One Valkey serves all contenders. In each round every path is measured once with each of its
 contenders, in an order that changes from round to round, so that what else the machine does falls
-on all of them. Exit status: 0; 1 --check found a bar missed; 2 nothing to judge, or a wrong command
-line; 128 + N ended by signal N.
+on all of them. Exit status: 0; 1 --check found a bar missed; 2 something could not be measured, or
+a wrong command line; 128 + N ended by signal N.
 """
 import argparse
 import contextlib
@@ -24,13 +24,14 @@ import paths
 import probes
 import report
 import signals
-from programs import (Bench, BenchError, find_program, need_program,
+from programs import (Bench, BenchError, RunVoid, find_program, need_program,
                       raise_descriptor_limit)
 
 ROOT = Path(__file__).resolve().parents[2]
 OTHERS = ["direct-unix", "direct-tcp", "direct-far", "nutcracker", "haproxy", "echo", "valkey",
           "relay"]
 OPTIONAL = ("nutcracker", "haproxy")
+ROUNDS_TO_JUDGE = 5
 # What --quick takes where nothing else is said: two minutes on an idle machine.
 QUICK = {"rounds": 3, "seconds": 0.4, "warm_up": 0.1, "fill_seconds": 2.0, "bulk_seconds": 1.0}
 USUAL = {"rounds": 5, "seconds": 1.0, "warm_up": 0.2, "fill_seconds": 3.0, "bulk_seconds": 3.0}
@@ -44,6 +45,15 @@ class Field:
         self.options = options
         self.started = {}  # name -> Contender
         self.left_out = set()
+        self.void = []  # Why runs have no result.
+
+    @contextlib.contextmanager
+    def noting_void_runs(self):
+        try:
+            yield
+        except RunVoid as error:
+            print(f"void: {error}", file=sys.stderr, flush=True)
+            self.void.append(str(error))
 
     def of(self, families):
         """Pairs (family, contender) of these families; several for each build of nearkey."""
@@ -101,19 +111,21 @@ def measure_all(bench, chosen, chosen_probes, options):
         for path in chosen if number % 2 == 0 else chosen[::-1]:
             found += measure_path(field, path, number, options)
         for name in chosen_probes:
-            found += [report.Measurement(name, contender, number + 1, figures)
-                      for contender, figures in run_probe(field, name, number, options)]
+            with field.noting_void_runs():
+                for contender, figures in run_probe(field, name, number, options):
+                    found.append(report.Measurement(name, contender, number + 1, figures))
         print(f"round {number + 1} of {options.rounds}: {time.monotonic() - started:.0f} s",
               file=sys.stderr, flush=True)
-    return found
+    return found, field.void
 
 
 def measure_path(field, path, number, options):
     contenders = field.of(path.contenders)
     shift = number % len(contenders)
-    return [report.Measurement(path.name, contender.name, number + 1, measure.measure(
-                field.bench, contender, family, path, options))
-            for family, contender in contenders[shift:] + contenders[:shift]]
+    for family, contender in contenders[shift:] + contenders[:shift]:
+        with field.noting_void_runs():
+            figures = measure.measure(field.bench, contender, family, path, options)
+            yield report.Measurement(path.name, contender.name, number + 1, figures)
 
 
 def run_probe(field, name, number, options):
@@ -151,22 +163,23 @@ def run(options):
     print(", ".join(f"{name}: {value}" for name, value in machine.items()), flush=True)
     chosen, chosen_probes = paths.choose(options.paths)
     raise_descriptor_limit()
+    os.makedirs(options.results, exist_ok=True)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="nearkey-bench-") as directory, \
             contextlib.ExitStack() as stack:
         try:
             bench = Bench(directory, stack, options.tools)
             bench.start_valkey()
-            found = measure_all(bench, chosen, chosen_probes, options)
+            found, void = measure_all(bench, chosen, chosen_probes, options)
         finally:
             signals.ignore_signals()  # A second ^C does not disturb the clearing up.
     signals.end_by_signals()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Nothing is left to clear up: `| head` is fine.
     machine.update(load_after=load_now(), seconds=round(time.monotonic() - started))
-    return tell(machine, found, options)
+    return tell(machine, found, void, options)
 
 
-def tell(machine, found, options):
+def tell(machine, found, void, options):
     """Prints the tables, writes the files; the exit status."""
     titles = paths.titles(paths.choose(options.paths)[0])
     for path in report.in_order(measurement.path for measurement in found):
@@ -174,33 +187,41 @@ def tell(machine, found, options):
     labels = [label for label, _ in options.nearkey]
     judged = {label: bars.verdicts(
         found, lambda family, label=label: contender_name(family, label)) for label in labels}
-    write_results(options, machine, found, judged, titles)
+    summary = report.summary(found)
+    write_results(options.results, chart.draw(summary, titles, our_contenders(labels).__contains__), {
+        "machine": machine,
+        "options": {"rounds": options.rounds, "seconds": options.seconds, "quick": options.quick},
+        "titles": titles, "summary": summary, "bars": judged, "void_runs": void,
+        "measurements": [measurement._asdict() for measurement in found]})
     print(f"\n{machine['seconds']} s; load before {machine['load'][0]}, after "
           f"{machine['load_after'][0]}; written: {options.results}/bench.json, bench.svg")
-    if not options.check:
-        return 0
+    for reason in void:
+        print(f"void: {reason}")
+    statuses = {2} if void else {0}
+    if options.check:
+        statuses |= tell_verdicts(judged, options)
+    return next(status for status in (1, 2, 0) if status in statuses)
+
+
+def tell_verdicts(judged, options):
+    if options.rounds < ROUNDS_TO_JUDGE:
+        print(f"fewer than {ROUNDS_TO_JUDGE} rounds: these verdicts are no more than a try")
     for label, verdicts in judged.items():
         print(f"\nthe bars of {label}: median of the rounds (min-max)")
         bars.print_verdicts(verdicts)
-    return max((bars.exit_status(verdicts) for verdicts in judged.values()),
-               key=lambda status: {0: 0, 2: 1, 1: 2}[status])
+    return {bars.exit_status(verdicts) for verdicts in judged.values()}
 
 
-def write_results(options, machine, found, judged, titles):
-    os.makedirs(options.results, exist_ok=True)
-    labels = [label for label, _ in options.nearkey]
-    summary = report.summary(found)
-    document = {
-        "machine": machine,
-        "options": {"rounds": options.rounds, "seconds": options.seconds, "quick": options.quick},
-        "titles": titles, "summary": summary, "bars": judged,
-        "measurements": [measurement._asdict() for measurement in found]}
-    with open(os.path.join(options.results, "bench.json"), "w", encoding="utf-8") as file:
+def our_contenders(labels):
+    return {contender_name(family, label) for family in paths.NEARKEY_SETTINGS for label in labels}
+
+
+def write_results(folder, picture, document):
+    with open(os.path.join(folder, "bench.json"), "w", encoding="utf-8") as file:
         json.dump(document, file, indent=1)
         file.write("\n")
-    ours = {contender_name(family, label) for family in paths.NEARKEY_SETTINGS for label in labels}
-    with open(os.path.join(options.results, "bench.svg"), "w", encoding="utf-8") as file:
-        file.write(chart.draw(summary, titles, ours.__contains__))
+    with open(os.path.join(folder, "bench.svg"), "w", encoding="utf-8") as file:
+        file.write(picture)
 
 
 def nearkey_build(text):

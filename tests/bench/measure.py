@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from paths import keys_of
-from programs import BenchError, child, connect_unix, encode, tied_to_us
+from programs import BenchError, RunVoid, child, connect_unix, encode, tied_to_us
 
 # What a run may take beyond its measurement: connecting, the warm-up, the replies that are owed.
 RUN_GRACE_S = 60
@@ -37,10 +37,10 @@ def result_of(bench, load, what, seconds):
     try:
         output, errors = load.communicate(timeout=seconds + RUN_GRACE_S)
     except subprocess.TimeoutExpired:
-        raise BenchError(f"{what}: no end") from None
+        raise RunVoid(f"{what}: no end") from None
     if load.returncode != 0:
         bench.check_alive()  # The end of one of them is the better explanation.
-        raise BenchError(f"{what}: status {load.returncode}: {errors.strip()}")
+        raise RunVoid(f"{what}: {errors.strip()}")
     return json.loads(output)
 
 

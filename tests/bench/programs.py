@@ -52,6 +52,10 @@ class BenchError(Exception):
     """Nothing can be measured; the message says why."""
 
 
+class RunVoid(BenchError):
+    """One run has no result, as a reply was an error; the others may have one."""
+
+
 @dataclass
 class Contender:
     """One way to the data: where clients connect, and the programs whose processor time it takes.

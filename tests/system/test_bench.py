@@ -155,6 +155,14 @@ class CommandLineTest(unittest.TestCase):
             self.assertEqual(field.family("haproxy") + field.family("haproxy"), [])
         self.assertEqual(errors.getvalue(), "haproxy is not installed; going on without it\n")
 
+    def test_a_void_run_is_noted_and_the_others_go_on(self):
+        field = bench.Field(None, bench.parse_arguments(["--nearkey", BINARY]))
+        with contextlib.redirect_stderr(io.StringIO()), field.noting_void_runs():
+            raise programs.RunVoid("a wrong reply")
+        self.assertEqual(field.void, ["a wrong reply"])
+        with self.assertRaises(programs.BenchError), field.noting_void_runs():
+            raise programs.BenchError("nothing can be measured")
+
     def test_a_run_whose_hits_are_not_those_of_its_path_does_not_count(self):
         figures = {"requests_per_s": 5.0, "hits_share": 0.5}
         with contextlib.redirect_stderr(io.StringIO()):
@@ -270,6 +278,7 @@ class RunTest(SystemTest):
         self.assertIn("the bars of nearkey", output, errors)
         with open(os.path.join(self.directory, "bench.json")) as file:
             document = json.load(file)
+        self.assertEqual(document["void_runs"], [])
         self.check_measurements(document)
         self.assertEqual([(row["path"], row["limit"]) for row in document["bars"]["nearkey"]],
                          [(bar.path, bar.limit) for bar in bars.BARS])
