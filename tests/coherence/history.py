@@ -18,21 +18,28 @@ from bisect import bisect_left
 from collections import namedtuple
 
 Violation = namedtuple("Violation", "rule key channel session start end shown expected")
+Read = namedtuple("Read", "key state start end channel session")
+AROUND_S = 2  # how much before a violation is told of its session
+NEAR_S = 0.1  # and of others
 
 
 class Key:
     """The steps of one key. Step 0 is what it was before anybody touched it: absent."""
 
     def __init__(self):
+        self.states = [None]
         self.starts = [0.0]
         self.numbers = {None: [0]}  # of the steps that left it in a state
         self.ends = [0.0]
+        self.channels = ["nobody"]
         self.through = {}  # channel -> (ends, numbers) of the steps that went through it
         self.retired = float("inf")  # since when
         self.silent = []  # numbers of the steps that the server tells nobody of
 
     def add(self, state, start, end, channel):
         number = len(self.starts)
+        self.states.append(state)
+        self.channels.append(channel)
         self.starts.append(start)
         self.numbers.setdefault(state, []).append(number)
         self.ends.append(end)
@@ -98,3 +105,31 @@ class Checker:
         self.violations.append(
             Violation(rule, key, channel, session, start, end, shown, expected)
         )
+
+    def explain(self, violation, reads):
+        """What is known around it, a line each: the steps of its key, and what of the key its
+        session, and shortly before others of its channel, were shown. `reads` are all there were."""
+        steps = self.keys[violation.key]
+
+        def when(time):
+            return f"{time - violation.start:+.4f} s"
+
+        last = bisect_left(steps.starts, violation.end + NEAR_S) - 1
+        first = max(0, min(last - 5, (violation.expected or 0) - 2))
+        lines = [
+            f"step {number}{' (silent)' if number in steps.silent else ''}: {steps.states[number]}, "
+            f"sent {when(steps.starts[number])}, answered {when(steps.ends[number])}, "
+            f"through {steps.channels[number]}"
+            for number in range(first, last + 1)
+        ]
+        for read in reads:
+            is_own = read.session == violation.session and read.end > violation.start - AROUND_S
+            is_near = read.channel == violation.channel and read.end > violation.start - NEAR_S
+            if read.key == violation.key and read.start <= violation.end and (is_own or is_near):
+                numbers = steps.numbers.get(read.state, [])
+                lines.append(
+                    f"{read.session} was shown {read.state} (step"
+                    f" {', '.join(str(number) for number in numbers[-3:])}), asked "
+                    f"{when(read.start)}, answered {when(read.end)}"
+                )
+        return lines

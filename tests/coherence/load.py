@@ -7,7 +7,7 @@ import time
 from array import array
 from collections import deque
 
-from history import Checker
+from history import Checker, Read
 
 DATABASES = 2
 SLOTS = 16  # keys per owner and database; the odd ones are hashes
@@ -20,6 +20,7 @@ WATCHERS = ("a", "b")  # channels with sessions that do nothing but read far key
 BATCH_MAX = 12
 WRITES = {"all": 0.12, "gets": 0.12, "own": 0.02, "quiet": 0.12}
 TIMEOUT_S = 15
+TOLD_MAX = 5  # of how many violations all is told that is known
 SELECTED = "selected"  # in a plan: the reply to SELECT
 FIELD = "f"
 # The server's clock is in milliseconds, and it looks at it once per command.
@@ -377,12 +378,18 @@ class Worker:
             checker.step(*step)
         for key, start in retired:
             checker.retire(key, start)
+        for read in self.reads_seen():
+            checker.read(*read)
+        told = [(each, checker.explain(each, self.reads_seen()))
+                for each in checker.violations[:TOLD_MAX]]
+        told += [(each, []) for each in checker.violations[TOLD_MAX:]]
+        return checker.reads, told
+
+    def reads_seen(self):
         keys, states = list(self.key_ids), list(self.state_ids)
         for key, state, session, start, end in zip(*self.seen):
             by = self.sessions[session]
-            checker.read(keys[key], states[state], start, end, by.channel,
-                         f"{self.index}/{by.name}")
-        return checker.reads, checker.violations
+            yield Read(keys[key], states[state], start, end, by.channel, f"{self.index}/{by.name}")
 
 
 def main(index, owners, addresses, shared, seed, commands, pipe):

@@ -240,7 +240,8 @@ def run(binary, seconds, seed, needs, rule=None):
         operations=sum(reads for reads, _ in results) + len(steps),
         hits=hits,
         pushes=pushes,
-        violations=[violation for _, found in results for violation in found],
+        told=[each for _, found in results for each in found],
+        violations=[violation for _, found in results for violation, _ in found],
         faults=faults.log,
         retired=len(retired),
     )
@@ -276,11 +277,14 @@ def main():
         needs = Needs(names, options.commands, settings=dict(options.set))
         result = run(options.binary, options.seconds or 60, options.seed, needs)
         failed = bool(result.violations)
-        for violation in result.violations[:20]:
+        for violation, told in result.told[:20]:
             print("   ", violation)
-            near = [f"{name} at {start - violation.start:+.3f} s" for name, start, end in result.faults
+            near = [f"{name} from {start - violation.start:+.3f} to {end - violation.start:+.3f} s"
+                    for name, start, end in result.faults
                     if start < violation.end and end > violation.start - 2]
             print("        after:", ", ".join(near))
+            for line in told:
+                print("       ", line)
         show("all faults", result, not failed)
     for rule in (options.rule or RULES) if options.sabotaged else ():
         result = run(options.sabotaged, options.seconds or 10, options.seed, RULES[rule], rule)

@@ -2,7 +2,7 @@
 
 import unittest
 
-from history import Checker
+from history import Checker, Read
 
 
 class HistoryTest(unittest.TestCase):
@@ -60,7 +60,6 @@ class HistoryTest(unittest.TestCase):
         self.assertEqual(self.read("2", 10.1, 10.15), "UNKNOWN")
         self.assertEqual(self.checker.reads, 1)
 
-
     def test_of_a_silent_step_only_the_bound_is_known(self):
         self.step("1", 10.0, 10.1)
         self.checker.step("k", "2", 10.2, 10.3, "direct", is_silent=True)
@@ -68,6 +67,35 @@ class HistoryTest(unittest.TestCase):
         self.assertIsNone(self.read("1", 10.6, 10.7, "b"))
         self.assertEqual(self.read(None, 10.7, 10.8, "b"), "BACK")
         self.assertEqual(self.read("1", 11.4, 11.5, "b"), "ELSEWHERE")
+
+    def test_of_a_violation_all_is_told_that_is_known(self):
+        self.step("1", 10.0, 10.1)
+        self.checker.step("k", "2", 10.2, 10.3, "direct", is_silent=True)
+        self.step("3", 10.4, 10.5)
+        reads = [
+            Read("k", "1", 7.0, 7.1, "b", "reader"),  # Too long ago.
+            Read("k", "3", 10.6, 10.7, "b", "reader"),
+            Read("k", "3", 10.65, 10.66, "b", "another"),
+            Read("k", "3", 10.65, 10.66, "a", "of another channel"),
+            Read("other", "3", 10.65, 10.66, "b", "reader"),
+            Read("k", "1", 11.35, 11.36, "b", "reader"),
+            Read("k", "3", 11.34, 11.35, "b", "another"),
+        ]
+        for read in reads[1:2] + reads[5:6]:
+            self.checker.read(*read)
+        (violation,) = self.checker.violations
+        self.assertEqual(
+            self.checker.explain(violation, reads),
+            [
+                "step 0: None, sent -11.3500 s, answered -11.3500 s, through nobody",
+                "step 1: 1, sent -1.3500 s, answered -1.2500 s, through a",
+                "step 2 (silent): 2, sent -1.1500 s, answered -1.0500 s, through direct",
+                "step 3: 3, sent -0.9500 s, answered -0.8500 s, through a",
+                "reader was shown 3 (step 3), asked -0.7500 s, answered -0.6500 s",
+                "reader was shown 1 (step 1), asked +0.0000 s, answered +0.0100 s",
+                "another was shown 3 (step 3), asked -0.0100 s, answered +0.0000 s",
+            ],
+        )
 
 
 if __name__ == "__main__":
