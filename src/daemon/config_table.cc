@@ -171,6 +171,9 @@ constexpr auto kOptions = std::to_array<Option>({
     restart(text("server.admin", server<&Server::admin>, check_admin,
                  "Probes and metrics: an absolute path, 127.0.0.1:PORT or [::1]:PORT.\n"
                  "Empty: admin.sock beside the first Unix listening socket or the default path.")),
+    row("server.admin_mode", OptionType::FileMode, server<&Server::admin_mode>,
+        "The file mode of its Unix socket: who may open it sees every client, may have this\n"
+        "configuration read again, and may have the program on disk take over."),
     number("server.drain_timeout_ms", server<&Server::drain_timeout_ms>, {0, kHourMs},
            "After SIGTERM, what is in flight may take so long."),
     number("server.upgrade_start_timeout_ms", server<&Server::upgrade_start_timeout_ms>,

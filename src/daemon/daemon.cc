@@ -200,6 +200,8 @@ std::string Daemon::health_text() const {
 void Daemon::start_admin() {
     if (admin_socket_ == nullptr) admin_socket_ = listen_for_admin();
     admin_ = std::make_unique<AdminServer>(loop_, log_, std::move(admin_socket_), *this);
+    // One that an earlier nearkey has left to us may have another.
+    admin_->set_mode(static_cast<mode_t>(config_.server.admin_mode));
 }
 
 std::unique_ptr<ListenSocket> Daemon::listen_for_admin() {
@@ -207,7 +209,7 @@ std::unique_ptr<ListenSocket> Daemon::listen_for_admin() {
     auto inherited = inherited_.take(address);
     if (inherited != nullptr) return inherited;
     return std::make_unique<ListenSocket>(
-        address, kAdminBacklog, SocketFile{static_cast<mode_t>(config_.server.listen_mode)});
+        address, kAdminBacklog, SocketFile{static_cast<mode_t>(config_.server.admin_mode)});
 }
 
 // From here on who connects waits to be accepted.

@@ -157,6 +157,7 @@ void Daemon::apply_next() {
     }
     pool_->apply_options();
     clients_->apply_limits();
+    if (admin_ != nullptr) admin_->set_mode(static_cast<mode_t>(config_.server.admin_mode));
     reload_.state = AdminChange::State::Done;
     reload_.reason.clear();
     metrics_.config_reload_success = 1;

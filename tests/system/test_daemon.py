@@ -209,7 +209,11 @@ class SocketTest(SystemTest):
             with self.subTest(oct(mode)):
                 nearkey = self.start_nearkey(self.server.url, settings=settings)
                 self.assertEqual(mode, stat.S_IMODE(os.stat(nearkey.path).st_mode))
+                # Who may send commands may not, for that, command nearkey.
+                self.assertEqual(0o660, stat.S_IMODE(os.stat(nearkey.admin_path).st_mode))
                 nearkey.stop()
+        nearkey = self.start_nearkey(self.server.url, settings={"server.admin_mode": "0600"})
+        self.assertEqual(0o600, stat.S_IMODE(os.stat(nearkey.admin_path).st_mode))
 
     def test_a_loopback_tcp_listener_beside_the_unix_socket(self):
         port = free_port()

@@ -200,6 +200,14 @@ class SighupTest(ReloadTest):
         )
         self.nearkey.signal(signal.SIGHUP)
         wait_for(lambda: os.stat(socket).st_mode & 0o777 == 0o600, 5, "the mode is another")
+        admin = self.nearkey.admin_path
+        self.assertEqual(0o660, os.stat(admin).st_mode & 0o777)
+        self.write(
+            self.settings(server.url).replace("[server]", '[server]\nadmin_mode = "0600"')
+            + '[log]\nlevel = "error"\n'
+        )
+        self.nearkey.signal(signal.SIGHUP)
+        wait_for(lambda: os.stat(admin).st_mode & 0o777 == 0o600, 5, "the admin server's as well")
         # "reloaded" itself is below the new level.
         self.write(self.settings(server.url))
         self.assertIn('log.level: "error" -> "info"', self.hang_up()["changes"])

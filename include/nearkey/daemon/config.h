@@ -29,6 +29,7 @@ struct ServerOptions {
     std::string commands{kDefaultCommands};  // See resp/access_rules.h.
     std::uint64_t backlog = 511;
     std::string admin;  // Empty: beside the listening socket. See admin_address().
+    unsigned admin_mode = 0660;
     std::uint64_t drain_timeout_ms = 5000;
     std::uint64_t upgrade_start_timeout_ms = 30'000;
     std::uint64_t upgrade_drain_timeout_ms = 600'000;

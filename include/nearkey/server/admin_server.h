@@ -33,6 +33,8 @@ public:
     // With the real port, if the kernel chose it.
     const std::string& address() const { return listen_->address(); }
     const ListenSocket& socket() const { return *listen_; }
+    // Of its file, if it has one that is ours.
+    void set_mode(mode_t mode) { listen_->set_mode(mode); }
     // Binds the socket anew if it has lost its file, which drops the connections that are open.
     // Whether it has lost it still. Throws as the constructor does.
     bool mend_socket(Metrics& metrics);
