@@ -30,6 +30,9 @@ SOURCES = (
     "src/daemon/config*.cc",
     "src/upstream/handshake.cc",
     "src/upstream/url.cc",
+    "src/cli/http_answer.cc",
+    "src/cli/text.cc",
+    "src/cli/latency.cc",
 )
 DICTIONARIES = {
     "command_parser": "commands",

@@ -26,7 +26,8 @@ class ReloadPageTest(Reload):
         self.start(self.settings(self.server.url))
 
     def reload(self, *arguments):
-        return run(self, "reload", "--config", self.config, *arguments)
+        where = [] if "--admin" in arguments else ["--config", self.config]
+        return run(self, "reload", *where, *arguments)
 
     def test_200_says_what_changed_and_422_why_nothing_did(self):
         self.assertEqual("none", self.nearkey.get("/reload")[1]["state"])
@@ -95,6 +96,24 @@ class ReloadPageTest(Reload):
         self.assertEqual((1, ""), (done.returncode, done.stdout))
         self.assertIn("the new upstream does not serve", done.stderr)
         self.assertEqual(PONG, self.client().command("PING"))
+
+    def test_no_password_is_in_what_is_said(self):
+        """faults.md row 58: what changed and what is wrong is said without secrets."""
+        secret = "hunter2-canary"
+        self.server.run("ACL", "SETUSER", "app", "on", ">" + secret, "~*", "+@all")
+        host = f"{self.server.bind}:{self.server.port}"
+        said = []
+        for url, code in (
+            (f"valkey://app:{secret}@{host}", 0),
+            (f"valkey://app:{secret}-wrong@{host}", 1),
+            (f"valkey://app:{secret}@{host}/x", 1),
+        ):
+            self.write(self.settings(url))
+            done = self.reload("--admin", self.nearkey.admin_path)
+            self.assertEqual(code, done.returncode, done.stderr)
+            said += [done.stdout, done.stderr, str(self.nearkey.get("/reload"))]
+        self.assertIn("upstream.url", said[0])
+        self.assertNotIn(secret, "".join([*said, *self.nearkey.lines]))
 
     def test_the_verb_does_not_wait_for_ever(self):
         other = self.start_server(tcp=True, name="other")
