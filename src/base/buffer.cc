@@ -3,6 +3,8 @@
 #include "nearkey/base/check.h"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <utility>
@@ -13,6 +15,81 @@ namespace {
 constexpr size_t kFirstCapacity = 512;
 // Above this, growing by half instead of doubling wastes less on big values.
 constexpr size_t kDoublingMax = size_t{64} << 20;
+
+// Empty blocks for the next buffers, the last one first: its memory is still in the processor's
+// cache. Of each size, a power of two from kFirstCapacity to kSizeMax, at most kBytesMax are kept.
+class BlockStore {
+public:
+    static constexpr size_t kSizeMax = size_t{64} << 10;
+
+    BlockStore() = default;
+    ~BlockStore() {
+        for (List& list : lists_) {
+            while (list.first != nullptr)
+                std::free(list.pop());
+        }
+    }
+    BlockStore(const BlockStore&) = delete;
+    BlockStore& operator=(const BlockStore&) = delete;
+
+    // REQUIRES: one of the sizes.
+    char* take(size_t size) {
+        List& list = lists_[index(size)];
+        char* block = list.first != nullptr ? list.pop() : static_cast<char*>(std::malloc(size));
+        CHECK(block != nullptr);
+        return block;
+    }
+    void give(char* block, size_t size) {
+        List& list = lists_[index(size)];
+        if (kBytesMax >> (kFirstBit + index(size)) <= list.count) {
+            std::free(block);
+        } else {
+            list.push(block);
+        }
+    }
+
+private:
+#ifdef __SANITIZE_ADDRESS__
+    static constexpr size_t kBytesMax = 0;  // So that it sees who uses a block that was given back.
+#else
+    static constexpr size_t kBytesMax = size_t{256} << 10;
+#endif
+    static constexpr size_t kFirstBit = std::bit_width(kFirstCapacity) - 1;
+    static constexpr size_t kSizes = std::bit_width(kSizeMax) - kFirstBit;
+
+    // Linked through the blocks' own first bytes.
+    struct List {
+        char* first = nullptr;
+        size_t count = 0;
+
+        void push(char* block) {
+            std::memcpy(block, &first, sizeof first);
+            first = block;
+            ++count;
+        }
+        char* pop() {
+            char* block = first;
+            std::memcpy(&first, block, sizeof first);
+            --count;
+            return block;
+        }
+    };
+    static size_t index(size_t size) {
+        return std::bit_width(size) - 1 - kFirstBit;
+    }
+
+    std::array<List, kSizes> lists_;
+};
+
+thread_local BlockStore blocks;
+
+void give_back(char* memory, size_t capacity) {
+    if (capacity > BlockStore::kSizeMax) {
+        std::free(memory);
+    } else if (memory != nullptr) {
+        blocks.give(memory, capacity);
+    }
+}
 }  // namespace
 
 Buffer::Buffer(Buffer&& other) noexcept
@@ -34,7 +111,7 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
 }
 
 Buffer::~Buffer() {
-    std::free(memory_);
+    give_back(memory_, capacity_);
 }
 
 void Buffer::append(std::string_view bytes) {
@@ -65,17 +142,33 @@ void Buffer::make_room(size_t count) {
         end_ = used;
         if (capacity_ - end_ >= count) return;
     }
-    // realloc() moves the pages of a large buffer, not its bytes.
     const size_t grown = capacity_ < kDoublingMax ? capacity_ * 2 : capacity_ + capacity_ / 2;
-    const size_t capacity = std::max({kFirstCapacity, grown, end_ + count});
-    char* memory = static_cast<char*>(std::realloc(memory_, capacity));
-    CHECK(memory != nullptr);
+    grow(std::max({kFirstCapacity, grown, end_ + count}));
+}
+
+void Buffer::grow(size_t capacity) {
+    char* memory = nullptr;
+    if (capacity <= BlockStore::kSizeMax) {
+        capacity = std::bit_ceil(capacity);
+        memory = blocks.take(capacity);
+    } else if (capacity_ > BlockStore::kSizeMax) {
+        // realloc() moves the pages of a large buffer, not its bytes.
+        memory_ = static_cast<char*>(std::realloc(memory_, capacity));
+        CHECK(memory_ != nullptr);
+        capacity_ = capacity;
+        return;
+    } else {
+        memory = static_cast<char*>(std::malloc(capacity));
+        CHECK(memory != nullptr);
+    }
+    if (end_ > 0) std::memcpy(memory, memory_, end_);
+    give_back(memory_, capacity_);
     memory_ = memory;
     capacity_ = capacity;
 }
 
 void Buffer::release() {
-    std::free(memory_);
+    give_back(memory_, capacity_);
     memory_ = nullptr;
     begin_ = end_ = capacity_ = 0;
 }

@@ -323,11 +323,10 @@ void NearCache::clear(InvalidationCause cause, uint64_t now_ms) {
 }
 
 NearCache::Write NearCache::begin_write(std::string_view key, uint64_t now_ms) {
-    auto state = keys_.find(key);
-    if (state == keys_.end()) state = keys_.emplace(key, KeyState{}).first;
-    ++state->second.writes;
+    Keys::value_type& state = state_of(key);
+    ++state.second.writes;
     invalidate(key, InvalidationCause::Write, now_ms);
-    return &*state;
+    return &state;
 }
 
 NearCache::Write NearCache::begin_barrier(uint64_t now_ms) {
@@ -343,8 +342,7 @@ void NearCache::end_write(Write write, uint64_t now_ms) {
     if (write == nullptr) {
         clear(InvalidationCause::Barrier, now_ms);
     } else {
-        // The key goes with its state.
-        invalidate(std::string(write->first), InvalidationCause::Write, now_ms);
+        invalidate(write->first, InvalidationCause::Write, now_ms);
     }
 }
 

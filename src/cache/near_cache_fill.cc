@@ -11,7 +11,8 @@ namespace nearkey {
 
 namespace {
 constexpr size_t kSlotsMax = UINT16_MAX;
-}
+constexpr size_t kSpareKeyBytes = 256;
+}  // namespace
 
 // --- sources ---
 
@@ -120,11 +121,11 @@ NearCache::Ticket NearCache::begin_fill(const CacheQuery& query, SourceId source
     if (is_full) ++metrics_.near_cache_fills_full_total;
     if (is_full || barriers_ > 0 || source == kNoSource || !sources_[source].is_open) return 0;
     if (!takes_part(query.key) || guard_.is_off(query.key)) return 0;
-    auto key = keys_.find(query.key);
-    if (key == keys_.end()) key = keys_.emplace(query.key, KeyState{}).first;
-    KeyState& state = key->second;
-    if (state.writes > 0) return 0;
-    if (const uint32_t older = find_open_fill(state, query); older != kNone) close_fill(older);
+    if (const auto key = keys_.find(query.key); key != keys_.end()) {
+        if (key->second.writes > 0) return 0;
+        const uint32_t older = find_open_fill(key->second, query);
+        if (older != kNone) close_fill(older);
+    }
     if (free_fills_.empty()) {
         free_fills_.push_back(static_cast<uint32_t>(fills_.size()));
         fills_.emplace_back();
@@ -138,11 +139,8 @@ NearCache::Ticket NearCache::begin_fill(const CacheQuery& query, SourceId source
     fill.database = query.database;
     fill.source = source;
     fill.arguments = query.arguments;
-    // Closing the older one may have taken the key's state with it.
-    key = keys_.find(query.key);
-    if (key == keys_.end()) key = keys_.emplace(query.key, KeyState{}).first;
-    fill.key = &*key;
-    fill.next_in_key = std::exchange(key->second.first_fill, index);
+    fill.key = &state_of(query.key);
+    fill.next_in_key = std::exchange(fill.key->second.first_fill, index);
     return uint64_t{fill.generation} << 32 | index;
 }
 
@@ -244,10 +242,26 @@ void NearCache::void_fills(Write key, uint64_t now_ms) {
     --state.writes;
 }
 
+NearCache::Keys::value_type& NearCache::state_of(std::string_view key) {
+    if (const auto found = keys_.find(key); found != keys_.end()) return *found;
+    if (spare_keys_.empty()) return *keys_.emplace(key, KeyState{}).first;
+    Keys::node_type node = std::move(spare_keys_.back());
+    spare_keys_.pop_back();
+    node.key() = key;
+    node.mapped() = {};
+    return *keys_.insert(std::move(node)).position;
+}
+
+// `key` may be the one that goes with the state.
 void NearCache::forget_if_idle(std::string_view key) {
     const auto found = keys_.find(key);
     if (found == keys_.end()) return;
-    if (found->second.writes == 0 && found->second.first_fill == kNone) keys_.erase(found);
+    if (found->second.writes > 0 || found->second.first_fill != kNone) return;
+    if (spare_keys_.size() < kSpareKeys && key.size() <= kSpareKeyBytes) {
+        spare_keys_.push_back(keys_.extract(found));
+    } else {
+        keys_.erase(found);
+    }
 }
 
 void NearCache::release_fill(Fill& fill) {

@@ -23,8 +23,7 @@ namespace nearkey {
 namespace {
 
 constexpr uint64_t kFinishMs = 200;
-constexpr uint64_t kRepeatsMs = 5000;
-constexpr uint64_t kFilesMs = 1000;
+constexpr uint64_t kSecondMs = 1000;
 constexpr int kAdminBacklog = 64;
 constexpr size_t kScratchSize = size_t{64} << 10;
 
@@ -94,13 +93,12 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
                        loop_.stop();
                    }),
       watchdog_timer_(loop_, notify_watchdog),
-      repeats_timer_(loop_, [this] { log_.say_repeats(); }),
-      files_timer_(loop_, [this] { look_at_files(); }),
+      second_timer_(loop_, [this] { on_second(); }),
       program_(path_of_program(sources.arguments)),
       retire_timer_(loop_, [this] { drain_clients(); }) {
     const Environment& environment = sources.environment;
     apply_log_options(config.log, environment, STDERR_FILENO, log_);
-    repeats_timer_.start_repeating(kRepeatsMs);
+    second_timer_.start_repeating(kSecondMs);
     watch_signals();
     static_cast<void>(doors(config_));  // A user that there is not is known now, not when serving.
     set_core_dumps(config_.server.core_dumps ? CoreDumps::Allowed : CoreDumps::Forbidden);
@@ -151,8 +149,7 @@ Daemon::~Daemon() {
     signals_.clear();
     drain_timer_.stop();
     watchdog_timer_.stop();
-    repeats_timer_.stop();
-    files_timer_.stop();
+    second_timer_.stop();
     retire_timer_.stop();
     // Not before: this tells the other one that we are gone.
     predecessor_.reset();
@@ -243,7 +240,6 @@ void Daemon::start_serving() {
         return;
     }
     clients_->start_accepting();
-    files_timer_.start_repeating(kFilesMs);
     notify_ready(is_near_cache_suspended_ ? "ready; the near cache rests until the old one is gone"
                                           : "ready");
     print_how_to_try();
@@ -274,6 +270,12 @@ std::vector<ClientServer::Door> Daemon::doors(const Config& config) {
                        .bound = nullptr});
     }
     return all;
+}
+
+void Daemon::on_second() {
+    log_.say_repeats();
+    memory_->look();
+    look_at_files();
 }
 
 // Not during an upgrade: another nearkey has our sockets too.

@@ -74,11 +74,16 @@ MemoryWatch::MemoryWatch(Loop& loop, Metrics& metrics, Log& log, NearCache* cach
     : metrics_(metrics), log_(log), cache_(cache), cgroup_(own_cgroup()), timer_(loop, [this] {
           look();
       }) {
-    timer_.start_repeating(kLookMs);
+    look();
 }
 
 void MemoryWatch::look() {
     std::optional<MemoryUse> use = memory_use(cgroup_);
+    if (!use) {
+        timer_.stop();
+    } else if (!timer_.is_active()) {
+        timer_.start_repeating(kLookMs);
+    }
     if (use && use->is_short()) {
         shed();
         use = memory_use(cgroup_);

@@ -53,6 +53,7 @@ void Connection::send_owned(const Request& request, Buffer bytes) {
     in_flight_.back().timing.sent_us = context_.latency.turn_us();
     ++context_.metrics.in_flight;
     bytes_sent_ += bytes.size();
+    watch();
     socket_->send_owned(std::move(bytes));
 }
 
@@ -86,6 +87,7 @@ void Connection::transmit(std::string_view bytes, const InFlight& request) {
     }
     ++context_.metrics.in_flight;
     bytes_sent_ += bytes.size();
+    if (request.deadline_ms != 0) watch();
     socket_->send(bytes);
 }
 
@@ -94,6 +96,7 @@ void Connection::queue(std::string_view bytes, const InFlight& entry, uint64_t d
     ++context_.queued_commands;
     context_.queued_bytes += bytes.size();
     ++context_.metrics.queued;
+    watch();
 }
 
 void Connection::send_waiting() {

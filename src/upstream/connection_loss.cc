@@ -119,6 +119,13 @@ void Connection::expire(uint64_t now_ms) {
     lose("no answer for too long", Loss::Mute);
 }
 
+bool Connection::wants_expiry() {
+    const bool has_tombstone =
+        !in_flight_.empty() && in_flight_[0].receiver == nullptr && in_flight_[0].deadline_ms != 0;
+    return has_tombstone || expired_ < in_flight_.size() || heartbeat_sent_ms_ != 0 ||
+           !waiting_.empty();
+}
+
 // Requests of one connection have the same timeout, so deadlines stand in order; one that had
 // waited before it was sent fails no earlier than what was sent before it.
 void Connection::expire_in_flight(uint64_t now_ms) {

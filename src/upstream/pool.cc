@@ -69,7 +69,7 @@ void ConnectionPool::start() {
     primary_->is_primary = true;
     on_wants_dial(*primary_);
     if (cache() != nullptr) start_receiver();
-    tick_timer_.start_repeating(kTickMs);
+    on_watch_wanted();
     heartbeat_timer_.start_repeating(beat_interval_ms_);
 }
 
@@ -266,9 +266,34 @@ void ConnectionPool::tick() {
     expire_lease_queue(now);
     watch_absence();
     update_health();
+    if (wants_ticks()) {
+        watch();
+    } else {
+        tick_timer_.stop();
+        context_.is_watched = false;
+    }
+}
+
+void ConnectionPool::watch() {
+    if (!context_.is_watched) on_watch_wanted();
+}
+
+void ConnectionPool::on_watch_wanted() {
+    context_.is_watched = true;
+    tick_timer_.start_repeating(kTickMs);
+}
+
+// Else a look with each heartbeat is enough.
+bool ConnectionPool::wants_ticks() {
+    if (!health_.is_ready || !lease_queue_.empty() || has_former_ || silent_ticks_ > 0) return true;
+    bool wanted = false;
+    for_each_connection(
+        [&](Connection& connection) { wanted = wanted || connection.wants_expiry(); });
+    return wanted;
 }
 
 void ConnectionPool::beat() {
+    tick();
     metrics_.upstream_dedicated_idle = idle_leases_.size();
     metrics_.upstream_dedicated_max = options_.dedicated_max;
     if (cache() != nullptr) count_lease();
@@ -349,7 +374,7 @@ size_t ConnectionPool::shared_count() const {
 // phase.
 template <class Visit>
 void ConnectionPool::for_each_connection(Visit visit) {
-    std::vector<Connection*> all;
+    std::vector<Connection*> all = std::exchange(spare_visit_, {});
     const auto collect = [&all](const Connections& connections) {
         for (const auto& connection : connections)
             all.push_back(connection.get());
@@ -362,6 +387,8 @@ void ConnectionPool::for_each_connection(Visit visit) {
     if (receiver_ != nullptr) all.push_back(receiver_.get());
     for (Connection* connection : all)
         visit(*connection);
+    all.clear();
+    spare_visit_ = std::move(all);
 }
 
 }  // namespace nearkey

@@ -48,6 +48,7 @@ bool ConnectionPool::may_lease(LeaseWaiter& waiter) {
     if (leased_.size() + leases_granted_ < options_.dedicated_max) return true;
     lease_queue_.push_back({&waiter, loop_.now_ms() + options_.queue_timeout_ms, false});
     ++metrics_.upstream_dedicated_waits_total;
+    watch();
     return false;
 }
 

@@ -116,6 +116,7 @@ void ConnectionPool::switch_to(std::unique_ptr<UpstreamTarget> target,
     const std::unique_ptr<UpstreamTarget> former = std::exchange(target_, std::move(target));
     context_.target = target_.get();
     has_former_ = true;
+    watch();
     scout_ = nullptr;
     forget_former();
     leave_shared();

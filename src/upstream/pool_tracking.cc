@@ -184,7 +184,8 @@ void ConnectionPool::stop_waiting(const ProofWaiter& waiter) {
 void ConnectionPool::start_round() {
     ++round_;
     round_started_ms_ = Loop::boot_ms();
-    round_waiters_ = std::exchange(next_waiters_, {});
+    CHECK(round_waiters_.empty());
+    round_waiters_.swap(next_waiters_);
     ++metrics_.near_cache_proofs_total;
     round_owed_ = 1;
     is_asked_again_ = false;
@@ -218,8 +219,13 @@ bool ConnectionPool::ask_again() {
 
 void ConnectionPool::end_round() {
     round_owed_ = 0;
-    for (ProofWaiter* waiter : std::exchange(round_waiters_, {}))
+    // Who is told may ask for the next round at once, and that may end here as well.
+    std::vector<ProofWaiter*> told = std::exchange(spare_waiters_, {});
+    told.swap(round_waiters_);
+    for (ProofWaiter* waiter : told)
         waiter->on_proven();
+    told.clear();
+    spare_waiters_ = std::move(told);
     if (!next_waiters_.empty()) start_round();
 }
 

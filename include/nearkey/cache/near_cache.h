@@ -256,6 +256,7 @@ private:
     static bool is_same(const Fill& fill, const CacheQuery& query);
     void close_fill(uint32_t index);
     void void_fills(Write key, uint64_t now_ms);
+    Keys::value_type& state_of(std::string_view key);
     void forget_if_idle(std::string_view key);
     void release_fill(Fill& fill);
     void note(uint32_t hash, InvalidationCause cause, uint64_t now_ms);
@@ -276,6 +277,8 @@ private:
     std::vector<SourceId> free_sources_;
 
     Keys keys_;
+    static constexpr size_t kSpareKeys = 64;
+    std::vector<Keys::node_type> spare_keys_;  // for the next ones, so that none is allocated
     std::vector<Fill> fills_;
     std::vector<uint32_t> free_fills_;
     uint64_t barriers_ = 0;

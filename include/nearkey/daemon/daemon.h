@@ -85,6 +85,7 @@ private:
     std::string why_no_upgrade() const;
     ProgramStart successor_command() const;
     void drain_clients();
+    void on_second();
     void look_at_files();
     ListenPlan plan(const Config& config) const;
     std::vector<ClientServer::Door> doors(const Config& config);
@@ -120,8 +121,7 @@ private:
     std::vector<std::unique_ptr<SignalWatch>> signals_;
     Timer drain_timer_;
     Timer watchdog_timer_;
-    Timer repeats_timer_;
-    Timer files_timer_;
+    Timer second_timer_;  // for what has time: each wakes the process up
     const std::string program_;                 // that we run, as a path
     std::unique_ptr<Predecessor> predecessor_;  // null: there was none
     std::unique_ptr<Successor> successor_;      // null: there is none

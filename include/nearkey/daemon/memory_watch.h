@@ -1,7 +1,8 @@
 // How near the process is to the end of its memory: the limit of its cgroup (MemoryMax=) or of its
 // address space (ulimit -v, prlimit --as). Past that end an allocation fails, or the kernel kills.
 // Owned by Daemon. Near it, what can be missed goes first: the near cache; while that is not
-// enough, new clients are refused. It looks ten times a second: a limit may be set at any time.
+// enough, new clients are refused. Where there is a limit it looks ten times a second; that one was
+// set is seen when the owner calls look().
 #pragma once
 
 #include "nearkey/base/log.h"
@@ -37,8 +38,9 @@ public:
     // `cache` may be null.
     MemoryWatch(Loop& loop, Metrics& metrics, Log& log, NearCache* cache);
 
-private:
     void look();
+
+private:
     void shed();
 
     Metrics& metrics_;

@@ -61,6 +61,8 @@ struct ClientIdentity {
 // What a connection tells the pool.
 class ConnectionEvents {
 public:
+    // It has something to expire, and nobody looks (ConnectionContext::is_watched).
+    virtual void on_watch_wanted() = 0;
     // It has something to carry and is not connected; the pool calls dial() when it may.
     virtual void on_wants_dial(Connection& connection) = 0;
     virtual void on_ready(Connection& connection, const Value& hello) = 0;
@@ -92,6 +94,7 @@ struct ConnectionContext {
     size_t queued_bytes = 0;
     NearCache* cache = nullptr;  // null: there is none
     uint64_t heard_ms = 0;       // when anything came from Valkey last
+    bool is_watched = false;     // expire() is called again and again, and soon
     Latency latency{loop, metrics.histograms};
 };
 
@@ -157,6 +160,8 @@ public:
     void send_heartbeat();
     // Fails what is too old, closes when a tombstone is.
     void expire(uint64_t now_ms);
+    // Whether it will have something to do, after it had been called.
+    bool wants_expiry();
 
     int protocol() const { return protocol_; }
     int database() const { return database_; }
@@ -228,6 +233,9 @@ private:
     void continue_handshake();
     void become_ready();
     InFlight in_flight_entry(const Request& request) const;
+    void watch() {
+        if (!context_.is_watched) context_.events.on_watch_wanted();
+    }
     void transmit(std::string_view bytes, const InFlight& request);
     void queue(std::string_view bytes, const InFlight& request, uint64_t queue_deadline_ms);
     void send_waiting();

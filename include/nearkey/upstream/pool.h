@@ -225,6 +225,7 @@ private:
     using Connections = std::vector<std::unique_ptr<Connection>>;
 
     // ConnectionEvents
+    void on_watch_wanted() override;
     void on_wants_dial(Connection& connection) override;
     void on_ready(Connection& connection, const Value& hello) override;
     void on_dial_failed(Connection& connection, const std::string& reason) override;
@@ -244,6 +245,8 @@ private:
     void ask_for_commands();
     void on_commands(std::string_view reply);
     void tick();
+    bool wants_ticks();
+    void watch();
     void beat();
     void close_unused(uint64_t now_ms);
     void close_retired(Connection& connection, uint64_t now_ms);
@@ -332,6 +335,7 @@ private:
     Timer dial_timer_;
     std::set<std::string> logged_failures_;  // since Valkey served last: each is said once
 
+    std::vector<Connection*> spare_visit_;  // empty; its memory is for the next visit
     Timer tick_timer_;
     Timer heartbeat_timer_;
     uint64_t last_pong_ms_ = 0;
@@ -360,6 +364,7 @@ private:
     uint64_t round_started_ms_ = 0;
     std::vector<ProofWaiter*> round_waiters_;
     std::vector<ProofWaiter*> next_waiters_;
+    std::vector<ProofWaiter*> spare_waiters_;  // empty; its memory is for the next round
     Question stats_question_;        // INFO commandstats, where SWAPDB is seen
     bool is_swapdb_hidden_ = false;  // Valkey does not tell us its statistics
     bool fields_expire_ = true;      // some hash's fields do, or may

@@ -50,6 +50,7 @@ struct ConnectionRig final : ConnectionEvents {
     }
 
     // ConnectionEvents
+    void on_watch_wanted() override {}
     void on_wants_dial(Connection&) override { dial_timer.start_once(0); }
     void on_ready(Connection&, const Value&) override { ++ready_count; }
     void on_dial_failed(Connection&, const std::string& reason) override { end(reason); }
