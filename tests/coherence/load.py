@@ -14,11 +14,11 @@ SLOTS = 16  # keys per owner and database; the odd ones are hashes
 FAR = 8  # from this one on: keys that change only directly, so that only news can tell; in "own":
 # only through the nearkey behind the relay
 CALM = 12  # from this one on: keys that change seldom
-CALM_S = {"all": 0.1, "gets": 0.1, "own": 0.02, "quiet": 0.02}
+CALM_S = {"all": 0.1, "gets": 0.1, "own": 0.02, "quiet": 0.02, "far": 0.03}
 HOT = 4  # of them half of all reads are
 WATCHERS = ("a", "b")  # channels with sessions that do nothing but read far keys, one at a time
 BATCH_MAX = 12
-WRITES = {"all": 0.12, "gets": 0.12, "own": 0.02, "quiet": 0.12}
+WRITES = {"all": 0.12, "gets": 0.12, "own": 0.02, "quiet": 0.12, "far": 0.12}
 TIMEOUT_S = 15
 TOLD_MAX = 5  # of how many violations all is told that is known
 SELECTED = "selected"  # in a plan: the reply to SELECT
@@ -151,7 +151,8 @@ class Worker:
         self.writes = WRITES[commands]
         self.far_channel = "b" if commands == "own" else "direct"
         self.watched_from = FAR if commands in ("own", "quiet") else CALM
-        self.reads = READS if commands == "all" else (READS[0][:1], READS[1][:1])
+        self.reads = READS if commands in ("all", "far") else (READS[0][:1], READS[1][:1])
+        self.is_far = commands == "far"
         self.sessions = [
             Session(0, channel, path, protocol, database)
             for channel, path in addresses.items()
@@ -309,7 +310,9 @@ class Worker:
 
     def plan_read(self, session):
         owner = self.random.randrange(self.owners)
-        if session.is_watcher:
+        if self.is_far:
+            slot = self.random.choice((FAR + 1, CALM + 1))
+        elif session.is_watcher:
             slot = self.random.randrange(self.watched_from, SLOTS)
         else:
             # Pipelined reads are often sent on though there is an entry, and so replace a wrong one.

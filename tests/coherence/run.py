@@ -30,6 +30,9 @@ STALENESS_S = 1.0
 # By how much more each kind of connection behind the relay lags than the one before.
 SPREAD_S = 0.002
 Needs = collections.namedtuple("Needs", "faults commands spread_s settings", defaults=(SPREAD_S, {}))
+# Few keys change far away and are read by several commands: while the news is on its way, the reply
+# of one may show the change, and what is stored of another does not.
+FAR_KEYS = Needs((), "far")
 # Rules of base/sabotage.h, and the load that needs them most: faults (null: all) and commands. With
 # GET and HGET alone ("gets") what is wrong stays wrong: no other command's read has the server tell
 # of it. "quiet": nor does a pipelined one of a key that changes far away. "own": few writes, so
@@ -256,6 +259,17 @@ def show(name, result, is_ok):
           flush=True)
 
 
+def tell(result):
+    for violation, lines in result.told[:20]:
+        print("   ", violation)
+        near = [f"{name} from {start - violation.start:+.3f} to {end - violation.start:+.3f} s"
+                for name, start, end in result.faults
+                if start < violation.end and end > violation.start - 2]
+        print("        after:", ", ".join(near))
+        for line in lines:
+            print("       ", line)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--seconds", type=float, help="60, or 10 for each rule")
@@ -272,20 +286,15 @@ def main():
     unit_tests = unittest.defaultTestLoader.loadTestsFromName("test_history")
     if not unittest.TextTestRunner(sys.stdout).run(unit_tests).wasSuccessful():
         return 1
-    if not options.sabotaged:
-        names = None if options.faults is None else [n for n in options.faults.split(",") if n]
-        needs = Needs(names, options.commands, settings=dict(options.set))
-        result = run(options.binary, options.seconds or 60, options.seed, needs)
-        failed = bool(result.violations)
-        for violation, told in result.told[:20]:
-            print("   ", violation)
-            near = [f"{name} from {start - violation.start:+.3f} to {end - violation.start:+.3f} s"
-                    for name, start, end in result.faults
-                    if start < violation.end and end > violation.start - 2]
-            print("        after:", ", ".join(near))
-            for line in told:
-                print("       ", line)
-        show("all faults", result, not failed)
+    names = None if options.faults is None else [n for n in options.faults.split(",") if n]
+    runs = [("all faults", Needs(names, options.commands, settings=dict(options.set)), 60)]
+    if names is None and options.commands == "all":
+        runs.append(("far keys", FAR_KEYS._replace(settings=dict(options.set)), 15))
+    for name, needs, seconds in () if options.sabotaged else runs:
+        result = run(options.binary, options.seconds or seconds, options.seed, needs)
+        failed |= bool(result.violations)
+        tell(result)
+        show(name, result, not result.violations)
     for rule in (options.rule or RULES) if options.sabotaged else ():
         result = run(options.sabotaged, options.seconds or 10, options.seed, RULES[rule], rule)
         failed |= not result.violations
