@@ -188,7 +188,8 @@ def tell(machine, found, void, options):
     judged = {label: bars.verdicts(
         found, lambda family, label=label: contender_name(family, label)) for label in labels}
     summary = report.summary(found)
-    write_results(options.results, chart.draw(summary, titles, our_contenders(labels).__contains__), {
+    picture = chart.draw(summary, titles, our_contenders(labels).__contains__)
+    write_results(options.results, picture, {
         "machine": machine,
         "options": {"rounds": options.rounds, "seconds": options.seconds, "quick": options.quick},
         "titles": titles, "summary": summary, "bars": judged, "void_runs": void,
