@@ -25,7 +25,10 @@ namespace {
 constexpr uint64_t kFinishMs = 200;
 constexpr uint64_t kSecondMs = 1000;
 constexpr int kAdminBacklog = 64;
-constexpr size_t kScratchSize = size_t{64} << 10;
+// A pipeline of large values is parsed where it was read; of replies, which are copied on, no more
+// than the processor's nearest caches hold.
+constexpr size_t kScratchSize = size_t{256} << 10;
+constexpr size_t kReplyScratchSize = size_t{64} << 10;
 
 // One that arrives once nobody listens for it would end us in place of our exit code.
 void block_late_signals() {
@@ -122,7 +125,8 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
         cache_ = std::make_unique<NearCache>(config_.near_cache, metrics_, random_word());
     }
     pool_ = std::make_unique<ConnectionPool>(
-        ConnectionPool::Parts{loop_, metrics_, log_, scratch_, *this, cache_.get(), random_word()},
+        ConnectionPool::Parts{loop_, metrics_, log_, std::span(scratch_).first(kReplyScratchSize),
+                              *this, cache_.get(), random_word()},
         config_.upstream, std::move(target));
     if (cache_ != nullptr) pool_->bound_staleness(config_.near_cache.max_staleness_ms);
     clients_ = std::make_unique<ClientServer>(

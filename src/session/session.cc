@@ -3,9 +3,14 @@
 #include "nearkey/base/check.h"
 #include "nearkey/resp/reply_writer.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace nearkey {
+
+namespace {
+constexpr size_t kCopyMin = size_t{4} << 10;
+}
 
 Session::Session(SessionContext& context, const ClientTerms& terms, uint64_t id)
     : context_(context),
@@ -48,14 +53,10 @@ void Session::on_bytes(std::string_view bytes) {
     bytes_in_ += bytes.size();
     active_ms_ = context_.loop.now_ms();
     if (ended_ || input_over_) return;
-    if (input_.empty()) {
-        run(bytes);
+    if (!input_.empty()) complete_input(bytes);
+    if (!ended_ && !input_over_) {
+        if (input_.empty()) run(bytes);
         if (!ended_) input_.append(bytes);
-    } else {
-        input_.append(bytes);
-        std::string_view rest = input_.view();
-        run(rest);
-        if (!ended_) input_.consume(input_.size() - rest.size());
     }
     if (ended_) return;
     if (input_.size() > terms_.limits.input_per_client_max) {
@@ -92,6 +93,18 @@ void Session::on_writable() {
 
 void Session::resume_after_memory() {
     unpause(kMemory);
+}
+
+// Of what begins in the input buffer: what follows a large argument is read where it is. Behind a
+// small one it is not: whole transactions are found in what is there.
+void Session::complete_input(std::string_view& bytes) {
+    const size_t missing = parser_.missing();
+    const size_t count = missing >= kCopyMin ? std::min(missing, bytes.size()) : bytes.size();
+    input_.append(bytes.substr(0, count));
+    bytes.remove_prefix(count);
+    std::string_view rest = input_.view();
+    run(rest);
+    if (!ended_) input_.consume(input_.size() - rest.size());
 }
 
 // Runs what waits in the input buffer.

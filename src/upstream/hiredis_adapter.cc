@@ -11,8 +11,11 @@ extern "C" {
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <system_error>
 #include <utility>
 
 namespace nearkey {
@@ -21,9 +24,9 @@ namespace {
 
 // hiredis moves what is left of its output buffer after each partial write; a small buffer keeps
 // that cheap when a big value is written.
-constexpr size_t kOutputMax = size_t{256} << 10;
-// An output buffer that has grown beyond this is given back when it is empty.
-constexpr size_t kOutputKept = size_t{16} << 10;
+constexpr size_t kTlsOutputMax = size_t{256} << 10;
+// From here on a system call costs less than to copy the bytes and to write them later.
+constexpr size_t kWriteAtOnce = size_t{8} << 10;
 // Reads of one turn, so that one connection does not keep the loop to itself.
 constexpr int kReadsPerTurn = 4;
 constexpr size_t kWrittenPerTurn = size_t{1} << 20;
@@ -92,25 +95,31 @@ void HiredisSocket::set_tcp_options(uint64_t user_timeout_ms) {
 
 void HiredisSocket::send(std::string_view bytes) {
     CHECK(context_ != nullptr && connected_);
-    if (overflow_.empty() && sdslen(context_->c.obuf) + bytes.size() <= kOutputMax) {
-        CHECK(redisAppendFormattedCommand(&context_->c, bytes.data(), bytes.size()) == REDIS_OK);
-    } else {
-        overflow_.append(bytes);
+    const bool is_blocked = watch_->wanted().writable;
+    if (bytes.size() >= kWriteAtOnce && tls_ == nullptr && !is_blocked && !lost_) {
+        const std::optional<size_t> written = write_plain(output_.view(), bytes);
+        // Who sends is in the middle of something: the loss is told by the write that follows.
+        const size_t count = written.value_or(0);
+        const size_t queued = std::min(count, output_.size());
+        output_.consume(queued);
+        bytes.remove_prefix(count - queued);
     }
-    counted_unsent_ += bytes.size();
-    metrics_.upstream_unsent_bytes += bytes.size();
+    queue(bytes);
+}
+
+void HiredisSocket::queue(std::string_view bytes) {
+    output_.append(bytes);
+    count_unsent();
     if (!watch_->wanted().writable) defer();
 }
 
 void HiredisSocket::send_owned(Buffer bytes) {
-    if (!overflow_.empty()) {
+    if (!output_.empty()) {
         send(bytes.view());
         return;
     }
-    counted_unsent_ += bytes.size();
-    metrics_.upstream_unsent_bytes += bytes.size();
-    overflow_ = std::move(bytes);
-    if (!watch_->wanted().writable) defer();
+    output_ = std::move(bytes);
+    queue({});
 }
 
 void HiredisSocket::count_unsent() {
@@ -120,7 +129,8 @@ void HiredisSocket::count_unsent() {
 }
 
 size_t HiredisSocket::unsent() const {
-    return overflow_.size() + (context_ == nullptr ? 0 : sdslen(context_->c.obuf));
+    const bool has_more = tls_ != nullptr && context_ != nullptr;
+    return output_.size() + (has_more ? sdslen(context_->c.obuf) : 0);
 }
 
 void HiredisSocket::finish_sending() {
@@ -199,21 +209,42 @@ void HiredisSocket::read() {
     if (read_again_) defer();
 }
 
-// As redisBufferWrite(), which also frees the buffer each time: the next turn needs it again.
-bool HiredisSocket::write_output() {
-    redisContext& context = context_->c;
-    const ssize_t written = context.funcs->write(&context);
-    if (written <= 0) return written == 0;
-    if (static_cast<size_t>(written) < sdslen(context.obuf)) {
-        sdsrange(context.obuf, written, -1);
-    } else if (sdsalloc(context.obuf) <= kOutputKept) {
-        sdsclear(context.obuf);
+// As hiredis does it: an error is kept in the context.
+std::optional<size_t> HiredisSocket::write_plain(std::string_view first, std::string_view second) {
+    const int fd = context_->c.fd;
+    ssize_t written = 0;
+    if (first.empty() || second.empty()) {
+        const std::string_view piece = first.empty() ? second : first;
+        written = ::send(fd, piece.data(), piece.size(), MSG_NOSIGNAL);
     } else {
-        sdsfree(context.obuf);
-        context.obuf = sdsempty();
-        CHECK(context.obuf != nullptr);
+        std::array<iovec, 2> pieces{{{const_cast<char*>(first.data()), first.size()},
+                                     {const_cast<char*>(second.data()), second.size()}}};
+        msghdr message{};
+        message.msg_iov = pieces.data();
+        message.msg_iovlen = pieces.size();
+        written = sendmsg(fd, &message, MSG_NOSIGNAL);
     }
-    return true;
+    if (written >= 0) return static_cast<size_t>(written);
+    if (errno == EAGAIN || errno == EINTR) return 0;
+    if (context_->c.err == 0) {
+        context_->c.err = REDIS_ERR_IO;
+        const std::string reason = std::generic_category().message(errno);
+        context_->c.errstr[reason.copy(context_->c.errstr, sizeof context_->c.errstr - 1)] = '\0';
+    }
+    return std::nullopt;
+}
+
+std::optional<size_t> HiredisSocket::write_tls() {
+    redisContext& context = context_->c;
+    if (sdslen(context.obuf) == 0) {
+        const std::string_view next = output_.view().substr(0, kTlsOutputMax);
+        CHECK(redisAppendFormattedCommand(&context, next.data(), next.size()) == REDIS_OK);
+        output_.consume(next.size());
+    }
+    const ssize_t written = context.funcs->write(&context);
+    if (written < 0) return std::nullopt;
+    if (written > 0) sdsrange(context.obuf, written, -1);
+    return static_cast<size_t>(written);
 }
 
 // What was read was read behind the handshake.
@@ -228,16 +259,15 @@ void HiredisSocket::flush() {
     // What is left after this much follows in the next turn.
     const size_t before = unsent();
     while (!blocked && unsent() > 0 && before - unsent() < kWrittenPerTurn) {
-        if (sdslen(context_->c.obuf) == 0) {
-            const std::string_view next = overflow_.view().substr(0, kOutputMax);
-            CHECK(redisAppendFormattedCommand(&context_->c, next.data(), next.size()) == REDIS_OK);
-            overflow_.consume(next.size());
-        }
-        if (!write_output()) {
+        const size_t offered = tls_ != nullptr ? 0 : std::min(output_.size(), kWrittenPerTurn);
+        const std::optional<size_t> written =
+            tls_ != nullptr ? write_tls() : write_plain(output_.view().substr(0, offered), {});
+        if (!written) {
             lose(error_text());
             return;
         }
-        blocked = sdslen(context_->c.obuf) > 0;
+        if (tls_ == nullptr) output_.consume(*written);
+        blocked = tls_ != nullptr ? sdslen(context_->c.obuf) > 0 : *written < offered;
     }
     count_unsent();
     // While TLS waits for the peer the socket is writable all the time; on_events() flushes again

@@ -57,7 +57,7 @@ void HiredisSocket::finish_connecting() {
 
 void HiredisSocket::send(std::string_view bytes) {
     CHECK(context_ != nullptr && connected_);
-    overflow_.append(bytes);
+    output_.append(bytes);
     count_unsent();
     defer();
 }
@@ -73,7 +73,7 @@ void HiredisSocket::count_unsent() {
 }
 
 size_t HiredisSocket::unsent() const {
-    return overflow_.size();
+    return output_.size();
 }
 
 void HiredisSocket::finish_sending() {
@@ -107,8 +107,8 @@ void HiredisSocket::before_sleep() {
 }
 
 void HiredisSocket::flush() {
-    Network::current().send(context_->link, overflow_.view());
-    overflow_.consume(overflow_.size());
+    Network::current().send(context_->link, output_.view());
+    output_.consume(output_.size());
     count_unsent();
     if (std::exchange(is_finishing_, false)) Network::current().finish(context_->link);
 }

@@ -64,6 +64,12 @@ public:
     }
     const CommandView& command() const { return command_; }
     size_t consumed() const { return position_; }
+    // After Incomplete: how many more bytes there must be at least before it can be anything else,
+    // if the command is inside an argument; else 0.
+    size_t missing() const {
+        if (state_ != State::Arguments || bulk_length_ < 0) return 0;
+        return position_ + static_cast<size_t>(bulk_length_) + 2 - input_.size();
+    }
     // "ERR Protocol error: ..." without the leading dash and the line end.
     const std::string& error() const { return error_; }
 

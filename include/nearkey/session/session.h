@@ -146,6 +146,7 @@ private:
     };
 
     // Input
+    void complete_input(std::string_view& bytes);
     void resume();
     void run(std::string_view& input);
     bool may_run(size_t executed);

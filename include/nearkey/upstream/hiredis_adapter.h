@@ -11,6 +11,7 @@
 #include "nearkey/upstream/url.h"
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -48,7 +49,8 @@ public:
     // follow later.
     [[nodiscard]] std::string connect(const SocketOptions& options);
 
-    // Queues bytes; they leave with one write before the loop sleeps.
+    // Queues bytes; they leave with one write before the loop sleeps. Large ones leave at once,
+    // together with what was queued, as far as the kernel takes them: without a copy.
     void send(std::string_view bytes);
     // The same without a copy, for large ones.
     void send_owned(Buffer bytes);
@@ -67,8 +69,11 @@ private:
     void finish_connecting();
     void read();
     void flush();
-    // False: the socket is lost.
-    bool write_output();
+    void queue(std::string_view bytes);
+    // How much of both was written, one behind the other. Nothing: the socket is lost.
+    std::optional<size_t> write_plain(std::string_view first, std::string_view second);
+    // The same of output_, through hiredis.
+    std::optional<size_t> write_tls();
     void lose(std::string reason);
     std::string error_text() const;
     void count_unsent();
@@ -90,7 +95,8 @@ private:
     bool is_finishing_ = false;  // shut down for sending when nothing is left to send
     size_t counted_unsent_ = 0;
     std::unique_ptr<FdWatch> watch_;
-    Buffer overflow_;  // what does not fit into hiredis's output buffer, see kOutputMax
+    // What is to be sent. With TLS, part of it is in hiredis's output buffer: see kTlsOutputMax.
+    Buffer output_;
 };
 
 // Frees sockets that may have ended inside their own callback, once the turn is over.
