@@ -86,7 +86,7 @@ thread_local BlockStore blocks;
 void give_back(char* memory, size_t capacity) {
     if (capacity > BlockStore::kSizeMax) {
         std::free(memory);
-    } else if (memory != nullptr) {
+    } else if (capacity >= kFirstCapacity) {
         blocks.give(memory, capacity);
     }
 }

@@ -27,7 +27,7 @@ constexpr uint64_t kSecondMs = 1000;
 constexpr int kAdminBacklog = 64;
 // A pipeline of large values is parsed where it was read; of replies, which are copied on, no more
 // than the processor's nearest caches hold.
-constexpr size_t kScratchSize = size_t{256} << 10;
+constexpr size_t kScratchSize = size_t{160} << 10;
 constexpr size_t kReplyScratchSize = size_t{64} << 10;
 
 // One that arrives once nobody listens for it would end us in place of our exit code.

@@ -2,14 +2,22 @@
 
 #include <sys/socket.h>
 #include <unistd.h>
+#include <algorithm>
 #include <cerrno>
 
 namespace nearkey {
+
+namespace {
+// Of one turn, so that others' wait short while one moves large values.
+constexpr size_t kWrittenPerTurn = size_t{256} << 10;
+constexpr size_t kStreamRead = size_t{64} << 10;
+}  // namespace
 
 SocketStream::SocketStream(Loop& loop, int fd, std::span<char> scratch, StreamEvents& events)
     : fd_(fd),
       scratch_(scratch),
       events_(events),
+      read_max_(scratch.size()),
       watch_(loop, fd, [this](FdEvents seen) { on_events(seen); }) {
     watch();
 }
@@ -22,8 +30,14 @@ SocketStream::~SocketStream() {
 WriteResult SocketStream::write(std::string_view bytes, size_t& written) {
     written = 0;
     while (written < bytes.size()) {
+        if (written >= kWrittenPerTurn) {
+            blocked_ = true;  // The next turn says that more can be written.
+            watch();
+            return WriteResult::WouldBlock;
+        }
         const ssize_t count =
-            send(fd_, bytes.data() + written, bytes.size() - written, MSG_NOSIGNAL);
+            send(fd_, bytes.data() + written, std::min(bytes.size() - written, kWrittenPerTurn),
+                 MSG_NOSIGNAL);
         if (count >= 0) {
             written += static_cast<size_t>(count);
         } else if (errno == EAGAIN) {
@@ -66,8 +80,11 @@ void SocketStream::on_events(FdEvents seen) {
 }
 
 void SocketStream::read_once() {
-    const ssize_t count = recv(fd_, scratch_.data(), scratch_.size(), 0);
+    const ssize_t count = recv(fd_, scratch_.data(), read_max_, 0);
     if (count > 0) {
+        // A batch of requests is best read as a whole; what fills all there is is a large value.
+        const bool is_full = static_cast<size_t>(count) == read_max_;
+        read_max_ = is_full ? std::min(kStreamRead, scratch_.size()) : scratch_.size();
         events_.on_bytes({scratch_.data(), static_cast<size_t>(count)});
     } else if (count == 0) {
         ended_ = true;

@@ -29,7 +29,7 @@ constexpr size_t kTlsOutputMax = size_t{256} << 10;
 constexpr size_t kWriteAtOnce = size_t{8} << 10;
 // Reads of one turn, so that one connection does not keep the loop to itself.
 constexpr int kReadsPerTurn = 4;
-constexpr size_t kWrittenPerTurn = size_t{1} << 20;
+constexpr size_t kWrittenPerTurn = size_t{256} << 10;
 
 }  // namespace
 

@@ -1,5 +1,5 @@
-// A connected socket as a ByteStream. Reads at most one scratch buffer a turn, so that no client
-// keeps the loop to itself.
+// A connected socket as a ByteStream. Reads at most one scratch buffer a turn, and writes a bounded
+// part of what there is, so that no client keeps the loop to itself.
 #pragma once
 
 #include "nearkey/loop/byte_stream.h"
@@ -30,6 +30,7 @@ private:
     int fd_;
     std::span<char> scratch_;
     StreamEvents& events_;
+    size_t read_max_;
     bool reading_ = true;
     bool ended_ = false;
     bool blocked_ = false;
