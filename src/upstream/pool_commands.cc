@@ -81,6 +81,7 @@ void ConnectionPool::on_commands(std::string_view reply) {
         log_.info("command_table", {{"commands", static_cast<int64_t>(commands_->size())}});
     }
     has_commands_ = true;
+    if (cache() != nullptr) ask_for_swapdb();
     update_health();
 }
 

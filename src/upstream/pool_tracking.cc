@@ -89,6 +89,9 @@ void ConnectionPool::on_tracking(Connection& connection, std::string_view error)
     if (error.empty()) {
         tracking_refusal_.clear();
         renew_sources();
+        // What is stored from now on can be proven, and served, before the next beat.
+        connection.send_heartbeat();
+        receiver_->send_heartbeat();
         return;
     }
     // The receiver may have been lost meanwhile; then this is no refusal.

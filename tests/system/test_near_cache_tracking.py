@@ -23,6 +23,25 @@ def info(server, name):
 
 
 @proxy_only
+class FirstMomentTest(SystemTest):
+    def test_what_is_stored_is_served_before_the_first_beat(self):
+        server = self.start_server()
+        nearkey = self.start_nearkey(
+            server.url,
+            settings={
+                "upstream.heartbeat_interval_ms": 50000,
+                "upstream.unready_after_ms": 60000,
+                "near_cache.max_staleness_ms": 200000,
+            },
+        )
+        for version in (2, 3):
+            with nearkey.client() as client:
+                client.command("HELLO", str(version))
+                client.command("SET", "k", version)
+                store(nearkey, client, "GET", "k")
+
+
+@proxy_only
 class TrackedTest(NearCacheTest):
     def test_c13_a_read_that_is_not_stored_is_not_tracked(self):
         for version in (2, 3):
