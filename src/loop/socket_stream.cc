@@ -35,9 +35,8 @@ WriteResult SocketStream::write(std::string_view bytes, size_t& written) {
             watch();
             return WriteResult::WouldBlock;
         }
-        const ssize_t count =
-            send(fd_, bytes.data() + written, std::min(bytes.size() - written, kWrittenPerTurn),
-                 MSG_NOSIGNAL);
+        const ssize_t count = send(fd_, bytes.data() + written,
+                                   std::min(bytes.size() - written, kWrittenPerTurn), MSG_NOSIGNAL);
         if (count >= 0) {
             written += static_cast<size_t>(count);
         } else if (errno == EAGAIN) {
