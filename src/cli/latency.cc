@@ -8,6 +8,9 @@ namespace nearkey {
 
 namespace {
 
+// No counter of 64 bits is above; sums of it are finite.
+constexpr double kCountMax = 0x1p64;
+
 // As strtod() has it, "+Inf" too; the page is read up to its end, which is no digit.
 std::optional<double> number_at(std::string_view text) {
     const std::string copy(text.substr(0, 32));
@@ -33,7 +36,7 @@ Buckets Buckets::of_metrics(std::string_view metrics, std::string_view name,
         if (bound_at == std::string_view::npos || value_at == std::string_view::npos) continue;
         const auto bound = number_at(line.substr(bound_at + kBound.size()));
         const auto count = number_at(line.substr(value_at + kValue.size()));
-        if (bound && count) all.below_[*bound] += *count;
+        if (bound && count && std::abs(*count) < kCountMax) all.below_[*bound] += *count;
     }
     return all;
 }

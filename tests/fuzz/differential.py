@@ -122,12 +122,18 @@ class World:
         is_same_end = actual_end == expected_end or {expected_end, actual_end} == {"eof", "reset"}
         if len(pieces) == 1 and expected_end == "eof":
             is_same_end = actual_end == "eof"
-        expected, actual = mask_ids(expected), mask_ids(actual)
+        expected, actual = comparable(expected), comparable(actual)
         # Behind a half-close nearkey sends all there is, Valkey what it writes in one turn.
         is_same = expected == actual or (
             len(expected) > VALKEY_TURN_BYTES and actual.startswith(expected)
         )
         return None if is_same and is_same_end else answers
+
+
+def comparable(answer):
+    """Without the errors to an AUTH that fails: behind another command of the same read Valkey 8.0.1
+    leaves them out, and every later reply is one too early for the client."""
+    return re.sub(rb"-WRONGPASS [^\r]*\r\n", b"", mask_ids(answer))
 
 
 def cut(data, chance):
