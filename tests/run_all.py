@@ -252,6 +252,8 @@ def main():
             print(outcome.output.rstrip())
         print(f"{build.name}: {name}: {outcome.passed} passed, {outcome.failed} failed, "
               f"{outcome.skipped} skipped in {time.monotonic() - started:.1f} s")
+        for figure in re.findall(r"figure: (.*)", outcome.output):
+            print(f"    {figure}")
         for case in outcome.names:
             print(f"    {case}" if " skipped: " in case else f"    FAILED {case}")
         sys.stdout.flush()

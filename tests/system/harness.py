@@ -34,6 +34,11 @@ proxy_only = unittest.skipIf(
 )
 
 
+def show_figure(text):
+    """A measured result that tests/run_all.py shows, also where all is well."""
+    print(f"figure: {text}", flush=True)
+
+
 class SystemTest(unittest.TestCase):
     """A temporary directory for each test, and everything that was started in it is stopped after
     it."""

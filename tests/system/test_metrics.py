@@ -11,7 +11,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from harness import AdminConnection, ROOT, SharedSystemTest, proxy_only, wait_for
+from harness import AdminConnection, ROOT, SharedSystemTest, proxy_only, show_figure, wait_for
 
 try:
     from prometheus_client.openmetrics.parser import text_string_to_metric_families
@@ -74,10 +74,12 @@ class MetricsTest(SharedSystemTest):
         kind, text = self.page("/metrics")
         self.assertEqual("text/plain; version=0.0.4; charset=utf-8", kind)
         verdict = promtool("check", "metrics", text=text)
-        print(f"{len(re.findall('^# TYPE ', text, re.M))} metrics, "
-              f"{len([line for line in text.splitlines() if line[:1] != '#'])} series; "
-              f"promtool check metrics: exit code {verdict.returncode}, "
-              f"{(verdict.stdout + verdict.stderr).strip() or 'nothing to say'}")
+        show_figure(
+            f"{len(re.findall('^# TYPE ', text, re.M))} metrics, "
+            f"{len([line for line in text.splitlines() if line[:1] != '#'])} series; "
+            f"promtool check metrics: exit code {verdict.returncode}, "
+            f"{(verdict.stdout + verdict.stderr).strip() or 'nothing to say'}"
+        )
         self.assertEqual((0, ""), (verdict.returncode, verdict.stdout + verdict.stderr))
 
     @unittest.skipIf(text_string_to_metric_families is None, "python3-prometheus-client is missing")
@@ -86,7 +88,7 @@ class MetricsTest(SharedSystemTest):
         kind, text = self.page("/metrics", OPEN_METRICS)
         self.assertEqual("application/openmetrics-text; version=1.0.0; charset=utf-8", kind)
         families = {family.name: family for family in text_string_to_metric_families(text)}
-        print(f"OpenMetrics: {len(families)} families read")
+        show_figure(f"OpenMetrics: {len(families)} families read")
         self.assertEqual("counter", families["nearkey_commands"].type)
         self.assertEqual("info", families["nearkey_build"].type)
         self.assertEqual("seconds", families["nearkey_request_duration_seconds"].unit)
@@ -198,8 +200,10 @@ class MetricsTest(SharedSystemTest):
             tests.write(source.replace("RULES", str(rules)))
             tests.flush()
             fired = promtool("test", "rules", tests.name)
-        print("promtool check rules, test rules:", verdict.stdout.split("\n")[1].strip(),
-              "; tests:", " ".join(fired.stdout.split()[-1:]))
+        show_figure(
+            f"promtool check rules: {verdict.stdout.splitlines()[1].strip()}; "
+            f"test rules: {fired.stdout.split()[-1]}"
+        )
         self.assertEqual(0, fired.returncode, fired.stdout + fired.stderr)
 
 

@@ -12,12 +12,12 @@ import shlex
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import unittest
 
-from harness import ROOT, SLOWNESS, Nearkey, SystemTest, ValkeyServer, free_port, proxy_only, wait_for
+from harness import ROOT, SLOWNESS, Nearkey, SystemTest, ValkeyServer, free_port, proxy_only
+from harness import show_figure, wait_for
 from operator_errors import CONFIGURATION, SECRET
 from operator_errors_access import ACCESS
 from operator_errors_line import COMMAND_LINE
@@ -349,7 +349,7 @@ class WarningTest(OperatorTest):
 @proxy_only
 class CountTest(unittest.TestCase):
     def test_there_are_enough_of_them_and_each_has_a_name_of_its_own(self):
-        print(f"operator errors: {len(ROWS)} kinds, one line each", file=sys.stderr)
+        show_figure(f"operator errors: {len(ROWS)} kinds, one line each")
         self.assertGreaterEqual(len(ROWS), 90)
         self.assertEqual(len(ROWS), len({row.name for row in ROWS}))
 

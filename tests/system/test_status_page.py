@@ -8,12 +8,11 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import unittest
 
 from harness import ROOT, SLOWNESS, AdminConnection, Nearkey, SystemTest, free_port, proxy_only
-from harness import wait_for
+from harness import show_figure, wait_for
 from resp import RespClient
 
 MODULES = os.path.join(ROOT, "build", "browser", "node_modules")
@@ -291,9 +290,8 @@ class BrowserTest(SystemTest):
             self.browser.do("look", **options)
             self.wait_values()
             result = self.browser.do("axe")
-            print(
-                f"axe ({look}): {len(result['violations'])} violations, {result['passes']} passes",
-                file=sys.stderr,
+            show_figure(
+                f"axe ({look}): {len(result['violations'])} violations, {result['passes']} passes"
             )
             self.assertEqual([], result["violations"])
             self.assertGreater(result["passes"], 20)

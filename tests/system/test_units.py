@@ -8,7 +8,7 @@ import subprocess
 import sys
 import unittest
 
-from harness import BINARY, ROOT, SLOW, SLOWNESS, SystemTest, proxy_only
+from harness import BINARY, ROOT, SLOW, SLOWNESS, SystemTest, proxy_only, show_figure
 
 UNITS = ["nearkey.service", "nearkey.socket", "nearkey@.service", "nearkey@.socket"]
 EXPOSURE_MAX = 1.0
@@ -77,9 +77,9 @@ class UnitTest(SystemTest):
                 "security", "--offline=true", "--no-pager", f"--threshold={int(EXPOSURE_MAX * 10)}",
                 unit_path(name),
             )
-            figure = float(re.search(r"exposure level for \S+: ([\d.]+)", done.stdout)[1])
-            print(f"{name}: exposure {figure}, at most {EXPOSURE_MAX}")
-            self.assertLessEqual(figure, EXPOSURE_MAX)
+            exposure = float(re.search(r"exposure level for \S+: ([\d.]+)", done.stdout)[1])
+            show_figure(f"{name}: exposure {exposure}, at most {EXPOSURE_MAX}")
+            self.assertLessEqual(exposure, EXPOSURE_MAX)
 
     def test_systemd_finds_nothing_wrong(self):
         """systemd-analyze verify, in a folder where the program that the units name is ours."""
@@ -162,8 +162,10 @@ class UnitTest(SystemTest):
             else:
                 self.assertIn(needed, calls)
         outside = {name: calls[name] for name in calls if name not in allowed_calls(UNITS[0])}
-        print(f"{len(calls)} different system calls, {sum(calls.values())} in all, "
-              f"{len(outside)} outside the filter")
+        show_figure(
+            f"{len(calls)} different system calls, {sum(calls.values())} in all, "
+            f"{len(outside)} outside the filter"
+        )
         self.assertEqual({}, outside)
 
 
