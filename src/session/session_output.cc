@@ -194,7 +194,7 @@ void Session::end() {
 
 void Session::account() {
     const size_t held =
-        input_.capacity() + output_.capacity() + held_bytes_ + parser_.memory_bytes();
+        input_.capacity() + output_.capacity() + held_bytes_ + late_bytes_ + parser_.memory_bytes();
     context_.metrics.client_memory_bytes += held - accounted_;
     accounted_ = held;
     if (is_over_memory()) context_.events.on_memory_exceeded();

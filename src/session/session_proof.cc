@@ -74,6 +74,7 @@ void Session::store(NearCache::Ticket fill, std::string_view reply, uint64_t dea
                          context_.pool.may_overtake(protocol_) &&
                          reply.size() <= cache.options().value_max;
     if (is_late) {
+        late_bytes_ += reply.size();
         late_fills_.push_back(
             {proofs_had_ + proofs_awaited_ + 1, fill, deadline_ms, std::string(reply)});
     } else {
@@ -93,6 +94,7 @@ void Session::on_proven() {
     size_t stored = 0;
     for (; stored < late_fills_.size() && late_fills_[stored].proof == proofs_had_; ++stored) {
         const LateFill& late = late_fills_[stored];
+        late_bytes_ -= late.reply.size();
         context_.cache->commit(late.fill, late.reply, late.deadline_ms, Loop::boot_ms());
     }
     late_fills_.erase(late_fills_.begin(), late_fills_.begin() + static_cast<ptrdiff_t>(stored));

@@ -116,6 +116,7 @@ void Session::leave_cache() {
     for (const LateFill& late : late_fills_)
         context_.cache->abandon(late.fill);
     late_fills_.clear();
+    late_bytes_ = 0;
     while (!writes_.empty())
         end_write();
 }

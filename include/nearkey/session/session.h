@@ -337,6 +337,7 @@ private:
     uint32_t proofs_awaited_ = 0;        // nothing leaves, and nothing is run, until then
     uint32_t proofs_had_ = 0;
     std::vector<LateFill> late_fills_;  // in the order of their proofs
+    size_t late_bytes_ = 0;             // of their replies
     // Of what is queued for EXEC.
     bool multi_reads_ = false;
     WriteScope multi_scope_ = WriteScope::Keys;
