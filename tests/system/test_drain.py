@@ -27,9 +27,10 @@ class DrainTest(SystemTest):
             begin = time.monotonic()
             nearkey.stop()
             took = time.monotonic() - begin
+            # On a busy machine a client notices later than we do.
+            wait_for(lambda: load.connections_lost > 0, 10, "somebody was drained")
             load.stop()
             self.assertLess(took, 5 * SLOWNESS, "it waited for something that nobody owed")
-            self.assertGreater(load.connections_lost, 0, "nobody was drained: nothing was tested")
             self.assertEqual(0, load.total("unknown"))
             with server.client() as direct:
                 load.check(self, direct)
