@@ -130,14 +130,14 @@ int run_log_level(const AskOptions& options, std::ostream& out, std::ostream& er
                                     ? HttpRequest{"GET", "/log-level"}
                                     : HttpRequest{"POST", "/log-level?level=" + options.level};
     const AdminReply reply = ask_admin(options.target, request, "level");
-    if (!reply.is_answer() || reply.is_refusal()) return report(reply, err);
+    if (!reply.is_good()) return report(reply, err);
     out << "log level: " << text_of(reply.page, "level") << '\n';
     return finish(out, err);
 }
 
 int run_cache_clear(const AskOptions& options, std::ostream& out, std::ostream& err) {
     const AdminReply reply = ask_admin(options.target, {"POST", "/cache/clear"}, "dropped");
-    if (!reply.is_answer() || reply.is_refusal()) return report(reply, err);
+    if (!reply.is_good()) return report(reply, err);
     out << "the near cache is empty; it had " << count_text(number_of(reply.page, "dropped"))
         << " replies\n";
     return finish(out, err);

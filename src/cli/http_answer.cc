@@ -1,8 +1,8 @@
 #include "nearkey/cli/http_answer.h"
 
+#include "nearkey/base/ignoring_case.h"
 #include "nearkey/base/parse_number.h"
 
-#include <strings.h>
 #include <charconv>
 #include <cstdint>
 #include <optional>
@@ -22,10 +22,6 @@ std::optional<std::string_view> take_line(std::string_view& rest) {
     const std::string_view line = rest.substr(0, end);
     rest.remove_prefix(end + kLineEnd.size());
     return line;
-}
-
-bool equal_without_case(std::string_view a, std::string_view b) {
-    return a.size() == b.size() && strncasecmp(a.data(), b.data(), a.size()) == 0;
 }
 
 std::string_view trimmed(std::string_view text) {
@@ -60,12 +56,12 @@ State take_headers(std::string_view& rest, Framing& framing) {
         if (colon == std::string_view::npos) return State::NotHttp;
         const std::string_view name = line->substr(0, colon);
         const std::string_view value = trimmed(line->substr(colon + 1));
-        if (equal_without_case(name, "Content-Length")) {
+        if (equals_ignoring_case(name, "Content-Length")) {
             const auto length = parse_number<uint64_t>(value);
             if (!length || (framing.length && framing.length != length)) return State::NotHttp;
             framing.length = length;
-        } else if (equal_without_case(name, "Transfer-Encoding")) {
-            if (!equal_without_case(value, "chunked")) return State::NotHttp;
+        } else if (equals_ignoring_case(name, "Transfer-Encoding")) {
+            if (!equals_ignoring_case(value, "chunked")) return State::NotHttp;
             framing.is_chunked = true;
         }
     }

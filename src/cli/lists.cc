@@ -186,7 +186,7 @@ AdminReply ask_clients(const AskOptions& options) {
             ask_admin(options.target,
                       {"GET", "/clients?limit=" + std::to_string(count) + "&after=" + next.dump()},
                       "clients");
-        if (!all.is_answer() || all.is_refusal()) return all;
+        if (!all.is_good()) return all;
         const Json& page = rows_of(all.page, "clients");
         next = page.empty() || !all.page.contains("next") ? Json() : all.page["next"];
         rows.insert(rows.end(), page.begin(), page.end());
@@ -201,40 +201,37 @@ void print_hot(const Json& page, const char* what, uint64_t limit, std::ostream&
     if (!rows.empty()) print_table(rows, kHotKeyFields, limit, out);
 }
 
-}  // namespace
-
-int run_clients(const AskOptions& options, std::ostream& out, std::ostream& err) {
-    const AdminReply reply = ask_clients(options);
-    if (!reply.is_answer() || reply.is_refusal()) return report(reply, err);
-    const Json& rows = rows_of(reply.page, "clients");
+// Of a page that has rows and their total.
+int print_list(const AdminReply& reply, const AskOptions& options, const char* what,
+               std::span<const Field> fields, std::ostream& out, std::ostream& err) {
+    if (!reply.is_good()) return report(reply, err);
+    const Json& rows = rows_of(reply.page, (std::string(what) + "s").c_str());
     if (options.json) {
         out << json_line(reply.page);
     } else {
-        if (!rows.empty()) print_table(rows, kClientFields, options.limit, out);
-        print_total(rows.size(), number_of(reply.page, "total"), "client", out);
+        if (!rows.empty()) print_table(rows, fields, options.limit, out);
+        print_total(rows.size(), number_of(reply.page, "total"), what, out);
     }
     return finish(out, err);
+}
+
+}  // namespace
+
+int run_clients(const AskOptions& options, std::ostream& out, std::ostream& err) {
+    return print_list(ask_clients(options), options, "client", kClientFields, out, err);
 }
 
 int run_connections(const AskOptions& options, std::ostream& out, std::ostream& err) {
     const AdminReply reply =
         ask_admin(options.target, {"GET", "/connections?limit=" + std::to_string(options.limit)},
                   "connections");
-    if (!reply.is_answer() || reply.is_refusal()) return report(reply, err);
-    const Json& rows = rows_of(reply.page, "connections");
-    if (options.json) {
-        out << json_line(reply.page);
-    } else {
-        if (!rows.empty()) print_table(rows, kConnectionFields, options.limit, out);
-        print_total(rows.size(), number_of(reply.page, "total"), "connection", out);
-    }
-    return finish(out, err);
+    return print_list(reply, options, "connection", kConnectionFields, out, err);
 }
 
 int run_hot_keys(const AskOptions& options, std::ostream& out, std::ostream& err) {
     const AdminReply reply = ask_admin(
         options.target, {"GET", "/hotkeys?count=" + std::to_string(options.limit)}, "hits");
-    if (!reply.is_answer() || reply.is_refusal()) return report(reply, err);
+    if (!reply.is_good()) return report(reply, err);
     if (options.json) {
         out << json_line(reply.page);
     } else {
@@ -252,7 +249,7 @@ int run_hot_keys(const AskOptions& options, std::ostream& out, std::ostream& err
 
 int run_slow_log(const AskOptions& options, std::ostream& out, std::ostream& err) {
     AdminReply reply = ask_admin(options.target, {"GET", "/slowlog"}, "entries");
-    if (!reply.is_answer() || reply.is_refusal()) return report(reply, err);
+    if (!reply.is_good()) return report(reply, err);
     const Json& rows = rows_of(reply.page, "entries");
     if (options.json) {
         out << json_line(reply.page);

@@ -12,7 +12,7 @@ constexpr const char* kHotKeys = "/hotkeys?count=20";
 bool ask_page(const AdminTarget& target, const char* path, const char* sign, Snapshot& snapshot,
               nlohmann::ordered_json& page) {
     AdminReply reply = ask_admin(target, {"GET", path}, sign);
-    if (!reply.is_answer() || reply.is_refusal()) {
+    if (!reply.is_good()) {
         snapshot.failure = std::move(reply);
         return false;
     }

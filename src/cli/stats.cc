@@ -133,7 +133,7 @@ std::string stats_page(const Snapshot& snapshot, const std::string& address) {
 int run_stats(const AskOptions& options, std::ostream& out, std::ostream& err) {
     if (options.json) {
         const AdminReply reply = ask_admin(options.target, {"GET", "/stats"}, "nearkey_ready");
-        if (!reply.is_answer() || reply.is_refusal()) return report(reply, err);
+        if (!reply.is_good()) return report(reply, err);
         out << json_line(reply.page);
         return finish(out, err);
     }

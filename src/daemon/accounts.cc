@@ -1,12 +1,11 @@
 #include "nearkey/daemon/accounts.h"
 
 #include "nearkey/base/parse_number.h"
+#include "nearkey/base/text_of_file.h"
 
 #include <grp.h>
 #include <pwd.h>
 #include <algorithm>
-#include <fstream>
-#include <iterator>
 #include <limits>
 #include <optional>
 #include <sstream>
@@ -81,24 +80,17 @@ bool is_mapped(const std::string& map, uint32_t id) {
     return false;
 }
 
-void warn_of_hidden_accounts(const std::vector<Listener>& listeners, Log& log) {
-    const auto text_of = [](const char* path) {
-        std::ifstream file(path);
-        return std::string(std::istreambuf_iterator<char>(file), {});
-    };
-    const std::string users = text_of("/proc/self/uid_map");
-    const std::string groups = text_of("/proc/self/gid_map");
+void warn_of_hidden_accounts(const std::vector<ClientServer::Door>& doors, Log& log) {
+    const std::string users = text_of_file("/proc/self/uid_map");
+    const std::string groups = text_of_file("/proc/self/gid_map");
     const auto is_hidden = [](const std::string& map, const std::vector<uint32_t>& ids) {
         return std::any_of(ids.begin(), ids.end(),
                            [&](uint32_t id) { return !map.empty() && !is_mapped(map, id); });
     };
-    for (const Listener& listener : listeners) {
-        const ListenerAccounts accounts = resolve_accounts(listener);
-        if (!is_hidden(users, accounts.allow_users) && !is_hidden(groups, accounts.allow_groups)) {
-            continue;
-        }
+    for (const ClientServer::Door& door : doors) {
+        if (!is_hidden(users, door.peers.users) && !is_hidden(groups, door.peers.groups)) continue;
         log.warning("accounts_hidden",
-                    {{"address", to_text(listener.address)},
+                    {{"address", std::string_view(door.address)},
                      {"reason",
                       "a user or group of allow_users or allow_groups comes as nobody here and is "
                       "turned away; set PrivateUsers=no in a drop-in of the unit"}});

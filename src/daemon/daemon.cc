@@ -103,10 +103,10 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
     apply_log_options(config.log, environment, STDERR_FILENO, log_);
     second_timer_.start_repeating(kSecondMs);
     watch_signals();
-    static_cast<void>(doors(config_));  // A user that there is not is known now, not when serving.
+    // A user that there is not is known now, not when serving.
+    warn_of_hidden_accounts(doors(config_), log_);
     set_core_dumps(config_.server.core_dumps ? CoreDumps::Allowed : CoreDumps::Forbidden);
     warn_of_few_descriptors(config, log_);
-    warn_of_hidden_accounts(plan(config_).listeners, log_);
     if (config_.upstream.url == kManagedUrl) {
         managed_ = std::make_unique<ManagedServer>(
             loop_, log_, metrics_,

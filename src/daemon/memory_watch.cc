@@ -1,11 +1,11 @@
 #include "nearkey/daemon/memory_watch.h"
 
+#include "nearkey/base/text_of_file.h"
+
 #include <malloc.h>
 #include <sys/resource.h>
 #include <unistd.h>
 #include <charconv>
-#include <fstream>
-#include <iterator>
 
 namespace nearkey {
 
@@ -13,11 +13,6 @@ namespace {
 
 constexpr uint64_t kLookMs = 100;
 constexpr std::string_view kAnonymous = "anon ";
-
-std::string text_of(const std::string& path) {
-    std::ifstream file(path);
-    return {std::istreambuf_iterator<char>(file), {}};
-}
 
 // The number at the beginning.
 std::optional<uint64_t> number_in(std::string_view text) {
@@ -29,16 +24,16 @@ std::optional<uint64_t> number_in(std::string_view text) {
 std::optional<MemoryUse> address_space() {
     rlimit limit{};
     if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return std::nullopt;
-    const std::optional<uint64_t> pages = number_in(text_of("/proc/self/statm"));
+    const std::optional<uint64_t> pages = number_in(text_of_file("/proc/self/statm"));
     if (!pages) return std::nullopt;
     return MemoryUse{*pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE)), limit.rlim_cur};
 }
 
 std::optional<MemoryUse> cgroup_use(const std::string& folder) {
     if (folder.empty()) return std::nullopt;
-    const std::string max = text_of(folder + "/memory.max");
+    const std::string max = text_of_file(folder + "/memory.max");
     // There is seldom a limit: then this is all that is read.
-    return number_in(max) ? parse_cgroup(max, text_of(folder + "/memory.stat")) : std::nullopt;
+    return number_in(max) ? parse_cgroup(max, text_of_file(folder + "/memory.stat")) : std::nullopt;
 }
 
 bool is_nearer(const MemoryUse& one, const MemoryUse& other) {
@@ -58,7 +53,7 @@ std::optional<MemoryUse> parse_cgroup(const std::string& max, const std::string&
 }
 
 std::string own_cgroup() {
-    const std::string line = text_of("/proc/self/cgroup");
+    const std::string line = text_of_file("/proc/self/cgroup");
     if (!line.starts_with("0::/")) return "";
     return "/sys/fs/cgroup" + line.substr(3, line.find('\n') - 3);
 }

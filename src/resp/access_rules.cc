@@ -1,6 +1,6 @@
 #include "nearkey/resp/access_rules.h"
 
-#include "nearkey/resp/number.h"
+#include "nearkey/base/ignoring_case.h"
 
 #include <algorithm>
 #include <array>

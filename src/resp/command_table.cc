@@ -1,8 +1,8 @@
 #include "nearkey/resp/command_table.h"
 
+#include "nearkey/base/ignoring_case.h"
 #include "nearkey/resp/cache_rules.h"
 #include "nearkey/resp/command_rules.h"
-#include "nearkey/resp/number.h"
 
 #include <algorithm>
 

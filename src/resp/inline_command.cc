@@ -1,6 +1,6 @@
 #include "nearkey/resp/inline_command.h"
 
-#include "nearkey/resp/number.h"
+#include "nearkey/base/ignoring_case.h"
 
 namespace nearkey {
 

@@ -1,4 +1,5 @@
 // Finds a command's keys by what the server says of them: getKeysUsingKeySpecs in db.c.
+#include "nearkey/base/ignoring_case.h"
 #include "nearkey/resp/command_parser.h"
 #include "nearkey/resp/command_table.h"
 #include "nearkey/resp/number.h"

@@ -1,20 +1,16 @@
 // Which page a request gets, and which requests get none.
+#include "nearkey/base/ignoring_case.h"
 #include "nearkey/base/parse_number.h"
 #include "nearkey/server/admin_json.h"
 
 #include <nlohmann/json.hpp>
 
-#include <strings.h>
 #include <algorithm>
 #include <array>
 
 namespace nearkey {
 
 namespace {
-
-bool equal_without_case(std::string_view a, std::string_view b) {
-    return a.size() == b.size() && strncasecmp(a.data(), b.data(), a.size()) == 0;
-}
 
 // "127.0.0.1", "localhost" or "[::1]", with a port or without.
 bool names_loopback(std::string_view host) {
@@ -51,7 +47,7 @@ std::optional<AdminAnswer> refusal_over_tcp(const AdminRequest& request) {
     }
     // The types of an HTML form, which browsers send anywhere without asking first.
     const auto type = request.header("Content-Type");
-    if (type && !equal_without_case(*type, "application/json")) {
+    if (type && !equals_ignoring_case(*type, "application/json")) {
         return admin_error(415, "Content-Type must be application/json or absent");
     }
     return std::nullopt;
@@ -81,7 +77,7 @@ std::optional<std::string_view> AdminRequest::parameter(std::string_view name) c
 }
 
 std::optional<std::string_view> AdminRequest::header(std::string_view name) const {
-    return first(headers, name, equal_without_case);
+    return first(headers, name, equals_ignoring_case);
 }
 
 bool AdminRequest::read_number(std::string_view name, uint64_t max, uint64_t& value) const {

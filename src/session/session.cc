@@ -102,6 +102,10 @@ void Session::complete_input(std::string_view& bytes) {
     const size_t count = missing >= kCopyMin ? std::min(missing, bytes.size()) : bytes.size();
     input_.append(bytes.substr(0, count));
     bytes.remove_prefix(count);
+    run_input();
+}
+
+void Session::run_input() {
     std::string_view rest = input_.view();
     run(rest);
     if (!ended_) input_.consume(input_.size() - rest.size());
@@ -111,10 +115,8 @@ void Session::complete_input(std::string_view& bytes) {
 void Session::resume() {
     if (ended_) return;
     paused_ &= static_cast<uint8_t>(~kYield);
-    std::string_view rest = input_.view();
-    run(rest);
+    run_input();
     if (ended_) return;
-    input_.consume(input_.size() - rest.size());
     account();
     update_reading();
     end_if_done();

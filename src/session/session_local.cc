@@ -1,6 +1,7 @@
 #include "nearkey/session/session.h"
 
 #include "nearkey/base/check.h"
+#include "nearkey/base/ignoring_case.h"
 #include "nearkey/resp/number.h"
 #include "nearkey/resp/reply_writer.h"
 

@@ -2,6 +2,7 @@
 // itself, and how its near cache is used.
 #include "nearkey/session/session.h"
 
+#include "nearkey/base/ignoring_case.h"
 #include "nearkey/resp/number.h"
 #include "nearkey/resp/reply_writer.h"
 

@@ -1,12 +1,12 @@
 #include "nearkey/upstream/auditor.h"
 
+#include "nearkey/base/ignoring_case.h"
 #include "nearkey/base/log.h"
 #include "nearkey/base/metrics.h"
 #include "nearkey/resp/value.h"
 #include "nearkey/upstream/pool.h"
 
 #include <fmt/format.h>
-#include <strings.h>
 
 #include <algorithm>
 #include <functional>
@@ -21,15 +21,12 @@ constexpr uint64_t kLogAgainMs = 10'000;
 constexpr uint32_t kCachingTicket = 0;
 constexpr uint32_t kTruthTicket = 1;
 
-bool is_named(const std::string& command, const char* name) {
-    return strcasecmp(command.c_str(), name) == 0;
-}
-
 // How many values make up one element of a reply whose elements come in no order; 0: in order.
 size_t unordered_step(const std::string& command) {
-    if (is_named(command, "HGETALL")) return 2;
-    const bool is_set =
-        is_named(command, "SMEMBERS") || is_named(command, "HKEYS") || is_named(command, "HVALS");
+    if (equals_ignoring_case(command, "HGETALL")) return 2;
+    const bool is_set = equals_ignoring_case(command, "SMEMBERS") ||
+                        equals_ignoring_case(command, "HKEYS") ||
+                        equals_ignoring_case(command, "HVALS");
     return is_set ? 1 : 0;
 }
 

@@ -234,7 +234,15 @@ std::optional<size_t> HiredisSocket::write_plain(std::string_view first, std::st
     return std::nullopt;
 }
 
-std::optional<size_t> HiredisSocket::write_tls() {
+std::optional<bool> HiredisSocket::write_output() {
+    const std::string_view next = output_.view().substr(0, kWrittenPerTurn);
+    const std::optional<size_t> written = write_plain(next, {});
+    if (!written) return std::nullopt;
+    output_.consume(*written);
+    return *written == next.size();
+}
+
+std::optional<bool> HiredisSocket::write_tls() {
     redisContext& context = context_->c;
     if (sdslen(context.obuf) == 0) {
         const std::string_view next = output_.view().substr(0, kTlsOutputMax);
@@ -244,7 +252,7 @@ std::optional<size_t> HiredisSocket::write_tls() {
     const ssize_t written = context.funcs->write(&context);
     if (written < 0) return std::nullopt;
     if (written > 0) sdsrange(context.obuf, written, -1);
-    return static_cast<size_t>(written);
+    return sdslen(context.obuf) == 0;
 }
 
 // What was read was read behind the handshake.
@@ -259,15 +267,12 @@ void HiredisSocket::flush() {
     // What is left after this much follows in the next turn.
     const size_t before = unsent();
     while (!blocked && unsent() > 0 && before - unsent() < kWrittenPerTurn) {
-        const size_t offered = tls_ != nullptr ? 0 : std::min(output_.size(), kWrittenPerTurn);
-        const std::optional<size_t> written =
-            tls_ != nullptr ? write_tls() : write_plain(output_.view().substr(0, offered), {});
-        if (!written) {
+        const std::optional<bool> is_taken = tls_ != nullptr ? write_tls() : write_output();
+        if (!is_taken) {
             lose(error_text());
             return;
         }
-        if (tls_ == nullptr) output_.consume(*written);
-        blocked = tls_ != nullptr ? sdslen(context_->c.obuf) > 0 : *written < offered;
+        blocked = !*is_taken;
     }
     count_unsent();
     // While TLS waits for the peer the socket is writable all the time; on_events() flushes again

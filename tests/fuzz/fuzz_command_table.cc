@@ -4,10 +4,10 @@
 #include "fuzz_input.h"
 
 #include "nearkey/base/check.h"
+#include "nearkey/base/ignoring_case.h"
 #include "nearkey/resp/command_parser.h"
 #include "nearkey/resp/command_rules.h"
 #include "nearkey/resp/command_table.h"
-#include "nearkey/resp/number.h"
 #include "nearkey/resp/value.h"
 
 #include <algorithm>

@@ -193,21 +193,14 @@ class SighupTest(ReloadTest):
         server = self.start_server()
         self.start(self.settings(server.url))
         socket = os.path.join(self.directory, "nearkey.sock")
-        self.assertEqual(0o660, os.stat(socket).st_mode & 0o777)
-        self.write(
-            self.settings(server.url).replace("[server]", '[server]\nlisten_mode = "0600"')
-            + '[log]\nlevel = "error"\n'
-        )
-        self.nearkey.signal(signal.SIGHUP)
-        wait_for(lambda: os.stat(socket).st_mode & 0o777 == 0o600, 5, "the mode is another")
-        admin = self.nearkey.admin_path
-        self.assertEqual(0o660, os.stat(admin).st_mode & 0o777)
-        self.write(
-            self.settings(server.url).replace("[server]", '[server]\nadmin_mode = "0600"')
-            + '[log]\nlevel = "error"\n'
-        )
-        self.nearkey.signal(signal.SIGHUP)
-        wait_for(lambda: os.stat(admin).st_mode & 0o777 == 0o600, 5, "the admin server's as well")
+        for option, path in (("listen_mode", socket), ("admin_mode", self.nearkey.admin_path)):
+            self.assertEqual(0o660, os.stat(path).st_mode & 0o777)
+            self.write(
+                self.settings(server.url).replace("[server]", f'[server]\n{option} = "0600"')
+                + '[log]\nlevel = "error"\n'
+            )
+            self.nearkey.signal(signal.SIGHUP)
+            wait_for(lambda path=path: os.stat(path).st_mode & 0o777 == 0o600, 5, option)
         # "reloaded" itself is below the new level.
         self.write(self.settings(server.url))
         self.assertIn('log.level: "error" -> "info"', self.hang_up()["changes"])

@@ -24,6 +24,7 @@ struct AdminReply {
 
     bool is_answer() const { return status != 0; }
     bool is_refusal() const { return status >= 400; }
+    bool is_good() const { return is_answer() && !is_refusal(); }
 };
 
 // `sign` is a member that tells nearkey's page from what another server says.

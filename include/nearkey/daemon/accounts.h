@@ -5,6 +5,7 @@
 #include "nearkey/base/log.h"
 #include "nearkey/daemon/config.h"
 #include "nearkey/loop/listen_socket.h"
+#include "nearkey/server/client_server.h"
 
 #include <sys/types.h>
 #include <cstdint>
@@ -26,6 +27,6 @@ ListenerAccounts resolve_accounts(const Listener& listener);
 // A user that our user namespace does not map (PrivateUsers= of the unit) comes as `nobody`, so a
 // listener that lets this user in by name would turn it away. Takes /proc/self/uid_map, gid_map.
 bool is_mapped(const std::string& map, uint32_t id);
-void warn_of_hidden_accounts(const std::vector<Listener>& listeners, Log& log);
+void warn_of_hidden_accounts(const std::vector<ClientServer::Door>& doors, Log& log);
 
 }  // namespace nearkey

@@ -147,6 +147,7 @@ private:
 
     // Input
     void complete_input(std::string_view& bytes);
+    void run_input();
     void resume();
     void run(std::string_view& input);
     bool may_run(size_t executed);

@@ -72,8 +72,10 @@ private:
     void queue(std::string_view bytes);
     // How much of both was written, one behind the other. Nothing: the socket is lost.
     std::optional<size_t> write_plain(std::string_view first, std::string_view second);
-    // The same of output_, through hiredis.
-    std::optional<size_t> write_tls();
+    // A part of output_: whether all of the part was taken. Nothing: the socket is lost.
+    std::optional<bool> write_output();
+    // The same, through hiredis.
+    std::optional<bool> write_tls();
     void lose(std::string reason);
     std::string error_text() const;
     void count_unsent();

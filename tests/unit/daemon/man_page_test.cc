@@ -2,11 +2,11 @@
 // NEARKEY_WRITE_DOCS=1 build/nearkey_unit_tests -tc='man page*' writes it anew.
 #include "nearkey/daemon/config_option.h"
 
+#include "../generated_file.h"
+
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <fstream>
 #include <sstream>
 
 namespace nearkey {
@@ -160,13 +160,7 @@ std::string manual() {
 }
 
 TEST_CASE("man page: nearkey.toml(5) is what the option table says") {
-    const std::string expected = manual();
-    if (std::getenv("NEARKEY_WRITE_DOCS") != nullptr) std::ofstream(kPath) << expected;
-    std::ifstream file(kPath);
-    std::stringstream text;
-    text << file.rdbuf();
-    REQUIRE(file.good());
-    CHECK(text.str() == expected);
+    check_generated(kPath, manual());
 }
 
 }  // namespace

@@ -2,11 +2,9 @@
 // NEARKEY_WRITE_DOCS=1 build/nearkey_unit_tests -tc='metrics docs*' writes it anew.
 #include "nearkey/base/metrics.h"
 
-#include <doctest/doctest.h>
+#include "../generated_file.h"
 
-#include <cstdlib>
-#include <fstream>
-#include <sstream>
+#include <doctest/doctest.h>
 
 namespace nearkey {
 namespace {
@@ -82,13 +80,7 @@ std::string metrics_markdown() {
 }
 
 TEST_CASE("metrics docs: docs/metrics.md is what the table says") {
-    const std::string expected = metrics_markdown();
-    if (std::getenv("NEARKEY_WRITE_DOCS") != nullptr) std::ofstream(kPath) << expected;
-    std::ifstream file(kPath);
-    std::stringstream text;
-    text << file.rdbuf();
-    REQUIRE(file.good());
-    CHECK(text.str() == expected);
+    check_generated(kPath, metrics_markdown());
 }
 
 }  // namespace

@@ -53,17 +53,22 @@ void store(PoolRig& rig) {
     rig.cache->commit(ticket, "v", UINT64_MAX, Loop::boot_ms());
 }
 
+// No beat comes, and no PING is answered but by answer().
+void prove_in_silence(PoolRig& rig, Proof& proof) {
+    rig.options.heartbeat_interval_ms = 3'600'000;
+    rig.pool->bound_staleness(60'000'000);
+    settle(rig);
+    rig.valkey.answers["PING"] = FakeValkey::kSilent;
+    rig.pool->prove(proof);
+}
+
 }  // namespace
 
 TEST_CASE("proof: a RESP2 connection that the server has dropped without our knowing is none") {
     PoolRig rig;
     make_redirected(rig);
-    rig.options.heartbeat_interval_ms = 3'600'000;
-    rig.pool->bound_staleness(60'000'000);
-    settle(rig);
-    rig.valkey.answers["PING"] = FakeValkey::kSilent;
     Proof proof;
-    rig.pool->prove(proof);
+    prove_in_silence(rig, proof);
     settle(rig);
     answer(rig, receiver(rig));
     CHECK(proof.told == 0);
@@ -103,12 +108,8 @@ TEST_CASE("proof: a PING that is not answered in time proves nothing") {
     PoolRig rig;
     rig.options.request_timeout_ms = 20;
     make_redirected(rig);
-    rig.options.heartbeat_interval_ms = 3'600'000;
-    rig.pool->bound_staleness(60'000'000);
-    settle(rig);
-    rig.valkey.answers["PING"] = FakeValkey::kSilent;
     Proof proof;
-    rig.pool->prove(proof);
+    prove_in_silence(rig, proof);
     const uint64_t asked_ms = Loop::boot_ms();
     REQUIRE(run_until(rig.loop, [&] { return Loop::boot_ms() > asked_ms + 80; }));
     CHECK(proof.told == 0);
