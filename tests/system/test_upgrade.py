@@ -440,6 +440,7 @@ class UpgradeServiceTest(UpgradeTest):
         self.wait_gone(old)
         wait_for(lambda: notify.statuses()[-1] == "ready", 5, "alone, and ready")
         new.stop()
+        notify.wait("STOPPING")
         self.assertEqual(1, notify.count("STOPPING"))
 
     def test_the_sockets_of_systemd_stay(self):
