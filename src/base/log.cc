@@ -89,6 +89,7 @@ Log::~Log() {
 }
 
 void Log::set_format(LogFormat format, LogTarget target) {
+    const std::lock_guard lock(mutex_);
     format_ = format;
     target_ = target;
 }
@@ -107,8 +108,9 @@ void Log::error(std::string_view event, std::initializer_list<LogField> fields) 
 }
 
 void Log::log(LogLevel level, std::string_view event, std::initializer_list<LogField> fields) {
-    if (level < level_) return;
-    say_repeats();
+    if (level < this->level()) return;
+    const std::lock_guard lock(mutex_);
+    end_periods();
     if (may_be_written(level, event)) {
         write(level, event, fields);
     } else {
@@ -117,6 +119,11 @@ void Log::log(LogLevel level, std::string_view event, std::initializer_list<LogF
 }
 
 void Log::say_repeats() {
+    const std::lock_guard lock(mutex_);
+    end_periods();
+}
+
+void Log::end_periods() {
     const uint64_t now = now_ms_();
     while (!repeats_.empty() && now >= repeats_.front().since_ms + kPeriodMs) {
         say(repeats_.front());

@@ -1,5 +1,8 @@
 #include "nearkey/base/metrics.h"
 
+#include "nearkey/base/check.h"
+
+#include <algorithm>
 #include <array>
 
 namespace nearkey {
@@ -35,7 +38,52 @@ std::string in_seconds(uint64_t number, uint64_t per_second, size_t digits) {
     return text + "." + rest;
 }
 
+void join(MetricType type, uint64_t value, Count& total) {
+    switch (type) {
+        case MetricType::Counter:
+        case MetricType::Gauge:
+            total += value;
+            return;
+        case MetricType::GaugeMs:
+        case MetricType::GaugeMost:
+            total.raise_to(value);
+            return;
+        case MetricType::GaugeLeast:
+            total = std::min(uint64_t{total}, value);
+            return;
+    }
+}
+
 }  // namespace
+
+void Histograms::add(const Histograms& other) {
+    for (size_t family = 0; family < kFamilyNames.size(); ++family) {
+        for (size_t outcome = 0; outcome < kOutcomeNames.size(); ++outcome)
+            request[family][outcome].add(other.request[family][outcome]);
+        upstream[family].add(other.upstream[family]);
+    }
+    own.add(other.own);
+    queue.add(other.queue);
+    turn.add(other.turn);
+}
+
+Metrics MetricsGroup::total() const {
+    CHECK(!members_.empty());
+    Metrics total = *members_.front();
+    for (size_t i = 1; i < members_.size(); ++i) {
+        for (const MetricRow& row : metric_rows())
+            join(row.type, members_[i]->*row.field, total.*row.field);
+        total.histograms.add(members_[i]->histograms);
+    }
+    return total;
+}
+
+uint64_t MetricsGroup::total(Count Metrics::*field) const {
+    uint64_t sum = 0;
+    for (const Metrics* metrics : members_)
+        sum += metrics->*field;
+    return sum;
+}
 
 std::span<const MetricRow> metric_rows() {
 #define NEARKEY_METRIC_ROW(name, type, help) \

@@ -4,13 +4,12 @@
 #include "nearkey/base/sabotage.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace nearkey {
 
 namespace {
 
-constexpr size_t kNewcomersShare = 10;  // one in so many entries, while others must go
-constexpr size_t kRecordsSpare = 64;
 constexpr size_t kNamePartMax = UINT16_MAX;  // of key and arguments, that an item can hold
 
 bool is_same(const Item* item, const CacheQuery& query) {
@@ -19,7 +18,7 @@ bool is_same(const Item* item, const CacheQuery& query) {
            item->arguments() == query.arguments;
 }
 
-uint64_t Metrics::*counter_of(InvalidationCause cause) {
+Count Metrics::*counter_of(InvalidationCause cause) {
     switch (cause) {
         case InvalidationCause::Flush:
             return &Metrics::near_cache_clears_flush_total;
@@ -52,6 +51,7 @@ NearCache::NearCache(const NearCacheOptions& options, Metrics& metrics, uint64_t
 NearCache::~NearCache() = default;
 
 NearCache::Found NearCache::find(const CacheQuery& query, uint64_t now_ms) {
+    const Hold hold(*this);
     if (Item* item = find_item(query); item != nullptr) {
         const Slot& slot = slots_[item->source];
         if (!is_void(item, now_ms)) {
@@ -88,6 +88,21 @@ Item* NearCache::find_head(std::string_view key) {
     while (item != nullptr && !(item->has(Item::kHead) && item->key() == key))
         item = item->next;
     return item;
+}
+
+size_t NearCache::bytes() const {
+    const Hold hold(*this);
+    return bytes_held();
+}
+
+size_t NearCache::entries() const {
+    const Hold hold(*this);
+    return entries_;
+}
+
+bool NearCache::is_idle() const {
+    const Hold hold(*this);
+    return entries_ == 0 && keys_.empty();
 }
 
 bool NearCache::is_void(const Item* item, uint64_t now_ms) const {
@@ -154,7 +169,8 @@ void NearCache::erase(Item* item) {
         if (next != nullptr) next->links().previous = previous;
         if (next == nullptr && previous->has(Item::kHead)) table_.erase(previous);
     }
-    if (item == watched_) watched_ = nullptr;
+    std::replace(watched_.begin(), watched_.end(), static_cast<const Item*>(item),
+                 static_cast<const Item*>(nullptr));
     --entries_;
     release_slot(item->source);
     table_.erase(item);
@@ -164,7 +180,7 @@ void NearCache::erase(Item* item) {
 
 void NearCache::report_size() {
     metrics_.near_cache_entries = entries_;
-    metrics_.near_cache_bytes = bytes();
+    metrics_.near_cache_bytes = bytes_held();
 }
 
 // `hash` is that of the key alone.
@@ -203,95 +219,8 @@ bool NearCache::has_items(KeyMark mark) const {
     return item != nullptr;
 }
 
-// A policy after S3-FIFO (the header says why). Newcomers leave in the order in which they came;
-// who stays is under the hand of a clock that goes round the table: who was hit has another turn.
-void NearCache::make_room(uint64_t now_ms) {
-    // The newcomers once and four rounds of the hand, with some of the newcomers between, take
-    // everything: nothing has more than three uses.
-    for (size_t steps = 8 * table_.buckets() + 8 * entries_ + newcomers_.size();
-         steps > 0 && entries_ > 0 && bytes() > options_.memory; --steps) {
-        if (has_newcomers_to_judge()) {
-            judge_newcomer(now_ms);
-        } else {
-            step_hand(now_ms);
-        }
-    }
-}
-
-// While they are more than their share. All of them are when nothing else is left.
-bool NearCache::has_newcomers_to_judge() const {
-    return newcomers_.size() * kNewcomersShare > entries_;
-}
-
-// Who was hit as a newcomer stays.
-void NearCache::judge_newcomer(uint64_t now_ms) {
-    Item* item = take_newcomer();
-    if (item == nullptr) return;
-    const bool is_gone = is_void(item, now_ms);
-    if (!is_gone && (item->flags & Item::kUsesMask) != 0) {
-        item->flags &= static_cast<uint8_t>(~Item::kUsesMask);
-        return;
-    }
-    if (!is_gone) {
-        newcomers_.remember(table_.hash_of(item), entries_);
-        ++metrics_.near_cache_evictions_total;
-    }
-    erase(item);
-}
-
-// The oldest, which is none any more; null if it has gone already.
-Item* NearCache::take_newcomer() {
-    const uint32_t hash = newcomers_.pop();
-    Item* item = table_.chain(hash);
-    while (item != nullptr && !(item->has(Item::kNew) && table_.hash_of(item) == hash))
-        item = item->next;
-    if (item != nullptr) item->flags &= static_cast<uint8_t>(~Item::kNew);
-    return item;
-}
-
-// While there is room, all are newcomers and nobody is judged; but records whose items are gone
-// must not pile up, so the oldest just stay. Two for each that comes or goes: a surplus ends.
-void NearCache::trim_newcomers() {
-    for (int i = 0; i < 2 && newcomers_.size() > entries_ + entries_ / 4 + kRecordsSpare; ++i)
-        take_newcomer();
-}
-
-void NearCache::step_hand(uint64_t now_ms) {
-    if (hand_ >= table_.buckets()) hand_ = 0;
-    for (Item* item = table_.chain_at(hand_); item != nullptr;) {
-        const bool is_safe = item->has(Item::kHead) || item->has(Item::kNew);
-        if (is_safe) {
-            item = item->next;
-        } else if (!is_void(item, now_ms) && (item->flags & Item::kUsesMask) != 0) {
-            --item->flags;
-            item = item->next;
-        } else {
-            if (!is_void(item, now_ms)) ++metrics_.near_cache_evictions_total;
-            // It may take its head with it, which may be the next one: the rest has its turn later.
-            erase(item);
-            return;
-        }
-    }
-    ++hand_;
-}
-
-void NearCache::sweep(size_t buckets, uint64_t now_ms) {
-    guard_.expire(now_ms);
-    for (; buckets > 0 && entries_ > 0; --buckets) {
-        if (hand_ >= table_.buckets()) hand_ = 0;
-        Item* item = table_.chain_at(hand_);
-        while (item != nullptr &&
-               (item->has(Item::kHead) || !is_void(item, now_ms) || is_kept(item, now_ms)))
-            item = item->next;
-        if (item == nullptr) {
-            ++hand_;
-        } else {
-            erase(item);
-        }
-    }
-}
-
 void NearCache::invalidate(std::string_view key, InvalidationCause cause, uint64_t now_ms) {
+    const Hold hold(*this);
     ++(cause == InvalidationCause::Push ? metrics_.near_cache_invalidations_push_total
                                         : metrics_.near_cache_invalidations_write_total);
     const uint32_t hash = table_.hash_of(key, {});
@@ -304,6 +233,7 @@ void NearCache::invalidate(std::string_view key, InvalidationCause cause, uint64
 }
 
 void NearCache::clear(InvalidationCause cause, uint64_t now_ms) {
+    const Hold hold(*this);
     ++clears_;
     ++(metrics_.*counter_of(cause));
     const bool is_lost = cause == InvalidationCause::Lost && options_.stale_if_unavailable_ms > 0;
@@ -322,7 +252,32 @@ void NearCache::clear(InvalidationCause cause, uint64_t now_ms) {
     }
 }
 
+uint64_t NearCache::clears() const {
+    const Hold hold(*this);
+    return clears_;
+}
+
+void NearCache::suspend(uint64_t now_ms) {
+    const Hold hold(*this);
+    if (std::exchange(is_suspended_, true)) return;
+    metrics_.near_cache_suspended = 1;
+    CHECK(begin_barrier(now_ms) == nullptr);
+}
+
+void NearCache::resume(uint64_t now_ms) {
+    const Hold hold(*this);
+    if (!std::exchange(is_suspended_, false)) return;
+    metrics_.near_cache_suspended = 0;
+    end_write(nullptr, now_ms);
+}
+
+bool NearCache::is_suspended() const {
+    const Hold hold(*this);
+    return is_suspended_;
+}
+
 NearCache::Write NearCache::begin_write(std::string_view key, uint64_t now_ms) {
+    const Hold hold(*this);
     Keys::value_type& state = state_of(key);
     ++state.second.writes;
     invalidate(key, InvalidationCause::Write, now_ms);
@@ -330,12 +285,14 @@ NearCache::Write NearCache::begin_write(std::string_view key, uint64_t now_ms) {
 }
 
 NearCache::Write NearCache::begin_barrier(uint64_t now_ms) {
+    const Hold hold(*this);
     ++barriers_;
     clear(InvalidationCause::Barrier, now_ms);
     return nullptr;
 }
 
 void NearCache::end_write(Write write, uint64_t now_ms) {
+    const Hold hold(*this);
     uint64_t& count = write == nullptr ? barriers_ : write->second.writes;
     CHECK(count > 0);
     --count;

@@ -1,4 +1,4 @@
-// What is known of a key, for NEARKEY EXPLAIN.
+// What is known of a key: for NEARKEY EXPLAIN, and for who watches what is stored.
 #include "nearkey/cache/near_cache.h"
 
 namespace nearkey {
@@ -34,6 +34,7 @@ std::string_view name_of(InvalidationCause cause) {
 }
 
 NearCache::Explanation NearCache::explain(const CacheQuery& query, uint64_t now_ms) {
+    const Hold hold(*this);
     Explanation result{};
     const uint32_t hash = table_.hash_of(query.key, {});
     const LastInvalidation& of_key = last_[hash % kRemembered];
@@ -64,6 +65,24 @@ NearCache::Explanation NearCache::explain(const CacheQuery& query, uint64_t now_
         result.outcome = is_pending ? Outcome::Pending : Outcome::Miss;
     }
     return result;
+}
+
+NearCache::WatchId NearCache::add_watch() {
+    const Hold hold(*this);
+    watched_.push_back(nullptr);
+    return watched_.size() - 1;
+}
+
+void NearCache::watch(WatchId id, const CacheQuery& query) {
+    const Hold hold(*this);
+    watched_[id] = find_item(query);
+}
+
+bool NearCache::is_watched_served(WatchId id, uint64_t now_ms) const {
+    const Hold hold(*this);
+    const Item* item = watched_[id];
+    return item != nullptr && !is_void(item, now_ms) &&
+           slots_[item->source].proven_ms + options_.max_staleness_ms > now_ms;
 }
 
 }  // namespace nearkey

@@ -17,6 +17,7 @@ constexpr size_t kSpareKeyBytes = 256;
 // --- sources ---
 
 NearCache::SourceId NearCache::open_source(uint64_t proven_ms) {
+    const Hold hold(*this);
     SourceId id = static_cast<SourceId>(sources_.size());
     if (free_sources_.empty()) {
         sources_.push_back({});
@@ -29,11 +30,13 @@ NearCache::SourceId NearCache::open_source(uint64_t proven_ms) {
 }
 
 void NearCache::renew_source(SourceId source, uint64_t proven_ms) {
+    const Hold hold(*this);
     CHECK(source < sources_.size() && sources_[source].is_open);
     slots_[sources_[source].slot].proven_ms = proven_ms;
 }
 
 void NearCache::close_source(SourceId source) {
+    const Hold hold(*this);
     CHECK(source < sources_.size() && sources_[source].is_open);
     for (uint32_t i = 0; i < fills_.size(); ++i) {
         if (fills_[i].source == source) close_fill(i);
@@ -86,6 +89,7 @@ bool NearCache::is_kept(const Item* item, uint64_t now_ms) const {
 }
 
 std::string_view NearCache::find_stale(const CacheQuery& query, uint64_t now_ms) {
+    const Hold hold(*this);
     if (barriers_ > 0) return {};
     const auto state = keys_.find(query.key);
     if (state != keys_.end() && state->second.writes > 0) return {};
@@ -98,6 +102,7 @@ std::string_view NearCache::find_stale(const CacheQuery& query, uint64_t now_ms)
 }
 
 void NearCache::drop_lost() {
+    const Hold hold(*this);
     if (!std::exchange(has_lost_, false)) return;
     for (Slot& slot : slots_)
         slot.is_lost = false;
@@ -116,6 +121,7 @@ bool NearCache::takes_part(std::string_view key) const {
 }
 
 NearCache::Ticket NearCache::begin_fill(const CacheQuery& query, SourceId source) {
+    const Hold hold(*this);
     if (Item* item = find_item(query); item != nullptr) erase(item);
     const bool is_full = fills_.size() >= options_.fills_max && free_fills_.empty();
     if (is_full) ++metrics_.near_cache_fills_full_total;
@@ -145,6 +151,7 @@ NearCache::Ticket NearCache::begin_fill(const CacheQuery& query, SourceId source
 }
 
 bool NearCache::is_alone(Ticket ticket) const {
+    const Hold hold(*this);
     const auto index = static_cast<uint32_t>(ticket);
     if (!is_open(ticket)) return false;
     const Fill& fill = fills_[index];
@@ -154,6 +161,7 @@ bool NearCache::is_alone(Ticket ticket) const {
 
 void NearCache::commit(Ticket ticket, std::string_view reply, uint64_t deadline_ms,
                        uint64_t now_ms) {
+    const Hold hold(*this);
     Fill* fill = find_fill(ticket);
     CHECK(fill != nullptr);
     if (fill->is_open) {
@@ -165,37 +173,53 @@ void NearCache::commit(Ticket ticket, std::string_view reply, uint64_t deadline_
 }
 
 void NearCache::abandon(Ticket ticket) {
+    const Hold hold(*this);
     Fill* fill = find_fill(ticket);
     CHECK(fill != nullptr);
     release_fill(*fill);
 }
 
 bool NearCache::is_being_read(std::string_view key) const {
+    const Hold hold(*this);
     const auto state = keys_.find(key);
     return state != keys_.end() && state->second.first_fill != kNone;
 }
 
 bool NearCache::is_open(Ticket ticket) const {
+    const Hold hold(*this);
     const Fill& fill = fills_[static_cast<uint32_t>(ticket)];
     CHECK(fill.is_taken && fill.generation == ticket >> 32);
     return fill.is_open;
 }
 
 bool NearCache::holds(KeyMark mark) const {
+    const Hold hold(*this);
     const auto state = keys_.find(mark);
     return (state != keys_.end() && state->second.first_fill != kNone) || has_items(mark);
 }
 
-bool NearCache::wait(Ticket ticket, FillWaiter& waiter) {
+bool NearCache::wait(Ticket ticket, FillWaiter& waiter, FillWaiterLoop* loop) {
+    const Hold hold(*this);
     Fill* fill = find_fill(ticket);
     if (fill == nullptr || !fill->is_open) return false;
-    fill->waiters.push_back(&waiter);
+    fill->waiters.push_back({&waiter, loop});
     ++metrics_.near_cache_joins_total;
     return true;
 }
 
-void NearCache::stop_waiting(Ticket ticket, const FillWaiter& waiter) {
-    if (Fill* fill = find_fill(ticket); fill != nullptr) std::erase(fill->waiters, &waiter);
+void NearCache::stop_waiting(Ticket ticket, const FillWaiter& waiter, FillWaiterLoop* loop) {
+    const Hold hold(*this);
+    if (loop != nullptr) std::erase(loop->to_tell_, &waiter);
+    Fill* fill = find_fill(ticket);
+    if (fill == nullptr) return;
+    std::erase_if(fill->waiters,
+                  [&](const Fill::Waiting& waiting) { return waiting.waiter == &waiter; });
+}
+
+void NearCache::tell_waiters(FillWaiterLoop& loop) {
+    const Hold hold(*this);
+    for (FillWaiter* waiter : std::exchange(loop.to_tell_, {}))
+        waiter->on_fill_closed();
 }
 
 NearCache::Fill* NearCache::find_fill(Ticket ticket) {
@@ -227,8 +251,14 @@ void NearCache::close_fill(uint32_t index) {
         link = &fills_[*link].next_in_key;
     *link = fill.next_in_key;
     forget_if_idle(std::exchange(fill.key, nullptr)->first);
-    for (FillWaiter* waiter : std::exchange(fill.waiters, {}))
-        waiter->on_fill_closed();
+    for (const auto& [waiter, loop] : std::exchange(fill.waiters, {})) {
+        if (loop == nullptr || loop->is_here()) {
+            waiter->on_fill_closed();
+        } else {
+            loop->to_tell_.push_back(waiter);
+            loop->wake();
+        }
+    }
 }
 
 void NearCache::void_fills(Write key, uint64_t now_ms) {
@@ -287,6 +317,7 @@ bool NearCache::are_newcomers_recorded() const {
 }
 
 void NearCache::check_invariants() const {
+    const Hold hold(*this);
     size_t entries = 0;
     size_t items = 0;
     std::vector<uint32_t> of_slot(slots_.size());
@@ -321,9 +352,5 @@ void NearCache::check_invariants() const {
     CHECK(open == 0);
 }
 
-bool NearCache::is_watched_served(uint64_t now_ms) const {
-    return watched_ != nullptr && !is_void(watched_, now_ms) &&
-           slots_[watched_->source].proven_ms + options_.max_staleness_ms > now_ms;
-}
 
 }  // namespace nearkey

@@ -244,7 +244,8 @@ void Daemon::start_serving() {
         return;
     }
     clients_->start_accepting();
-    notify_ready(is_near_cache_suspended_ ? "ready; the near cache rests until the old one is gone"
+    const bool is_suspended = cache_ != nullptr && cache_->is_suspended();
+    notify_ready(is_suspended ? "ready; the near cache rests until the old one is gone"
                                           : "ready");
     print_how_to_try();
 }

@@ -125,18 +125,12 @@ void Daemon::on_predecessor_gone() {
 
 // --- either ---
 
-// What suspends it is a write of every key that does not end: nothing is stored, nothing is found.
 void Daemon::suspend_near_cache() {
-    if (cache_ == nullptr || is_near_cache_suspended_) return;
-    CHECK(cache_->begin_barrier(Loop::boot_ms()) == nullptr);
-    is_near_cache_suspended_ = true;
-    metrics_.near_cache_suspended = 1;
+    if (cache_ != nullptr) cache_->suspend(Loop::boot_ms());
 }
 
 void Daemon::resume_near_cache() {
-    if (!std::exchange(is_near_cache_suspended_, false)) return;
-    cache_->end_write(nullptr, Loop::boot_ms());
-    metrics_.near_cache_suspended = 0;
+    if (cache_ != nullptr) cache_->resume(Loop::boot_ms());
 }
 
 }  // namespace nearkey

@@ -20,11 +20,11 @@ double rounded(double value) {
     return std::round(value * 10) / 10;
 }
 
-Json top(const HotKeys& keys, size_t count, HotKeys::Outcome outcome, uint64_t now_ms) {
+Json listed(const std::vector<HotKeys::Entry>& entries, const AdminSource& source) {
     Json list = Json::array();
-    for (const HotKeys::Entry& entry : keys.top(count, outcome, now_ms)) {
-        Json item = {{"key", keys.key_hash().shown(entry.hash)}};
-        if (keys.shows_names()) item["name"] = entry.name;
+    for (const HotKeys::Entry& entry : entries) {
+        Json item = {{"key", source.slow_log().key_hash().shown(entry.hash)}};
+        if (source.shows_key_names()) item["name"] = entry.name;
         item["per_second"] = rounded(entry.per_second);
         item["count"] = rounded(entry.count);
         item["error"] = rounded(entry.error);
@@ -40,18 +40,19 @@ AdminAnswer hot_keys_page(AdminSource& source, const AdminRequest& request) {
     if (!request.read_number("count", kCountMax, count)) {
         return admin_error(400, "count is a number from 0 to 1000");
     }
-    const HotKeys& keys = source.hot_keys();
-    const uint64_t now_ms = source.now_ms();
-    return json_answer(200, {{"names_shown", keys.shows_names()},
-                             {"window_seconds", HotKeys::kWindowMs / 1000},
-                             {"hits", top(keys, count, HotKeys::Outcome::Hit, now_ms)},
-                             {"misses", top(keys, count, HotKeys::Outcome::Miss, now_ms)}});
+    using Outcome = HotKeys::Outcome;
+    return json_answer(200,
+                       {{"names_shown", source.shows_key_names()},
+                        {"window_seconds", HotKeys::kWindowMs / 1000},
+                        {"hits", listed(source.hot_keys(count, Outcome::Hit), source)},
+                        {"misses", listed(source.hot_keys(count, Outcome::Miss), source)}});
 }
 
 AdminAnswer slow_log_page(AdminSource& source, const AdminRequest& /*request*/) {
     const SlowLog& log = source.slow_log();
+    const std::deque<SlowEntry> kept = log.entries();
     Json entries = Json::array();
-    for (auto entry = log.entries().rbegin(); entry != log.entries().rend(); ++entry) {
+    for (auto entry = kept.rbegin(); entry != kept.rend(); ++entry) {
         entries.push_back({{"id", entry->id},
                            {"time_ms", entry->time_ms},
                            {"session", entry->session},

@@ -75,18 +75,36 @@ void HotKeys::schedule(Sketch& sketch) {
 }
 
 std::vector<HotKeys::Entry> HotKeys::top(size_t count, Outcome outcome, uint64_t now_ms) const {
-    const Sketch& sketch = sketches_[static_cast<size_t>(outcome)];
-    const double elapsed_ms =
-        sketch.weighed_ms + static_cast<double>(now_ms - std::min(now_ms, sketch.window_since_ms));
+    return top({this}, count, outcome, now_ms);
+}
+
+std::vector<HotKeys::Entry> HotKeys::top(const std::vector<const HotKeys*>& all, size_t count,
+                                         Outcome outcome, uint64_t now_ms) {
+    std::unordered_map<uint64_t, Entry> found;
+    for (const HotKeys* keys : all)
+        keys->add_to(found, outcome, now_ms);
     std::vector<Entry> entries;
-    for (const Place& place : sketch.places) {
-        const double per_second = place.count * 1000 / std::max(elapsed_ms, 1.0);
-        entries.push_back({place.hash, place.name, place.count, place.error, per_second});
-    }
+    for (auto& [hash, entry] : found)
+        entries.push_back(std::move(entry));
     std::sort(entries.begin(), entries.end(),
               [](const Entry& a, const Entry& b) { return a.count > b.count; });
     if (entries.size() > count) entries.resize(count);
     return entries;
+}
+
+void HotKeys::add_to(std::unordered_map<uint64_t, Entry>& entries, Outcome outcome,
+                     uint64_t now_ms) const {
+    const Sketch& sketch = sketches_[static_cast<size_t>(outcome)];
+    const double elapsed_ms =
+        sketch.weighed_ms + static_cast<double>(now_ms - std::min(now_ms, sketch.window_since_ms));
+    for (const Place& place : sketch.places) {
+        Entry& entry = entries[place.hash];
+        entry.hash = place.hash;
+        entry.name = place.name;
+        entry.count += place.count;
+        entry.error += place.error;
+        entry.per_second += place.count * 1000 / std::max(elapsed_ms, 1.0);
+    }
 }
 
 }  // namespace nearkey

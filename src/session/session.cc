@@ -235,7 +235,7 @@ Session::Executed Session::execute(const CommandView& command, std::string_view 
     return Executed::Yes;
 }
 
-void Session::pause(Pause reason, uint64_t* counter) {
+void Session::pause(Pause reason, Count* counter) {
     if ((paused_ & reason) != 0) return;
     if (counter != nullptr) ++*counter;
     paused_ |= reason;

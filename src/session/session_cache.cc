@@ -39,6 +39,8 @@ std::string_view encode_tail(const CommandView& command, std::string& scratch) {
 // --- reads ---
 
 Session::Executed Session::read(const CommandView& command) {
+    // What is found is not changed by another event loop until it is copied.
+    const NearCache::Hold hold(*context_.cache);
     if (spec_->is_split(command)) return read_split(command);
     const NearCache::Found found = context_.cache->find(query(command), context_.boot_ms);
     if (found.outcome == NearCache::Outcome::Hit && !may_be_overtaken(command[1])) {
@@ -52,7 +54,7 @@ Session::Executed Session::read(const CommandView& command) {
     if (context_.pool.serves_stale() && serve_stale(command)) return Executed::Yes;
     // Who is owed something would have to keep it back.
     if (found.outcome == NearCache::Outcome::Pending && owed() == 0 && !has_awaited_ &&
-        context_.cache->wait(found.ticket, *this)) {
+        context_.cache->wait(found.ticket, *this, context_.fill_loop)) {
         awaited_fill_ = found.ticket;
         awaited_since_ms_ = context_.loop.now_ms();
         pause(kFill, nullptr);
@@ -148,7 +150,7 @@ uint64_t Session::awaited_ms() const {
 }
 
 bool Session::may_be_stored(const CommandView& command) const {
-    return cache_use_ == CacheUse::On && context_.monitors == 0 && spec_->is_cacheable(command) &&
+    return cache_use_ == CacheUse::On && !context_.cache->has_monitors() && spec_->is_cacheable(command) &&
            (spec_->is_split(command) || context_.pool.is_told_of(command[1])) &&
            database_ <= std::numeric_limits<uint16_t>::max();
 }
@@ -194,7 +196,7 @@ void Session::note_read(Connection& connection, const CommandView& command, uint
         return;
     }
     note_unstored(connection, command, ticket);
-    if (is_shared && context_.pool.are_reads_tracked(connection) && context_.monitors == 0) {
+    if (is_shared && context_.pool.are_reads_tracked(connection) && !context_.cache->has_monitors()) {
         connection.send(
             {ConnectionPool::kUntracked, &context_.pool.discard(), 0, RequestKind::Read});
     }
@@ -280,6 +282,9 @@ void Session::TtlReceiver::on_request_failed(uint32_t, std::string_view) {
 // What was in flight with the ticket is over. REQUIRES: tickets come in order.
 void Session::tell_cache(uint32_t ticket, std::string_view reply) {
     if (context_.cache == nullptr) return;
+    if (fills_.empty() && unstored_reads_.empty() && writes_.empty()) return;
+    // That it is alone holds until it is stored.
+    const NearCache::Hold hold(*context_.cache);
     const bool is_fill_ahead = !end_fills(ticket, reply) && context_.pool.may_overtake(protocol_);
     const bool is_read_ahead = end_unstored(ticket);
     const bool has_told = end_writes(ticket);

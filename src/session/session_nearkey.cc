@@ -219,7 +219,7 @@ void Session::explain(const CommandView& command) {
 void Session::explain_cache(const CommandView& command, Pairs& pairs) {
     const bool is_call = spec_ != nullptr && spec_->accepts(command.size());
     const std::string_view refusal = context_.cache == nullptr ? "the near cache is off"
-                                     : context_.metrics.near_cache_suspended != 0
+                                     : context_.cache->is_suspended()
                                          ? "suspended: another nearkey has clients here (upgrade)"
                                      : !is_call                   ? "not a sound call"
                                      : is_refused(spec_, command) ? "refused by rule"
@@ -227,7 +227,7 @@ void Session::explain_cache(const CommandView& command, Pairs& pairs) {
                                      : !spec_->is_cacheable(command)
                                          ? "not on the list of reads that may be stored"
                                      : cache_use_ == CacheUse::Off ? "off for this client"
-                                     : context_.monitors > 0       ? "a client runs MONITOR"
+                                     : context_.cache->has_monitors()       ? "a client runs MONITOR"
                                      : is_in_transaction()         ? "inside a transaction"
                                                                    : std::string_view{};
     if (!refusal.empty()) {

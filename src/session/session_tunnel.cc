@@ -52,7 +52,7 @@ Session::Executed Session::pass_through(const CommandSpec* spec, const CommandVi
     if (spec == nullptr || !spec->accepts(command.size())) return Executed::Yes;
     if (spec->special == Special::Sync) tunnel_->is_unread = true;
     if (spec->special == Special::Monitor && !std::exchange(tunnel_->is_monitor, true)) {
-        ++context_.monitors;
+        if (context_.cache != nullptr) context_.cache->add_monitor();
     }
     if (spec->special == Special::Reset && !tunnel_->is_unread) {
         tunnel_->is_resetting = true;
@@ -111,7 +111,7 @@ bool Session::follow_replies(std::string_view bytes) {
 }
 
 void Session::leave_tunnel() {
-    if (tunnel_->is_monitor) --context_.monitors;
+    if (tunnel_->is_monitor && context_.cache != nullptr) context_.cache->remove_monitor();
     tunnel_.reset();
     --context_.metrics.upstream_tunnels;
     lease_dirty_ = true;

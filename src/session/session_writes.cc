@@ -109,7 +109,7 @@ void Session::note_through(const CommandSpec* spec, const CommandView& command) 
 // Nobody waits for what is in flight any more.
 void Session::leave_cache() {
     if (context_.cache == nullptr) return;
-    if (awaited_fill_ != 0) context_.cache->stop_waiting(awaited_fill_, *this);
+    if (awaited_fill_ != 0) context_.cache->stop_waiting(awaited_fill_, *this, context_.fill_loop);
     if (proofs_awaited_ > 0) context_.pool.stop_waiting(static_cast<ProofWaiter&>(*this));
     for (; !fills_.empty(); fills_.pop_front(), ++first_fill_)
         context_.cache->abandon(fills_.front().fill);

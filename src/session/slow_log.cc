@@ -22,7 +22,13 @@ uint32_t SlowLog::threshold_us() const {
     return static_cast<uint32_t>(std::min<uint64_t>(options_.threshold_ms * 1000, UINT32_MAX));
 }
 
+std::deque<SlowEntry> SlowLog::entries() const {
+    const std::lock_guard lock(mutex_);
+    return entries_;
+}
+
 void SlowLog::add(SlowEntry entry) {
+    const std::lock_guard lock(mutex_);
     ++metrics_.slow_requests_total;
     entry.id = ++last_id_;
     entry.time_ms = wall_clock_ms();

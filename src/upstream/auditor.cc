@@ -42,7 +42,7 @@ std::vector<std::string> sorted_elements(const Value& value, size_t step) {
 }  // namespace
 
 Auditor::Auditor(ConnectionPool& pool, Metrics& metrics, Log& log)
-    : pool_(pool), metrics_(metrics), log_(log) {
+    : pool_(pool), metrics_(metrics), log_(log), watch_(pool.cache()->add_watch()) {
     schedule();
 }
 
@@ -69,7 +69,7 @@ void Auditor::note(const Hit& hit) {
     key_hash_ = std::hash<std::string_view>{}(hit.query.key);
     hit_ms_ = Loop::boot_ms();
     clears_ = pool_.cache()->clears();
-    pool_.cache()->watch(hit.query);
+    pool_.cache()->watch(watch_, hit.query);
     state_ = State::Reading;
     const bool is_tracked = pool_.are_reads_tracked(*connection);
     std::string bytes;
@@ -120,7 +120,7 @@ bool Auditor::is_same(std::string_view truth) const {
 }
 
 void Auditor::on_proven() {
-    if (!pool_.cache()->is_watched_served(Loop::boot_ms())) {
+    if (!pool_.cache()->is_watched_served(watch_, Loop::boot_ms())) {
         end_late();
         return;
     }
@@ -140,8 +140,7 @@ void Auditor::beat() {
 void Auditor::end_late() {
     state_ = State::Idle;
     ++metrics_.near_cache_audit_late_total;
-    uint64_t& longest_ms = metrics_.near_cache_audit_late_max_ms;
-    longest_ms = std::max(longest_ms, Loop::boot_ms() - hit_ms_);
+    metrics_.near_cache_audit_late_max_ms.raise_to(Loop::boot_ms() - hit_ms_);
 }
 
 void Auditor::end_violated() {

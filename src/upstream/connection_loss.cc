@@ -9,7 +9,7 @@
 namespace nearkey {
 
 void Connection::set_state(ConnectionState next) {
-    static constexpr uint64_t Metrics::*kGauges[] = {
+    static constexpr Count Metrics::*kGauges[] = {
         &Metrics::upstream_connections_idle, &Metrics::upstream_connections_connecting,
         &Metrics::upstream_connections_handshaking, &Metrics::upstream_connections};
     static_assert(static_cast<size_t>(ConnectionState::Closed) == std::size(kGauges));
@@ -30,7 +30,7 @@ void Connection::lose(const std::string& reason, Loss loss) {
     if (state_ == ConnectionState::Idle || state_ == ConnectionState::Closed) return;
     const bool was_ready = is_ready();
     if (!was_ready) ++target_->failed_dials;
-    static constexpr uint64_t Metrics::*kLosses[] = {
+    static constexpr Count Metrics::*kLosses[] = {
         &Metrics::upstream_lost_socket_total, &Metrics::upstream_lost_mute_total,
         &Metrics::upstream_lost_auth_total, &Metrics::upstream_lost_malformed_total};
     ++(context_.metrics.*

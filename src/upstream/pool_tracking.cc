@@ -135,8 +135,7 @@ void ConnectionPool::count_lease() {
     for (const auto& [key, group] : shared_) {
         for (const auto& connection : group) {
             if (connection->source() == NearCache::kNoSource) continue;
-            metrics_.near_cache_lease_ms =
-                std::max(metrics_.near_cache_lease_ms, now - proven_ms(*connection));
+            metrics_.near_cache_lease_ms.raise_to(now - proven_ms(*connection));
         }
     }
 }

@@ -47,7 +47,9 @@ void TouchReporter::note(int database, std::string_view key) {
 // Between none and twice the gap: hits that come in a pattern are all seen.
 void TouchReporter::schedule() {
     const bool is_on = metrics_.near_cache_touching != 0 && keys_ < options_.touch_keys_max;
+    hits_ += hits_planned_ - hits_left_;
     hits_left_ = is_on ? std::uniform_int_distribution<uint64_t>(1, 2 * gap_ - 1)(random_) : kNever;
+    hits_planned_ = hits_left_;
 }
 
 void TouchReporter::beat(Connection& primary, uint64_t now_ms) {
@@ -57,8 +59,8 @@ void TouchReporter::beat(Connection& primary, uint64_t now_ms) {
         return;
     }
     ask_for_policy(primary, now_ms);
-    const uint64_t hits = metrics_.near_cache_hits_total - hits_seen_;
-    hits_seen_ = metrics_.near_cache_hits_total;
+    const uint64_t hits = std::exchange(hits_, 0) + hits_planned_ - hits_left_;
+    hits_planned_ = hits_left_;
     gap_ = std::max(uint64_t{1}, hits / (kSamplesPerKey * options_.touch_keys_max));
     send_batches();
     schedule();

@@ -3,6 +3,8 @@
 // instructions and no clock. Durations are in microseconds.
 #pragma once
 
+#include "nearkey/base/count.h"
+
 #include <array>
 #include <bit>
 #include <cstddef>
@@ -33,12 +35,18 @@ public:
 
     uint64_t count() const {
         uint64_t all = 0;
-        for (const uint64_t count : counts_)
+        for (const Count& count : counts_)
             all += count;
         return all;
     }
-    const std::array<uint64_t, kBuckets>& counts() const { return counts_; }
+    const std::array<Count, kBuckets>& counts() const { return counts_; }
     uint64_t sum_us() const { return sum_us_; }
+    // What another thread has counted, to what this one has.
+    void add(const Histogram& other) {
+        for (size_t i = 0; i < kBuckets; ++i)
+            counts_[i] += other.counts_[i];
+        sum_us_ += other.sum_us_;
+    }
 
 private:
     // With the bound of what is longer than all.
@@ -60,8 +68,8 @@ private:
         return first;
     }();
 
-    std::array<uint64_t, kBuckets> counts_{};
-    uint64_t sum_us_ = 0;
+    std::array<Count, kBuckets> counts_;
+    Count sum_us_;
 };
 
 // What a command works on, by the server's own categories (ACL CAT): the first that it has.
@@ -109,6 +117,8 @@ struct Histograms {
     Histogram own;
     Histogram queue;
     Histogram turn;
+
+    void add(const Histograms& other);
 };
 
 }  // namespace nearkey

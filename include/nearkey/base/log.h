@@ -1,15 +1,17 @@
 // One line for each thing that happened: time, level, event, fields; JSON, or text for people.
 // State changes, not requests; never a user's key or value. What concerns a client carries
 // session=N, and request=N if it is one of its commands. A line that the descriptor can't take at
-// once is dropped and counted: logging neither blocks nor fails. The one rule: whoever logs need
-// not ask how often. The same event more than kBurst times in kPeriodMs is counted, and said once
-// with the number: more=412.
+// once is dropped and counted: logging neither blocks nor fails. Any thread may log. The one rule:
+// whoever logs need not ask how often. The same event more than kBurst times in kPeriodMs is
+// counted, and said once with the number: more=412.
 #pragma once
 
 #include "nearkey/base/metrics.h"
 
+#include <atomic>
 #include <cstdint>
 #include <initializer_list>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -44,7 +46,7 @@ public:
     Log& operator=(const Log&) = delete;
 
     void set_level(LogLevel level) { level_ = level; }
-    LogLevel level() const { return level_; }
+    LogLevel level() const { return level_.load(std::memory_order_relaxed); }
     void set_format(LogFormat format, LogTarget target);
     void set_clock(Clock now_ms) { now_ms_ = now_ms; }
 
@@ -67,12 +69,14 @@ private:
     };
 
     void log(LogLevel level, std::string_view event, std::initializer_list<LogField> fields);
+    void end_periods();
     bool may_be_written(LogLevel level, std::string_view event);
     void say(const Repeats& repeats);
     void write(LogLevel level, std::string_view event, std::initializer_list<LogField> fields);
 
     int fd_;
-    LogLevel level_;
+    std::atomic<LogLevel> level_;
+    std::mutex mutex_;  // held for all that follows
     LogFormat format_ = LogFormat::Json;
     LogTarget target_ = LogTarget::Plain;
     Metrics& metrics_;

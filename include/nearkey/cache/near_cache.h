@@ -1,6 +1,7 @@
 // Replies that nearkey may answer itself, and the rules that keep them true.
 // Owned by Daemon. Knows no sockets, no loop and no clock: times are the caller's, in milliseconds
-// on one clock that never goes back and counts a suspended host's sleep.
+// on one clock that never goes back and counts a suspended host's sleep. One for all event loops:
+// each call is a step of its own among theirs, and who needs several in one step takes a Hold.
 //
 //   find ─Hit──▶ answer                       invalidate(key): what is stored is dropped,
 //        ─Miss─▶ begin_fill ─▶ read upstream    what is being filled will not be stored
@@ -18,12 +19,14 @@
 #pragma once
 
 #include "nearkey/base/metrics.h"
+#include "nearkey/base/reentrant_mutex.h"
 #include "nearkey/cache/item_table.h"
 #include "nearkey/cache/newcomers.h"
 #include "nearkey/cache/options.h"
 #include "nearkey/cache/thrash_guard.h"
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -65,6 +68,22 @@ public:
 
 protected:
     ~FillWaiter() = default;
+};
+
+// The event loop of waiters, where there are several: they are told on their own thread.
+class FillWaiterLoop {
+public:
+    // Whether this is its thread.
+    virtual bool is_here() const = 0;
+    // On any thread: tell_waiters() is to be called soon, on its own.
+    virtual void wake() = 0;
+
+protected:
+    ~FillWaiterLoop() = default;
+
+private:
+    friend class NearCache;
+    std::vector<FillWaiter*> to_tell_;
 };
 
 class NearCache {
@@ -109,7 +128,7 @@ public:
     };
     struct Found {
         Outcome outcome;
-        std::string_view reply;  // of a hit; valid until the next call
+        std::string_view reply;  // of a hit; valid until the next call, of a Hold's owner if shared
         Ticket ticket;
     };
     // Why nothing is stored of a key.
@@ -130,11 +149,25 @@ public:
         uint64_t invalidated_ms;  // ago
     };
 
+    // Keeps all other threads out, from its beginning to its end.
+    class Hold {
+    public:
+        explicit Hold(const NearCache& cache) : mutex_(cache.mutex_) { mutex_.lock(); }
+        ~Hold() { mutex_.unlock(); }
+        Hold(const Hold&) = delete;
+        Hold& operator=(const Hold&) = delete;
+
+    private:
+        ReentrantMutex& mutex_;
+    };
+
     // Outlived by both references. `seed` should be random.
     NearCache(const NearCacheOptions& options, Metrics& metrics, uint64_t seed);
     ~NearCache();
     NearCache(const NearCache&) = delete;
     NearCache& operator=(const NearCache&) = delete;
+    // Several threads use it from now on. REQUIRES: one did, so far.
+    void share() { mutex_.share(); }
 
     // One life of a connection that is told of changes. `proven_ms`: all changes that were made
     // before are known.
@@ -166,10 +199,13 @@ public:
     // Whether anything of the key is stored or being read.
     bool holds(KeyMark mark) const;
     // Nothing is stored, being read or being written: there is nothing that could be untrue.
-    bool is_idle() const { return entries_ == 0 && keys_.empty(); }
-    // False: the fill is closed already. Once it is closed the waiter is told, and forgotten.
-    bool wait(Ticket ticket, FillWaiter& waiter);
-    void stop_waiting(Ticket ticket, const FillWaiter& waiter);
+    bool is_idle() const;
+    // False: the fill is closed already. Once it is closed the waiter is told, and forgotten; on the
+    // thread of `loop`, or where it is closed if that is null.
+    bool wait(Ticket ticket, FillWaiter& waiter, FillWaiterLoop* loop);
+    void stop_waiting(Ticket ticket, const FillWaiter& waiter, FillWaiterLoop* loop);
+    // Those whose fills were closed on other threads.
+    void tell_waiters(FillWaiterLoop& loop);
 
     // A write in flight, from before it is sent until its reply is there or will not come. Each is
     // ended once. A barrier is a write of every key.
@@ -180,20 +216,32 @@ public:
     void invalidate(std::string_view key, InvalidationCause cause, uint64_t now_ms);
     void clear(InvalidationCause cause, uint64_t now_ms);
     // How often everything was invalidated.
-    uint64_t clears() const { return clears_; }
+    uint64_t clears() const;
+    // Nothing is stored and nothing is found until resume(): a write of every key. Asking twice is
+    // asking once.
+    void suspend(uint64_t now_ms);
+    void resume(uint64_t now_ms);
+    bool is_suspended() const;
+    // A client sees every command that reaches Valkey, so that all reads have to.
+    void add_monitor() { ++monitors_; }
+    void remove_monitor() { --monitors_; }
+    bool has_monitors() const { return monitors_ > 0; }
 
     // Frees what can't be served any more in the next `buckets` of the table.
     void sweep(size_t buckets, uint64_t now_ms);
     Explanation explain(const CacheQuery& query, uint64_t now_ms);
-    // Keeps an eye on what is stored of it, instead of on what was watched before.
-    void watch(const CacheQuery& query) { watched_ = find_item(query); }
+    // For one who keeps an eye on a stored reply at a time; never given back.
+    using WatchId = size_t;
+    WatchId add_watch();
+    // On what is stored of it, instead of on what was watched before.
+    void watch(WatchId id, const CacheQuery& query);
     // Whether that very reply, not an equal one that was stored later, would be served now.
-    bool is_watched_served(uint64_t now_ms) const;
+    bool is_watched_served(WatchId id, uint64_t now_ms) const;
 
     const NearCacheOptions& options() const { return options_; }
-    size_t bytes() const { return table_.bytes() + newcomers_.bytes(); }
+    size_t bytes() const;
     // Replies, the void ones that were not freed yet among them.
-    size_t entries() const { return entries_; }
+    size_t entries() const;
     // For tests: aborts if anything does not fit together.
     void check_invariants() const;
 
@@ -221,7 +269,11 @@ private:
         uint32_t next_in_key = kNone;
         Keys::value_type* key = nullptr;  // while it is open
         std::string arguments;
-        std::vector<FillWaiter*> waiters;
+        struct Waiting {
+            FillWaiter* waiter;
+            FillWaiterLoop* loop;
+        };
+        std::vector<Waiting> waiters;
     };
     struct LastInvalidation {
         uint32_t hash = 0;
@@ -229,6 +281,7 @@ private:
         uint64_t at_ms = 0;
     };
 
+    size_t bytes_held() const { return table_.bytes() + newcomers_.bytes(); }
     Item* find_item(const CacheQuery& query);
     Item* find_head(std::string_view key);
     bool is_void(const Item* item, uint64_t now_ms) const;
@@ -261,14 +314,17 @@ private:
     void release_fill(Fill& fill);
     void note(uint32_t hash, InvalidationCause cause, uint64_t now_ms);
 
+    mutable ReentrantMutex mutex_;  // held for all that follows
+    std::atomic<uint32_t> monitors_{0};
     const NearCacheOptions& options_;
     Metrics& metrics_;
+    bool is_suspended_ = false;
     uint64_t clears_ = 0;
     ItemTable table_;
     size_t entries_ = 0;  // items that are not heads
     size_t hand_ = 0;     // the bucket that eviction and sweep look at next
     Newcomers newcomers_;
-    const Item* watched_ = nullptr;  // null: it is gone
+    std::vector<const Item*> watched_;  // null: it is gone
 
     std::vector<Source> sources_;
     std::vector<Slot> slots_;

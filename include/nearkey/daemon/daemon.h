@@ -56,9 +56,12 @@ private:
     // AdminSource (daemon_admin.cc)
     AdminState admin_state() const override;
     double uptime_seconds() const override;
-    const Metrics& metrics() const override { return metrics_; }
+    Metrics metrics() const override { return metrics_; }
     uint64_t now_ms() const override { return loop_.now_ms(); }
-    const HotKeys& hot_keys() const override { return hot_keys_; }
+    std::vector<HotKeys::Entry> hot_keys(size_t count, HotKeys::Outcome outcome) const override {
+        return hot_keys_.top(count, outcome, now_ms());
+    }
+    bool shows_key_names() const override { return hot_keys_.shows_names(); }
     const SlowLog& slow_log() const override { return slow_log_; }
     std::string config_text() const override;
     ClientList clients(uint64_t after, size_t limit) const override;
@@ -128,7 +131,6 @@ private:
     AdminChange upgrade_;
     Timer retire_timer_;
     std::unique_ptr<MemoryWatch> memory_;
-    bool is_near_cache_suspended_ = false;
     const uint64_t started_ms_ = loop_.now_ms();
     Stage stage_ = Stage::Starting;
     uint64_t draining_since_ms_ = 0;

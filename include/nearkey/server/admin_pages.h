@@ -43,8 +43,10 @@ public:
     virtual AdminState admin_state() const = 0;
     virtual double uptime_seconds() const = 0;
     virtual uint64_t now_ms() const = 0;
-    virtual const Metrics& metrics() const = 0;
-    virtual const HotKeys& hot_keys() const = 0;
+    virtual Metrics metrics() const = 0;
+    // At most `count`, the hottest first.
+    virtual std::vector<HotKeys::Entry> hot_keys(size_t count, HotKeys::Outcome outcome) const = 0;
+    virtual bool shows_key_names() const = 0;
     virtual const SlowLog& slow_log() const = 0;
     // TOML without secrets.
     virtual std::string config_text() const = 0;

@@ -1,5 +1,5 @@
 // The keys that are read most, of those answered from the near cache and of those that were not.
-// Owned by Daemon. Two sketches of bounded memory by Space-Saving (Metwally, Agrawal, El Abbadi:
+// One for each event loop. Two sketches of bounded memory by Space-Saving (Metwally, Agrawal, El Abbadi:
 // "Efficient Computation of Frequent and Top-k Elements in Data Streams", 2005) over a sample of
 // the reads. The one rule: the hot path pays one counter a read, whatever the load is.
 //
@@ -15,6 +15,7 @@
 #include <random>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 namespace nearkey {
@@ -41,8 +42,10 @@ public:
 
     // At most `count`, the hottest first.
     std::vector<Entry> top(size_t count, Outcome outcome, uint64_t now_ms) const;
+    // Of several, each with the same KeyHash, as if one had seen all reads.
+    static std::vector<Entry> top(const std::vector<const HotKeys*>& all, size_t count,
+                                  Outcome outcome, uint64_t now_ms);
     bool shows_names() const { return options_.show_names; }
-    const KeyHash& key_hash() const { return key_hash_; }
 
 private:
     // A window with more samples than this is sampled half as densely, with fewer than ...
@@ -68,6 +71,8 @@ private:
     };
 
     Sketch& sketch(Outcome outcome) { return sketches_[static_cast<size_t>(outcome)]; }
+    void add_to(std::unordered_map<uint64_t, Entry>& entries, Outcome outcome,
+                uint64_t now_ms) const;
     void begin_window(Sketch& sketch, uint64_t now_ms);
     void count(Sketch& sketch, std::string_view key);
     void schedule(Sketch& sketch);

@@ -152,7 +152,7 @@ private:
     void run(std::string_view& input);
     bool may_run(size_t executed);
     Executed execute(const CommandView& command, std::string_view input);
-    void pause(Pause reason, uint64_t* counter);
+    void pause(Pause reason, Count* counter);
     void unpause(uint8_t reasons);
     void update_reading();
     void stop_input();

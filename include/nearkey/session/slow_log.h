@@ -1,5 +1,5 @@
 // The requests that took longest of late, and where their time went.
-// Owned by Daemon. A ring of bounded size: the newest entry takes the place of the oldest. The one
+// Owned by Daemon, used by all event loops. A ring of bounded size: the newest entry takes the place of the oldest. The one
 // rule: no argument of a command gets in, only its name, and its first key's hash.
 #pragma once
 
@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <mutex>
 #include <string>
 #include <string_view>
 
@@ -45,10 +46,9 @@ public:
     uint32_t threshold_us() const;
     // Gives it its id and time.
     void add(SlowEntry entry);
-    void clear() { entries_.clear(); }
 
     // The oldest first.
-    const std::deque<SlowEntry>& entries() const { return entries_; }
+    std::deque<SlowEntry> entries() const;
     const KeyHash& key_hash() const { return key_hash_; }
 
 private:
@@ -56,6 +56,7 @@ private:
     const KeyHash& key_hash_;
     Log& log_;
     Metrics& metrics_;
+    mutable std::mutex mutex_;  // held for what follows
     std::deque<SlowEntry> entries_;
     uint64_t last_id_ = 0;
 };

@@ -65,6 +65,7 @@ private:
     ConnectionPool& pool_;
     Metrics& metrics_;
     Log& log_;
+    const NearCache::WatchId watch_;
 
     uint64_t hits_left_ = UINT64_MAX;  // until the next one that is noted
     double carried_ = 0;               // of a hit, from one gap to the next

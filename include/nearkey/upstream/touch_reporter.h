@@ -82,10 +82,11 @@ private:
     Log& log_;
 
     std::map<int, Batch> batches_;  // by database
-    size_t keys_ = 0;               // in all of them
-    uint64_t hits_left_ = kNever;   // until the next one that is noted
-    uint64_t gap_ = 1;              // from one to the next, on average
-    uint64_t hits_seen_ = 0;        // of the metric, at the last heartbeat
+    size_t keys_ = 0;                 // in all of them
+    uint64_t hits_left_ = kNever;     // until the next one that is noted
+    uint64_t hits_planned_ = kNever;  // what that was when it was chosen
+    uint64_t hits_ = 0;               // since the last heartbeat, up to when it was chosen
+    uint64_t gap_ = 1;                // from one to the next, on average
     std::minstd_rand random_{std::random_device{}()};
 
     bool is_refused_ = false;

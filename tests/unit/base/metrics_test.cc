@@ -110,4 +110,31 @@ TEST_CASE("histogram: a duration is counted in the first bound that is not short
 }
 
 }  // namespace
+TEST_CASE("what several event loops count is told as one") {
+    Metrics one;
+    Metrics other;
+    MetricsGroup group;
+    group.add(one);
+    group.add(other);
+    one.clients = 3;
+    other.clients = 4;
+    one.ready = 1;
+    one.near_cache_stale = 1;
+    one.near_cache_lease_ms = 20;
+    other.near_cache_lease_ms = 30;
+    one.clients_max = other.clients_max = 100;
+    one.histograms.turn.add(7, 2);
+    other.histograms.turn.add(70'000, 1);
+    const Metrics total = group.total();
+    CHECK(total.clients == 7);
+    CHECK(group.total(&Metrics::clients) == 7);
+    CHECK(total.ready == 0);
+    CHECK(total.near_cache_stale == 1);
+    CHECK(total.near_cache_lease_ms == 30);
+    CHECK(total.clients_max == 100);
+    CHECK(total.histograms.turn.count() == 3);
+    CHECK(total.histograms.turn.sum_us() == 70'014);
+    CHECK(one.histograms.turn.count() == 2);
+}
+
 }  // namespace nearkey

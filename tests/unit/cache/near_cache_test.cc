@@ -108,13 +108,13 @@ TEST_CASE("C5: a write closes the read that others wait for") {
     Waiter gone;
     const auto ticket = rig.cache.begin_fill(Rig::get("k"), rig.source);
     CHECK(rig.cache.find(Rig::get("k"), rig.now).ticket == ticket);
-    CHECK(rig.cache.wait(ticket, waiter));
-    CHECK(rig.cache.wait(ticket, gone));
-    rig.cache.stop_waiting(ticket, gone);
+    CHECK(rig.cache.wait(ticket, waiter, nullptr));
+    CHECK(rig.cache.wait(ticket, gone, nullptr));
+    rig.cache.stop_waiting(ticket, gone, nullptr);
     const auto write = rig.cache.begin_write("k", rig.now);
     CHECK(waiter.told == 1);
     CHECK(gone.told == 0);
-    CHECK_FALSE(rig.cache.wait(ticket, waiter));
+    CHECK_FALSE(rig.cache.wait(ticket, waiter, nullptr));
     rig.cache.end_write(write, rig.now);
     CHECK(rig.outcome(Rig::get("k")) == Outcome::Miss);
     rig.cache.abandon(ticket);

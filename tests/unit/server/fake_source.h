@@ -11,8 +11,11 @@ struct FakeSource final : AdminSource {
     AdminState admin_state() const override { return state; }
     double uptime_seconds() const override { return 12.25; }
     uint64_t now_ms() const override { return 5000; }
-    const Metrics& metrics() const override { return counted; }
-    const HotKeys& hot_keys() const override { return keys; }
+    Metrics metrics() const override { return counted; }
+    std::vector<HotKeys::Entry> hot_keys(size_t count, HotKeys::Outcome outcome) const override {
+        return keys.top(count, outcome, now_ms());
+    }
+    bool shows_key_names() const override { return keys.shows_names(); }
     const SlowLog& slow_log() const override { return slow; }
     std::string config_text() const override { return "[server]\n"; }
     ClientList clients(uint64_t, size_t) const override { return {}; }

@@ -40,8 +40,6 @@ TEST_CASE("slow log: it holds the newest entries, numbered from 1") {
     CHECK(slow.entries().back().id == 5);
     CHECK(slow.entries().back().request == 4);
     CHECK(rig.metrics.slow_requests_total == 5);
-    slow.clear();
-    CHECK(slow.entries().empty());
     const SlowLog none({.threshold_ms = 0, .entries_max = 3, .log = false}, key_hash, rig.log,
                        rig.metrics);
     CHECK(none.threshold_us() == UINT32_MAX);
@@ -53,7 +51,7 @@ TEST_CASE("slow log: an entry has the session, the request's number and the comm
     client.ask({local("a"), "GET k", "SET other v"});
     REQUIRE(rig.run_until_output(client, local_answer("a") + "+GET k\r\n+SET other v\r\n"));
     REQUIRE(rig.slow->entries().size() == 2);
-    const SlowEntry& get = rig.slow->entries()[0];
+    const SlowEntry get = rig.slow->entries()[0];
     CHECK(get.session == 1);
     CHECK(get.request == 1);
     CHECK(get.command == "get");

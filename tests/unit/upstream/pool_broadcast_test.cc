@@ -85,7 +85,7 @@ TEST_CASE("broadcast: the loss of the receiver voids everything, and that of any
         const auto ticket = rig.cache->begin_fill(query, source);
         rig.cache->commit(ticket, "v", UINT64_MAX, Loop::boot_ms());
         const auto open = rig.cache->begin_fill({"b:k", {}, 1, 0}, source);
-        const uint64_t& losses = rig.metrics.upstream_lost_socket_total;
+        const Count& losses = rig.metrics.upstream_lost_socket_total;
         const uint64_t before = losses;
         rig.valkey.close(rig.valkey.peer_of(is_receiver ? kTracking : "COMMAND"));
         REQUIRE(run_until(rig.loop, [&] { return losses == before + 1; }));

@@ -87,7 +87,7 @@ TEST_CASE("proof: a RESP2 connection that the server has dropped without our kno
 TEST_CASE("proof: of a RESP2 connection both it and the receiver must have answered") {
     PoolRig rig;
     make_redirected(rig);
-    const uint64_t& beats = rig.metrics.heartbeats_total;
+    const Count& beats = rig.metrics.heartbeats_total;
     REQUIRE(run_until(rig.loop, [&] { return beats > 8; }));
     store(rig);
     rig.valkey.answers["PING"] = FakeValkey::kSilent;
@@ -122,7 +122,7 @@ TEST_CASE("proof: a server that was started anew may have as many SWAPDB as the 
     PoolRig rig;
     rig.valkey.answers[kStats] = "$40\r\n# Commandstats\r\ncmdstat_swapdb:calls=1,u\r\n";
     rig.make_ready_with_cache();
-    const uint64_t& clears = rig.metrics.near_cache_clears_swapdb_total;
+    const Count& clears = rig.metrics.near_cache_clears_swapdb_total;
     REQUIRE(run_until(rig.loop, [&] { return clears == 1; }));
     rig.valkey.close(rig.valkey.peer_of(kStats));
     CHECK(run_until(rig.loop, [&] { return clears == 2; }));
