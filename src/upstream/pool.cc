@@ -46,7 +46,7 @@ ConnectionPool::ConnectionPool(const Parts& parts, const UpstreamOptions& option
       heartbeat_timer_(parts.loop, [this] { beat(); }),
       commands_question_(*this, kTableReplyMax, &ConnectionPool::on_commands),
       commands_(std::make_unique<CommandTable>()),
-      round_receiver_(*this),
+      proofs_(*this),
       stats_question_(*this, kStatsReplyMax, &ConnectionPool::on_stats),
       beat_interval_ms_(options.heartbeat_interval_ms) {
     if (cache() == nullptr) return;
@@ -303,7 +303,7 @@ void ConnectionPool::beat() {
     });
     if (!has_commands_ && metrics_.upstream_connections > 0) refresh_commands();
     if (cache() == nullptr) return;
-    end_late_round();
+    proofs_.end_late();
     ask_for_swapdb();
     touch_->beat(*primary_, loop_.now_ms());
     auditor_->beat();

@@ -60,6 +60,10 @@ bool ConnectionPool::is_candidate(const Connection& connection) const {
     return candidate_ != nullptr && candidate_->connection.get() == &connection;
 }
 
+bool ConnectionPool::is_target_proven() const {
+    return candidate_ != nullptr && candidate_->connection->is_ready();
+}
+
 // A name may have several addresses, and not each is served: it is dialled again.
 void ConnectionPool::on_candidate_failed(const std::string& reason) {
     candidate_->failure = reason;
@@ -83,7 +87,7 @@ void ConnectionPool::judge_candidate() {
 // --- the switch ---
 
 void ConnectionPool::adopt_target() {
-    CHECK(candidate_ != nullptr && candidate_->connection->is_ready());
+    CHECK(is_target_proven());
     const std::unique_ptr<Candidate> candidate = std::exchange(candidate_, nullptr);
     candidate_timer_.stop();
     hello_ = candidate->hello;

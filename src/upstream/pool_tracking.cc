@@ -19,7 +19,6 @@
 //     it takes two, one after the other, to prove anything (ask_again, proven_before_ms).
 //   - A read that is sent again may reach another server than the receiver has: the loss of any
 //     shared connection voids everything, and a connection to another address stores nothing.
-#include "nearkey/base/check.h"
 #include "nearkey/resp/number.h"
 #include "nearkey/upstream/keyspace.h"
 #include "nearkey/upstream/pool.h"
@@ -173,67 +172,33 @@ Connection* ConnectionPool::find_ready(int protocol, int database) {
 
 // --- proofs on demand ---
 
-void ConnectionPool::prove(ProofWaiter& waiter) {
-    next_waiters_.push_back(&waiter);
-    if (round_owed_ == 0) start_round();
-}
-
-void ConnectionPool::stop_waiting(const ProofWaiter& waiter) {
-    std::erase(round_waiters_, &waiter);
-    std::erase(next_waiters_, &waiter);
-}
-
-void ConnectionPool::start_round() {
-    ++round_;
-    round_started_ms_ = Loop::boot_ms();
-    CHECK(round_waiters_.empty());
-    round_waiters_.swap(next_waiters_);
-    ++metrics_.near_cache_proofs_total;
-    round_owed_ = 1;
+void ConnectionPool::SourceProofs::ask() {
+    started_ms_ = Loop::boot_ms();
     is_asked_again_ = false;
-    if (receiver_->is_ready()) ask_for_proof(*receiver_);
-    for (const auto& [key, group] : shared_) {
+    ++pool_.metrics_.near_cache_proofs_total;
+    if (pool_.receiver_->is_ready()) ask(*pool_.receiver_);
+    for (const auto& [key, group] : pool_.shared_) {
         for (const auto& connection : group) {
-            if (connection->source() != NearCache::kNoSource) ask_for_proof(*connection);
+            if (connection->source() != NearCache::kNoSource) ask(*connection);
         }
     }
-    on_round_answer(round_);
 }
 
-// Without a deadline: one that is too late proves nothing, but end_late_round() does.
-void ConnectionPool::ask_for_proof(Connection& connection) {
-    ++round_owed_;
-    connection.send({kPing, &round_receiver_, round_, RequestKind::Blocking});
+// Without a deadline: one that is too late proves nothing, but end_late() does.
+void ConnectionPool::SourceProofs::ask(Connection& connection) {
+    owe();
+    connection.send({kPing, this, round(), RequestKind::Blocking});
 }
 
-void ConnectionPool::on_round_answer(uint32_t round) {
-    if (round != round_ || round_owed_ == 0 || --round_owed_ > 0) return;
-    if (!ask_again()) end_round();
+bool ConnectionPool::SourceProofs::ask_again() {
+    const bool is_due = pool_.is_broadcast_ && pool_.receiver_->is_ready() &&
+                        !std::exchange(is_asked_again_, true);
+    if (is_due) ask(*pool_.receiver_);
+    return is_due;
 }
 
-bool ConnectionPool::ask_again() {
-    if (!is_broadcast_ || !receiver_->is_ready() || std::exchange(is_asked_again_, true)) {
-        return false;
-    }
-    ask_for_proof(*receiver_);
-    return true;
-}
-
-void ConnectionPool::end_round() {
-    round_owed_ = 0;
-    // Who is told may ask for the next round at once, and that may end here as well.
-    std::vector<ProofWaiter*> told = std::exchange(spare_waiters_, {});
-    told.swap(round_waiters_);
-    for (ProofWaiter* waiter : told)
-        waiter->on_proven();
-    told.clear();
-    spare_waiters_ = std::move(told);
-    if (!next_waiters_.empty()) start_round();
-}
-
-// An unanswered round has an end, too: by then nothing is served any more of who has not answered.
-void ConnectionPool::end_late_round() {
-    if (round_owed_ > 0 && round_started_ms_ + max_staleness_ms_ < Loop::boot_ms()) end_round();
+void ConnectionPool::SourceProofs::end_late() {
+    if (is_under_way() && started_ms_ + pool_.max_staleness_ms_ < Loop::boot_ms()) end();
 }
 
 void ConnectionPool::ask_for_swapdb() {

@@ -4,6 +4,7 @@
 #include "event_queue.h"
 #include "nearkey/base/check.h"
 #include "nearkey/loop/fd_watch.h"
+#include "nearkey/loop/mailbox.h"
 #include "nearkey/loop/resolver.h"
 
 #include <algorithm>
@@ -18,6 +19,7 @@ struct uv_timer_s {
 struct uv_poll_s {};
 struct uv_prepare_s {};
 struct uv_idle_s {};
+struct uv_async_s {};
 
 namespace nearkey {
 
@@ -121,6 +123,26 @@ void Timer::stop() {
 
 bool Timer::is_active() const {
     return handle_->is_active;
+}
+
+// What is posted comes a moment later, in order, as from another thread.
+void Mailbox::Close::operator()(uv_async_s* handle) const {
+    delete handle;
+}
+
+Mailbox::Mailbox(Loop& loop) : loop_(loop), handle_(new uv_async_s) {
+}
+
+Mailbox::~Mailbox() = default;
+
+void Mailbox::post(std::function<void()> work) {
+    posted_.push_back(std::move(work));
+    if (posted_.size() == 1) loop_.raw()->after(loop_.raw()->random->below(kLateMax), [this] { open(); });
+}
+
+void Mailbox::open() {
+    for (const std::function<void()>& work : std::exchange(posted_, {}))
+        work();
 }
 
 // Nothing here has a descriptor or a name.

@@ -1,5 +1,8 @@
 #include "world.h"
 
+#include "nearkey/loop/mailbox.h"
+#include "nearkey/upstream/shared_proofs.h"
+
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
@@ -16,10 +19,88 @@ constexpr uint64_t kClients = 6;  // of each
 constexpr int kNobody = 99;       // the channel of who writes directly
 }  // namespace
 
-// One nearkey, without its sockets.
-class World::Instance final : private PoolEvents, private SessionEvents {
+// One event loop of a nearkey, without its sockets.
+class World::Worker final : private PoolEvents, private SessionEvents, private FillWaiterLoop {
 public:
-    Instance(World& world, int channel, uint64_t seed) : world_(world), channel_(channel) {
+    struct Parts {
+        Log& log;
+        NearCache& cache;
+        const UpstreamOptions& options;
+        const LimitOptions& limits;
+        const UpstreamUrl& url;
+        int channel;
+        uint64_t seed;
+    };
+    Worker(World& world, const Parts& parts)
+        : world_(world),
+          channel_(parts.channel),
+          cache_(parts.cache),
+          mailbox_(world.loop_),
+          pool_(ConnectionPool::Parts{.loop = world.loop_,
+                                      .metrics = metrics_,
+                                      .log = parts.log,
+                                      .scratch = scratch_,
+                                      .events = *this,
+                                      .cache = &parts.cache,
+                                      .backoff_seed = parts.seed},
+                parts.options, std::make_unique<UpstreamTarget>(parts.url, nullptr)),
+          proofs_(mailbox_, pool_.own_proofs()),
+          context(SessionContext{.loop = world.loop_,
+                                 .limits = parts.limits,
+                                 .metrics = metrics_,
+                                 .log = parts.log,
+                                 .pool = pool_,
+                                 .events = *this,
+                                 .encoded = {}}) {
+        context.cache = &parts.cache;
+        pool_.bound_staleness(parts.cache.options().max_staleness_ms);
+    }
+    void share_with(Worker& other) {
+        pool_.share_cache(proofs_);
+        proofs_.add_other(other.proofs_);
+        context.fill_loop = this;
+    }
+    void start() { pool_.start(); }
+
+private:
+    // As the daemon, which listens only then.
+    void on_health_changed(const UpstreamHealth& health) override {
+        if (!health.is_ready || is_listening_) return;
+        is_listening_ = true;
+        world_.start_clients(channel_, context);
+    }
+    void on_credentials_refused() override {}
+    void on_commands_changed() override {}
+    void on_session_ended(Session& session) override {
+        for (auto& client : world_.clients_) {
+            if (client->is_of(session)) client->on_ended();
+        }
+    }
+    void on_memory_exceeded() override {}
+    // FillWaiterLoop: what others close is told as if on another thread.
+    bool is_here() const override { return false; }
+    void wake() override {
+        mailbox_.post([this] { cache_.tell_waiters(*this); });
+    }
+
+    World& world_;
+    const int channel_;
+    NearCache& cache_;
+    bool is_listening_ = false;
+    Metrics metrics_;
+    std::vector<char> scratch_ = std::vector<char>(65536);
+    Mailbox mailbox_;
+    ConnectionPool pool_;
+    SharedProofs proofs_;
+
+public:
+    SessionContext context;
+};
+
+// One nearkey: its options, its near cache, and one or two event loops.
+class World::Instance final {
+public:
+    Instance(World& world, int channel, uint64_t seed) {
         Random& random = world.random_;
         constexpr uint64_t kBounds[] = {30, 100, 300, 1000};
         url_.kind = UpstreamUrl::Kind::Unix;
@@ -33,65 +114,43 @@ public:
         cache_options_.max_staleness_ms = kBounds[random.below(4)];
         if (random.one_in(3)) cache_options_.memory = 2048 << random.below(4);
         cache_ = std::make_unique<NearCache>(cache_options_, metrics, seed);
-        pool_ = std::make_unique<ConnectionPool>(ConnectionPool::Parts{.loop = world.loop_,
-                                                                       .metrics = metrics,
-                                                                       .log = log_,
-                                                                       .scratch = scratch_,
-                                                                       .events = *this,
-                                                                       .cache = cache_.get(),
-                                                                       .backoff_seed = seed},
-                                                 options_,
-                                                 std::make_unique<UpstreamTarget>(url_, nullptr));
-        pool_->bound_staleness(cache_options_.max_staleness_ms);
-        pool_->start();
-        context = std::make_unique<SessionContext>(SessionContext{.loop = world.loop_,
-                                                                  .limits = limits_,
-                                                                  .metrics = metrics,
-                                                                  .log = log_,
-                                                                  .pool = *pool_,
-                                                                  .events = *this,
-                                                                  .encoded = {}});
-        context->cache = cache_.get();
+        for (uint64_t i = random.between(1, 2); i > 0; --i) {
+            workers_.push_back(std::make_unique<Worker>(
+                world, Worker::Parts{.log = log_,
+                                     .cache = *cache_,
+                                     .options = options_,
+                                     .limits = limits_,
+                                     .url = url_,
+                                     .channel = channel,
+                                     .seed = seed + i}));
+        }
+        if (workers_.size() == 2) {
+            workers_[0]->share_with(*workers_[1]);
+            workers_[1]->share_with(*workers_[0]);
+        }
+        for (const auto& worker : workers_)
+            worker->start();
     }
     ~Instance() {
-        pool_.reset();
+        workers_.clear();
         close(null_fd_);
     }
     // No answer is older; the clock has steps of a millisecond.
     uint64_t bound_us() const { return (cache_options_.max_staleness_ms + 1) * 1000; }
+    size_t workers() const { return workers_.size(); }
     void check() const { cache_->check_invariants(); }
 
     Metrics metrics;
-    std::unique_ptr<SessionContext> context;
 
 private:
-    // As the daemon, which listens only then.
-    void on_health_changed(const UpstreamHealth& health) override {
-        if (!health.is_ready || is_listening_) return;
-        is_listening_ = true;
-        world_.start_clients(channel_);
-    }
-    void on_credentials_refused() override {}
-    void on_commands_changed() override {}
-    void on_session_ended(Session& session) override {
-        for (auto& client : world_.clients_) {
-            if (client->is_of(session)) client->on_ended();
-        }
-    }
-    void on_memory_exceeded() override {}
-
-    World& world_;
-    const int channel_;
-    bool is_listening_ = false;
     UpstreamUrl url_;
     UpstreamOptions options_;
     NearCacheOptions cache_options_;
     LimitOptions limits_;
     int null_fd_ = open("/dev/null", O_WRONLY | O_CLOEXEC);
     Log log_{null_fd_, LogLevel::Error, metrics};
-    std::vector<char> scratch_ = std::vector<char>(65536);
     std::unique_ptr<NearCache> cache_;
-    std::unique_ptr<ConnectionPool> pool_;
+    std::vector<std::unique_ptr<Worker>> workers_;
 };
 
 World::World(uint64_t seed, const std::string& commands, bool is_traced)
@@ -145,14 +204,14 @@ uint64_t World::hits() const {
     return sum;
 }
 
-// Of both protocols in both databases, and two more.
-void World::start_clients(int channel) {
+// Of both protocols in both databases, and two more; each event loop has its share of them.
+void World::start_clients(int channel, SessionContext& context) {
     Judge& judge = *this;
-    Instance& instance = *instances_[static_cast<size_t>(channel)];
-    for (uint64_t i = 0; i < kClients; ++i) {
+    const Instance& instance = *instances_[static_cast<size_t>(channel)];
+    for (uint64_t i = 0; i < kClients / instance.workers(); ++i) {
         const uint64_t kind = i < 4 ? i : random_.below(4);
         clients_.push_back(std::make_unique<SimulatedClient>(events_, random_, valkey_, judge));
-        clients_.back()->start(*instance.context, {.channel = channel,
+        clients_.back()->start(context, {.channel = channel,
                                                    .protocol = kind % 2 == 0 ? 2 : 3,
                                                    .database = static_cast<int>(kind / 2),
                                                    .pause_max_us = client_pause_us_,

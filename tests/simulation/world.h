@@ -30,11 +30,12 @@ public:
     std::string trace;
 
 private:
+    class Worker;
     class Instance;
 
     void on_violation(const std::string& what, const KeyName& key) override;
     void on_answer(const std::string& line) override;
-    void start_clients(int channel);
+    void start_clients(int channel, SessionContext& context);
     void write_directly();
     void maintain();
     void do_harm();

@@ -8,7 +8,7 @@
 #include "nearkey/upstream/auditor.h"
 #include "nearkey/upstream/backoff.h"
 #include "nearkey/upstream/connection.h"
-#include "nearkey/upstream/proof_waiter.h"
+#include "nearkey/upstream/proof_rounds.h"
 #include "nearkey/upstream/touch_reporter.h"
 
 #include <deque>
@@ -85,6 +85,8 @@ public:
     ~ConnectionPool();
 
     void start();
+    // Before that: other pools store into the same near cache, and these are the proofs of all.
+    void share_cache(ProofRounds& all_proofs) { all_proofs_ = &all_proofs; }
 
     // Another upstream, or the same by other credentials or certificates (pool_target.cc). It is
     // dialled for upstream.connect_timeout_ms; one attempt is enough if it refuses our credentials.
@@ -159,7 +161,8 @@ public:
     bool is_told_of(std::string_view key) const;
     // Whether a reply of this protocol may overtake the news of what was changed before it.
     bool may_overtake(int protocol) const {
-        return protocol == 2 || is_crowded_ || is_broadcast_ || has_former_;
+        return protocol == 2 || is_crowded_ || is_broadcast_ || has_former_ ||
+               all_proofs_ != nullptr;
     }
     // A reply that was asked for at `sent_ms` and shows fields of a hash is not served from then
     // on.
@@ -168,9 +171,13 @@ public:
     }
     // The connection whose source it is, in words.
     std::string describe_source(NearCache::SourceId source) const;
-    // Tells the waiter when all that was changed before now is known here, or is unproven anyway.
-    void prove(ProofWaiter& waiter);
-    void stop_waiting(const ProofWaiter& waiter);
+    // Tells the waiter when all that was changed before now is known to the near cache, or is
+    // unproven anyway.
+    void prove(ProofWaiter& waiter) { all_proofs().prove(waiter); }
+    void stop_waiting(const ProofWaiter& waiter) { all_proofs().stop_waiting(waiter); }
+    // Of what came over this pool's connections.
+    ProofRounds& own_proofs() { return proofs_; }
+    bool is_target_proven() const;
     // How long a change may stay unseen before it is looked for: beats follow each other no slower.
     void bound_staleness(uint64_t max_staleness_ms);
 
@@ -200,19 +207,27 @@ private:
         bool is_open_ = false;
         std::string reply_;
     };
-    // Collects the answers of a round of PINGs; a ticket is the round's number.
-    class RoundReceiver final : public ReplyReceiver {
+    // Each round is a PING over every connection; a ticket is the round's number.
+    class SourceProofs final : public ProofRounds, public ReplyReceiver {
     public:
-        explicit RoundReceiver(ConnectionPool& pool) : pool_(pool) {}
+        explicit SourceProofs(ConnectionPool& pool) : pool_(pool) {}
+        // An unanswered round has an end, too: by then nothing is served any more of who has not
+        // answered.
+        void end_late();
+
         void on_reply_bytes(uint32_t, std::string_view) override {}
-        void on_reply_end(uint32_t ticket) override { pool_.on_round_answer(ticket); }
+        void on_reply_end(uint32_t ticket) override { on_answer(ticket); }
         bool on_reply_void(uint32_t) override { return true; }
-        void on_request_failed(uint32_t ticket, std::string_view) override {
-            pool_.on_round_answer(ticket);
-        }
+        void on_request_failed(uint32_t ticket, std::string_view) override { on_answer(ticket); }
 
     private:
+        void ask() override;
+        bool ask_again() override;
+        void ask(Connection& connection);
+
         ConnectionPool& pool_;
+        bool is_asked_again_ = false;
+        uint64_t started_ms_ = 0;
     };
     // Takes replies that nobody wants.
     class DiscardReceiver final : public ReplyReceiver {
@@ -278,12 +293,7 @@ private:
     void count_lease();
     void renew_sources();
     uint64_t proven_ms(const Connection& connection) const;
-    void start_round();
-    void ask_for_proof(Connection& connection);
-    void on_round_answer(uint32_t round);
-    bool ask_again();
-    void end_round();
-    void end_late_round();
+    ProofRounds& all_proofs() { return all_proofs_ != nullptr ? *all_proofs_ : proofs_; }
     void ask_for_swapdb();
     void on_stats(std::string_view reply);
     void on_stats_refused(std::string_view reply);
@@ -355,16 +365,9 @@ private:
     std::unique_ptr<Connection> receiver_;
     int64_t receiver_id_ = 0;       // its CLIENT ID
     std::string tracking_refusal_;  // what Valkey said when it refused last; empty: it does not
-    // The round of PINGs under way: whoever comes meanwhile waits for the next one.
-    RoundReceiver round_receiver_;
-    uint32_t round_ = 0;
-    size_t round_owed_ = 0;
-    bool is_asked_again_ = false;
-    bool is_broadcast_ = false;  // near_cache.tracking
-    uint64_t round_started_ms_ = 0;
-    std::vector<ProofWaiter*> round_waiters_;
-    std::vector<ProofWaiter*> next_waiters_;
-    std::vector<ProofWaiter*> spare_waiters_;  // empty; its memory is for the next round
+    SourceProofs proofs_;
+    ProofRounds* all_proofs_ = nullptr;  // null: proofs_ are all
+    bool is_broadcast_ = false;          // near_cache.tracking
     Question stats_question_;        // INFO commandstats, where SWAPDB is seen
     bool is_swapdb_hidden_ = false;  // Valkey does not tell us its statistics
     bool fields_expire_ = true;      // some hash's fields do, or may
