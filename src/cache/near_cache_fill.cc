@@ -352,5 +352,4 @@ void NearCache::check_invariants() const {
     CHECK(open == 0);
 }
 
-
 }  // namespace nearkey

@@ -168,6 +168,10 @@ constexpr auto kOptions = std::to_array<Option>({
          "default refuses what would change or stop the server for everybody."),
     number("server.backlog", server<&Server::backlog>, {1, 65535},
            "Connections that wait to be accepted."),
+    restart(
+        number("server.workers", server<&Server::workers>, {1, 64},
+               "Event loops that serve clients, each with connections to Valkey of its own: what\n"
+               "[upstream] limits holds for each. The near cache is one for all.")),
     restart(text("server.admin", server<&Server::admin>, check_admin,
                  "Probes and metrics: an absolute path, 127.0.0.1:PORT or [::1]:PORT.\n"
                  "Empty: admin.sock beside the first Unix listening socket or the default path.")),

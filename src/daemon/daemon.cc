@@ -25,10 +25,6 @@ namespace {
 constexpr uint64_t kFinishMs = 200;
 constexpr uint64_t kSecondMs = 1000;
 constexpr int kAdminBacklog = 64;
-// A pipeline of large values is parsed where it was read; of replies, which are copied on, no more
-// than the processor's nearest caches hold.
-constexpr size_t kScratchSize = size_t{160} << 10;
-constexpr size_t kReplyScratchSize = size_t{64} << 10;
 
 // One that arrives once nobody listens for it would end us in place of our exit code.
 void block_late_signals() {
@@ -87,15 +83,16 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
       inherited_(listen_variables(sources.environment)),
       foreign_{inherited_.foreign_addresses(), inherited_.admin_address()},
       log_(STDERR_FILENO, LogLevel::Info, metrics_),
-      hot_keys_(config_.hot_keys, key_hash_),
       slow_log_(config_.slow_log, key_hash_, log_, metrics_),
-      scratch_(kScratchSize),
       drain_timer_(loop_,
                    [this] {
                        log_.warning("drain_timeout", {});
                        loop_.stop();
                    }),
-      watchdog_timer_(loop_, notify_watchdog),
+      watchdog_timer_(loop_,
+                      [this] {
+                          if (workers_->have_turned()) notify_watchdog();
+                      }),
       second_timer_(loop_, [this] { on_second(); }),
       program_(path_of_program(sources.arguments)),
       retire_timer_(loop_, [this] { drain_clients(); }) {
@@ -118,20 +115,18 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
                                  .backoff_max_ms = config.upstream.backoff_max_ms,
                                  .seed = random_word()});
     }
-    std::unique_ptr<UpstreamTarget> target = make_target(config_);
-    log_.info("starting", {{"version", NEARKEY_VERSION}, {"upstream", redacted(target->url)}});
+    Workers::Targets targets = make_targets(config_);
+    log_.info("starting",
+              {{"version", NEARKEY_VERSION}, {"upstream", redacted(targets.front()->url)}});
     warn_of_open_secrets(config_);
     if (config_.near_cache.is_on()) {
         cache_ = std::make_unique<NearCache>(config_.near_cache, metrics_, random_word());
     }
-    pool_ = std::make_unique<ConnectionPool>(
-        ConnectionPool::Parts{loop_, metrics_, log_, std::span(scratch_).first(kReplyScratchSize),
-                              *this, cache_.get(), random_word()},
-        config_.upstream, std::move(target));
-    if (cache_ != nullptr) pool_->bound_staleness(config_.near_cache.max_staleness_ms);
-    clients_ = std::make_unique<ClientServer>(
-        ClientServer::Parts{loop_, metrics_, log_, *pool_, scratch_, hot_keys_, slow_log_},
-        config_.limits);
+    all_metrics_.add(metrics_);
+    workers_ =
+        std::make_unique<Workers>(Workers::Parts{loop_, metrics_, all_metrics_, config_, log_,
+                                                 cache_.get(), key_hash_, slow_log_, *this},
+                                  std::move(targets));
     memory_ = std::make_unique<MemoryWatch>(loop_, metrics_, log_, cache_.get());
     if (const int channel = inherited_.take_channel(); channel >= 0) {
         predecessor_ = std::make_unique<Predecessor>(loop_, channel, *this);
@@ -145,8 +140,8 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
 Daemon::~Daemon() {
     memory_.reset();
     admin_.reset();
-    clients_.reset();
-    pool_.reset();
+    const bool is_over = workers_->end(kFinishMs);
+    workers_.reset();
     cache_.reset();
     managed_.reset();
     block_late_signals();
@@ -160,7 +155,7 @@ Daemon::~Daemon() {
     successor_.reset();
     // Everything that others can see is gone. What libuv's threads still wait for is not worth
     // waiting for, and they can't be stopped.
-    if (!loop_.finish(kFinishMs)) _exit(exit_code_);
+    if (!loop_.finish(kFinishMs) || !is_over) _exit(exit_code_);
 }
 
 void Daemon::watch_signals() {
@@ -174,7 +169,7 @@ void Daemon::watch_signals() {
 }
 
 int Daemon::run() {
-    pool_->start();
+    workers_->start();
     if (predecessor_ == nullptr) notify_status("connecting to Valkey");
     // Twice as often as needed, and only from the loop: if it hangs, systemd hears nothing.
     if (const uint64_t interval_ms = watchdog_ms(); interval_ms > 0) {
@@ -194,7 +189,7 @@ void Daemon::on_health_changed(const UpstreamHealth& health) {
 }
 
 std::string Daemon::health_text() const {
-    const UpstreamHealth& health = pool_->health();
+    const UpstreamHealth& health = workers_->health();
     return health.is_ready ? "ready" : "not ready: " + health.reason;
 }
 
@@ -219,7 +214,7 @@ void Daemon::open() {
         std::vector<ClientServer::Door> all = doors(config_);
         for (ClientServer::Door& door : all)
             door.bound = inherited_.take(bound_address(door));
-        clients_->open_doors(std::move(all));
+        workers_->open_doors(std::move(all), [this] { return doors(config_); });
         // All that can fail has happened when the old one hears of us.
         if (admin_ == nullptr) admin_socket_ = listen_for_admin();
     } catch (const std::runtime_error& error) {
@@ -243,10 +238,9 @@ void Daemon::start_serving() {
         fail_to_listen(error);
         return;
     }
-    clients_->start_accepting();
+    workers_->start_accepting();
     const bool is_suspended = cache_ != nullptr && cache_->is_suspended();
-    notify_ready(is_suspended ? "ready; the near cache rests until the old one is gone"
-                                          : "ready");
+    notify_ready(is_suspended ? "ready; the near cache rests until the old one is gone" : "ready");
     print_how_to_try();
 }
 
@@ -288,7 +282,7 @@ void Daemon::look_at_files() {
     const bool is_alone = (successor_ == nullptr || successor_->has_failed()) &&
                           (predecessor_ == nullptr || predecessor_->is_gone());
     if (stage_ != Stage::Serving || !is_alone) return;
-    metrics_.sockets_lost = clients_->mend_sockets();
+    metrics_.sockets_lost = workers_->mend_sockets();
     try {
         if (admin_->mend_socket(metrics_)) ++metrics_.sockets_lost;
     } catch (const std::runtime_error& error) {
@@ -316,7 +310,8 @@ void Daemon::on_stop_signal() {
     const bool is_another = stage_ == Stage::Retiring || stage_ == Stage::Waiting ||
                             (stage_ == Stage::Starting && predecessor_ != nullptr);
     if (!is_another) {
-        notify_stopping("draining " + std::to_string(metrics_.clients) + " clients");
+        notify_stopping("draining " + std::to_string(all_metrics_.total(&Metrics::clients)) +
+                        " clients");
     }
     drain_clients();
 }
@@ -324,9 +319,10 @@ void Daemon::on_stop_signal() {
 void Daemon::drain_clients() {
     stage_ = Stage::Draining;
     draining_since_ms_ = loop_.now_ms();
-    log_.info("draining", {{"clients", static_cast<int64_t>(metrics_.clients)}});
+    log_.info("draining",
+              {{"clients", static_cast<int64_t>(all_metrics_.total(&Metrics::clients))}});
     drain_timer_.start_once(config_.server.drain_timeout_ms);
-    clients_->drain([this] { loop_.stop(); });
+    workers_->drain([this] { loop_.stop(); });
 }
 
 }  // namespace nearkey

@@ -11,7 +11,7 @@ AdminState Daemon::admin_state() const {
     if (stage_ == Stage::Draining) {
         return {false, "draining", "told to stop", seconds_since(draining_since_ms_)};
     }
-    const UpstreamHealth& health = pool_->health();
+    const UpstreamHealth& health = workers_->health();
     return {health.is_ready, health.is_ready ? "ready" : "not ready", health.reason,
             seconds_since(health.since_ms)};
 }
@@ -24,8 +24,8 @@ std::string Daemon::config_text() const {
     return to_toml(config_);
 }
 
-ClientList Daemon::clients(uint64_t after, size_t limit) const {
-    return clients_->list(after, limit);
+std::shared_ptr<void> Daemon::hold_still() {
+    return std::make_shared<Workers::Pause>(*workers_);
 }
 
 std::optional<uint64_t> Daemon::clear_near_cache() {

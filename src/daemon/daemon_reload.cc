@@ -62,6 +62,13 @@ std::unique_ptr<UpstreamTarget> Daemon::make_target(const Config& config) const 
     return std::make_unique<UpstreamTarget>(std::move(url), std::move(tls));
 }
 
+Workers::Targets Daemon::make_targets(const Config& config) const {
+    Workers::Targets targets;
+    while (targets.size() < config.server.workers)
+        targets.push_back(make_target(config));
+    return targets;
+}
+
 void Daemon::warn_of_open_secrets(const Config& config) {
     for (const std::string& warning : secret_warnings(sources_, config))
         log_.warning("password_exposed", {{"what", warning}});
@@ -69,7 +76,7 @@ void Daemon::warn_of_open_secrets(const Config& config) {
 
 AdminChange Daemon::reload() {
     ++metrics_.config_reloads_total;
-    pool_->forget_target();
+    workers_->forget_target();
     reload_ = {AdminChange::State::UnderWay, metrics_.config_reloads_total, {}, {}};
     if (const std::string reason = why_no_reload(); !reason.empty()) {
         refuse_reload(reason);
@@ -99,15 +106,16 @@ void Daemon::begin_reload() {
         reload_.changes.push_back(change.text);
     check_next();
     static_cast<void>(doors(next));
-    std::unique_ptr<UpstreamTarget> target = make_target(next);
-    if (is_same_target(*target, pool_->target())) {
+    Workers::Targets targets = make_targets(next);
+    const Workers::Pause pause(*workers_);
+    if (is_same_target(*targets.front(), workers_->target())) {
         apply_next();
-    } else if (pool_->health().is_ready) {
-        reload_.reason = "asking " + redacted(target->url);
-        pool_->try_target(std::move(target), *this);
+    } else if (workers_->health().is_ready) {
+        reload_.reason = "asking " + redacted(targets.front()->url);
+        workers_->try_target(std::move(targets), *this);
     } else {
         apply_next();
-        pool_->turn_to(std::move(target));
+        workers_->turn_to(std::move(targets));
     }
 }
 
@@ -136,8 +144,8 @@ void Daemon::check_next() const {
 // Throws if a listener can't be opened; then nothing has changed.
 void Daemon::apply_next() {
     if (stage_ == Stage::Serving) {
-        clients_->open_doors(doors(next_->config));
-        clients_->start_accepting();
+        workers_->open_doors(doors(next_->config), [this] { return doors(next_->config); });
+        workers_->start_accepting();
     }
     const std::vector<ConfigChange>& changes = next_->changes;
     const bool is_cache_void = std::any_of(changes.begin(), changes.end(), decides_what_is_stored);
@@ -151,12 +159,10 @@ void Daemon::apply_next() {
         apply_log_options(config_.log, sources_.environment, STDERR_FILENO, log_);
     }
     set_core_dumps(config_.server.core_dumps ? CoreDumps::Allowed : CoreDumps::Forbidden);
-    if (cache_ != nullptr) {
-        pool_->bound_staleness(config_.near_cache.max_staleness_ms);
-        if (is_cache_void) cache_->clear(InvalidationCause::Options, Loop::boot_ms());
+    if (is_cache_void && cache_ != nullptr) {
+        cache_->clear(InvalidationCause::Options, Loop::boot_ms());
     }
-    pool_->apply_options();
-    clients_->apply_limits();
+    workers_->apply_options();
     if (admin_ != nullptr) admin_->set_mode(static_cast<mode_t>(config_.server.admin_mode));
     reload_.state = AdminChange::State::Done;
     reload_.reason.clear();
@@ -182,15 +188,17 @@ void Daemon::end_reload() {
 }
 
 void Daemon::on_target_proven() {
+    // All turn to it at once: nothing that one of them has read there is served by another before.
+    const Workers::Pause pause(*workers_);
     try {
         if (const std::string reason = why_no_reload(); !reason.empty()) throw ConfigError(reason);
         apply_next();
     } catch (const std::exception& error) {
-        pool_->forget_target();
+        workers_->forget_target();
         refuse_reload(error.what());
         return;
     }
-    pool_->adopt_target();
+    workers_->adopt_target();
 }
 
 void Daemon::on_target_refused(const std::string& reason) {
@@ -201,10 +209,10 @@ void Daemon::on_target_refused(const std::string& reason) {
 void Daemon::on_credentials_refused() {
     try {
         const UpstreamUrl fresh = read_upstream(config_, sources_.environment);
-        const UpstreamUrl& known = pool_->target().url;
+        const UpstreamUrl& known = workers_->target().url;
         credentials_problem_.clear();
         if (fresh.user == known.user && fresh.password == known.password) return;
-        pool_->set_credentials(fresh.user, fresh.password);
+        workers_->set_credentials(fresh.user, fresh.password);
         log_.info("credentials_read_again", {});
     } catch (const std::exception& error) {
         if (credentials_problem_ == error.what()) return;

@@ -81,7 +81,7 @@ ProgramStart Daemon::successor_command() const {
     for (const auto& [name, value] : sources_.environment.variables) {
         if (!is_ours_alone(name)) command.environment.push_back(name + "=" + value);
     }
-    for (const ListenSocket* socket : clients_->sockets())
+    for (const ListenSocket* socket : workers_->sockets())
         give(command, *socket, "client");
     give(command, admin_->socket(), InheritedSockets::kAdmin);
     return command;
@@ -90,12 +90,13 @@ ProgramStart Daemon::successor_command() const {
 void Daemon::on_successor_ready() {
     stage_ = Stage::Retiring;
     suspend_near_cache();
-    clients_->leave_sockets([this] { loop_.stop(); });
+    workers_->leave_sockets([this] { loop_.stop(); });
     admin_->leave();
     watchdog_timer_.stop();
     notify_main_pid(successor_->pid());
-    log_.info("upgraded", {{"pid", int64_t{successor_->pid()}},
-                           {"clients", static_cast<int64_t>(metrics_.clients)}});
+    log_.info("upgraded",
+              {{"pid", int64_t{successor_->pid()}},
+               {"clients", static_cast<int64_t>(all_metrics_.total(&Metrics::clients))}});
     retire_timer_.start_once(config_.server.upgrade_drain_timeout_ms);
     successor_->let_go();
 }

@@ -116,6 +116,8 @@ AdminAnswer clients_page(AdminSource& source, const AdminRequest& request) {
     if (!request.read_number("after", UINT64_MAX, after)) {
         return admin_error(400, "after is the number of a session");
     }
+    // Their descriptors are asked whose they are.
+    const std::shared_ptr<void> still = source.hold_still();
     const ClientList list = source.clients(after, limit);
     Processes processes;
     Json clients = Json::array();

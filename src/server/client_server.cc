@@ -1,5 +1,6 @@
 #include "nearkey/server/client_server.h"
 
+#include "nearkey/base/check.h"
 #include "nearkey/loop/peer.h"
 #include "nearkey/loop/socket_stream.h"
 
@@ -36,10 +37,12 @@ ClientServer::Listener::Listener(ClientServer& server, Door opened)
       peers(std::move(opened.peers)),
       rules(std::move(opened.rules)),
       terms(std::move(opened.terms)),
-      socket(opened.bound != nullptr
+      is_checked(opened.is_elsewhere) {
+    if (opened.is_elsewhere) return;
+    socket = opened.bound != nullptr
                  ? std::move(opened.bound)
-                 : std::make_unique<ListenSocket>(address, opened.backlog, opened.file)),
-      watch(watch_socket(server)) {
+                 : std::make_unique<ListenSocket>(address, opened.backlog, opened.file);
+    watch = watch_socket(server);
 }
 
 std::unique_ptr<FdWatch> ClientServer::Listener::watch_socket(ClientServer& server) {
@@ -49,16 +52,19 @@ std::unique_ptr<FdWatch> ClientServer::Listener::watch_socket(ClientServer& serv
 
 // Of one that is closed its clients' terms stay as they are.
 void ClientServer::Listener::change(Door to) {
-    if (socket == nullptr) return;
-    socket->set_backlog(to.backlog);
-    socket->set_mode(to.file.mode);
+    if (!is_open) return;
+    if (socket != nullptr) {
+        socket->set_backlog(to.backlog);
+        socket->set_mode(to.file.mode);
+        is_checked = is_checked && rules == to.rules;
+    }
     peers = std::move(to.peers);
-    is_checked = is_checked && rules == to.rules;
     rules = std::move(to.rules);
     terms = std::move(to.terms);
 }
 
 void ClientServer::Listener::close() {
+    is_open = false;
     watch.reset();
     socket.reset();
 }
@@ -70,6 +76,9 @@ ClientServer::ClientServer(const Parts& parts, const LimitOptions& limits)
       log_(parts.log),
       scratch_(parts.scratch),
       limits_(limits),
+      all_(parts.all),
+      loops_(parts.loops),
+      exchange_(parts.exchange),
       context_{.loop = parts.loop,
                .limits = limits,
                .metrics = parts.metrics,
@@ -78,8 +87,10 @@ ClientServer::ClientServer(const Parts& parts, const LimitOptions& limits)
                .events = *this,
                .encoded = {},
                .cache = parts.pool.cache(),
+               .fill_loop = parts.fill_loop,
                .hot_keys = &parts.hot_keys,
-               .slow_log = &parts.slow_log},
+               .slow_log = &parts.slow_log,
+               .all = &parts.all},
       accept_timer_(parts.loop, [this] { start_accepting(); }),
       memory_timer_(parts.loop, [this] { watch_memory(); }) {
     parts.pool.latency().set_slow_us(parts.slow_log.threshold_us());
@@ -92,10 +103,16 @@ ClientServer::~ClientServer() {
 }
 
 ClientServer::Listener* ClientServer::find_listener(const std::string& address) {
+    const auto found = std::find_if(
+        listeners_.begin(), listeners_.end(),
+        [&](const auto& listener) { return listener->is_open && listener->address == address; });
+    return found == listeners_.end() ? nullptr : found->get();
+}
+
+ClientServer::Listener* ClientServer::find_listener(uint64_t number) {
     const auto found =
-        std::find_if(listeners_.begin(), listeners_.end(), [&](const auto& listener) {
-            return listener->socket != nullptr && listener->address == address;
-        });
+        std::find_if(listeners_.begin(), listeners_.end(),
+                     [&](const auto& listener) { return listener->number == number; });
     return found == listeners_.end() ? nullptr : found->get();
 }
 
@@ -112,16 +129,21 @@ void ClientServer::open_doors(std::vector<Door> doors) {
         });
         if (stays != doors.end()) {
             listener->change(std::move(*stays));
-        } else if (listener->socket != nullptr) {
-            log_.info("not_listening_any_more", {{"address", listener->address}});
+        } else if (listener->is_open) {
+            if (listener->socket != nullptr) {
+                log_.info("not_listening_any_more", {{"address", listener->address}});
+            }
             listener->close();
         }
     }
     std::erase_if(listeners_, [](const auto& listener) {
-        return listener->socket == nullptr && listener->clients == 0;
+        return !listener->is_open && listener->clients == 0;
     });
     for (auto& listener : opened) {
-        log_.info("listening", {{"address", listener->address}});
+        if (listener->socket != nullptr) {
+            log_.info("listening", {{"address", listener->address}});
+        }
+        listener->number = ++listeners_opened_;
         listeners_.push_back(std::move(listener));
     }
     on_commands_changed();
@@ -150,6 +172,7 @@ void ClientServer::apply_limits() {
     context_.lookahead = CommandParser(static_cast<int64_t>(limits_.bulk_max));
     metrics_.clients_max = limits_.clients_max;
     metrics_.client_memory_max_bytes = limits_.memory_max;
+    context_.memory_max = limits_.memory_max / loops_;
 }
 
 void ClientServer::drain(std::function<void()> drained) {
@@ -166,7 +189,7 @@ void ClientServer::drain(std::function<void()> drained) {
 ClientServer::Accepted ClientServer::accept_one(Listener& listener, int from) {
     const int fd = accept4(from, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
-        if (is_admitted(listener, fd)) welcome(listener, fd);
+        if (is_admitted(listener, fd)) admit(listener, fd);
         return Accepted::One;
     }
     if (errno == EAGAIN) return Accepted::NoneLeft;
@@ -227,7 +250,7 @@ bool ClientServer::is_admitted(const Listener& listener, int fd) {
                   "allow_groups)\r\n");
         return false;
     }
-    if (clients_.size() >= limits_.clients_max ||
+    if (clients_.size() + clients_elsewhere_ >= limits_.clients_max ||
         listener.clients >= listener.terms.limits.clients_max) {
         ++metrics_.clients_refused_full_total;
         turn_away(fd, "-ERR max number of clients reached\r\n");
@@ -238,7 +261,7 @@ bool ClientServer::is_admitted(const Listener& listener, int fd) {
         turn_away(fd, "-ERR nearkey has no memory left for another client (MemoryMax=)\r\n");
         return false;
     }
-    if (metrics_.client_memory_bytes > limits_.memory_max) {
+    if (all_.total(&Metrics::client_memory_bytes) > limits_.memory_max) {
         ++metrics_.clients_refused_memory_total;
         turn_away(fd, "-ERR nearkey has no memory left for another client (limits.memory_max)\r\n");
         return false;
@@ -255,11 +278,31 @@ void ClientServer::log_refused_peer(const Listener& listener, int fd) {
                                     {"pid", static_cast<int64_t>(peer.pid)}});
 }
 
-void ClientServer::welcome(Listener& listener, int fd) {
+void ClientServer::admit(Listener& listener, int fd) {
+    const uint64_t id = next_id_++;
+    if (exchange_ != nullptr && exchange_->hand_over(listener.number, fd, id)) {
+        ++listener.clients;
+        ++clients_elsewhere_;
+    } else {
+        welcome(listener, fd, id);
+    }
+}
+
+void ClientServer::take(uint64_t listener, int fd, uint64_t id) {
+    Listener* const found = find_listener(listener);
+    CHECK(found != nullptr);  // It knows of the client where he was accepted.
+    welcome(*found, fd, id);
+}
+
+void ClientServer::on_client_left(uint64_t listener) {
+    --clients_elsewhere_;
+    if (Listener* const found = find_listener(listener); found != nullptr) --found->clients;
+}
+
+void ClientServer::welcome(Listener& listener, int fd, uint64_t id) {
     const int on = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);  // Fails on a Unix socket: no matter.
     ++metrics_.clients_accepted_total;
-    const uint64_t id = next_id_++;
     auto owned = std::make_unique<Session>(context_, listener.terms, id);
     Session& session = *owned;
     clients_.emplace(id, Client{listener, std::move(owned)});
@@ -300,9 +343,10 @@ void ClientServer::on_memory_exceeded() {
 }
 
 void ClientServer::watch_memory() {
-    if (metrics_.client_memory_bytes + metrics_.upstream_unsent_bytes > limits_.memory_max) {
+    const uint64_t memory_max = context_.memory_max;
+    if (metrics_.client_memory_bytes + metrics_.upstream_unsent_bytes > memory_max) {
         // What waits for Valkey is not freed by closing a client.
-        if (metrics_.client_memory_bytes <= limits_.memory_max) return;
+        if (metrics_.client_memory_bytes <= memory_max) return;
         // As long as somebody takes replies, there is progress.
         if (metrics_.client_memory_bytes < memory_seen_) memory_exceeded_since_ms_ = loop_.now_ms();
         memory_seen_ = metrics_.client_memory_bytes;
@@ -333,7 +377,9 @@ void ClientServer::close_largest() {
 void ClientServer::before_sleep() {
     for (const uint64_t id : ended_) {
         const auto client = clients_.find(id);
-        --client->second.listener.clients;
+        Listener& listener = client->second.listener;
+        --listener.clients;
+        if (exchange_ != nullptr) exchange_->on_client_ended(listener.number);
         clients_.erase(client);
     }
     ended_.clear();

@@ -150,7 +150,8 @@ uint64_t Session::awaited_ms() const {
 }
 
 bool Session::may_be_stored(const CommandView& command) const {
-    return cache_use_ == CacheUse::On && !context_.cache->has_monitors() && spec_->is_cacheable(command) &&
+    return cache_use_ == CacheUse::On && !context_.cache->has_monitors() &&
+           spec_->is_cacheable(command) &&
            (spec_->is_split(command) || context_.pool.is_told_of(command[1])) &&
            database_ <= std::numeric_limits<uint16_t>::max();
 }
@@ -196,7 +197,8 @@ void Session::note_read(Connection& connection, const CommandView& command, uint
         return;
     }
     note_unstored(connection, command, ticket);
-    if (is_shared && context_.pool.are_reads_tracked(connection) && !context_.cache->has_monitors()) {
+    if (is_shared && context_.pool.are_reads_tracked(connection) &&
+        !context_.cache->has_monitors()) {
         connection.send(
             {ConnectionPool::kUntracked, &context_.pool.discard(), 0, RequestKind::Read});
     }

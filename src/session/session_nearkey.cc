@@ -130,7 +130,8 @@ void Session::nearkey(const CommandView& command) {
             append_bulk(reply, line);
     } else if (equals_ignoring_case(what, "STATS") && command.size() == 2) {
         Pairs pairs;
-        for_each_stat(context_.metrics, [&](std::string_view name, std::string_view value) {
+        const Metrics total = context_.all == nullptr ? context_.metrics : context_.all->total();
+        for_each_stat(total, [&](std::string_view name, std::string_view value) {
             // A number of seconds is no integer.
             const auto number = parse_integer(value);
             number ? pairs.add(name, static_cast<uint64_t>(*number)) : pairs.add(name, value);
@@ -218,18 +219,17 @@ void Session::explain(const CommandView& command) {
 // What the near cache would do with the command now, and why.
 void Session::explain_cache(const CommandView& command, Pairs& pairs) {
     const bool is_call = spec_ != nullptr && spec_->accepts(command.size());
-    const std::string_view refusal = context_.cache == nullptr ? "the near cache is off"
-                                     : context_.cache->is_suspended()
-                                         ? "suspended: another nearkey has clients here (upgrade)"
-                                     : !is_call                   ? "not a sound call"
-                                     : is_refused(spec_, command) ? "refused by rule"
-                                     : !spec_->is_readonly        ? "not a read"
-                                     : !spec_->is_cacheable(command)
-                                         ? "not on the list of reads that may be stored"
-                                     : cache_use_ == CacheUse::Off ? "off for this client"
-                                     : context_.cache->has_monitors()       ? "a client runs MONITOR"
-                                     : is_in_transaction()         ? "inside a transaction"
-                                                                   : std::string_view{};
+    const std::string_view refusal =
+        context_.cache == nullptr        ? "the near cache is off"
+        : context_.cache->is_suspended() ? "suspended: another nearkey has clients here (upgrade)"
+        : !is_call                       ? "not a sound call"
+        : is_refused(spec_, command)     ? "refused by rule"
+        : !spec_->is_readonly            ? "not a read"
+        : !spec_->is_cacheable(command)  ? "not on the list of reads that may be stored"
+        : cache_use_ == CacheUse::Off    ? "off for this client"
+        : context_.cache->has_monitors() ? "a client runs MONITOR"
+        : is_in_transaction()            ? "inside a transaction"
+                                         : std::string_view{};
     if (!refusal.empty()) {
         pairs.add("cache", "bypassed");
         pairs.add("cache_reason", refusal);

@@ -60,10 +60,6 @@ bool ConnectionPool::is_candidate(const Connection& connection) const {
     return candidate_ != nullptr && candidate_->connection.get() == &connection;
 }
 
-bool ConnectionPool::is_target_proven() const {
-    return candidate_ != nullptr && candidate_->connection->is_ready();
-}
-
 // A name may have several addresses, and not each is served: it is dialled again.
 void ConnectionPool::on_candidate_failed(const std::string& reason) {
     candidate_->failure = reason;
@@ -87,7 +83,11 @@ void ConnectionPool::judge_candidate() {
 // --- the switch ---
 
 void ConnectionPool::adopt_target() {
-    CHECK(is_target_proven());
+    CHECK(candidate_ != nullptr);
+    if (!candidate_->connection->is_ready()) {
+        turn_to(std::move(candidate_->target));
+        return;
+    }
     const std::unique_ptr<Candidate> candidate = std::exchange(candidate_, nullptr);
     candidate_timer_.stop();
     hello_ = candidate->hello;

@@ -191,8 +191,8 @@ void ConnectionPool::SourceProofs::ask(Connection& connection) {
 }
 
 bool ConnectionPool::SourceProofs::ask_again() {
-    const bool is_due = pool_.is_broadcast_ && pool_.receiver_->is_ready() &&
-                        !std::exchange(is_asked_again_, true);
+    const bool is_due =
+        pool_.is_broadcast_ && pool_.receiver_->is_ready() && !std::exchange(is_asked_again_, true);
     if (is_due) ask(*pool_.receiver_);
     return is_due;
 }

@@ -137,7 +137,8 @@ Mailbox::~Mailbox() = default;
 
 void Mailbox::post(std::function<void()> work) {
     posted_.push_back(std::move(work));
-    if (posted_.size() == 1) loop_.raw()->after(loop_.raw()->random->below(kLateMax), [this] { open(); });
+    if (posted_.size() == 1)
+        loop_.raw()->after(loop_.raw()->random->below(kLateMax), [this] { open(); });
 }
 
 void Mailbox::open() {

@@ -28,6 +28,7 @@ struct ServerOptions {
     std::string listen_group;
     std::string commands{kDefaultCommands};  // See resp/access_rules.h.
     std::uint64_t backlog = 511;
+    std::uint64_t workers = 1;
     std::string admin;  // Empty: beside the listening socket. See admin_address().
     unsigned admin_mode = 0660;
     std::uint64_t drain_timeout_ms = 5000;

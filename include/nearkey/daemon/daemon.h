@@ -15,8 +15,8 @@
 #include "nearkey/daemon/listen_plan.h"
 #include "nearkey/daemon/memory_watch.h"
 #include "nearkey/daemon/upgrade.h"
+#include "nearkey/daemon/workers.h"
 #include "nearkey/server/admin_server.h"
-#include "nearkey/server/client_server.h"
 #include "nearkey/upstream/managed_server.h"
 
 #include <memory>
@@ -25,7 +25,7 @@
 
 namespace nearkey {
 
-class Daemon final : public PoolEvents,
+class Daemon final : public WorkersEvents,
                      public AdminSource,
                      public UpgradeEvents,
                      private TargetEvents {
@@ -41,10 +41,9 @@ public:
 private:
     enum class Stage { Starting, Waiting, Serving, Retiring, Draining };
 
-    // PoolEvents
+    // WorkersEvents
     void on_health_changed(const UpstreamHealth& health) override;
     void on_credentials_refused() override;
-    void on_commands_changed() override { clients_->on_commands_changed(); }
     // TargetEvents
     void on_target_proven() override;
     void on_target_refused(const std::string& reason) override;
@@ -56,16 +55,19 @@ private:
     // AdminSource (daemon_admin.cc)
     AdminState admin_state() const override;
     double uptime_seconds() const override;
-    Metrics metrics() const override { return metrics_; }
+    Metrics metrics() const override { return all_metrics_.total(); }
     uint64_t now_ms() const override { return loop_.now_ms(); }
-    std::vector<HotKeys::Entry> hot_keys(size_t count, HotKeys::Outcome outcome) const override {
-        return hot_keys_.top(count, outcome, now_ms());
+    std::vector<HotKeys::Entry> hot_keys(size_t count, HotKeys::Outcome outcome) override {
+        return workers_->hot_keys(count, outcome, now_ms());
     }
-    bool shows_key_names() const override { return hot_keys_.shows_names(); }
+    bool shows_key_names() const override { return config_.hot_keys.show_names; }
     const SlowLog& slow_log() const override { return slow_log_; }
     std::string config_text() const override;
-    ClientList clients(uint64_t after, size_t limit) const override;
-    ConnectionList connections(size_t limit) const override { return pool_->list(limit); }
+    std::shared_ptr<void> hold_still() override;
+    ClientList clients(uint64_t after, size_t limit) override {
+        return workers_->clients(after, limit);
+    }
+    ConnectionList connections(size_t limit) override { return workers_->connections(limit); }
     std::optional<uint64_t> clear_near_cache() override;
     // Reads the configuration again (daemon_reload.cc); begins anew if one is being proven.
     AdminChange reload() override;
@@ -93,6 +95,7 @@ private:
     ListenPlan plan(const Config& config) const;
     std::vector<ClientServer::Door> doors(const Config& config);
     std::unique_ptr<UpstreamTarget> make_target(const Config& config) const;
+    Workers::Targets make_targets(const Config& config) const;
     void warn_of_open_secrets(const Config& config);
     // Reload: next_ is in force once apply_next() has returned.
     std::string why_no_reload() const;
@@ -108,23 +111,21 @@ private:
     Config config_;  // the parts refer to it; a reload changes it in place
     InheritedSockets inherited_;
     const ForeignAddresses foreign_;  // what was in it at first
-    Metrics metrics_;
+    Metrics metrics_;                 // of the main thread, and of what all threads share
+    MetricsGroup all_metrics_;
     Log log_;
     const KeyHash key_hash_;
-    HotKeys hot_keys_;
     SlowLog slow_log_;
     Loop loop_;
-    std::vector<char> scratch_;  // what sockets are read into; its bytes live for one callback
     std::unique_ptr<ManagedServer> managed_;
     std::unique_ptr<NearCache> cache_;  // null: switched off
-    std::unique_ptr<ConnectionPool> pool_;
-    std::unique_ptr<ClientServer> clients_;
+    std::unique_ptr<Workers> workers_;
     std::unique_ptr<ListenSocket> admin_socket_;  // until admin_ has it
     std::unique_ptr<AdminServer> admin_;
     std::vector<std::unique_ptr<SignalWatch>> signals_;
     Timer drain_timer_;
     Timer watchdog_timer_;
-    Timer second_timer_;  // for what has time: each wakes the process up
+    Timer second_timer_;                        // for what has time: each wakes the process up
     const std::string program_;                 // that we run, as a path
     std::unique_ptr<Predecessor> predecessor_;  // null: there was none
     std::unique_ptr<Successor> successor_;      // null: there is none

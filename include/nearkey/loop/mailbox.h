@@ -1,5 +1,5 @@
-// Work for an event loop, from any thread. It is done on the loop's thread, in the order in which it
-// came, and before the loop sleeps again.
+// Work for an event loop, from any thread: it is done on the loop's thread, in the order in which
+// it came.
 // Owned by whoever owns the loop. What has not been done when it ends is dropped.
 #pragma once
 

@@ -10,6 +10,7 @@
 #include "nearkey/session/slow_log.h"
 #include "nearkey/upstream/facts.h"
 
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -45,14 +46,16 @@ public:
     virtual uint64_t now_ms() const = 0;
     virtual Metrics metrics() const = 0;
     // At most `count`, the hottest first.
-    virtual std::vector<HotKeys::Entry> hot_keys(size_t count, HotKeys::Outcome outcome) const = 0;
+    virtual std::vector<HotKeys::Entry> hot_keys(size_t count, HotKeys::Outcome outcome) = 0;
     virtual bool shows_key_names() const = 0;
     virtual const SlowLog& slow_log() const = 0;
     // TOML without secrets.
     virtual std::string config_text() const = 0;
+    // While it is kept, what is listed is still there.
+    virtual std::shared_ptr<void> hold_still() = 0;
     // At most `limit` of those whose sessions' numbers are above `after`.
-    virtual ClientList clients(uint64_t after, size_t limit) const = 0;
-    virtual ConnectionList connections(size_t limit) const = 0;
+    virtual ClientList clients(uint64_t after, size_t limit) = 0;
+    virtual ConnectionList connections(size_t limit) = 0;
     // How many replies the near cache lost. Nothing: it is switched off.
     virtual std::optional<uint64_t> clear_near_cache() = 0;
     // What has come of it by now; what is UnderWay is asked for again. That an upgrade was done is

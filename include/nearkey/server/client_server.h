@@ -1,6 +1,7 @@
 // The listening sockets and the clients behind them.
-// Owned by Daemon, destroyed before the pool. Owns every session; one that has ended is destroyed
-// before the loop sleeps, never inside its own callback.
+// Owned by Worker, destroyed before the pool. Where there are several event loops, one of them
+// listens for all and hands clients over to the others (ClientExchange). Owns every session; one
+// that has ended is destroyed before the loop sleeps, never inside its own callback.
 #pragma once
 
 #include "nearkey/loop/fd_watch.h"
@@ -17,6 +18,19 @@
 
 namespace nearkey {
 
+// Between the event loop that accepts all clients and the others.
+class ClientExchange {
+public:
+    // Whether another event loop takes the client: then its take() is called there.
+    virtual bool hand_over(uint64_t listener, int fd, uint64_t id) = 0;
+    // A client is gone. Of one who was handed over, on_client_left() is called where he was
+    // accepted.
+    virtual void on_client_ended(uint64_t listener) = 0;
+
+protected:
+    ~ClientExchange() = default;
+};
+
 class ClientServer final : private SessionEvents, private Deferred {
 public:
     struct Parts {
@@ -27,6 +41,10 @@ public:
         std::span<char> scratch;  // for reading, shared by all clients
         HotKeys& hot_keys;
         SlowLog& slow_log;
+        const MetricsGroup& all;             // of all event loops
+        size_t loops = 1;                    // that many: each has its share of limits.memory_max
+        ClientExchange* exchange = nullptr;  // null: there are no others
+        FillWaiterLoop* fill_loop = nullptr;
     };
     ClientServer(const Parts& parts, const LimitOptions& limits);
     ~ClientServer();
@@ -40,6 +58,7 @@ public:
         std::vector<AccessRule> rules;
         // The same address, bound by somebody else already; null: we bind it.
         std::unique_ptr<ListenSocket> bound = nullptr;
+        bool is_elsewhere = false;  // another event loop listens there
     };
     // Listens at these doors and at no others from now on. Clients can connect to a new one, and
     // wait until start_accepting(). What is told of a door that is open already holds from now on;
@@ -51,6 +70,10 @@ public:
     // The server's command table is another one.
     void on_commands_changed();
     std::vector<const ListenSocket*> sockets() const;
+    // A client that another event loop has accepted.
+    void take(uint64_t listener, int fd, uint64_t id);
+    // One who was handed over to another event loop is gone.
+    void on_client_left(uint64_t listener);
     // Binds anew what has lost its file; how many sockets have lost it still.
     uint64_t mend_sockets();
     // Another process accepts from here on; `left` is called once no session is left.
@@ -58,6 +81,7 @@ public:
     // Accepts nobody any more, lets every session finish what it owes; `drained` is called once
     // none is left, at once or later.
     void drain(std::function<void()> drained);
+    size_t count() const { return clients_.size(); }
     // The first `limit` clients whose sessions' numbers are above `after`.
     ClientList list(uint64_t after, size_t limit) const;
 
@@ -70,14 +94,16 @@ private:
         std::unique_ptr<FdWatch> watch_socket(ClientServer& server);
 
         const std::string address;
+        uint64_t number = 0;  // the same on all event loops
+        bool is_open = true;
         PeerRule peers;
         std::vector<AccessRule> rules;
         ClientTerms terms;
-        bool is_checked = false;               // what its rules come to was logged
-        std::unique_ptr<ListenSocket> socket;  // null: closed
+        bool is_checked;                       // what its rules come to was logged
+        std::unique_ptr<ListenSocket> socket;  // null: closed, or elsewhere
         std::unique_ptr<FdWatch> watch;
         SocketMender mender;
-        uint64_t clients = 0;
+        uint64_t clients = 0;  // with those that were handed over
     };
     struct Client {
         Listener& listener;
@@ -91,13 +117,15 @@ private:
     void before_sleep() override;
 
     Listener* find_listener(const std::string& address);
+    Listener* find_listener(uint64_t number);
     enum class Accepted { One, NoneLeft, Failed };
     Accepted accept_one(Listener& listener, int from);
     void accept_all(Listener& listener, int from);
     void accept_some(Listener& listener);
     void accept_last();
     bool is_admitted(const Listener& listener, int fd);
-    void welcome(Listener& listener, int fd);
+    void admit(Listener& listener, int fd);
+    void welcome(Listener& listener, int fd, uint64_t id);
     void log_refused_peer(const Listener& listener, int fd);
     void want_clients(FdEvents events);
     void apply_rules(Listener& listener);
@@ -110,11 +138,16 @@ private:
     Log& log_;
     std::span<char> scratch_;
     const LimitOptions& limits_;
+    const MetricsGroup& all_;
+    const size_t loops_;
+    ClientExchange* const exchange_;
     SessionContext context_;
     std::vector<std::unique_ptr<Listener>> listeners_;
     std::unordered_map<uint64_t, Client> clients_;  // by their session's id
     std::vector<uint64_t> ended_;
     uint64_t next_id_ = 1;
+    uint64_t listeners_opened_ = 0;
+    uint64_t clients_elsewhere_ = 0;
     Timer accept_timer_;
     Timer memory_timer_;
     uint64_t memory_exceeded_since_ms_ = 0;

@@ -50,6 +50,8 @@ struct SessionContext {
     std::string pttl{};                    // scratch
     HotKeys* hot_keys = nullptr;           // null: nobody looks at them
     SlowLog* slow_log = nullptr;           // the same
+    const MetricsGroup* all = nullptr;     // of all event loops; null: `metrics` are all
+    uint64_t memory_max = limits.memory_max;  // this event loop's share of it
 };
 
 }  // namespace nearkey

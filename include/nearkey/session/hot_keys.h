@@ -1,7 +1,7 @@
 // The keys that are read most, of those answered from the near cache and of those that were not.
-// One for each event loop. Two sketches of bounded memory by Space-Saving (Metwally, Agrawal, El Abbadi:
-// "Efficient Computation of Frequent and Top-k Elements in Data Streams", 2005) over a sample of
-// the reads. The one rule: the hot path pays one counter a read, whatever the load is.
+// One for each event loop. Two sketches of bounded memory by Space-Saving (Metwally, Agrawal, El
+// Abbadi: "Efficient Computation of Frequent and Top-k Elements in Data Streams", 2005) over a
+// sample of the reads. The one rule: the hot path pays one counter a read, whatever the load is.
 //
 //   read ─is_due()─▶ note() ─▶ a place in the sketch; every window all counts are halved, so that
 //   yesterday's key does not stay, and the sample is made thinner or denser

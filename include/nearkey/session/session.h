@@ -290,8 +290,7 @@ private:
     void account();
     bool is_over_memory() const {
         const Metrics& metrics = context_.metrics;
-        return metrics.client_memory_bytes + metrics.upstream_unsent_bytes >
-               context_.limits.memory_max;
+        return metrics.client_memory_bytes + metrics.upstream_unsent_bytes > context_.memory_max;
     }
 
     SessionContext& context_;

@@ -93,7 +93,7 @@ public:
     void try_target(std::unique_ptr<UpstreamTarget> target, TargetEvents& events);
     void forget_target();
     // What is in flight is answered by the former; all else goes to this one from now on. REQUIRES:
-    // it is proven.
+    // it is proven. If it has been lost again since, it is dialled until it is there.
     void adopt_target();
     // The same unproven, at once: there is nothing to lose while the former does not serve.
     void turn_to(std::unique_ptr<UpstreamTarget> target);
@@ -177,7 +177,6 @@ public:
     void stop_waiting(const ProofWaiter& waiter) { all_proofs().stop_waiting(waiter); }
     // Of what came over this pool's connections.
     ProofRounds& own_proofs() { return proofs_; }
-    bool is_target_proven() const;
     // How long a change may stay unseen before it is looked for: beats follow each other no slower.
     void bound_staleness(uint64_t max_staleness_ms);
 
@@ -368,9 +367,9 @@ private:
     SourceProofs proofs_;
     ProofRounds* all_proofs_ = nullptr;  // null: proofs_ are all
     bool is_broadcast_ = false;          // near_cache.tracking
-    Question stats_question_;        // INFO commandstats, where SWAPDB is seen
-    bool is_swapdb_hidden_ = false;  // Valkey does not tell us its statistics
-    bool fields_expire_ = true;      // some hash's fields do, or may
+    Question stats_question_;            // INFO commandstats, where SWAPDB is seen
+    bool is_swapdb_hidden_ = false;      // Valkey does not tell us its statistics
+    bool fields_expire_ = true;          // some hash's fields do, or may
     std::optional<uint64_t> swapdb_calls_;
     uint64_t swapdb_sent_ms_ = 0;
     uint64_t swapdb_proven_ms_ = 0;  // every SWAPDB before this time is known

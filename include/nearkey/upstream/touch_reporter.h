@@ -81,7 +81,7 @@ private:
     Metrics& metrics_;
     Log& log_;
 
-    std::map<int, Batch> batches_;  // by database
+    std::map<int, Batch> batches_;    // by database
     size_t keys_ = 0;                 // in all of them
     uint64_t hits_left_ = kNever;     // until the next one that is noted
     uint64_t hits_planned_ = kNever;  // what that was when it was chosen

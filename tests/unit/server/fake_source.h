@@ -12,14 +12,15 @@ struct FakeSource final : AdminSource {
     double uptime_seconds() const override { return 12.25; }
     uint64_t now_ms() const override { return 5000; }
     Metrics metrics() const override { return counted; }
-    std::vector<HotKeys::Entry> hot_keys(size_t count, HotKeys::Outcome outcome) const override {
+    std::vector<HotKeys::Entry> hot_keys(size_t count, HotKeys::Outcome outcome) override {
         return keys.top(count, outcome, now_ms());
     }
     bool shows_key_names() const override { return keys.shows_names(); }
     const SlowLog& slow_log() const override { return slow; }
+    std::shared_ptr<void> hold_still() override { return nullptr; }
     std::string config_text() const override { return "[server]\n"; }
-    ClientList clients(uint64_t, size_t) const override { return {}; }
-    ConnectionList connections(size_t) const override { return {}; }
+    ClientList clients(uint64_t, size_t) override { return {}; }
+    ConnectionList connections(size_t) override { return {}; }
     std::optional<uint64_t> clear_near_cache() override { return cleared; }
     AdminChange reload() override { return change; }
     const AdminChange& last_reload() const override { return change; }

@@ -1,0 +1,299 @@
+#include "nearkey/daemon/workers.h"
+
+#include "nearkey/base/check.h"
+
+#include <pthread.h>
+#include <algorithm>
+#include <csignal>
+#include <iterator>
+#include <utility>
+
+namespace nearkey {
+
+// --- threads ---
+
+Workers::Workers(const Parts& parts, Targets targets)
+    : parts_(parts), events_(parts.events), mailbox_(std::make_unique<Mailbox>(parts.loop)) {
+    const size_t count = targets.size();
+    CHECK(count == parts.config.server.workers);
+    if (count > 1 && parts.cache != nullptr) parts.cache->share();
+    first_ = std::make_unique<Worker>(parts_of(0, parts.loop, *mailbox_, parts.metrics),
+                                      std::move(targets[0]));
+    for (size_t i = 1; i < count; ++i) {
+        Thread& other = *others_.emplace_back(std::make_unique<Thread>());
+        parts_.all.add(other.metrics);
+        other.worker = std::make_unique<Worker>(
+            parts_of(i, other.loop, *other.mailbox, other.metrics), std::move(targets[i]));
+    }
+    for_each([this](Worker& worker) {
+        for_each([&worker](Worker& other) {
+            if (&other != &worker) worker.share_cache_with(other);
+        });
+    });
+}
+
+Workers::~Workers() = default;
+
+Worker::Parts Workers::parts_of(size_t number, Loop& loop, Mailbox& mailbox, Metrics& metrics) {
+    return {.number = number,
+            .count = static_cast<size_t>(parts_.config.server.workers),
+            .loop = loop,
+            .mailbox = mailbox,
+            .main_mailbox = *mailbox_,
+            .metrics = metrics,
+            .all = parts_.all,
+            .config = parts_.config,
+            .log = parts_.log,
+            .cache = parts_.cache,
+            .key_hash = parts_.key_hash,
+            .slow_log = parts_.slow_log,
+            .events = *this};
+}
+
+void Workers::start() {
+    for_each([](Worker& worker) { worker.pool().start(); });
+    is_running_ = true;
+    // Signals are the main thread's.
+    sigset_t all;
+    sigset_t before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    for (size_t i = 0; i < others_.size(); ++i)
+        start_thread(i);
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+void Workers::start_thread(size_t number) {
+    Thread& other = *others_[number];
+    other.thread = std::thread([&other] {
+        other.worker->settle_here();
+        other.loop.run();
+    });
+    const std::string name = "nearkey-" + std::to_string(number + 1);
+    pthread_setname_np(other.thread.native_handle(), name.c_str());
+}
+
+bool Workers::end(uint64_t patience_ms) {
+    CHECK(pauses_ == 0);
+    for (const auto& other : others_) {
+        if (!other->thread.joinable()) continue;
+        other->mailbox->post([&loop = other->loop] { loop.stop(); });
+        other->thread.join();
+    }
+    is_running_ = false;
+    // Proofs and mailboxes of any may be known to all.
+    for (const auto& other : others_)
+        other->worker.reset();
+    first_.reset();
+    bool is_over = true;
+    for (const auto& other : others_) {
+        other->mailbox.reset();
+        is_over = other->loop.finish(patience_ms) && is_over;
+    }
+    mailbox_.reset();
+    return is_over;
+}
+
+// --- what the main thread does while all others wait ---
+
+void Workers::stop_others() {
+    if (pauses_++ > 0 || !is_running_ || others_.empty()) return;
+    std::unique_lock lock(mutex_);
+    is_paused_ = true;
+    for (const auto& other : others_)
+        other->mailbox->post([this] { park(); });
+    parked_changed_.wait(lock, [this] { return parked_ == others_.size(); });
+}
+
+void Workers::let_others_go() {
+    if (--pauses_ > 0 || !is_running_ || others_.empty()) return;
+    const std::lock_guard lock(mutex_);
+    is_paused_ = false;
+    paused_changed_.notify_all();
+}
+
+// On another thread. Who wakes up late may find the next pause begun, and stays.
+void Workers::park() {
+    std::unique_lock lock(mutex_);
+    ++parked_;
+    parked_changed_.notify_one();
+    paused_changed_.wait(lock, [this] { return !is_paused_; });
+    --parked_;
+}
+
+template <class Visit>
+void Workers::for_each(Visit visit) {
+    const Pause pause(*this);
+    visit(*first_);
+    for (const auto& other : others_)
+        visit(*other->worker);
+}
+
+bool Workers::have_turned() {
+    bool all = true;
+    for (const auto& other : others_) {
+        all = all && other->has_turned.load();
+        other->has_turned = false;
+        other->mailbox->post([&turned = other->has_turned] { turned = true; });
+    }
+    return all;
+}
+
+// --- Valkey ---
+
+const UpstreamHealth& Workers::health() const {
+    const UpstreamHealth& here = first().pool().health();
+    if (!here.is_ready) return here;
+    const auto unready = std::find_if(others_.begin(), others_.end(),
+                                      [](const auto& other) { return !other->health.is_ready; });
+    return unready == others_.end() ? here : (*unready)->health;
+}
+
+void Workers::on_worker_health(size_t worker, const UpstreamHealth& health) {
+    if (worker > 0) others_[worker - 1]->health = health;
+    events_.on_health_changed(this->health());
+}
+
+void Workers::try_target(Targets targets, TargetEvents& events) {
+    ++trial_;
+    target_events_ = &events;
+    unproven_ = 1 + others_.size();
+    auto target = targets.begin();
+    for_each([&](Worker& worker) { worker.try_target(std::move(*target++), trial_); });
+}
+
+void Workers::forget_target() {
+    target_events_ = nullptr;
+    for_each([](Worker& worker) { worker.pool().forget_target(); });
+}
+
+void Workers::on_worker_target_proven(uint64_t trial) {
+    if (trial != trial_ || target_events_ == nullptr || --unproven_ > 0) return;
+    std::exchange(target_events_, nullptr)->on_target_proven();
+}
+
+void Workers::on_worker_target_refused(uint64_t trial, const std::string& reason) {
+    if (trial != trial_ || target_events_ == nullptr) return;
+    TargetEvents& events = *target_events_;
+    forget_target();
+    events.on_target_refused(reason);
+}
+
+void Workers::adopt_target() {
+    for_each([](Worker& worker) { worker.pool().adopt_target(); });
+}
+
+void Workers::turn_to(Targets targets) {
+    auto target = targets.begin();
+    for_each([&](Worker& worker) { worker.pool().turn_to(std::move(*target++)); });
+}
+
+void Workers::set_credentials(const std::string& user, const std::string& password) {
+    for_each([&](Worker& worker) { worker.pool().set_credentials(user, password); });
+}
+
+void Workers::apply_options() {
+    for_each([this](Worker& worker) {
+        if (parts_.cache != nullptr) {
+            worker.pool().bound_staleness(parts_.config.near_cache.max_staleness_ms);
+        }
+        worker.pool().apply_options();
+        worker.clients().apply_limits();
+    });
+}
+
+ConnectionList Workers::connections(size_t limit) {
+    ConnectionList all;
+    for_each([&](Worker& worker) {
+        ConnectionList list = worker.pool().list(limit - all.connections.size());
+        all.total += list.total;
+        std::move(list.connections.begin(), list.connections.end(),
+                  std::back_inserter(all.connections));
+    });
+    return all;
+}
+
+// --- clients ---
+
+void Workers::open_doors(std::vector<ClientServer::Door> doors,
+                         const std::function<std::vector<ClientServer::Door>()>& make_doors) {
+    const Pause pause(*this);
+    first().clients().open_doors(std::move(doors));
+    for (const auto& other : others_) {
+        std::vector<ClientServer::Door> same = make_doors();
+        for (ClientServer::Door& door : same)
+            door.is_elsewhere = true;
+        other->worker->clients().open_doors(std::move(same));
+    }
+}
+
+bool Workers::hand_over(uint64_t listener, int fd, uint64_t id) {
+    if (is_closing_ || others_.empty()) return false;
+    Thread& least =
+        **std::min_element(others_.begin(), others_.end(),
+                           [](const auto& a, const auto& b) { return a->clients < b->clients; });
+    if (first().clients().count() <= least.clients) return false;
+    ++least.clients;
+    least.mailbox->post(
+        [&clients = least.worker->clients(), listener, fd, id] { clients.take(listener, fd, id); });
+    return true;
+}
+
+void Workers::on_client_ended(size_t worker, uint64_t listener) {
+    --others_[worker - 1]->clients;
+    first().clients().on_client_left(listener);
+}
+
+void Workers::leave_sockets(std::function<void()> left) {
+    end_each(std::move(left), [](ClientServer& clients, std::function<void()> ended) {
+        clients.leave_sockets(std::move(ended));
+    });
+}
+
+void Workers::drain(std::function<void()> drained) {
+    end_each(std::move(drained), [](ClientServer& clients, std::function<void()> ended) {
+        clients.drain(std::move(ended));
+    });
+}
+
+// `ended` is called on the main thread, once each has no client any more.
+void Workers::end_each(std::function<void()> ended,
+                       const std::function<void(ClientServer&, std::function<void()>)>& end) {
+    const Pause pause(*this);
+    is_closing_ = true;
+    // What leave_sockets() has begun drain() ends: it is told of once.
+    const auto all = std::make_shared<size_t>(1 + others_.size());
+    const auto one = [all, ended = std::move(ended)] {
+        if (--*all == 0) ended();
+    };
+    end(first().clients(), one);
+    for (const auto& other : others_)
+        end(other->worker->clients(), [this, one] { mailbox_->post(one); });
+}
+
+ClientList Workers::clients(uint64_t after, size_t limit) {
+    ClientList all;
+    bool is_cut = false;
+    for_each([&](Worker& worker) {
+        ClientList list = worker.clients().list(after, limit);
+        all.total += list.total;
+        is_cut = is_cut || list.next != 0;
+        std::move(list.clients.begin(), list.clients.end(), std::back_inserter(all.clients));
+    });
+    std::sort(all.clients.begin(), all.clients.end(),
+              [](const auto& a, const auto& b) { return a.session < b.session; });
+    is_cut = is_cut || all.clients.size() > limit;
+    if (all.clients.size() > limit) all.clients.resize(limit);
+    if (is_cut && !all.clients.empty()) all.next = all.clients.back().session;
+    return all;
+}
+
+std::vector<HotKeys::Entry> Workers::hot_keys(size_t count, HotKeys::Outcome outcome,
+                                              uint64_t now_ms) {
+    const Pause pause(*this);
+    std::vector<const HotKeys*> all;
+    for_each([&](Worker& worker) { all.push_back(&worker.hot_keys()); });
+    return HotKeys::top(all, count, outcome, now_ms);
+}
+
+}  // namespace nearkey
