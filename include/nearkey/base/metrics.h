@@ -1,7 +1,7 @@
 // Every number that the daemon counts, one row each: name, type, help text.
 // Owned by Daemon and handed to each part; each event loop writes its own. What is told is the sum
-// of them (MetricsGroup): the admin server prints that from the same table, of which docs/metrics.md
-// is made, too.
+// of them (MetricsGroup): the admin server prints that from the same table, of which
+// docs/metrics.md is made, too.
 //
 // X: a metric of its own. L: one of a family, told apart by a label whose values are these rows and
 // no others; the rows of a family stand together, and the first has the help text. A label never
@@ -22,9 +22,9 @@
 
 // clang-format off
 #define NEARKEY_METRICS(X, L)                                                                      \
-    X(ready, GaugeLeast, "1 when the last PING to Valkey was answered in time")                         \
+    X(ready, GaugeLeast, "1 when the last PING to Valkey was answered in time")                    \
     X(clients, Gauge, "clients connected now")                                                     \
-    X(clients_max, GaugeMost, "limits.clients_max")                                                    \
+    X(clients_max, GaugeMost, "limits.clients_max")                                                \
     X(clients_accepted_total, Counter, "clients accepted")                                         \
     L(clients_refused_full_total, clients_refused_total, "reason=\"clients_max\"", Counter,        \
       "clients refused when they connected")                                                       \
@@ -58,7 +58,7 @@
     X(sockets_lost, Gauge, "listening sockets whose file is gone and not bound anew yet")          \
     X(sockets_rebound_total, Counter, "sockets bound anew: their file was removed or replaced")    \
     X(client_memory_bytes, Gauge, "memory in client buffers")                                      \
-    X(client_memory_max_bytes, GaugeMost, "limits.memory_max")                                         \
+    X(client_memory_max_bytes, GaugeMost, "limits.memory_max")                                     \
     X(commands_refused_total, Counter, "commands refused by the rules of their listener")          \
     L(commands_forwarded_total, commands_total, "route=\"forwarded\"", Counter,                    \
       "commands received, by who answered")                                                        \
@@ -102,7 +102,7 @@
     X(memory_sheds_total, Counter, "times the near cache was given up for want of memory")         \
     X(near_cache_suspended, Gauge, "1 while another nearkey has clients here, after an upgrade")   \
     X(upgrade_failures_total, Counter, "upgrades given up; the old nearkey went on")               \
-    X(near_cache_tracking, GaugeLeast, "1 when Valkey tells of changes to what is stored")              \
+    X(near_cache_tracking, GaugeLeast, "1 when Valkey tells of changes to what is stored")         \
     L(near_cache_lease_ms, near_cache_lease_seconds, "", GaugeMs,                                  \
       "age of the oldest proof that stored replies are true")                                      \
     X(near_cache_bytes, Gauge, "memory of the near cache")                                         \
@@ -133,9 +133,9 @@
     L(near_cache_clears_memory_total, near_cache_clears_total, "reason=\"memory\"", Counter, "")   \
     X(near_cache_families_off, Gauge, "key families not stored: invalidated more often than hit")  \
     X(near_cache_family_drops_total, Counter, "times a key family left the near cache")            \
-    X(near_cache_stale, GaugeMost, "1 while near_cache.stale_if_unavailable_ms is made use of")        \
+    X(near_cache_stale, GaugeMost, "1 while near_cache.stale_if_unavailable_ms is made use of")    \
     X(near_cache_stale_hits_total, Counter, "reads answered with what may be untrue by then")      \
-    X(near_cache_touching, GaugeMost, "1 while Valkey, which evicts by use, is told of hits")          \
+    X(near_cache_touching, GaugeMost, "1 while Valkey, which evicts by use, is told of hits")      \
     X(near_cache_touched_total, Counter, "keys that Valkey was told were read here")               \
     X(near_cache_audits_total, Counter, "hits that were compared with Valkey's own reply")         \
     X(near_cache_audit_late_total, Counter, "of these, differed, and were dropped in time")        \

@@ -128,7 +128,7 @@ public:
     };
     struct Found {
         Outcome outcome;
-        std::string_view reply;  // of a hit; valid until the next call, of a Hold's owner if shared
+        std::string_view reply;  // of a hit; valid until the next call, and while held if shared
         Ticket ticket;
     };
     // Why nothing is stored of a key.
@@ -200,8 +200,8 @@ public:
     bool holds(KeyMark mark) const;
     // Nothing is stored, being read or being written: there is nothing that could be untrue.
     bool is_idle() const;
-    // False: the fill is closed already. Once it is closed the waiter is told, and forgotten; on the
-    // thread of `loop`, or where it is closed if that is null.
+    // False: the fill is closed already. Once it is closed the waiter is told, and forgotten; on
+    // the thread of `loop`, or where it is closed if that is null.
     bool wait(Ticket ticket, FillWaiter& waiter, FillWaiterLoop* loop);
     void stop_waiting(Ticket ticket, const FillWaiter& waiter, FillWaiterLoop* loop);
     // Those whose fills were closed on other threads.

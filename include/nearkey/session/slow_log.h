@@ -1,7 +1,7 @@
 // The requests that took longest of late, and where their time went.
-// Owned by Daemon, used by all event loops. A ring of bounded size: the newest entry takes the place
-// of the oldest. The one rule: no argument of a command gets in, only its name, and its first key's
-// hash.
+// Owned by Daemon, used by all event loops. A ring of bounded size: the newest entry takes the
+// place of the oldest. The one rule: no argument of a command gets in, only its name, and its first
+// key's hash.
 #pragma once
 
 #include "nearkey/session/key_hash.h"
