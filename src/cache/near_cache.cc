@@ -76,6 +76,13 @@ NearCache::Found NearCache::find(const CacheQuery& query, uint64_t now_ms) {
     return {Outcome::Pending, {}, uint64_t{fills_[fill].generation} << 32 | fill};
 }
 
+NearCache::KeyMark NearCache::expect(std::string_view key, KeyMark before) const {
+    table_.prefetch_first(before);
+    const KeyMark mark = table_.hash_of(key, {});
+    table_.prefetch_chain(mark);
+    return mark;
+}
+
 Item* NearCache::find_item(const CacheQuery& query) {
     Item* item = table_.chain(table_.hash_of(query.key, query.arguments));
     while (item != nullptr && !nearkey::is_same(item, query))

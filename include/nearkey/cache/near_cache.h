@@ -149,6 +149,9 @@ public:
     void drop_lost();
 
     [[nodiscard]] Found find(const CacheQuery& query, uint64_t now_ms);
+    // A key that find() will be asked of soon: where its items stand begins to be read from memory,
+    // and of the key before, as this call returned it, the items themselves. Nothing waits.
+    KeyMark expect(std::string_view key, KeyMark before) const;
     // Before the read is sent, whose changes `source` (or kNoSource) will be told of. 0: its reply
     // may not be stored. What was stored of the same is dropped, what was being read of the same is
     // void: it may be older. Each ticket is given back by commit() or abandon().

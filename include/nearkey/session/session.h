@@ -75,7 +75,7 @@ private:
         kInFlight = 2,
         kUntilIdle = 4,
         kMemory = 8,
-        kYield = 16,
+        kYield = 16,  // what there is is run before the loop sleeps
         kLease = 32,  // a connection of its own is not there yet
         kFill = 64,   // another client reads the same, or what is stored is being proven
     };
@@ -146,6 +146,8 @@ private:
     };
 
     // Input
+    bool expect(std::string_view input);
+    void check_memory();
     void complete_input(std::string_view& bytes);
     void run_input();
     void resume();
