@@ -195,6 +195,8 @@ public:
 
     const NearCacheOptions& options() const { return options_; }
     size_t bytes() const { return table_.bytes() + newcomers_.bytes(); }
+    // Gives back what was kept for as many reads, writes and replies as there were once.
+    void shrink();
     // Replies, the void ones that were not freed yet among them.
     size_t entries() const { return entries_; }
     // For tests: aborts if anything does not fit together.
@@ -282,6 +284,7 @@ private:
     Keys keys_;
     static constexpr size_t kSpareKeys = 64;
     std::vector<Keys::node_type> spare_keys_;  // for the next ones, so that none is allocated
+    uint32_t last_generation_ = 0;             // of a fill: no ticket is given twice
     std::vector<Fill> fills_;
     std::vector<uint32_t> free_fills_;
     uint64_t barriers_ = 0;

@@ -14,6 +14,7 @@
 #include "nearkey/daemon/config_diff.h"
 #include "nearkey/daemon/listen_plan.h"
 #include "nearkey/daemon/memory_watch.h"
+#include "nearkey/daemon/spare_memory.h"
 #include "nearkey/daemon/upgrade.h"
 #include "nearkey/server/admin_server.h"
 #include "nearkey/server/client_server.h"
@@ -87,6 +88,9 @@ private:
     void drain_clients();
     void on_second();
     void look_at_files();
+    // daemon_memory.cc
+    MemoryFigures memory_figures() const;
+    void give_back_spare_memory();
     ListenPlan plan(const Config& config) const;
     std::vector<ClientServer::Door> doors(const Config& config);
     std::unique_ptr<UpstreamTarget> make_target(const Config& config) const;
@@ -121,13 +125,14 @@ private:
     std::vector<std::unique_ptr<SignalWatch>> signals_;
     Timer drain_timer_;
     Timer watchdog_timer_;
-    Timer second_timer_;  // for what has time: each wakes the process up
+    Timer second_timer_;                        // for what has time: each wakes the process up
     const std::string program_;                 // that we run, as a path
     std::unique_ptr<Predecessor> predecessor_;  // null: there was none
     std::unique_ptr<Successor> successor_;      // null: there is none
     AdminChange upgrade_;
     Timer retire_timer_;
     std::unique_ptr<MemoryWatch> memory_;
+    SpareMemory spare_memory_;
     bool is_near_cache_suspended_ = false;
     const uint64_t started_ms_ = loop_.now_ms();
     Stage stage_ = Stage::Starting;

@@ -58,6 +58,8 @@ public:
     // Accepts nobody any more, lets every session finish what it owes; `drained` is called once
     // none is left, at once or later.
     void drain(std::function<void()> drained);
+    // Gives back what was kept for a burst. Looks at every client: not for each turn.
+    void shrink();
     // The first `limit` clients whose sessions' numbers are above `after`.
     ClientList list(uint64_t after, size_t limit) const;
 

@@ -51,6 +51,10 @@ struct SessionContext {
     std::string pttl{};                    // scratch
     HotKeys* hot_keys = nullptr;           // null: nobody looks at them
     SlowLog* slow_log = nullptr;           // the same
+
+    // Gives back what scratches have kept for commands as large as there were once. REQUIRES: no
+    // session is running.
+    void shrink();
 };
 
 }  // namespace nearkey

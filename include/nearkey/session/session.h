@@ -51,6 +51,8 @@ public:
     // Ends now; what is owed is dropped.
     void abort();
     void resume_after_memory();
+    // Gives back what it has kept for as many commands in flight as there were once.
+    void shrink();
 
     uint64_t id() const { return id_; }
     size_t buffered_bytes() const { return accounted_; }
