@@ -76,11 +76,13 @@ NearCache::Found NearCache::find(const CacheQuery& query, uint64_t now_ms) {
     return {Outcome::Pending, {}, uint64_t{fills_[fill].generation} << 32 | fill};
 }
 
-NearCache::KeyMark NearCache::expect(std::string_view key, KeyMark before) const {
-    table_.prefetch_first(before);
-    const KeyMark mark = table_.hash_of(key, {});
-    table_.prefetch_chain(mark);
-    return mark;
+void NearCache::expect(std::string_view key, Expected& expected) const {
+    const Item* const first = table_.chain(expected.before);
+    if (first != nullptr) ItemTable::prefetch(first->next);
+    expected.before = expected.last;
+    ItemTable::prefetch(table_.chain(expected.last));
+    expected.last = table_.hash_of(key, {});
+    table_.prefetch_chain(expected.last);
 }
 
 Item* NearCache::find_item(const CacheQuery& query) {

@@ -86,7 +86,7 @@ bool Session::expect(std::string_view input) {
     if (input.size() > kLoneReadMax) return false;
     const std::string_view key = lone_key(input);
     if (key.empty()) return false;
-    context_.expected = context_.cache->expect(key, context_.expected);
+    context_.cache->expect(key, context_.expected);
     return true;
 }
 

@@ -85,14 +85,15 @@ public:
     // The first of the bucket that `hash` belongs to; others follow by Item::next.
     Item* chain(uint32_t hash) const { return bucket(index_of(hash)); }
     Item* chain_at(size_t bucket_index) const { return bucket(bucket_index); }
-    // What chain() will look at, and what it will return, begin to be read from memory.
+    // What chain() will look at begins to be read from memory.
     [[gnu::always_inline]] void prefetch_chain(uint32_t hash) const {
         const size_t index = index_of(hash);
         __builtin_prefetch(&segments_[index / kSegment]->first[index % kSegment]);
     }
-    [[gnu::always_inline]] void prefetch_first(uint32_t hash) const {
-        const auto* const line = reinterpret_cast<const char*>(chain(hash));
-        for (size_t i = 0; line != nullptr && i < kPrefetchedLines; ++i)
+    // The same of an item; null is fine.
+    [[gnu::always_inline]] static void prefetch(const Item* item) {
+        const auto* const line = reinterpret_cast<const char*>(item);
+        for (size_t i = 0; item != nullptr && i < kPrefetchedLines; ++i)
             __builtin_prefetch(line + i * kLineSize);
     }
 

@@ -149,9 +149,15 @@ public:
     void drop_lost();
 
     [[nodiscard]] Found find(const CacheQuery& query, uint64_t now_ms);
-    // A key that find() will be asked of soon: where its items stand begins to be read from memory,
-    // and of the key before, as this call returned it, the items themselves. Nothing waits.
-    KeyMark expect(std::string_view key, KeyMark before) const;
+    // A key that find() will be asked of soon, and the keys of the calls before, kept by the
+    // caller. What find() will look at begins to be read from memory, a step with each call: the
+    // newest key's bucket, the item that stands in the bucket of the one before, and the next in
+    // its chain.
+    struct Expected {
+        KeyMark last = 0;
+        KeyMark before = 0;
+    };
+    void expect(std::string_view key, Expected& expected) const;
     // Before the read is sent, whose changes `source` (or kNoSource) will be told of. 0: its reply
     // may not be stored. What was stored of the same is dropped, what was being read of the same is
     // void: it may be older. Each ticket is given back by commit() or abandon().

@@ -42,7 +42,7 @@ struct SessionContext {
     CommandParser lookahead{static_cast<int64_t>(limits.bulk_max)};
     NearCache* cache = nullptr;            // null: there is none
     uint32_t monitors = 0;                 // a monitor is to see every read, and no others
-    NearCache::KeyMark expected = 0;       // the key that a read is expected of, of those to come
+    NearCache::Expected expected{};        // keys of reads that were expected last
     uint64_t boot_ms = 0;                  // Loop::boot_ms() when the input being run had come
     std::vector<std::string_view> keys{};  // scratch: of the command being executed
     std::vector<size_t> missing{};         // scratch: which of a split read's keys are not stored
