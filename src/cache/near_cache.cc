@@ -76,6 +76,15 @@ NearCache::Found NearCache::find(const CacheQuery& query, uint64_t now_ms) {
     return {Outcome::Pending, {}, uint64_t{fills_[fill].generation} << 32 | fill};
 }
 
+void NearCache::expect(std::string_view key, Expected& expected) const {
+    const Item* const first = table_.chain(expected.before);
+    if (first != nullptr) ItemTable::prefetch(first->next);
+    expected.before = expected.last;
+    ItemTable::prefetch(table_.chain(expected.last));
+    expected.last = table_.hash_of(key, {});
+    table_.prefetch_chain(expected.last);
+}
+
 Item* NearCache::find_item(const CacheQuery& query) {
     Item* item = table_.chain(table_.hash_of(query.key, query.arguments));
     while (item != nullptr && !nearkey::is_same(item, query))

@@ -139,7 +139,8 @@ NearCache::Ticket NearCache::begin_fill(const CacheQuery& query, SourceId source
     const uint32_t index = free_fills_.back();
     free_fills_.pop_back();
     Fill& fill = fills_[index];
-    ++fill.generation;
+    if (++last_generation_ == 0) ++last_generation_;  // A ticket is never 0.
+    fill.generation = last_generation_;
     fill.is_taken = fill.is_open = true;
     fill.command = query.command;
     fill.database = query.database;
@@ -299,6 +300,17 @@ void NearCache::release_fill(Fill& fill) {
     close_fill(index);
     fill.is_taken = false;
     free_fills_.push_back(index);
+}
+
+void NearCache::shrink() {
+    const Hold hold(*this);
+    keys_.rehash(0);
+    while (!fills_.empty() && !fills_.back().is_taken)
+        fills_.pop_back();
+    std::erase_if(free_fills_, [this](uint32_t index) { return index >= fills_.size(); });
+    fills_.shrink_to_fit();
+    free_fills_.shrink_to_fit();
+    newcomers_.shrink(entries_);
 }
 
 // --- for tests ---

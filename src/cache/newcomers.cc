@@ -34,6 +34,12 @@ void Newcomers::remember(uint32_t hash, size_t entries) {
     fingerprints_[place_of(hash)] = fingerprint_of(hash);
 }
 
+void Newcomers::shrink(size_t entries) {
+    if (std::max(entries, kPlacesMin) >= places_ / 4) return;
+    fingerprints_.reset();
+    places_ = 0;
+}
+
 bool Newcomers::recall(uint32_t hash) {
     if (places_ == 0 || fingerprints_[place_of(hash)] != fingerprint_of(hash)) return false;
     fingerprints_[place_of(hash)] = 0;

@@ -274,6 +274,7 @@ std::vector<ClientServer::Door> Daemon::doors(const Config& config) {
 void Daemon::on_second() {
     log_.say_repeats();
     memory_->look();
+    give_back_spare_memory();
     look_at_files();
 }
 

@@ -202,6 +202,13 @@ void Workers::apply_options() {
     });
 }
 
+void Workers::shrink() {
+    for_each([](Worker& worker) {
+        worker.clients().shrink();
+        worker.pool().shrink();
+    });
+}
+
 ConnectionList Workers::connections(size_t limit) {
     ConnectionList all;
     for_each([&](Worker& worker) {

@@ -27,14 +27,17 @@ void Loop::run_phases() {
     const bool sends = !listed(Phase::Upstream).empty();
     run_phase(Phase::Upstream);
     const uint32_t sent_us = sends ? now_us() : turn_us_;
+    const bool is_over = sends && listed(Phase::Client).empty() && listed(Phase::Reap).empty();
     run_phase(Phase::Client);
     run_phase(Phase::Reap);
     is_turning_ = false;
-    if (turn_watch_ != nullptr) turn_watch_->on_turn({turn_us_, sent_us, now_us()});
+    if (turn_watch_ == nullptr) return;
+    turn_watch_->on_turn({turn_us_, sent_us, is_over ? sent_us : now_us()});
 }
 
 // Runs what was listed when the phase began; what defers itself meanwhile has its turn next time.
 void Loop::run_phase(Phase phase) {
+    if (listed(phase).empty()) return;
     running_.swap(listed(phase));
     for (size_t i = 0; i < running_.size(); ++i) {
         Deferred* deferred = running_[i];

@@ -374,6 +374,14 @@ void ClientServer::close_largest() {
     session.abort();
 }
 
+void ClientServer::shrink() {
+    for (auto& [id, client] : clients_)
+        client.session->shrink();
+    clients_.rehash(0);
+    ended_.shrink_to_fit();
+    context_.shrink();
+}
+
 void ClientServer::before_sleep() {
     for (const uint64_t id : ended_) {
         const auto client = clients_.find(id);

@@ -3,6 +3,7 @@
 #include "nearkey/base/check.h"
 #include "nearkey/resp/reply_writer.h"
 
+#include <string.h>
 #include <algorithm>
 #include <utility>
 
@@ -10,7 +11,18 @@ namespace nearkey {
 
 namespace {
 constexpr size_t kCopyMin = size_t{4} << 10;
+// Input of this size may be a read that came alone; more is several commands, or a large one.
+constexpr size_t kLoneReadMax = 512;
+
+// Of a command with one argument, if that is all there is: most likely the key of a read.
+std::string_view lone_key(std::string_view input) {
+    if (!input.starts_with("*2\r\n") || !input.ends_with("\r\n")) return {};
+    input.remove_suffix(2);
+    const void* const line_end = memrchr(input.data(), '\n', input.size());
+    if (line_end == nullptr) return {};
+    return input.substr(static_cast<size_t>(static_cast<const char*>(line_end) - input.data()) + 1);
 }
+}  // namespace
 
 Session::Session(SessionContext& context, const ClientTerms& terms, uint64_t id)
     : context_(context),
@@ -53,12 +65,34 @@ void Session::on_bytes(std::string_view bytes) {
     bytes_in_ += bytes.size();
     active_ms_ = context_.loop.now_ms();
     if (ended_ || input_over_) return;
+    if (input_.empty() && paused_ == 0 && expect(bytes)) {
+        input_.append(bytes);
+        paused_ = kYield;
+        resume_hook_.defer();
+        return;
+    }
     if (!input_.empty()) complete_input(bytes);
     if (!ended_ && !input_over_) {
         if (input_.empty()) run(bytes);
         if (!ended_) input_.append(bytes);
     }
-    if (ended_) return;
+    if (!ended_) check_memory();
+}
+
+// True: the near cache will be asked, and what it looks at first is on its way from memory. It is
+// there when the others have been read of whom the loop knows in this turn; the read is run then.
+bool Session::expect(std::string_view input) {
+    if (context_.cache == nullptr || cache_use_ != CacheUse::On) return false;
+    // Other event loops change the table while it is looked at.
+    if (context_.fill_loop != nullptr) return false;
+    if (input.size() > kLoneReadMax) return false;
+    const std::string_view key = lone_key(input);
+    if (key.empty()) return false;
+    context_.cache->expect(key, context_.expected);
+    return true;
+}
+
+void Session::check_memory() {
     if (input_.size() > terms_.limits.input_per_client_max) {
         ++context_.metrics.clients_closed_input_total;
         warn("client_closed", "limits.input_per_client_max");
@@ -116,8 +150,8 @@ void Session::resume() {
     if (ended_) return;
     paused_ &= static_cast<uint8_t>(~kYield);
     run_input();
+    if (!ended_) check_memory();
     if (ended_) return;
-    account();
     update_reading();
     end_if_done();
 }

@@ -133,6 +133,11 @@ size_t HiredisSocket::unsent() const {
     return output_.size() + (has_more ? sdslen(context_->c.obuf) : 0);
 }
 
+void HiredisSocket::shrink() {
+    if (context_ == nullptr || context_->c.obuf == nullptr || sdslen(context_->c.obuf) > 0) return;
+    sdsfree(std::exchange(context_->c.obuf, sdsempty()));
+}
+
 void HiredisSocket::finish_sending() {
     is_finishing_ = true;
     defer();

@@ -16,6 +16,11 @@ void ProofRounds::stop_waiting(const ProofWaiter& waiter) {
     std::erase(next_waiters_, &waiter);
 }
 
+void ProofRounds::shrink() {
+    for (std::vector<ProofWaiter*>* waiters : {&waiters_, &next_waiters_, &spare_})
+        waiters->shrink_to_fit();
+}
+
 void ProofRounds::start() {
     ++round_;
     CHECK(waiters_.empty());

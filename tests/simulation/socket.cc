@@ -76,6 +76,10 @@ size_t HiredisSocket::unsent() const {
     return output_.size();
 }
 
+// There is no hiredis here.
+void HiredisSocket::shrink() {
+}
+
 void HiredisSocket::finish_sending() {
     is_finishing_ = true;
     defer();

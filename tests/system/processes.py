@@ -20,6 +20,8 @@ from resp import RespClient
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BINARY = os.path.abspath(os.environ.get("NEARKEY_BINARY", os.path.join(ROOT, "build", "nearkey")))
 SLOW = os.environ.get("NEARKEY_TEST_SLOW") == "1"
+# Event loops of each nearkey, unless a test says how many.
+WORKERS = os.environ.get("NEARKEY_TEST_WORKERS")
 # Upper bounds of time are multiplied by it: what else the machine does is not what is tested.
 SLOWNESS = 6 if SLOW else 2
 
@@ -208,7 +210,8 @@ class Nearkey(Process):
         self.command += ["--upstream", upstream] if upstream is not None else []
         for address in listen if listen is not None else [self.path]:
             self.command += ["--listen", address]
-        for key, value in (settings or {}).items():
+        workers = {"server.workers": WORKERS} if WORKERS else {}
+        for key, value in {**workers, **(settings or {})}.items():
             self.command += ["--set", f"{key}={value}"]
         self.command += list(args)
         self.environment = program_environment(directory, environment)

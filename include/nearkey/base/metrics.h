@@ -100,6 +100,7 @@
     X(tombstone_closes_total, Counter, "connections closed by upstream.tombstone_timeout_ms")      \
     X(memory_short, Gauge, "1 near the end of the memory that nearkey may use")                    \
     X(memory_sheds_total, Counter, "times the near cache was given up for want of memory")         \
+    X(memory_given_back_total, Counter, "times memory that a burst had left was given back")       \
     X(near_cache_suspended, Gauge, "1 while another nearkey has clients here, after an upgrade")   \
     X(upgrade_failures_total, Counter, "upgrades given up; the old nearkey went on")               \
     X(near_cache_tracking, GaugeLeast, "1 when Valkey tells of changes to what is stored")         \

@@ -1,9 +1,11 @@
 // A queue in one power-of-two array: push at the back, pop at the front, index from the front.
-// For small trivially copyable records on the hot path and keeps its memory.
+// For small trivially copyable records on the hot path. Keeps its memory until shrink().
 #pragma once
 
 #include "nearkey/base/check.h"
 
+#include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <memory>
 #include <type_traits>
@@ -42,10 +44,22 @@ public:
         --size_;
     }
     void clear() { first_ = size_ = 0; }
+    // Keeps no more memory than what is queued needs.
+    void shrink() {
+        if (size_ == 0) {
+            *this = Ring();
+        } else if (const size_t capacity = std::max(std::bit_ceil(size_), kFirstCapacity);
+                   capacity < capacity_) {
+            move_to(capacity);
+        }
+    }
 
 private:
-    [[gnu::noinline]] void grow() {
-        const size_t capacity = capacity_ == 0 ? 4 : capacity_ * 2;
+    static constexpr size_t kFirstCapacity = 4;
+
+    [[gnu::noinline]] void grow() { move_to(capacity_ == 0 ? kFirstCapacity : capacity_ * 2); }
+    // REQUIRES: a power of two, not less than size().
+    void move_to(size_t capacity) {
         auto items = std::make_unique_for_overwrite<T[]>(capacity);
         for (size_t i = 0; i < size_; ++i)
             items[i] = (*this)[i];

@@ -182,6 +182,15 @@ public:
     void drop_lost();
 
     [[nodiscard]] Found find(const CacheQuery& query, uint64_t now_ms);
+    // A key that find() will be asked of soon, and the keys of the calls before, kept by the
+    // caller. What find() will look at begins to be read from memory, a step with each call: the
+    // newest key's bucket, the item that stands in the bucket of the one before, and the next in
+    // its chain.
+    struct Expected {
+        KeyMark last = 0;
+        KeyMark before = 0;
+    };
+    void expect(std::string_view key, Expected& expected) const;
     // Before the read is sent, whose changes `source` (or kNoSource) will be told of. 0: its reply
     // may not be stored. What was stored of the same is dropped, what was being read of the same is
     // void: it may be older. Each ticket is given back by commit() or abandon().
@@ -240,6 +249,8 @@ public:
 
     const NearCacheOptions& options() const { return options_; }
     size_t bytes() const;
+    // Gives back what was kept for as many reads, writes and replies as there were once.
+    void shrink();
     // Replies, the void ones that were not freed yet among them.
     size_t entries() const;
     // For tests: aborts if anything does not fit together.
@@ -335,6 +346,7 @@ private:
     Keys keys_;
     static constexpr size_t kSpareKeys = 64;
     std::vector<Keys::node_type> spare_keys_;  // for the next ones, so that none is allocated
+    uint32_t last_generation_ = 0;             // of a fill: no ticket is given twice
     std::vector<Fill> fills_;
     std::vector<uint32_t> free_fills_;
     uint64_t barriers_ = 0;

@@ -24,6 +24,9 @@ public:
     // Whether it was remembered. It is not any more.
     bool recall(uint32_t hash);
 
+    // Forgets what it remembers if that is for far more entries than these.
+    void shrink(size_t entries);
+
     size_t bytes() const { return hashes_.size() * sizeof(uint32_t) + places_ * sizeof(uint16_t); }
 
 private:

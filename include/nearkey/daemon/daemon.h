@@ -14,6 +14,7 @@
 #include "nearkey/daemon/config_diff.h"
 #include "nearkey/daemon/listen_plan.h"
 #include "nearkey/daemon/memory_watch.h"
+#include "nearkey/daemon/spare_memory.h"
 #include "nearkey/daemon/upgrade.h"
 #include "nearkey/daemon/workers.h"
 #include "nearkey/server/admin_server.h"
@@ -92,6 +93,9 @@ private:
     void drain_clients();
     void on_second();
     void look_at_files();
+    // daemon_memory.cc
+    MemoryFigures memory_figures() const;
+    void give_back_spare_memory();
     ListenPlan plan(const Config& config) const;
     std::vector<ClientServer::Door> doors(const Config& config);
     std::unique_ptr<UpstreamTarget> make_target(const Config& config) const;
@@ -132,6 +136,7 @@ private:
     AdminChange upgrade_;
     Timer retire_timer_;
     std::unique_ptr<MemoryWatch> memory_;
+    SpareMemory spare_memory_;
     const uint64_t started_ms_ = loop_.now_ms();
     Stage stage_ = Stage::Starting;
     uint64_t draining_since_ms_ = 0;

@@ -82,6 +82,7 @@ public:
     void turn_to(Targets targets);
     void set_credentials(const std::string& user, const std::string& password);
     void apply_options();
+    void shrink();
     // `make_doors` gives the same doors each time.
     void open_doors(std::vector<ClientServer::Door> doors,
                     const std::function<std::vector<ClientServer::Door>()>& make_doors);

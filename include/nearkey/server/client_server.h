@@ -82,6 +82,8 @@ public:
     // none is left, at once or later.
     void drain(std::function<void()> drained);
     size_t count() const { return clients_.size(); }
+    // Gives back what was kept for a burst. Looks at every client: not for each turn.
+    void shrink();
     // The first `limit` clients whose sessions' numbers are above `after`.
     ClientList list(uint64_t after, size_t limit) const;
 

@@ -42,6 +42,7 @@ struct SessionContext {
     CommandParser lookahead{static_cast<int64_t>(limits.bulk_max)};
     NearCache* cache = nullptr;            // null: there is none
     FillWaiterLoop* fill_loop = nullptr;   // null: the cache is this loop's alone
+    NearCache::Expected expected{};        // keys of reads that were expected last
     uint64_t boot_ms = 0;                  // Loop::boot_ms() when the input being run had come
     std::vector<std::string_view> keys{};  // scratch: of the command being executed
     std::vector<size_t> missing{};         // scratch: which of a split read's keys are not stored
@@ -52,6 +53,10 @@ struct SessionContext {
     SlowLog* slow_log = nullptr;           // the same
     const MetricsGroup* all = nullptr;     // of all event loops; null: `metrics` are all
     uint64_t memory_max = limits.memory_max;  // this event loop's share of it
+
+    // Gives back what scratches have kept for commands as large as there were once. REQUIRES: no
+    // session is running.
+    void shrink();
 };
 
 }  // namespace nearkey

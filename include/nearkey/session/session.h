@@ -51,6 +51,8 @@ public:
     // Ends now; what is owed is dropped.
     void abort();
     void resume_after_memory();
+    // Gives back what it has kept for as many commands in flight as there were once.
+    void shrink();
 
     uint64_t id() const { return id_; }
     size_t buffered_bytes() const { return accounted_; }
@@ -75,7 +77,7 @@ private:
         kInFlight = 2,
         kUntilIdle = 4,
         kMemory = 8,
-        kYield = 16,
+        kYield = 16,  // what there is is run before the loop sleeps
         kLease = 32,  // a connection of its own is not there yet
         kFill = 64,   // another client reads the same, or what is stored is being proven
     };
@@ -146,6 +148,8 @@ private:
     };
 
     // Input
+    bool expect(std::string_view input);
+    void check_memory();
     void complete_input(std::string_view& bytes);
     void run_input();
     void resume();

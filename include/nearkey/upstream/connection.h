@@ -160,6 +160,8 @@ public:
     void send_heartbeat();
     // Fails what is too old, closes when a tombstone is.
     void expire(uint64_t now_ms);
+    // Gives back what it has kept for as many requests in flight as there were once.
+    void shrink();
     // Whether it will have something to do, after it had been called.
     bool wants_expiry();
 

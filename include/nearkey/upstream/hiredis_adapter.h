@@ -60,6 +60,9 @@ public:
     void pause_reading();
     void resume_reading();
 
+    // Gives back an empty buffer of hiredis's that has room for more.
+    void shrink();
+
     // Stops watching and telling: the first half of the end, possible inside a callback.
     void abandon();
 

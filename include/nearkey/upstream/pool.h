@@ -179,6 +179,8 @@ public:
     ProofRounds& own_proofs() { return proofs_; }
     // How long a change may stay unseen before it is looked for: beats follow each other no slower.
     void bound_staleness(uint64_t max_staleness_ms);
+    // Gives back what its connections have kept for a burst.
+    void shrink();
 
 private:
     // Something that the pool itself asks Valkey, one at a time.

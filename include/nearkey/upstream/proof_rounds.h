@@ -19,6 +19,7 @@ public:
     void on_answer(uint32_t round);
     // Whoever has not answered proves nothing.
     void end();
+    void shrink();
     bool is_under_way() const { return owed_ > 0; }
 
 protected:

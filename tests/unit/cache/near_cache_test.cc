@@ -2,7 +2,9 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <string>
+#include <vector>
 
 namespace nearkey {
 
@@ -306,6 +308,32 @@ TEST_CASE("near cache: near_cache.thrash_guard = false leaves every family in") 
         rig.cache.invalidate("s:1", InvalidationCause::Push, rig.now);
     }
     rig.fill(Rig::get("s:1"), "$1\r\nv\r\n");
+}
+
+TEST_CASE("near cache: after shrink() no ticket is that of an earlier read") {
+    Rig rig;
+    std::vector<NearCache::Ticket> tickets;
+    for (int i = 0; i < 100; ++i)
+        tickets.push_back(rig.cache.begin_fill(Rig::get(std::to_string(i)), rig.source));
+    for (size_t i = 10; i < tickets.size(); ++i)
+        rig.cache.abandon(tickets[i]);
+    rig.cache.shrink();
+    CHECK(rig.cache.is_open(tickets[9]));
+    Waiter waiter;
+    for (int i = 0; i < 100; ++i) {
+        const NearCache::Ticket ticket = rig.cache.begin_fill(Rig::get("next"), rig.source);
+        CHECK(std::find(tickets.begin(), tickets.end(), ticket) == tickets.end());
+        tickets.push_back(ticket);
+        // Who waited for an earlier one leaves this one alone.
+        CHECK(rig.cache.wait(ticket, waiter, nullptr));
+        rig.cache.stop_waiting(tickets[10], waiter, nullptr);
+        rig.cache.abandon(ticket);
+        CHECK(waiter.told == i + 1);
+        rig.cache.shrink();
+    }
+    for (size_t i = 0; i < 10; ++i)
+        rig.cache.commit(tickets[i], "+1", UINT64_MAX, rig.now);
+    CHECK(rig.outcome(Rig::get("9")) == Outcome::Hit);
 }
 
 }  // namespace nearkey

@@ -89,6 +89,30 @@ TEST_CASE("session: what is stored is answered at once") {
     CHECK(rig.valkey.times_asked("GET k") == 0);
 }
 
+TEST_CASE(
+    "session: a read that comes alone is answered, cut anywhere, and its client ends behind it") {
+    SessionRig rig;
+    FakeClient& client = make_cached(rig);
+    store(rig, kQuery);
+    const std::string input = encoded("GET k");
+    for (size_t cut = 0; cut < input.size(); ++cut) {
+        CAPTURE(cut);
+        const std::string before = client.output();
+        if (cut > 0) client.send(input.substr(0, cut));
+        client.send(input.substr(cut));
+        // What comes before the turn is over stands behind it.
+        client.ask({"GET other"});
+        CHECK(client.output() == before);
+        CHECK(rig.run_until_output(client, before + kStored + "+GET other\r\n"));
+    }
+    const std::string before = client.output();
+    client.send(input);
+    client.session.on_end();
+    REQUIRE(rig.run_until_ended(client));
+    CHECK(client.output() == before + kStored);
+    CHECK(rig.valkey.times_asked("GET k") == 0);
+}
+
 TEST_CASE("session: no hit follows a read in flight whose fill is void, it may be older") {
     SessionRig rig;
     FakeClient& client = make_cached(rig);
