@@ -2,6 +2,7 @@
 
 #include "nearkey/base/check.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <algorithm>
 #include <csignal>
@@ -17,6 +18,8 @@ Workers::Workers(const Parts& parts, Targets targets)
     const size_t count = targets.size();
     CHECK(count == parts.config.server.workers);
     if (count > 1 && parts.cache != nullptr) parts.cache->share();
+    // Threads seldom allocate; an arena for each would keep what a burst has left in it.
+    if (count > 1) mallopt(M_ARENA_MAX, 1);
     first_ = std::make_unique<Worker>(parts_of(0, parts.loop, *mailbox_, parts.metrics),
                                       std::move(targets[0]));
     for (size_t i = 1; i < count; ++i) {
@@ -69,7 +72,7 @@ void Workers::start_thread(size_t number) {
         other.worker->settle_here();
         other.loop.run();
     });
-    const std::string name = "nearkey-" + std::to_string(number + 1);
+    const std::string name = "nearkey-" + std::to_string(number + 2);  // The first is the process.
     pthread_setname_np(other.thread.native_handle(), name.c_str());
 }
 
