@@ -13,10 +13,13 @@ namespace {
 constexpr size_t kCopyMin = size_t{4} << 10;
 // Input of this size may be a read that came alone; more is several commands, or a large one.
 constexpr size_t kLoneReadMax = 512;
+// So many commands are looked ahead for keys: what is fetched of them stays in the nearest cache.
+constexpr size_t kExpectedAtOnce = 32;
+constexpr std::string_view kOneArgument = "*2\r\n";
 
 // Of a command with one argument, if that is all there is: most likely the key of a read.
 std::string_view lone_key(std::string_view input) {
-    if (!input.starts_with("*2\r\n") || !input.ends_with("\r\n")) return {};
+    if (!input.starts_with(kOneArgument) || !input.ends_with("\r\n")) return {};
     input.remove_suffix(2);
     const void* const line_end = memrchr(input.data(), '\n', input.size());
     if (line_end == nullptr) return {};
@@ -90,6 +93,20 @@ bool Session::expect(std::string_view input) {
     return true;
 }
 
+// The same of reads that came together: what the first ones look at comes while the others are
+// looked for.
+void Session::expect_batch(std::string_view input) {
+    if (context_.cache == nullptr || cache_use_ != CacheUse::On) return;
+    if (input.size() <= kLoneReadMax || !input.starts_with(kOneArgument)) return;
+    CommandParser& parser = context_.lookahead;
+    parser.restart();
+    for (size_t i = 0; i < kExpectedAtOnce && parser.next(input) == ParseResult::Command; ++i) {
+        const CommandView& command = parser.command();
+        if (command.size() == 2) context_.cache->expect(command[1], context_.expected);
+        input.remove_prefix(parser.consumed());
+    }
+}
+
 void Session::check_memory() {
     if (input_.size() > terms_.limits.input_per_client_max) {
         ++context_.metrics.clients_closed_input_total;
@@ -158,6 +175,7 @@ void Session::run(std::string_view& input) {
     if (context_.cache != nullptr) context_.boot_ms = Loop::boot_ms();
     if (!is_retried_) command_us_ = context_.loop.turn_us();
     for (size_t executed = 0; !input.empty() && !ended_ && may_run(executed); ++executed) {
+        if (executed % kExpectedAtOnce == 0) expect_batch(input);
         switch (parser_.next(input)) {
             case ParseResult::Incomplete:
                 return;

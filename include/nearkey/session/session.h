@@ -149,6 +149,7 @@ private:
 
     // Input
     bool expect(std::string_view input);
+    void expect_batch(std::string_view input);
     void check_memory();
     void complete_input(std::string_view& bytes);
     void run_input();
