@@ -82,11 +82,15 @@ void Session::on_bytes(std::string_view bytes) {
     if (!ended_) check_memory();
 }
 
+bool Session::may_expect() const {
+    return context_.cache != nullptr && cache_use_ == CacheUse::On &&
+           context_.cache->bytes() >= context_.expected_from_bytes;
+}
+
 // True: the near cache will be asked, and what it looks at first is on its way from memory. It is
 // there when the others have been read of whom the loop knows in this turn; the read is run then.
 bool Session::expect(std::string_view input) {
-    if (context_.cache == nullptr || cache_use_ != CacheUse::On) return false;
-    if (input.size() > kLoneReadMax) return false;
+    if (!may_expect() || input.size() > kLoneReadMax) return false;
     const std::string_view key = lone_key(input);
     if (key.empty()) return false;
     context_.cache->expect(key, context_.expected);
@@ -96,8 +100,8 @@ bool Session::expect(std::string_view input) {
 // The same of reads that came together: what the first ones look at comes while the others are
 // looked for.
 void Session::expect_batch(std::string_view input) {
-    if (context_.cache == nullptr || cache_use_ != CacheUse::On) return;
-    if (input.size() <= kLoneReadMax || !input.starts_with(kOneArgument)) return;
+    if (!may_expect() || input.size() <= kLoneReadMax) return;
+    if (!input.starts_with(kOneArgument)) return;
     CommandParser& parser = context_.lookahead;
     parser.restart();
     for (size_t i = 0; i < kExpectedAtOnce && parser.next(input) == ParseResult::Command; ++i) {

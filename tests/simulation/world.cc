@@ -52,6 +52,7 @@ public:
                                                                   .events = *this,
                                                                   .encoded = {}});
         context->cache = cache_.get();
+        context->expected_from_bytes = 0;
     }
     ~Instance() {
         pool_.reset();

@@ -148,6 +148,7 @@ private:
     };
 
     // Input
+    bool may_expect() const;
     bool expect(std::string_view input);
     void expect_batch(std::string_view input);
     void check_memory();
