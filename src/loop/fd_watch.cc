@@ -38,7 +38,9 @@ void FdWatch::on_events(int status, int events) {
         seen = std::exchange(wanted_, FdEvents{});
         want(seen);
     }
-    static_cast<Loop*>(handle_->loop->data)->begin_turn();
+    auto& loop = *static_cast<Loop*>(handle_->loop->data);
+    loop.begin_turn();
+    loop.count_socket();
     callback_(seen);
 }
 

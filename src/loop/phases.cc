@@ -2,6 +2,7 @@
 #include "nearkey/loop/loop.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace nearkey {
 
@@ -31,6 +32,11 @@ void Loop::run_phases() {
     run_phase(Phase::Client);
     run_phase(Phase::Reap);
     is_turning_ = false;
+    if (std::exchange(sockets_, 0) > kSocketsOfTransfer) {
+        shared_turns_ = kSharedTurns;
+    } else if (shared_turns_ > 0) {
+        --shared_turns_;
+    }
     if (turn_watch_ == nullptr) return;
     turn_watch_->on_turn({turn_us_, sent_us, is_over ? sent_us : now_us()});
 }

@@ -8,13 +8,13 @@
 namespace nearkey {
 
 namespace {
-// Of one turn, so that others' wait short while one moves large values.
-constexpr size_t kWrittenPerTurn = size_t{256} << 10;
+// More at a time is no faster.
 constexpr size_t kStreamRead = size_t{64} << 10;
 }  // namespace
 
 SocketStream::SocketStream(Loop& loop, int fd, std::span<char> scratch, StreamEvents& events)
-    : fd_(fd),
+    : loop_(loop),
+      fd_(fd),
       scratch_(scratch),
       events_(events),
       read_max_(scratch.size()),
@@ -30,13 +30,14 @@ SocketStream::~SocketStream() {
 WriteResult SocketStream::write(std::string_view bytes, size_t& written) {
     written = 0;
     while (written < bytes.size()) {
-        if (written >= kWrittenPerTurn) {
+        if (written >= Loop::kWholePiece) {
             blocked_ = true;  // The next turn says that more can be written.
             watch();
             return WriteResult::WouldBlock;
         }
-        const ssize_t count = send(fd_, bytes.data() + written,
-                                   std::min(bytes.size() - written, kWrittenPerTurn), MSG_NOSIGNAL);
+        const ssize_t count =
+            send(fd_, bytes.data() + written, std::min(bytes.size() - written, Loop::kWholePiece),
+                 MSG_NOSIGNAL);
         if (count >= 0) {
             written += static_cast<size_t>(count);
         } else if (errno == EAGAIN) {
@@ -83,7 +84,8 @@ void SocketStream::read_once() {
     if (count > 0) {
         // A batch of requests is best read as a whole; what fills all there is is a large value.
         const bool is_full = static_cast<size_t>(count) == read_max_;
-        read_max_ = is_full ? std::min(kStreamRead, scratch_.size()) : scratch_.size();
+        read_max_ = is_full ? std::min({kStreamRead, scratch_.size(), loop_.large_piece()})
+                            : scratch_.size();
         events_.on_bytes({scratch_.data(), static_cast<size_t>(count)});
     } else if (count == 0) {
         ended_ = true;

@@ -13,10 +13,13 @@ namespace {
 constexpr size_t kCopyMin = size_t{4} << 10;
 // Input of this size may be a read that came alone; more is several commands, or a large one.
 constexpr size_t kLoneReadMax = 512;
+// So many commands are looked ahead for keys: what is fetched of them stays in the nearest cache.
+constexpr size_t kExpectedAtOnce = 32;
+constexpr std::string_view kOneArgument = "*2\r\n";
 
 // Of a command with one argument, if that is all there is: most likely the key of a read.
 std::string_view lone_key(std::string_view input) {
-    if (!input.starts_with("*2\r\n") || !input.ends_with("\r\n")) return {};
+    if (!input.starts_with(kOneArgument) || !input.ends_with("\r\n")) return {};
     input.remove_suffix(2);
     const void* const line_end = memrchr(input.data(), '\n', input.size());
     if (line_end == nullptr) return {};
@@ -79,17 +82,34 @@ void Session::on_bytes(std::string_view bytes) {
     if (!ended_) check_memory();
 }
 
+// Not where other event loops change the table meanwhile.
+bool Session::may_expect() const {
+    return context_.cache != nullptr && context_.fill_loop == nullptr &&
+           cache_use_ == CacheUse::On && context_.cache->bytes() >= context_.expected_from_bytes;
+}
+
 // True: the near cache will be asked, and what it looks at first is on its way from memory. It is
 // there when the others have been read of whom the loop knows in this turn; the read is run then.
 bool Session::expect(std::string_view input) {
-    if (context_.cache == nullptr || cache_use_ != CacheUse::On) return false;
-    // Other event loops change the table while it is looked at.
-    if (context_.fill_loop != nullptr) return false;
-    if (input.size() > kLoneReadMax) return false;
+    if (!may_expect() || input.size() > kLoneReadMax) return false;
     const std::string_view key = lone_key(input);
     if (key.empty()) return false;
     context_.cache->expect(key, context_.expected);
     return true;
+}
+
+// The same of reads that came together: what the first ones look at comes while the others are
+// looked for.
+void Session::expect_batch(std::string_view input) {
+    if (!may_expect() || input.size() <= kLoneReadMax) return;
+    if (!input.starts_with(kOneArgument)) return;
+    CommandParser& parser = context_.lookahead;
+    parser.restart();
+    for (size_t i = 0; i < kExpectedAtOnce && parser.next(input) == ParseResult::Command; ++i) {
+        const CommandView& command = parser.command();
+        if (command.size() == 2) context_.cache->expect(command[1], context_.expected);
+        input.remove_prefix(parser.consumed());
+    }
 }
 
 void Session::check_memory() {
@@ -160,6 +180,7 @@ void Session::run(std::string_view& input) {
     if (context_.cache != nullptr) context_.boot_ms = Loop::boot_ms();
     if (!is_retried_) command_us_ = context_.loop.turn_us();
     for (size_t executed = 0; !input.empty() && !ended_ && may_run(executed); ++executed) {
+        if (executed % kExpectedAtOnce == 0) expect_batch(input);
         switch (parser_.next(input)) {
             case ParseResult::Incomplete:
                 return;

@@ -138,7 +138,8 @@ bool Session::void_partial_reply() {
 void Session::flush() {
     if (ended_ || proofs_awaited_ > 0) return;
     const bool streams = output_.size() - committed_ >= kStreamedReplyMin || partly_sent_;
-    const size_t ready = streams ? output_.size() : committed_;
+    const size_t ready =
+        streams ? std::min(output_.size(), context_.loop.large_piece()) : committed_;
     if (ready > 0 && !output_blocked_ && !output_lost_) {
         size_t written = 0;
         switch (stream_->write(output_.view().substr(0, ready), written)) {
@@ -161,6 +162,9 @@ void Session::flush() {
         output_.truncate(0);
         committed_ = 0;
     }
+    // The rest of a large reply follows in the next turn.
+    const bool has_more = streams && !output_.empty() && !output_blocked_ && !output_lost_;
+    if (has_more) flush_hook_.defer();
     if (unsent() <= terms_.limits.output_per_client_high_water / 2) unpause(kOutput);
     if (tunnel_ != nullptr) update_tunnel_reading();
     account();

@@ -29,7 +29,6 @@ constexpr size_t kTlsOutputMax = size_t{256} << 10;
 constexpr size_t kWriteAtOnce = size_t{8} << 10;
 // Reads of one turn, so that one connection does not keep the loop to itself.
 constexpr int kReadsPerTurn = 4;
-constexpr size_t kWrittenPerTurn = size_t{256} << 10;
 
 }  // namespace
 
@@ -39,7 +38,8 @@ HiredisSocket::HiredisSocket(Loop& loop, std::span<char> scratch, Metrics& metri
       loop_(loop),
       scratch_(scratch),
       metrics_(metrics),
-      events_(events) {
+      events_(events),
+      read_max_(scratch.size()) {
 }
 
 HiredisSocket::~HiredisSocket() {
@@ -119,6 +119,7 @@ void HiredisSocket::send_owned(Buffer bytes) {
         return;
     }
     output_ = std::move(bytes);
+    is_large_ = true;
     queue({});
 }
 
@@ -197,9 +198,9 @@ void HiredisSocket::finish_connecting() {
 }
 
 void HiredisSocket::read() {
+    size_t taken = 0;
     for (int i = 0; i < kReadsPerTurn; ++i) {
-        const ssize_t count =
-            context_->c.funcs->read(&context_->c, scratch_.data(), scratch_.size());
+        const ssize_t count = context_->c.funcs->read(&context_->c, scratch_.data(), read_max_);
         if (count == 0) return;
         if (count < 0) {
             lose(error_text());
@@ -208,7 +209,12 @@ void HiredisSocket::read() {
         const auto size = static_cast<size_t>(count);
         if (ssl_ != nullptr && !is_certificate_noted_) note_certificate();
         if (!events_.on_bytes({scratch_.data(), size}) || lost_ || is_paused_) return;
-        if (size < scratch_.size() && tls_ == nullptr) return;
+        const bool is_full = size == read_max_;
+        const bool is_large = events_.is_reading_large();
+        read_max_ = is_large ? std::min(scratch_.size(), loop_.large_piece()) : scratch_.size();
+        if (tls_ != nullptr) continue;
+        taken += size;
+        if (!is_full || (is_large && taken >= loop_.large_piece())) return;
     }
     read_again_ = tls_ != nullptr;
     if (read_again_) defer();
@@ -240,7 +246,8 @@ std::optional<size_t> HiredisSocket::write_plain(std::string_view first, std::st
 }
 
 std::optional<bool> HiredisSocket::write_output() {
-    const std::string_view next = output_.view().substr(0, kWrittenPerTurn);
+    const std::string_view next =
+        output_.view().substr(0, is_large_ ? loop_.large_piece() : Loop::kWholePiece);
     const std::optional<size_t> written = write_plain(next, {});
     if (!written) return std::nullopt;
     output_.consume(*written);
@@ -270,8 +277,9 @@ void HiredisSocket::note_certificate() {
 void HiredisSocket::flush() {
     bool blocked = false;
     // What is left after this much follows in the next turn.
+    const size_t written_max = is_large_ ? loop_.large_piece() : Loop::kWholePiece;
     const size_t before = unsent();
-    while (!blocked && unsent() > 0 && before - unsent() < kWrittenPerTurn) {
+    while (!blocked && unsent() > 0 && before - unsent() < written_max) {
         const std::optional<bool> is_taken = tls_ != nullptr ? write_tls() : write_output();
         if (!is_taken) {
             lose(error_text());
@@ -279,6 +287,7 @@ void HiredisSocket::flush() {
         }
         blocked = !*is_taken;
     }
+    if (output_.empty()) is_large_ = false;
     count_unsent();
     // While TLS waits for the peer the socket is writable all the time; on_events() flushes again
     // when something was read.

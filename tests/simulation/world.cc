@@ -53,6 +53,7 @@ public:
                                  .events = *this,
                                  .encoded = {}}) {
         context.cache = &parts.cache;
+        context.expected_from_bytes = 0;
         pool_.bound_staleness(parts.cache.options().max_staleness_ms);
     }
     void share_with(Worker& other) {
@@ -115,14 +116,13 @@ public:
         if (random.one_in(3)) cache_options_.memory = 2048 << random.below(4);
         cache_ = std::make_unique<NearCache>(cache_options_, metrics, seed);
         for (uint64_t i = random.between(1, 2); i > 0; --i) {
-            workers_.push_back(std::make_unique<Worker>(
-                world, Worker::Parts{.log = log_,
-                                     .cache = *cache_,
-                                     .options = options_,
-                                     .limits = limits_,
-                                     .url = url_,
-                                     .channel = channel,
-                                     .seed = seed + i}));
+            workers_.push_back(std::make_unique<Worker>(world, Worker::Parts{.log = log_,
+                                                                             .cache = *cache_,
+                                                                             .options = options_,
+                                                                             .limits = limits_,
+                                                                             .url = url_,
+                                                                             .channel = channel,
+                                                                             .seed = seed + i}));
         }
         if (workers_.size() == 2) {
             workers_[0]->share_with(*workers_[1]);
@@ -212,11 +212,11 @@ void World::start_clients(int channel, SessionContext& context) {
         const uint64_t kind = i < 4 ? i : random_.below(4);
         clients_.push_back(std::make_unique<SimulatedClient>(events_, random_, valkey_, judge));
         clients_.back()->start(context, {.channel = channel,
-                                                   .protocol = kind % 2 == 0 ? 2 : 3,
-                                                   .database = static_cast<int>(kind / 2),
-                                                   .pause_max_us = client_pause_us_,
-                                                   .bound_us = instance.bound_us(),
-                                                   .writes_one_in = writes_one_in_});
+                                         .protocol = kind % 2 == 0 ? 2 : 3,
+                                         .database = static_cast<int>(kind / 2),
+                                         .pause_max_us = client_pause_us_,
+                                         .bound_us = instance.bound_us(),
+                                         .writes_one_in = writes_one_in_});
     }
 }
 

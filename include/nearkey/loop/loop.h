@@ -113,6 +113,12 @@ public:
         is_turning_ = true;
         turn_us_ = now_us();
     }
+    // A socket has something to do.
+    void count_socket() { ++sockets_; }
+    // Of a large value, how much one socket moves in a turn: little while others are served too.
+    size_t large_piece() const { return shared_turns_ > 0 ? kSharedPiece : kWholePiece; }
+    static constexpr size_t kSharedPiece = size_t{32} << 10;
+    static constexpr size_t kWholePiece = size_t{256} << 10;
     // For layers of loop/ and adapters that speak libuv themselves.
     uv_loop_s* raw() { return raw_.get(); }
 
@@ -128,6 +134,11 @@ private:
     std::vector<Deferred*> running_;
     bool is_turning_ = false;
     uint32_t turn_us_ = 0;
+    // A large value moves over two: from the one it comes, to the other it goes.
+    static constexpr uint32_t kSocketsOfTransfer = 2;
+    uint32_t sockets_ = 0;  // that had something to do in this turn
+    static constexpr uint32_t kSharedTurns = 64;
+    uint32_t shared_turns_ = 0;  // so many more count as shared with others
     TurnWatch* turn_watch_ = nullptr;
     UvHandle<uv_prepare_s> prepare_;
     UvHandle<uv_idle_s> idle_;  // active while work is deferred to the next turn: no sleep then

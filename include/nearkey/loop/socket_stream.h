@@ -27,6 +27,7 @@ private:
     void read_once();
     void watch();
 
+    Loop& loop_;
     int fd_;
     std::span<char> scratch_;
     StreamEvents& events_;

@@ -40,9 +40,12 @@ struct SessionContext {
     std::string encoded;  // scratch: commands encoded anew
     // Scratch: looks ahead in the input of whoever asks.
     CommandParser lookahead{static_cast<int64_t>(limits.bulk_max)};
-    NearCache* cache = nullptr;            // null: there is none
-    FillWaiterLoop* fill_loop = nullptr;   // null: the cache is this loop's alone
-    NearCache::Expected expected{};        // keys of reads that were expected last
+    NearCache* cache = nullptr;           // null: there is none
+    FillWaiterLoop* fill_loop = nullptr;  // null: the cache is this loop's alone
+    NearCache::Expected expected{};       // keys of reads that were expected last
+    // A smaller near cache is in the processor's own caches: nothing need be expected. Equal with
+    // 20,000 keys of 100 bytes; less with fewer, much more with more (docs/performance.md).
+    size_t expected_from_bytes = size_t{4} << 20;
     uint64_t boot_ms = 0;                  // Loop::boot_ms() when the input being run had come
     std::vector<std::string_view> keys{};  // scratch: of the command being executed
     std::vector<size_t> missing{};         // scratch: which of a split read's keys are not stored

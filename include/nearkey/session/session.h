@@ -148,7 +148,9 @@ private:
     };
 
     // Input
+    bool may_expect() const;
     bool expect(std::string_view input);
+    void expect_batch(std::string_view input);
     void check_memory();
     void complete_input(std::string_view& bytes);
     void run_input();

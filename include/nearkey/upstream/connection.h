@@ -220,6 +220,7 @@ private:
     // SocketEvents
     void on_connected() override;
     bool on_bytes(std::string_view bytes) override;
+    bool is_reading_large() const override { return is_congested(); }
     void on_socket_lost(const std::string& reason) override;
 
     void resolve();

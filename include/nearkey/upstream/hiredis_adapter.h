@@ -26,6 +26,8 @@ public:
     virtual void on_connected() = 0;
     // False if nothing more shall be read from this socket.
     virtual bool on_bytes(std::string_view bytes) = 0;
+    // What was read last is in the middle of a large value: the rest may come a little at a time.
+    virtual bool is_reading_large() const = 0;
     virtual void on_socket_lost(const std::string& reason) = 0;
 
 protected:
@@ -95,6 +97,8 @@ private:
     bool connected_ = false;
     bool is_certificate_noted_ = false;
     bool lost_ = false;
+    bool is_large_ = false;    // output_ is one large command, or has it in front
+    size_t read_max_ = 0;      // of the next read
     bool read_again_ = false;  // OpenSSL may hold bytes that the loop can't see
     bool is_paused_ = false;
     bool is_finishing_ = false;  // shut down for sending when nothing is left to send

@@ -2,9 +2,12 @@
 #include "nearkey/loop/loop.h"
 
 #include "../run_until.h"
+#include "nearkey/loop/fd_watch.h"
 
 #include <doctest/doctest.h>
 
+#include <sys/eventfd.h>
+#include <unistd.h>
 #include <csignal>
 #include <functional>
 #include <memory>
@@ -222,6 +225,50 @@ TEST_CASE("signal watch: the signal is told on the loop, and no more once it is 
     raise(SIGUSR2);
     turn(loop);
     CHECK(seen == 1);
+}
+
+// A descriptor that has something to do.
+class Ready {
+public:
+    explicit Ready(Loop& loop)
+        : fd_(eventfd(1, EFD_NONBLOCK)), watch_(loop, fd_, [this](FdEvents) {
+              uint64_t taken = 0;
+              is_seen = read(fd_, &taken, sizeof taken) == sizeof taken;
+          }) {
+        watch_.want({true, false});
+    }
+    ~Ready() {
+        watch_.want({});
+        close(fd_);
+    }
+    bool is_seen = false;
+
+private:
+    int fd_;
+    FdWatch watch_;
+};
+
+TEST_CASE("loop: a large value moves in small pieces while others are served, and a while after") {
+    Loop loop;
+    CHECK(loop.large_piece() == Loop::kWholePiece);
+    {
+        Ready from(loop);
+        Ready to(loop);
+        REQUIRE(run_until(loop, [&] { return from.is_seen && to.is_seen; }));
+        turn(loop);
+        CHECK(loop.large_piece() == Loop::kWholePiece);
+    }
+    Ready from(loop);
+    Ready to(loop);
+    Ready other(loop);
+    REQUIRE(run_until(loop, [&] { return from.is_seen && to.is_seen && other.is_seen; }));
+    int turns = 0;
+    while (loop.large_piece() == Loop::kSharedPiece && turns < 1000) {
+        turn(loop);
+        ++turns;
+    }
+    CHECK(turns >= 60);
+    CHECK(turns <= 70);
 }
 
 // ~Loop checks that uv_loop_close() finds nothing left; a failure would end the process.

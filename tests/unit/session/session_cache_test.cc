@@ -113,6 +113,27 @@ TEST_CASE(
     CHECK(rig.valkey.times_asked("GET k") == 0);
 }
 
+TEST_CASE("session: of reads that come together each is answered, cut anywhere") {
+    SessionRig rig;
+    FakeClient& client = make_cached(rig);
+    store(rig, kQuery);
+    std::string input;
+    std::string expected;
+    for (int i = 0; i < 70; ++i) {
+        input += encoded(i % 10 == 9 ? "GET" : "GET k");  // Valkey itself says what is wrong.
+        expected += i % 10 == 9 ? "+GET\r\n" : kStored;
+    }
+    REQUIRE(input.size() > 1024);
+    for (size_t cut = 0; cut < input.size(); cut += 7) {
+        CAPTURE(cut);
+        const std::string before = client.output();
+        if (cut > 0) client.send(input.substr(0, cut));
+        client.send(input.substr(cut));
+        CHECK(rig.run_until_output(client, before + expected));
+    }
+    CHECK(rig.valkey.times_asked("GET k") == 0);
+}
+
 TEST_CASE("session: no hit follows a read in flight whose fill is void, it may be older") {
     SessionRig rig;
     FakeClient& client = make_cached(rig);

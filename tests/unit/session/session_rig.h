@@ -112,6 +112,7 @@ struct SessionRig : private PoolEvents, private SessionEvents {
                                                                   .events = *this,
                                                                   .encoded = {}});
         context->cache = cache.get();
+        context->expected_from_bytes = 0;
         return add_client();
     }
     FakeClient& add_client() {
