@@ -3,7 +3,8 @@
     tests/run_all.py [--only REGEX] [--full] BUILD_DIR...   e.g. tests/run_all.py build build-asan
 
 --full adds, for the first build: the comparison with the server (tests/differential), real clients
-(tests/clients), the examples, and two minutes of fuzzing; and for each build the simulation.
+(tests/clients), the examples, two minutes of fuzzing, and many system tests once more with two
+event loops; and for each build the simulation.
 
 The name of a case is SUITE/CASE: `unit/near cache: ...`, `style/layers`,
 `system/test_basics/PingTest.test_ping`. --only keeps the cases whose name the regex finds.
@@ -31,6 +32,13 @@ TIMEOUT_S = 600
 # tests/coherence finds that.
 RULES = ("own_write", "fill_ticket", "lease", "generation", "null_push", "database")
 
+# Run once more with two event loops (server.workers): all that crosses sessions.
+WITH_WORKERS = ("drain", "leases", "limits", "near_cache", "near_cache_commands",
+                "near_cache_fields", "near_cache_invalidations", "near_cache_lease",
+                "near_cache_scripts", "near_cache_split", "near_cache_stale", "reload",
+                "session_commands", "slow_clients", "transactions", "tunnels", "upgrade",
+                "upstream_loss", "wait")
+
 # Counts of one suite, the names of its cases that failed or were skipped, and what it printed.
 Outcome = namedtuple("Outcome", "passed failed skipped names output", defaults=([], ""))
 
@@ -53,10 +61,11 @@ def is_sanitized(build):
     return values.get("b_sanitize", "none") != "none"
 
 
-def run(command, build, directory=ROOT):
+def run(command, build, directory=ROOT, variables=()):
     """Exit status and output of a command; whatever it leaves running ends with it."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
-        child = subprocess.Popen(command, cwd=directory, env=environment(build), stdout=output,
+        child = subprocess.Popen(command, cwd=directory, stdout=output,
+                                 env={**environment(build), **dict(variables)},
                                  stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT,
                                  start_new_session=True)
         try:
@@ -116,12 +125,13 @@ def run_style(build, only):
     return outcome if cases else with_status(outcome, 0 if only else status)
 
 
-def run_system(build, only, module):
+def run_system(build, only, module, variables=()):
     """Runs one file of system tests in a process of its own, which is run_module below."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         status, output = run([sys.executable, __file__, "--module", module, str(report),
-                              *(["--only", only] if only else [])], build, SYSTEM_TESTS)
+                              *(["--only", only] if only else [])], build, SYSTEM_TESTS,
+                             variables)
         if not report.exists():
             return Outcome(0, 1, 0, ["the suite itself"], output)
         return with_status(Outcome(**json.loads(report.read_text()), output=output), status)
@@ -176,6 +186,9 @@ def programs(build):
     coherence = [python, "tests/coherence/run.py"]
     case = r"^(coherence/[\w ]+): .* (ok|FAIL)$"
     yield "coherence", [*coherence, "--binary", str(build / "nearkey")], case
+    yield ("coherence with two workers",
+           [*coherence, "--binary", str(build / "nearkey"), "--set", "server.workers=2",
+            "--seconds", "20"], case)
     yield ("coherence/sabotaged",
            [*coherence, "--sabotaged", str(build.parent / "build-sabotage" / "nearkey")], case)
     simulation = str(build.parent / "build-sabotage" / "nearkey_simulation")
@@ -222,6 +235,10 @@ def suites(builds, is_full):
         for path in sorted(SYSTEM_TESTS.glob("test_*.py")):
             yield "system/" + path.stem, build, lambda build, only, module=path.stem: run_system(
                 build, only, module)
+    for name in WITH_WORKERS if is_full else ():
+        module = "test_" + name
+        yield f"two workers/{module}", builds[0], functools.partial(
+            run_system, module=module, variables={"NEARKEY_TEST_WORKERS": "2"})
     for build in builds if is_full else ():
         yield "simulation", build, run_simulation
     for name, command, pattern in programs(builds[0]) if is_full else ():

@@ -46,6 +46,7 @@ NearCache::NearCache(const NearCacheOptions& options, Metrics& metrics, uint64_t
       keys_(0, KeyHash{table_}, KeyEqual{table_}),
       guard_(metrics) {
     metrics_.near_cache_max_bytes = options.memory;
+    report_size();
 }
 
 NearCache::~NearCache() = default;
@@ -77,6 +78,7 @@ NearCache::Found NearCache::find(const CacheQuery& query, uint64_t now_ms) {
 }
 
 void NearCache::expect(std::string_view key, Expected& expected) const {
+    const Hold hold(*this);
     const Item* const first = table_.chain(expected.before);
     if (first != nullptr) ItemTable::prefetch(first->next);
     expected.before = expected.last;
@@ -100,8 +102,7 @@ Item* NearCache::find_head(std::string_view key) {
 }
 
 size_t NearCache::bytes() const {
-    const Hold hold(*this);
-    return bytes_held();
+    return metrics_.near_cache_bytes;
 }
 
 size_t NearCache::entries() const {

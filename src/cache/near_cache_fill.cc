@@ -311,6 +311,7 @@ void NearCache::shrink() {
     fills_.shrink_to_fit();
     free_fills_.shrink_to_fit();
     newcomers_.shrink(entries_);
+    report_size();
 }
 
 // --- for tests ---

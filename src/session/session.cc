@@ -82,10 +82,9 @@ void Session::on_bytes(std::string_view bytes) {
     if (!ended_) check_memory();
 }
 
-// Not where other event loops change the table meanwhile.
 bool Session::may_expect() const {
-    return context_.cache != nullptr && context_.fill_loop == nullptr &&
-           cache_use_ == CacheUse::On && context_.cache->bytes() >= context_.expected_from_bytes;
+    return context_.cache != nullptr && cache_use_ == CacheUse::On &&
+           context_.cache->bytes() >= context_.expected_from_bytes;
 }
 
 // True: the near cache will be asked, and what it looks at first is on its way from memory. It is
@@ -103,6 +102,7 @@ bool Session::expect(std::string_view input) {
 void Session::expect_batch(std::string_view input) {
     if (!may_expect() || input.size() <= kLoneReadMax) return;
     if (!input.starts_with(kOneArgument)) return;
+    const NearCache::Hold hold(*context_.cache);
     CommandParser& parser = context_.lookahead;
     parser.restart();
     for (size_t i = 0; i < kExpectedAtOnce && parser.next(input) == ParseResult::Command; ++i) {

@@ -14,6 +14,8 @@ FORWARDED = ("direct-unix", "direct-tcp", "nutcracker", "haproxy", "nearkey")
 STORED = ("direct-unix", "direct-tcp", "echo", "nearkey-stored")
 BOTH = FORWARDED + ("nearkey-stored",)
 FAR = ("direct-far", "nearkey-zipf")
+TWO = ("nearkey", "nearkey-two")  # event loops: server.workers
+STORED_TWO = ("nearkey-stored", "nearkey-stored-two")
 # nearkey-zipf's near cache is too small for all keys; with so much memory, found by trying, it has
 # some 90 % hits. A run with more or fewer than ZIPF_HITS does not count.
 ZIPF_EXPONENT = 1.0
@@ -25,6 +27,9 @@ NEARKEY_SETTINGS = {
     "nearkey": {"near_cache.enabled": "false", "upstream.request_timeout_ms": 60000},
     "nearkey-stored": {},
     "nearkey-zipf": {"near_cache.memory": ZIPF_MEMORY},
+    "nearkey-two": {"near_cache.enabled": "false", "upstream.request_timeout_ms": 60000,
+                    "server.workers": 2},
+    "nearkey-stored-two": {"server.workers": 2},
 }
 
 
@@ -64,7 +69,8 @@ class Path:
         """The share of hits that a near cache must have here for the run to count, or None."""
         if self.command not in ("get", "mget") or self.value_bytes > STORED_BYTES_MAX:
             return None
-        return {"nearkey-stored": STORED_HITS, "nearkey-zipf": ZIPF_HITS}.get(family)
+        return {"nearkey-stored": STORED_HITS, "nearkey-stored-two": STORED_HITS,
+                "nearkey-zipf": ZIPF_HITS}.get(family)
 
 
 def prefix_of(command, value_bytes):
@@ -117,6 +123,13 @@ PATHS = [
     Path("mget", "MGET of 20, 100 B, 50 clients, -P 1", BOTH, "mget"),
     Path("incr-p1", "INCR, 50 clients, -P 1", FORWARDED, "incr"),
     Path("incr-p16", "INCR, 50 clients, -P 16", FORWARDED, "incr", pipeline=16),
+    Path("workers-get-p1", "GET 100 B, 50 clients, -P 1, one and two event loops", TWO),
+    Path("workers-get-p16", "GET 100 B, 50 clients, -P 16, one and two event loops", TWO,
+         pipeline=16),
+    Path("workers-stored-p1", "stored GET 100 B, 200 clients, -P 1, one and two event loops",
+         STORED_TWO, clients=200),
+    Path("workers-stored-p16", "stored GET 100 B, 200 clients, -P 16, one and two event loops",
+         STORED_TWO, clients=200, pipeline=16),
 ]
 
 # What is not a load on contenders side by side: probes.py. Name -> (title, families).
