@@ -1,6 +1,8 @@
 // What is known of a key: for NEARKEY EXPLAIN, and for who watches what is stored.
 #include "nearkey/cache/near_cache.h"
 
+#include <algorithm>
+
 namespace nearkey {
 
 std::string_view name_of(InvalidationCause cause) {
@@ -53,7 +55,9 @@ NearCache::Explanation NearCache::explain(const CacheQuery& query, uint64_t now_
         const Slot& slot = slots_[item->source];
         result.source = slot.source;
         result.proven_ms = since(slot.proven_ms, now_ms);
-        result.age_ms = (tick_of(now_ms) - item->filled) * kItemTickMs;
+        // Another event loop's time may be a little ahead.
+        const auto age = static_cast<int32_t>(tick_of(now_ms) - item->filled);
+        result.age_ms = static_cast<uint64_t>(std::max(age, 0)) * kItemTickMs;
         result.left_ms = (item->deadline - tick_of(now_ms)) * kItemTickMs;
         result.outcome =
             result.proven_ms < options_.max_staleness_ms ? Outcome::Hit : Outcome::Unproven;

@@ -141,7 +141,6 @@ Daemon::~Daemon() {
     memory_.reset();
     admin_.reset();
     const bool is_over = workers_->end(kFinishMs);
-    workers_.reset();
     cache_.reset();
     managed_.reset();
     block_late_signals();
@@ -171,9 +170,11 @@ void Daemon::watch_signals() {
 int Daemon::run() {
     workers_->start();
     if (predecessor_ == nullptr) notify_status("connecting to Valkey");
-    // Twice as often as needed, and only from the loop: if it hangs, systemd hears nothing.
+    // Twice as often as needed, and only from the loop: if it hangs, systemd hears nothing. Other
+    // loops are heard of one time later.
     if (const uint64_t interval_ms = watchdog_ms(); interval_ms > 0) {
-        watchdog_timer_.start_repeating(std::max(interval_ms / 2, uint64_t{1}));
+        const uint64_t share = config_.server.workers > 1 ? 4 : 2;
+        watchdog_timer_.start_repeating(std::max(interval_ms / share, uint64_t{1}));
     }
     loop_.run();
     log_.info("stopped", {});

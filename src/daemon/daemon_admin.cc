@@ -1,12 +1,14 @@
 // What the admin pages get to see of the daemon.
 #include "nearkey/daemon/daemon.h"
 
+#include <algorithm>
+
 namespace nearkey {
 
 AdminState Daemon::admin_state() const {
     const uint64_t now = loop_.now_ms();
     const auto seconds_since = [now](uint64_t then_ms) {
-        return static_cast<double>(now - then_ms) / 1000.0;
+        return static_cast<double>(now - std::min(now, then_ms)) / 1000.0;
     };
     if (stage_ == Stage::Draining) {
         return {false, "draining", "told to stop", seconds_since(draining_since_ms_)};

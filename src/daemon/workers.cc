@@ -68,12 +68,12 @@ void Workers::start() {
 
 void Workers::start_thread(size_t number) {
     Thread& other = *others_[number];
-    other.thread = std::thread([&other] {
+    // The first is the process.
+    other.thread = std::thread([&other, name = "nearkey-" + std::to_string(number + 2)] {
+        pthread_setname_np(pthread_self(), name.c_str());
         other.worker->settle_here();
         other.loop.run();
     });
-    const std::string name = "nearkey-" + std::to_string(number + 2);  // The first is the process.
-    pthread_setname_np(other.thread.native_handle(), name.c_str());
 }
 
 bool Workers::end(uint64_t patience_ms) {
@@ -89,9 +89,11 @@ bool Workers::end(uint64_t patience_ms) {
         other->worker.reset();
     first_.reset();
     bool is_over = true;
+    const uint64_t end_ms = Loop::boot_ms() + patience_ms;
     for (const auto& other : others_) {
         other->mailbox.reset();
-        is_over = other->loop.finish(patience_ms) && is_over;
+        const uint64_t now_ms = std::min(Loop::boot_ms(), end_ms);
+        is_over = other->loop.finish(end_ms - now_ms) && is_over;
     }
     mailbox_.reset();
     return is_over;
@@ -227,14 +229,16 @@ ConnectionList Workers::connections(size_t limit) {
 
 void Workers::open_doors(std::vector<ClientServer::Door> doors,
                          const std::function<std::vector<ClientServer::Door>()>& make_doors) {
+    // First what can fail.
+    std::vector<std::vector<ClientServer::Door>> same;
+    while (same.size() < others_.size()) {
+        for (ClientServer::Door& door : same.emplace_back(make_doors()))
+            door.is_elsewhere = true;
+    }
     const Pause pause(*this);
     first().clients().open_doors(std::move(doors));
-    for (const auto& other : others_) {
-        std::vector<ClientServer::Door> same = make_doors();
-        for (ClientServer::Door& door : same)
-            door.is_elsewhere = true;
-        other->worker->clients().open_doors(std::move(same));
-    }
+    for (size_t i = 0; i < others_.size(); ++i)
+        others_[i]->worker->clients().open_doors(std::move(same[i]));
 }
 
 bool Workers::hand_over(uint64_t listener, int fd, uint64_t id) {

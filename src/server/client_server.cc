@@ -90,7 +90,7 @@ ClientServer::ClientServer(const Parts& parts, const LimitOptions& limits)
                .fill_loop = parts.fill_loop,
                .hot_keys = &parts.hot_keys,
                .slow_log = &parts.slow_log,
-               .all = &parts.all},
+               .all = parts.loops > 1 ? &parts.all : nullptr},
       accept_timer_(parts.loop, [this] { start_accepting(); }),
       memory_timer_(parts.loop, [this] { watch_memory(); }) {
     parts.pool.latency().set_slow_us(parts.slow_log.threshold_us());
@@ -172,7 +172,7 @@ void ClientServer::apply_limits() {
     context_.lookahead = CommandParser(static_cast<int64_t>(limits_.bulk_max));
     metrics_.clients_max = limits_.clients_max;
     metrics_.client_memory_max_bytes = limits_.memory_max;
-    context_.memory_max = limits_.memory_max / loops_;
+    context_.memory_share = limits_.memory_max / loops_;
 }
 
 void ClientServer::drain(std::function<void()> drained) {
@@ -343,10 +343,9 @@ void ClientServer::on_memory_exceeded() {
 }
 
 void ClientServer::watch_memory() {
-    const uint64_t memory_max = context_.memory_max;
-    if (metrics_.client_memory_bytes + metrics_.upstream_unsent_bytes > memory_max) {
+    if (context_.is_over_memory(metrics_.client_memory_bytes + metrics_.upstream_unsent_bytes)) {
         // What waits for Valkey is not freed by closing a client.
-        if (metrics_.client_memory_bytes <= memory_max) return;
+        if (!context_.is_over_memory(metrics_.client_memory_bytes)) return;
         // As long as somebody takes replies, there is progress.
         if (metrics_.client_memory_bytes < memory_seen_) memory_exceeded_since_ms_ = loop_.now_ms();
         memory_seen_ = metrics_.client_memory_bytes;

@@ -191,13 +191,15 @@ void Session::note_read(Connection& connection, const CommandView& command, uint
             return;
         }
     }
-    if (spec_->key_specs.empty()) return;
+    // Of those that name no key SCAN and the like show which there are.
+    const bool has_keys = !spec_->key_specs.empty();
+    if (!has_keys && spec_->family != CommandFamily::Keyspace) return;
     if (may_be_in_multi()) {
         multi_reads_ = true;
         return;
     }
     note_unstored(connection, command, ticket);
-    if (is_shared && context_.pool.are_reads_tracked(connection) &&
+    if (has_keys && is_shared && context_.pool.are_reads_tracked(connection) &&
         !context_.cache->has_monitors()) {
         connection.send(
             {ConnectionPool::kUntracked, &context_.pool.discard(), 0, RequestKind::Read});

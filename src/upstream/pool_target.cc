@@ -37,7 +37,8 @@ void ConnectionPool::try_target(std::unique_ptr<UpstreamTarget> target, TargetEv
                                    .events = events,
                                    .deadline_ms = loop_.now_ms() + options_.connect_timeout_ms,
                                    .failure = {},
-                                   .hello = {}});
+                                   .hello = {},
+                                   .is_told = false});
     candidate_->connection =
         std::make_unique<Connection>(context_, 2, candidate_->target->url.database);
     candidate_->connection->redirect(*candidate_->target);
@@ -69,8 +70,8 @@ void ConnectionPool::on_candidate_failed(const std::string& reason) {
 // Outside of the connection's own callbacks.
 void ConnectionPool::judge_candidate() {
     if (candidate_->connection->is_ready()) {
-        candidate_->events.on_target_proven();
-    } else if (loop_.now_ms() < candidate_->deadline_ms) {
+        if (!std::exchange(candidate_->is_told, true)) candidate_->events.on_target_proven();
+    } else if (candidate_->is_told || loop_.now_ms() < candidate_->deadline_ms) {
         candidate_->connection->dial();
     } else {
         TargetEvents& events = candidate_->events;

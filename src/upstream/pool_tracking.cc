@@ -259,7 +259,7 @@ std::string ConnectionPool::describe_source(NearCache::SourceId source) const {
     if (is_broadcast_ && receiver_->source() == source) {
         return fmt::format("any, told of changes by CLIENT ID {} (broadcast)", receiver_id_);
     }
-    return "lost";
+    return all_proofs_ == nullptr ? "lost" : "one of another event loop's";
 }
 
 }  // namespace nearkey

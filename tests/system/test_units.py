@@ -23,6 +23,7 @@ LIFE = [
     "test_managed.ManagedTest.test_it_ends_with_us",
     "test_daemon.SocketTest.test_a_loopback_tcp_listener_beside_the_unix_socket",
     "test_daemon.LogTest.test_row_63_nobody_reads_the_log",
+    "test_workers.OneForAllTest.test_a_reload_turns_all_to_the_new_upstream_at_once",
     "test_upstream_access.TlsTest.test_tls_with_a_client_certificate",
     "test_upstream_access.UrlTest.test_tcp_and_unix_upstreams_and_their_database",
 ]

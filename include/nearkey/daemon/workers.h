@@ -53,7 +53,8 @@ public:
     ~Workers();
 
     void start();
-    // Ends all threads, clients and connections. False if something still runs in libuv's threads.
+    // Ends all threads, clients and connections. False if something still runs in libuv's threads:
+    // then this can't be destroyed.
     bool end(uint64_t patience_ms);
 
     // While it lives, all other threads wait: what is theirs may be used.

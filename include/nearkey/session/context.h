@@ -54,9 +54,18 @@ struct SessionContext {
     std::string pttl{};                    // scratch
     HotKeys* hot_keys = nullptr;           // null: nobody looks at them
     SlowLog* slow_log = nullptr;           // the same
-    const MetricsGroup* all = nullptr;     // of all event loops; null: `metrics` are all
-    uint64_t memory_max = limits.memory_max;  // this event loop's share of it
+    const MetricsGroup* all = nullptr;     // of all event loops; null: there is one
+    uint64_t memory_share = limits.memory_max;  // of limits.memory_max, an event loop's
 
+    // Whether so many bytes of this event loop make all of them exceed limits.memory_max.
+    bool is_over_memory(uint64_t bytes) const {
+        return bytes > memory_share && (all == nullptr || is_over_in_all());
+    }
+    bool is_over_in_all() const {
+        return all->total(&Metrics::client_memory_bytes) +
+                   all->total(&Metrics::upstream_unsent_bytes) >
+               limits.memory_max;
+    }
     // Gives back what scratches have kept for commands as large as there were once. REQUIRES: no
     // session is running.
     void shrink();

@@ -296,7 +296,7 @@ private:
     void account();
     bool is_over_memory() const {
         const Metrics& metrics = context_.metrics;
-        return metrics.client_memory_bytes + metrics.upstream_unsent_bytes > context_.memory_max;
+        return context_.is_over_memory(metrics.client_memory_bytes + metrics.upstream_unsent_bytes);
     }
 
     SessionContext& context_;

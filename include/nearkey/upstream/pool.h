@@ -332,6 +332,7 @@ private:
         uint64_t deadline_ms;
         std::string failure;  // the last one
         Value hello;
+        bool is_told = false;  // that it is proven; from then on it is only kept, until others are
     };
     std::unique_ptr<Candidate> candidate_;  // null: there is none
     Timer candidate_timer_;

@@ -8,9 +8,11 @@
 namespace nearkey {
 namespace {
 
-// GET and HELLO as Valkey 8.0 tells of them in COMMAND, without tips and categories.
+// GET, HELLO and DBSIZE as Valkey 8.0 tells of them in COMMAND, without tips.
 const std::string kCommands =
-    "*2\r\n"
+    "*3\r\n"
+    "*10\r\n$6\r\ndbsize\r\n:1\r\n*2\r\n+readonly\r\n+fast\r\n:0\r\n:0\r\n:0\r\n"
+    "*3\r\n+@keyspace\r\n+@read\r\n+@fast\r\n*0\r\n*0\r\n*0\r\n"
     "*10\r\n$3\r\nget\r\n:2\r\n*1\r\n+readonly\r\n:1\r\n:1\r\n:1\r\n*0\r\n*0\r\n"
     "*1\r\n*6\r\n$5\r\nflags\r\n*1\r\n+RO\r\n"
     "$12\r\nbegin_search\r\n*4\r\n$4\r\ntype\r\n$5\r\nindex\r\n"
@@ -163,6 +165,24 @@ TEST_CASE("session: what was stored while a read was in flight counts, too, if i
     rig.valkey.send(peer, ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n");
     answer_pings(rig);
     CHECK(rig.run_until_output(client, before + kNew));
+    CHECK(outcome(rig) == NearCache::Outcome::Miss);
+}
+
+TEST_CASE("session: what shows which keys there are may be newer than what is stored") {
+    SessionRig rig;
+    FakeClient& client = make_overtaking(rig);
+    store(rig, kQuery);
+    const std::string before = client.output();
+    rig.silence("DBSIZE");
+    client.ask({"DBSIZE"});
+    REQUIRE(rig.run_until_asked("DBSIZE", 1));
+    const size_t peer = rig.valkey.peer_of("DBSIZE");
+    rig.valkey.send(peer, ":0\r\n");
+    rig.run_until_read(peer);
+    CHECK(client.output() == before);
+    rig.valkey.send(peer, ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n");
+    answer_pings(rig);
+    CHECK(rig.run_until_output(client, before + ":0\r\n"));
     CHECK(outcome(rig) == NearCache::Outcome::Miss);
 }
 
