@@ -3,8 +3,8 @@
     tests/run_all.py [--only REGEX] [--full] BUILD_DIR...   e.g. tests/run_all.py build build-asan
 
 --full adds, for the first build: the comparison with the server (tests/differential), real clients
-(tests/clients), the examples, two minutes of fuzzing, and many system tests once more with two
-event loops; and for each build the simulation.
+(tests/clients), the examples, two minutes of fuzzing, many system tests once more with two
+event loops, and these with the thread sanitizer; and for each build the simulation.
 
 The name of a case is SUITE/CASE: `unit/near cache: ...`, `style/layers`,
 `system/test_basics/PingTest.test_ping`. --only keeps the cases whose name the regex finds.
@@ -38,6 +38,8 @@ WITH_WORKERS = ("drain", "leases", "limits", "near_cache", "near_cache_commands"
                 "near_cache_scripts", "near_cache_split", "near_cache_stale", "reload",
                 "session_commands", "slow_clients", "transactions", "tunnels", "upgrade",
                 "upstream_loss", "wait")
+
+COHERENCE_CASE = r"^(coherence/[\w ]+): .* (ok|FAIL)$"
 
 # Counts of one suite, the names of its cases that failed or were skipped, and what it printed.
 Outcome = namedtuple("Outcome", "passed failed skipped names output", defaults=([], ""))
@@ -176,6 +178,11 @@ def run_program(build, only, name, command, pattern):
     return with_status(outcome, status)
 
 
+def coherence(build, *options):
+    """The command; options may name another program."""
+    return [sys.executable, "tests/coherence/run.py", "--binary", str(build / "nearkey"), *options]
+
+
 def programs(build):
     """Triples of (name, command, pattern of a case)."""
     python = sys.executable
@@ -183,14 +190,12 @@ def programs(build):
     yield ("differential", [python, "tests/differential/run.py", "--seed", "20261123",
                             "--binary", str(build / "nearkey")],
            r"^(\d+ of \d+ commands of the server).*?; \d+ commands.*(compared).*$")
-    coherence = [python, "tests/coherence/run.py"]
-    case = r"^(coherence/[\w ]+): .* (ok|FAIL)$"
-    yield "coherence", [*coherence, "--binary", str(build / "nearkey")], case
+    yield "coherence", coherence(build), COHERENCE_CASE
     yield ("coherence with two workers",
-           [*coherence, "--binary", str(build / "nearkey"), "--set", "server.workers=2",
-            "--seconds", "20"], case)
+           coherence(build, "--set", "server.workers=2", "--seconds", "20"), COHERENCE_CASE)
     yield ("coherence/sabotaged",
-           [*coherence, "--sabotaged", str(build.parent / "build-sabotage" / "nearkey")], case)
+           coherence(build, "--sabotaged", str(build.parent / "build-sabotage" / "nearkey")),
+           COHERENCE_CASE)
     simulation = str(build.parent / "build-sabotage" / "nearkey_simulation")
     for rule in RULES:
         # Ends with the first seed that finds what is wrong then.
@@ -201,6 +206,16 @@ def programs(build):
     yield "examples", [python, "examples/fastapi/test_app.py", "-v"], r"^(test_\w+) .*\.\.\. (.*)$"
     yield ("fuzz", ["env", "-u", "NEARKEY_SKIP_DEPS", "scripts/fuzz", "--seconds", "120"],
            r"^(fuzz/\w+): .*(ok|FAIL)")
+
+
+def run_with_tsan(build, only, run):
+    """run(build, only) of the build with the thread sanitizer, which not every kernel lets run."""
+    build = build.parent / "build-tsan"
+    probe = subprocess.run([build / "nearkey", "--version"], capture_output=True)
+    if probe.returncode != 0:
+        return Outcome(0, 0, 1, ["the thread sanitizer does not run here: skipped: "
+                                 + probe.stderr.decode(errors="replace")[:200]])
+    return run(build, only)
 
 
 def run_simulation(build, only):
@@ -239,6 +254,14 @@ def suites(builds, is_full):
         module = "test_" + name
         yield f"two workers/{module}", builds[0], functools.partial(
             run_system, module=module, variables={"NEARKEY_TEST_WORKERS": "2"})
+    if is_full:
+        threads = [("threads/test_workers", functools.partial(run_system, module="test_workers")),
+                   ("threads/coherence", functools.partial(
+                       run_program, name="threads/coherence", pattern=COHERENCE_CASE,
+                       command=coherence(builds[0].parent / "build-tsan", "--seconds", "10",
+                                         "--set", "server.workers=3")))]
+        for name, function in threads:
+            yield name, builds[0], functools.partial(run_with_tsan, run=function)
     for build in builds if is_full else ():
         yield "simulation", build, run_simulation
     for name, command, pattern in programs(builds[0]) if is_full else ():

@@ -152,12 +152,13 @@ class NearCacheTest(WorkersTest):
             writer.command("SET", "own", str(i))
             self.assertEqual(str(i).encode(), parse(reader.command("GET", "own")))
 
-    def test_a_read_is_joined_across_loops(self):
+    def joined(self):
+        """nearkey, the relay that holds the reply to a GET, the client that asked, and one of another
+        event loop that waits for the same."""
         relay = Relay(os.path.join(self.directory, "relay.sock"), self.server.path)
         self.addCleanup(relay.close)
         nearkey = self.start(f"unix://{relay.path}", upstream__request_timeout_ms=60000)
         one, other = self.pair(nearkey)
-        self.server.run("SET", "k", "v")
         for client in (one, other):
             client.command("GET", "elsewhere")  # Both connections are there and tracked.
         wait_for(lambda: self.is_hit(nearkey, one, "GET", "elsewhere"), 5, "what is read is stored")
@@ -169,25 +170,17 @@ class NearCacheTest(WorkersTest):
         wait_for(
             lambda: nearkey.metric("nearkey_near_cache_joins_total") > before, 5, "the other waits"
         )
+        return nearkey, relay, one, other
+
+    def test_a_read_is_joined_across_loops(self):
+        self.server.run("SET", "k", "v")
+        _, relay, one, other = self.joined()
         relay.thaw()
         self.assertEqual(b"$1\r\nv\r\n", one.read_reply())
         self.assertEqual(b"$1\r\nv\r\n", other.read_reply())
 
     def test_who_waits_for_another_loop_may_leave(self):
-        relay = Relay(os.path.join(self.directory, "relay.sock"), self.server.path)
-        self.addCleanup(relay.close)
-        nearkey = self.start(f"unix://{relay.path}", upstream__request_timeout_ms=60000)
-        one, other = self.pair(nearkey)
-        one.command("GET", "elsewhere")
-        wait_for(lambda: self.is_hit(nearkey, one, "GET", "elsewhere"), 5, "what is read is stored")
-        before = nearkey.metric("nearkey_near_cache_joins_total")
-        relay.freeze_replies()
-        one.send(encode("GET", "k"))
-        wait_for(lambda: nearkey.metric("nearkey_in_flight") > 0, 5, "the read is on its way")
-        other.send(encode("GET", "k"))
-        wait_for(
-            lambda: nearkey.metric("nearkey_near_cache_joins_total") > before, 5, "the other waits"
-        )
+        nearkey, relay, one, other = self.joined()
         other.close()  # Who waits is not read: it is noticed afterwards.
         relay.thaw()
         self.assertEqual(b"$-1\r\n", one.read_reply())

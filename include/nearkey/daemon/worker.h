@@ -66,9 +66,6 @@ public:
     // Once on its thread, before its loop runs; the first worker's is the one that made it.
     void settle_here() { thread_ = std::this_thread::get_id(); }
 
-    // Any thread.
-    Mailbox& mailbox() { return mailbox_; }
-
 private:
     // PoolEvents
     void on_health_changed(const UpstreamHealth& health) override;

@@ -14,7 +14,6 @@
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -139,7 +138,6 @@ private:
     uint64_t trial_ = 0;  // counts try_target()
     size_t unproven_ = 0;
     TargetEvents* target_events_ = nullptr;  // null: nothing is tried
-    size_t unended_ = 0;                     // since leave_sockets() or drain()
 
     size_t pauses_ = 0;  // nested
     std::mutex mutex_;   // for what follows

@@ -42,7 +42,7 @@ public:
         HotKeys& hot_keys;
         SlowLog& slow_log;
         const MetricsGroup& all;             // of all event loops
-        size_t loops = 1;                    // that many: each has its share of limits.memory_max
+        size_t loops = 1;                    // that many
         ClientExchange* exchange = nullptr;  // null: there are no others
         FillWaiterLoop* fill_loop = nullptr;
     };
