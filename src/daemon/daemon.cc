@@ -123,10 +123,10 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
         cache_ = std::make_unique<NearCache>(config_.near_cache, metrics_, random_word());
     }
     all_metrics_.add(metrics_);
-    workers_ =
-        std::make_unique<Workers>(Workers::Parts{loop_, metrics_, all_metrics_, config_, log_,
-                                                 cache_.get(), key_hash_, slow_log_, *this},
-                                  std::move(targets));
+    workers_ = std::make_unique<Workers>(
+        Workers::Parts{loop_, metrics_, *this},
+        WorkerShared{all_metrics_, config_, log_, cache_.get(), key_hash_, slow_log_},
+        std::move(targets));
     memory_ = std::make_unique<MemoryWatch>(loop_, metrics_, log_, cache_.get());
     if (const int channel = inherited_.take_channel(); channel >= 0) {
         predecessor_ = std::make_unique<Predecessor>(loop_, channel, *this);

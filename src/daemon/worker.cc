@@ -18,16 +18,17 @@ Worker::Worker(const Parts& parts, std::unique_ptr<UpstreamTarget> target)
     : number_(parts.number),
       mailbox_(parts.mailbox),
       main_mailbox_(parts.main_mailbox),
-      cache_(parts.cache),
+      cache_(parts.shared.cache),
       events_(parts.events),
-      hot_keys_(parts.config.hot_keys, parts.key_hash),
+      hot_keys_(parts.shared.config.hot_keys, parts.shared.key_hash),
       scratch_(kScratchSize) {
+    const WorkerShared& shared = parts.shared;
     pool_ = std::make_unique<ConnectionPool>(
-        ConnectionPool::Parts{parts.loop, parts.metrics, parts.log,
+        ConnectionPool::Parts{parts.loop, parts.metrics, shared.log,
                               std::span(scratch_).first(kReplyScratchSize), *this, cache_,
                               random_word()},
-        parts.config.upstream, std::move(target));
-    if (cache_ != nullptr) pool_->bound_staleness(parts.config.near_cache.max_staleness_ms);
+        shared.config.upstream, std::move(target));
+    if (cache_ != nullptr) pool_->bound_staleness(shared.config.near_cache.max_staleness_ms);
     const bool is_alone = parts.count == 1;
     if (!is_alone && cache_ != nullptr) {
         proofs_ = std::make_unique<SharedProofs>(mailbox_, pool_->own_proofs());
@@ -36,16 +37,16 @@ Worker::Worker(const Parts& parts, std::unique_ptr<UpstreamTarget> target)
     clients_ =
         std::make_unique<ClientServer>(ClientServer::Parts{.loop = parts.loop,
                                                            .metrics = parts.metrics,
-                                                           .log = parts.log,
+                                                           .log = shared.log,
                                                            .pool = *pool_,
                                                            .scratch = scratch_,
                                                            .hot_keys = hot_keys_,
-                                                           .slow_log = parts.slow_log,
-                                                           .all = parts.all,
+                                                           .slow_log = shared.slow_log,
+                                                           .all = shared.all,
                                                            .loops = parts.count,
                                                            .exchange = is_alone ? nullptr : this,
                                                            .fill_loop = is_alone ? nullptr : this},
-                                       parts.config.limits);
+                                       shared.config.limits);
 }
 
 Worker::~Worker() {

@@ -13,18 +13,18 @@ namespace nearkey {
 
 // --- threads ---
 
-Workers::Workers(const Parts& parts, Targets targets)
-    : parts_(parts), events_(parts.events), mailbox_(std::make_unique<Mailbox>(parts.loop)) {
+Workers::Workers(const Parts& parts, const WorkerShared& shared, Targets targets)
+    : shared_(shared), events_(parts.events), mailbox_(std::make_unique<Mailbox>(parts.loop)) {
     const size_t count = targets.size();
-    CHECK(count == parts.config.server.workers);
-    if (count > 1 && parts.cache != nullptr) parts.cache->share();
+    CHECK(count == shared_.config.server.workers);
+    if (count > 1 && shared_.cache != nullptr) shared_.cache->share();
     // Threads seldom allocate; an arena for each would keep what a burst has left in it.
     if (count > 1) mallopt(M_ARENA_MAX, 1);
     first_ = std::make_unique<Worker>(parts_of(0, parts.loop, *mailbox_, parts.metrics),
                                       std::move(targets[0]));
     for (size_t i = 1; i < count; ++i) {
         Thread& other = *others_.emplace_back(std::make_unique<Thread>());
-        parts_.all.add(other.metrics);
+        shared_.all.add(other.metrics);
         other.worker = std::make_unique<Worker>(
             parts_of(i, other.loop, *other.mailbox, other.metrics), std::move(targets[i]));
     }
@@ -39,17 +39,12 @@ Workers::~Workers() = default;
 
 Worker::Parts Workers::parts_of(size_t number, Loop& loop, Mailbox& mailbox, Metrics& metrics) {
     return {.number = number,
-            .count = static_cast<size_t>(parts_.config.server.workers),
+            .count = static_cast<size_t>(shared_.config.server.workers),
             .loop = loop,
             .mailbox = mailbox,
             .main_mailbox = *mailbox_,
             .metrics = metrics,
-            .all = parts_.all,
-            .config = parts_.config,
-            .log = parts_.log,
-            .cache = parts_.cache,
-            .key_hash = parts_.key_hash,
-            .slow_log = parts_.slow_log,
+            .shared = shared_,
             .events = *this};
 }
 
@@ -199,8 +194,8 @@ void Workers::set_credentials(const std::string& user, const std::string& passwo
 
 void Workers::apply_options() {
     for_each([this](Worker& worker) {
-        if (parts_.cache != nullptr) {
-            worker.pool().bound_staleness(parts_.config.near_cache.max_staleness_ms);
+        if (shared_.cache != nullptr) {
+            worker.pool().bound_staleness(shared_.config.near_cache.max_staleness_ms);
         }
         worker.pool().apply_options();
         worker.clients().apply_limits();

@@ -3,11 +3,13 @@ ask, reload or stop it. Many other tests run with two as well (tests/run_all.py)
 
 import ctypes
 import os
+import signal
 import threading
 import time
 import unittest
 
 from harness import SystemTest, wait_for
+from near_cache import is_hit, store
 from relay import Relay
 from resp import encode, parse
 from service import NotifySocket
@@ -71,11 +73,6 @@ class WorkersTest(SystemTest):
         return sorted(c["sessions"] for c in page["connections"]
                       if c["kind"] == "shared" and c["protocol"] == 2)
 
-    def is_hit(self, nearkey, client, *command):
-        before = nearkey.metric("nearkey_near_cache_hits_total")
-        client.command(*command)
-        return nearkey.metric("nearkey_near_cache_hits_total") > before
-
 
 class ClientsTest(WorkersTest):
     def test_each_loop_has_its_share_of_the_clients(self):
@@ -137,8 +134,8 @@ class NearCacheTest(WorkersTest):
         nearkey = self.start()
         one, other = self.pair(nearkey)
         self.server.run("SET", "k", "1")
-        wait_for(lambda: self.is_hit(nearkey, one, "GET", "k"), 5, "k is stored")
-        self.assertTrue(self.is_hit(nearkey, other, "GET", "k"))
+        store(nearkey, one, "GET", "k")
+        self.assertTrue(is_hit(nearkey, other, "GET", "k"))
         self.server.run("SET", "k", "2")
         wait_for(lambda: other.command("GET", "k") == b"$1\r\n2\r\n", 5, "the new value")
         self.assertEqual(b"$1\r\n2\r\n", one.command("GET", "k"))
@@ -161,7 +158,7 @@ class NearCacheTest(WorkersTest):
         one, other = self.pair(nearkey)
         for client in (one, other):
             client.command("GET", "elsewhere")  # Both connections are there and tracked.
-        wait_for(lambda: self.is_hit(nearkey, one, "GET", "elsewhere"), 5, "what is read is stored")
+        store(nearkey, one, "GET", "elsewhere")
         before = nearkey.metric("nearkey_near_cache_joins_total")
         relay.freeze_replies()
         one.send(encode("GET", "k"))
@@ -192,7 +189,7 @@ class NearCacheTest(WorkersTest):
         one, other = self.pair(nearkey)
         monitor = self.client_of(nearkey)
         self.server.run("SET", "watched", "1")
-        wait_for(lambda: self.is_hit(nearkey, other, "GET", "watched"), 5, "it is stored")
+        store(nearkey, other, "GET", "watched")
         self.assertEqual(b"+OK\r\n", monitor.command("MONITOR"))
         for client in (one, other):
             client.command("GET", "watched")
@@ -200,7 +197,7 @@ class NearCacheTest(WorkersTest):
         while seen < 2:
             seen += b'"GET" "watched"' in monitor.read_reply()
         monitor.close()
-        wait_for(lambda: self.is_hit(nearkey, other, "GET", "watched"), 5, "hits again")
+        store(nearkey, other, "GET", "watched")
 
 
 class OneForAllTest(WorkersTest):
@@ -221,14 +218,14 @@ class OneForAllTest(WorkersTest):
             self.assertEqual(b"first", parse(client.command("GET", "where")))
         for target, name in ((second, b"second"), (self.server, b"first"), (second, b"second")):
             write(target)
-            nearkey.signal(1)
+            nearkey.signal(signal.SIGHUP)
             wait_for(lambda: parse(one.command("GET", "where")) == name, 5, f"{name} answers")
             self.assertEqual(name, parse(other.command("GET", "where")))
         # One of them finds nobody: nothing changes.
         second.run("CONFIG", "SET", "maxclients", "3")
         write(self.server)
         self.server.stop()
-        nearkey.signal(1)
+        nearkey.signal(signal.SIGHUP)
         nearkey.wait_logged("reload_refused")
         for client in (one, other):
             self.assertEqual(b"second", parse(client.command("GET", "where")))
@@ -270,7 +267,7 @@ class OneForAllTest(WorkersTest):
         nearkey = self.start_nearkey(None, args=["--config", config])
         with open(config, "w", encoding="utf-8") as file:
             file.write(text + "3\n")
-        nearkey.signal(1)
+        nearkey.signal(signal.SIGHUP)
         nearkey.wait_logged("reload_refused")
         self.assertIn("server.workers", "\n".join(nearkey.lines))
 

@@ -13,7 +13,6 @@ class ReentrantMutex {
 public:
     // Several threads use it from now on. REQUIRES: so far one did.
     void share() { is_shared_ = true; }
-    bool is_shared() const { return is_shared_; }
 
     void lock() {
         if (is_shared_) take();

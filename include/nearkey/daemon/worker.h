@@ -31,6 +31,16 @@ protected:
     ~WorkerEvents() = default;
 };
 
+// What all workers have in common. All of it outlives them.
+struct WorkerShared {
+    MetricsGroup& all;  // each worker's are in it
+    const Config& config;
+    Log& log;
+    NearCache* cache;  // null: there is none
+    const KeyHash& key_hash;
+    SlowLog& slow_log;
+};
+
 class Worker final : private PoolEvents,
                      private TargetEvents,
                      private ClientExchange,
@@ -44,12 +54,7 @@ public:
         Mailbox& mailbox;       // the loop's
         Mailbox& main_mailbox;  // the main thread's
         Metrics& metrics;
-        const MetricsGroup& all;
-        const Config& config;
-        Log& log;
-        NearCache* cache;  // null: there is none
-        const KeyHash& key_hash;
-        SlowLog& slow_log;
+        const WorkerShared& shared;
         WorkerEvents& events;
     };
     Worker(const Parts& parts, std::unique_ptr<UpstreamTarget> target);

@@ -35,19 +35,13 @@ class Workers final : private WorkerEvents {
 public:
     // The same upstream, once for each worker.
     using Targets = std::vector<std::unique_ptr<UpstreamTarget>>;
-    // All outlive it. `metrics` are the main thread's.
+    // The main thread's. All outlive it.
     struct Parts {
         Loop& loop;
         Metrics& metrics;
-        MetricsGroup& all;  // all threads' will be in it
-        const Config& config;
-        Log& log;
-        NearCache* cache;  // null: there is none
-        const KeyHash& key_hash;
-        SlowLog& slow_log;
         WorkersEvents& events;
     };
-    Workers(const Parts& parts, Targets targets);
+    Workers(const Parts& parts, const WorkerShared& shared, Targets targets);
     // REQUIRES: end().
     ~Workers();
 
@@ -127,7 +121,7 @@ private:
     void end_each(std::function<void()> ended,
                   const std::function<void(ClientServer&, std::function<void()>)>& end);
 
-    const Parts parts_;
+    const WorkerShared shared_;
     WorkersEvents& events_;
     std::unique_ptr<Mailbox> mailbox_;
     std::unique_ptr<Worker> first_;
