@@ -5,7 +5,7 @@ sequence of clients that run at once. All of it is small and can be saved: a lar
 import functools
 import json
 import random
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 import wire
 

@@ -14,7 +14,7 @@ sys.path += [os.path.join(TESTS, "differential"), os.path.join(TESTS, "system")]
 import player  # noqa: E402
 import processes  # noqa: E402
 from resp import RespClient  # noqa: E402
-from sequences import Sequence, blob_bytes  # noqa: E402, F401
+from sequences import blob_bytes  # noqa: E402
 
 # With small limits a few bytes reach every buffer.
 SETTINGS = {

@@ -1,8 +1,11 @@
-"""The judge of tests/liveness: a proxy that keeps back, delays or changes replies is found out, and
-an honest one is not."""
+"""The judges of tests/liveness and tests/fuzz/parsers.py: a proxy that keeps back, delays or changes
+what passes is found out, and an honest one is not."""
 
+import argparse
 import os
+import shutil
 import sys
+import tempfile
 import time
 import unittest
 
@@ -10,10 +13,12 @@ from harness import BINARY, DIRECT, ROOT
 from relay import Relay
 
 sys.path.insert(0, os.path.join(ROOT, "tests", "liveness"))
+sys.path.append(os.path.join(ROOT, "tests", "fuzz"))
+import parsers  # noqa: E402
 import stage  # noqa: E402
 from judge import GeneratorError, judge  # noqa: E402
 from making import Generator  # noqa: E402
-from sequences import Blob, Client, Command, loaded, saved  # noqa: E402
+from sequences import Blob, Client, Command, Sequence, loaded, saved  # noqa: E402
 from shrinking import shrunk  # noqa: E402
 
 # What the set-up is answered is shorter.
@@ -60,7 +65,7 @@ def echo(size, **options):
 
 class OracleTest(unittest.TestCase):
     def finding(self, relay, *clients):
-        sequence = stage.Sequence("test", list(clients or [Client([echo(5000)])]))
+        sequence = Sequence("test", list(clients or [Client([echo(5000)])]))
         place = stage.Stage(BINARY, ["default"], relay=relay)
         self.addCleanup(place.close)
         return judge(
@@ -108,14 +113,14 @@ class SequencesTest(unittest.TestCase):
         self.assertEqual([0, 0, 0, 1, 3, 3, 3], Client(commands).frames_before())
 
     def test_a_client_that_waits_for_more_than_valkey_gives_is_the_tests_fault(self):
-        sequence = stage.Sequence("test", [Client([Command((b"PING",))])])
+        sequence = Sequence("test", [Client([Command((b"PING",))])])
         outcome = stage.player.Outcome(ended="silence")
         with self.assertRaises(GeneratorError):
             judge(sequence, stage.Result([outcome], b""), stage.Result([outcome], b""))
 
     def test_what_fails_is_made_small(self):
         commands = [Command((b"PING",), repeat=50), echo(10, cuts=((3, 0.1),)), echo(70000)]
-        sequence = stage.Sequence("test", [Client(commands, reading="slow"), Client([echo(1)])])
+        sequence = Sequence("test", [Client(commands, reading="slow"), Client([echo(1)])])
 
         def fails(candidate):
             sizes = [c.size() for client in candidate.clients for c in client.commands]
@@ -125,5 +130,64 @@ class SequencesTest(unittest.TestCase):
         self.assertEqual([Client([echo(70000)])], small.clients)
 
 
+class RewritingRelay(Relay):
+    """The server is sent something else, to which it says the same."""
+
+    def _pump_requests(self, near, far):
+        try:
+            while data := near.recv(1 << 16):
+                far.sendall(data.replace(b"before", b"behind"))
+        except OSError:
+            pass
+
+
+class AnsweringRelay(Relay):
+    def _pass_on(self, near, data):
+        return super()._pass_on(near, data.replace(b"-ERR Protocol error: ", b"-ERR "))
+
+
+class KeepingRelay(Relay):
+    """What the server ends stays open."""
+
+    def _pump_replies(self, far, near, lag):
+        while data := far.recv(1 << 16):
+            self._pass_on(near, data)
+
+
+class ParsersTest(unittest.TestCase):
+    def setUp(self):
+        self.directory = tempfile.mkdtemp(prefix="nearkey-test-")
+        self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
+
+    def differences(self, relay, *inputs):
+        with parsers.World(self.directory, relay=relay) as world:
+            run = parsers.Run(argparse.Namespace(), world)
+            return [run.difference([data]) for data in inputs]
+
+    def test_a_proxy_that_runs_something_else_is_found(self):
+        (text,) = self.differences(RewritingRelay, b"SET s before\r\n")
+        self.assertIn("the server has", text)
+
+    def test_a_proxy_that_says_another_error_is_found(self):
+        right, wrong = self.differences(AnsweringRelay, b"SET s v\r\n", b"*x\r\n")
+        self.assertIsNone(right)
+        self.assertIn("invalid multibulk length", wrong)
+
+    def test_a_proxy_that_keeps_open_what_the_server_ends_is_found(self):
+        right, wrong = self.differences(KeepingRelay, b"*1\r\n$4\r\nPI", b"*x\r\n")
+        self.assertIsNone(right)
+        self.assertIn("open", wrong)
+
+    def test_a_proxy_without_rules_lets_the_canary_through(self):
+        (text,) = self.differences(Relay, b"SETBIT c 1 1\r\n")
+        self.assertIn("though the rules refuse it", text)
+
+    def test_a_line_is_cut_where_the_server_must_see_that_it_is_too_long(self):
+        size = parsers.LINE_BYTES_MAX
+        short, long = b"x" * (size - 1) + b"\r\n", b"x" * size + b"\r\n"
+        self.assertEqual([short], parsers.trickled(short))
+        self.assertEqual([b"x" * size, b"\r", b"\n" + short], parsers.trickled(long + short))
+
+
 if DIRECT:
-    del OracleTest
+    del OracleTest, ParsersTest
