@@ -74,12 +74,13 @@ void Session::on_bytes(std::string_view bytes) {
         resume_hook_.defer();
         return;
     }
-    if (!input_.empty()) complete_input(bytes);
-    if (!ended_ && !input_over_) {
-        if (input_.empty()) run(bytes);
-        if (!ended_) input_.append(bytes);
-    }
-    if (!ended_) check_memory();
+    while (!input_.empty() && !bytes.empty() && !ended_ && !input_over_)
+        complete_input(bytes);
+    if (ended_ || input_over_) return;
+    if (input_.empty()) run(bytes);
+    if (ended_) return;
+    input_.append(bytes);
+    check_memory();
 }
 
 bool Session::may_expect() const {
@@ -149,8 +150,9 @@ void Session::resume_after_memory() {
     unpause(kMemory);
 }
 
-// Of what begins in the input buffer: what follows a large argument is read where it is. Behind a
-// small one it is not: whole transactions are found in what is there.
+// Adds what is missing of the argument that is being received, and runs the command if that was
+// all of it. What follows a large argument is then run where it is, without a copy. A smaller one
+// is taken together with all that follows: whole transactions are found in what is there.
 void Session::complete_input(std::string_view& bytes) {
     const size_t missing = parser_.missing();
     const size_t count = missing >= kCopyMin ? std::min(missing, bytes.size()) : bytes.size();
@@ -211,11 +213,11 @@ void Session::run(std::string_view& input) {
                 break;
         }
         if (ended_) return;
-        input.remove_prefix(std::exchange(consumed_, 0));
-        if (input_given_) {
-            input_given_ = false;
-            input_.append(input);
+        // A command that took its buffer along has left what follows it in a new one.
+        if (std::exchange(input_given_, false)) {
             input = input_.view();
+        } else {
+            input.remove_prefix(consumed_);
         }
         // QUIT: what comes behind it is not run.
         if (input_dropped_) input = {};

@@ -41,19 +41,25 @@ Session::Executed Session::forward_script(const CommandView& command) {
 }
 
 // A large command leaves in the buffer in which it came, at the beginning of which it stands.
+// Where much more follows it, moving that would cost more than a copy of the command does.
 Session::Executed Session::forward_large(const CommandView& command) {
     if (const auto executed = take_lease()) return *executed;
     if (const auto executed = prove_lease(lease_->is_ready())) return *executed;
-    if (input_.view().data() != command.raw().data() || !command.is_canonical()) {
+    const size_t size = command.raw().size();
+    const bool is_first = input_.view().data() == command.raw().data();
+    if (!is_first || !command.is_canonical() || input_.size() - size > size) {
         return forward_alone(command, RequestKind::Write);
     }
     ++commands_;
     ++context_.metrics.commands_forwarded_total;
     has_written_ = true;
     if (context_.cache != nullptr) note(*lease_, command, next_ticket_);
-    Buffer bytes = std::exchange(input_, {});
+    // What follows moves out of the buffer before the connection gets it.
+    Buffer rest;
+    rest.append(input_.view().substr(size));
+    Buffer bytes = std::exchange(input_, std::move(rest));
+    bytes.truncate(size);
     input_given_ = true;
-    bytes.truncate(command.raw().size());
     const RequestKind kind = lease_blocks_ ? RequestKind::Blocking : RequestKind::Write;
     lease_->send_owned({{}, this, next_ticket_++, kind, 1, 0, timing(command, kind)},
                        std::move(bytes));

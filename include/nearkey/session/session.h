@@ -313,7 +313,7 @@ private:
 
     CommandParser parser_;
     size_t consumed_ = 0;       // bytes of the input that the command being executed takes
-    bool input_given_ = false;  // input_ went away with a large command
+    bool input_given_ = false;  // a large command took input_ along: what follows is in a new one
     Buffer input_;
     uint8_t paused_ = 0;
     bool is_draining_ = false;
