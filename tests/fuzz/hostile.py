@@ -15,19 +15,21 @@ LINE_ENDS = (b"\n", b"\r", b"", b"xx", b"\n\r", b"\r\r\n", b"\r\n\r\n", b"\0\0",
 SIGNS = (b"*", b":", b"+", b"", b"=")
 NEWLINES = (b"\r\n", b"\n")
 QUOTED = (
-    *(b"RPUSH", b"log{i}", b'"log{i}"', b"'log{i}'", b'"a b"', b'"\\x41\\n"', b"'\\''", b"'\\n'"),
-    *(b'"a"b', b'"', b"'", b'"\\', b'"\\xzz"', b"''", b'""', b"a\0b", b"\0", b"\t", b'"a\0"'),
+    *(b"RPUSH", b"log{i}", b'"log{i}"', b"'log{i}'", b'"a b"', b'"\\x41\\n"', b"'\\''"),
+    *(b"'\\n'", b'"a"b', b'"', b"'", b'"\\', b'"\\xzz"', b"''", b'""', b"a\0b", b"\0", b"\t"),
     *(b"\x0b", b"\x0c", b"\xff", b'"\\"', b"\\", b"a\rb", b'a"b"', b'"\\b\\a\\t"'),
 )
 # Of a line. The server takes a little more than 64 KiB, depending on how it was read.
 LENGTHS = (1000, 16383, 16384, 32768, 65000, 65535, 65536, 66000, 70000, 90000, 200000)
 # {i} is the number of the input, so that each leaves marks of its own.
 BEGINNINGS = (
-    *((), (), (), (), ("PING",), ("HELLO 3",), ("MULTI",), ("WATCH w{i}", "MULTI"), ("SELECT 0",)),
+    *((), (), (), (), ("PING",), ("HELLO 3",), ("MULTI",), ("SELECT 0",)),
+    ("WATCH w{i}", "MULTI"),
     *(("AUTH default x",), ("AUTH default x", "MULTI"), ("HELLO 3 AUTH default x",)),
     *(("SUBSCRIBE c{i}",), ("HELLO 3", "SUBSCRIBE c{i}"), ("HELLO 3", "CLIENT TRACKING ON")),
     *(("CLIENT REPLY OFF",), ("CLIENT REPLY SKIP",), ("CLIENT REPLY ON",), ("CLIENT NO-TOUCH ON",)),
-    *(("MULTI", "INCR q{i}", "EXEC"), ("AUTH default x", "RESET"), ("RPUSH b{i} v", "BLPOP b{i} 1")),
+    *(("MULTI", "INCR q{i}", "EXEC"), ("AUTH default x", "RESET")),
+    ("RPUSH b{i} v", "BLPOP b{i} 1"),
 )
 MARKS = ("RPUSH log{i} a", "RPUSH log{i} b", "INCR n{i}", "SET s{i} v", "SETBIT canary{i} 1 1")
 CANARY = b"setbit"

@@ -25,7 +25,7 @@ import time
 from collections import namedtuple
 from pathlib import Path
 
-from differential import FUZZ, comparable, cut
+from differential import FUZZ, ROOT, comparable, cut
 from hostile import CANARY, Hostile
 from processes import BINARY, EVERY_COMMAND, SLOWNESS, Nearkey, ValkeyServer
 from resp import RespClient
@@ -203,15 +203,10 @@ class Run:
         return f"{CANARY.decode()} ran {count} times, though the rules refuse it" if count else None
 
     def check(self, inputs):
-        """All at once; what differs, or may, once more and alone."""
-        expected, expected_state = self.world.send(
-            "valkey", [trickled(b"".join(pieces)) for pieces in inputs], QUIET_SECONDS
-        )
-        actual, actual_state = self.world.send("nearkey", inputs, QUIET_SECONDS)
-        numbers = {i for i in range(len(inputs)) if expected[i] != actual[i]}
-        for key in expected_state.keys() | actual_state.keys():
-            if expected_state.get(key) != actual_state.get(key):
-                numbers |= set(numbers_of(key, self.inputs, len(inputs)))
+        """All at once; what differs, or may, once more with more patience, and then alone."""
+        numbers = self._differing(inputs, QUIET_SECONDS)
+        if numbers:
+            numbers &= self._differing(inputs, ALONE_QUIET_SECONDS)
         self.inputs += len(inputs)
         suspects = [inputs[i] for i in sorted(numbers)]
         if self._canary_text(inputs):
@@ -219,6 +214,21 @@ class Run:
         for pieces in suspects:
             if self.differences < DIFFERENCES_MAX and self.difference(pieces):
                 self._report(pieces)
+
+    def _differing(self, inputs, quiet_seconds):
+        """The numbers of the inputs whose answers differ, or what they may have left behind."""
+        ways = [trickled(b"".join(pieces)) for pieces in inputs]
+        expected, expected_state = self.world.send("valkey", ways, quiet_seconds)
+        actual, actual_state = self.world.send("nearkey", inputs, quiet_seconds)
+        numbers = {
+            i
+            for i, pieces in enumerate(inputs)
+            if not is_same(b"".join(pieces), (expected[i], None), (actual[i], None))
+        }
+        for key in expected_state.keys() | actual_state.keys():
+            if expected_state.get(key) != actual_state.get(key):
+                numbers |= set(numbers_of(key, self.inputs, len(inputs)))
+        return numbers
 
     def _with_canary(self, inputs):
         """Those by which the canary gets past the rules."""
@@ -242,7 +252,7 @@ class Run:
         path.write_bytes(data)
         print(f"\nsent     {ends_of(data)}, in pieces of {[len(piece) for piece in pieces]} bytes")
         print(self.difference(pieces) or "seen before it was made small")
-        print(f"again    tests/fuzz/parsers.py --input {path.relative_to(FUZZ.parents[1])}", flush=True)
+        print(f"again    tests/fuzz/parsers.py --input {path.relative_to(ROOT)}", flush=True)
 
     def _shrunk(self, data):
         deadline, size = time.monotonic() + SHRINK_SECONDS, max(len(data) // 2, 1)
@@ -283,7 +293,7 @@ def numbers_of(key, first, count):
 
 
 def is_same(data, directly, through):
-    """With CLIENT REPLY OFF the server keeps open what it reads no more: the same, for the client."""
+    """With CLIENT REPLY OFF the server keeps open what it reads no more: the same to a client."""
     (expected, expected_state), (actual, actual_state) = directly, through
     may_stay_open = expected.ended == "open" and re.search(rb"reply", data, re.I)
     is_same_end = expected.ended == actual.ended or may_stay_open

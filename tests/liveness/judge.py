@@ -28,7 +28,8 @@ def judge(sequence, direct, through):
         findings += [
             Finding(kind, f"client {number}: {text}") for kind, text in _of_client(client, *pair)
         ]
-    if not findings and direct.digest != through.digest:
+    has_digests = direct.digest and through.digest
+    if not findings and has_digests and direct.digest != through.digest:
         findings.append(Finding("difference", "the keys and values at the end are not Valkey's"))
     order = ("hang", "difference", "late")
     return min(findings, key=lambda finding: order.index(finding.kind), default=None)
@@ -60,12 +61,11 @@ def _of_client(client, direct, through):
 
 
 def _late(direct, through):
-    worst, at = max(
-        ((after - before, i) for i, (before, after) in enumerate(zip(direct.times, through.times))),
-        default=(0.0, 0),
-    )
-    if worst > LATE_SECONDS:
-        yield "late", f"reply {at} came {worst:.2f} s after Valkey's ({through.times[at]:.2f} s)"
+    """A loaded machine, which makes the server itself slow, is given as much time again."""
+    for at, (before, after) in enumerate(zip(direct.times, through.times)):
+        if after - before > LATE_SECONDS + before:
+            yield "late", f"reply {at} came {after:.2f} s after the start, Valkey's {before:.2f} s"
+            return
 
 
 def _first_difference(client, direct, through, expected, actual):

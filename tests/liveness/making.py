@@ -8,6 +8,7 @@ from sequences import READING, Blob, Client, Command, Sequence
 # What all clients of a sequence write, and what one pipeline of large replies is answered: never
 # more than some 64 MiB together.
 ARGUMENT_BYTES = (256 * KIB, 2048 * KIB, 24576 * KIB)
+REPLIES_MAX = 40_000
 REPLY_BYTES = (KIB * KIB, 8192 * KIB, 24576 * KIB)
 SHARED_SIZES = (100, 1000, 5000, 64 * KIB, 300 * KIB, KIB * KIB)
 SHARED_KEYS = 8
@@ -74,7 +75,8 @@ class _Making:
 
     def _client(self, number, count, budget):
         chance = self.chance
-        maker = Maker(chance, b"%c" % (97 + number), budget)
+        # What somebody who left has sent may run as late as in the next sequence.
+        maker = Maker(chance, b"%s%c" % (self.name.encode(), 97 + number), budget)
         mode = chance.choices(("plain", "tunnel", "silent"), (60, 20, 20))[0]
         protocol = chance.choice((2, 3))
         commands = []
@@ -117,7 +119,7 @@ class _Making:
             (
                 (b"PING",),
                 (b"ECHO", b"e"),
-                (b"GET", key),
+                (b"GET", key + b":n"),
                 (b"INCR", key + b":n"),
                 (b"LPUSH", key + b":l", b""),
             )
@@ -129,7 +131,7 @@ class _Making:
         """More bytes of replies, or of requests, than any buffer takes."""
         size = self.chance.choice(SHARED_SIZES)
         total = self.chance.choices(REPLY_BYTES, (50, 35, 15))[0]
-        repeat = max(1, total // count // size)
+        repeat = max(1, min(REPLIES_MAX, total // size) // count)
         if self.chance.random() < 0.75:
             keys = [self._shared_key(size) for _ in range(self.chance.choice((1, 1, 2, 4)))]
             if self.chance.random() < 0.3:

@@ -17,8 +17,8 @@ from world import FENCE, FENCE_REPLY
 READ_BYTES = 1 << 18
 SLOW_READ_BYTES = 1 << 14
 SLOW_PAUSE_SECONDS = 0.002
-SLOW_SECONDS = 0.25  # Then it reads as it can: the test is to end.
-LATE_SECONDS = 0.08
+SLOW_SECONDS = 0.12  # Then it reads as it can: the test is to end.
+LATE_SECONDS = 0.05
 
 
 @dataclass
@@ -218,8 +218,9 @@ class Actor:
 
 
 def play(clients, *, may_half_close, silence_seconds):
-    """The outcomes of all clients, which are pairs of an address and a Client; times count from the start. Whoever has neither written nor read
-    a byte for `silence_seconds`, though something is owed, has been met with silence."""
+    """The outcomes of all clients, which are pairs of an address and a Client; times count from the
+    start. Whoever has neither written nor read a byte for `silence_seconds`, though something is
+    owed, has been met with silence."""
     actors = []
     try:
         for path, client in clients:

@@ -1,5 +1,5 @@
-"""The judges of tests/liveness and tests/fuzz/parsers.py: a proxy that keeps back, delays or changes
-what passes is found out, and an honest one is not."""
+"""The judges of tests/liveness and tests/fuzz/parsers.py: a proxy that keeps back, delays or
+changes what passes is found out, and an honest one is not."""
 
 import argparse
 import os
