@@ -21,13 +21,14 @@ QUOTED = (
 )
 # Of a line. The server takes a little more than 64 KiB, depending on how it was read.
 LENGTHS = (1000, 16383, 16384, 32768, 65000, 65535, 65536, 66000, 70000, 90000, 200000)
-# {i} is the number of the input, so that each leaves marks of its own.
+# {i} is the number of the input, so that each leaves marks of its own. CLIENT REPLY SKIP is not
+# here: the server silences an empty request behind it, nearkey drops that (docs/compatibility.md).
 BEGINNINGS = (
     *((), (), (), (), ("PING",), ("HELLO 3",), ("MULTI",), ("SELECT 0",)),
     ("WATCH w{i}", "MULTI"),
     *(("AUTH default x",), ("AUTH default x", "MULTI"), ("HELLO 3 AUTH default x",)),
     *(("SUBSCRIBE c{i}",), ("HELLO 3", "SUBSCRIBE c{i}"), ("HELLO 3", "CLIENT TRACKING ON")),
-    *(("CLIENT REPLY OFF",), ("CLIENT REPLY SKIP",), ("CLIENT REPLY ON",), ("CLIENT NO-TOUCH ON",)),
+    *(("CLIENT REPLY OFF",), ("CLIENT REPLY ON",), ("CLIENT NO-TOUCH ON",)),
     *(("MULTI", "INCR q{i}", "EXEC"), ("AUTH default x", "RESET")),
     ("RPUSH b{i} v", "BLPOP b{i} 1"),
 )

@@ -7,7 +7,7 @@ from resp import mask_ids
 from stage import LATE_SECONDS
 from world import FENCE_REPLY
 
-# kind: "hang", "late", "difference" or "crash".
+# kind: "hang", "late", "difference", "state" or "crash".
 Finding = namedtuple("Finding", "kind text")
 
 SHOWN_BYTES = 60
@@ -30,8 +30,8 @@ def judge(sequence, direct, through):
         ]
     has_digests = direct.digest and through.digest
     if not findings and has_digests and direct.digest != through.digest:
-        findings.append(Finding("difference", "the keys and values at the end are not Valkey's"))
-    order = ("hang", "difference", "late")
+        findings.append(Finding("state", "the keys and values at the end are not Valkey's"))
+    order = ("hang", "difference", "late", "state")
     return min(findings, key=lambda finding: order.index(finding.kind), default=None)
 
 
