@@ -163,6 +163,8 @@ void ConnectionPool::on_ready(Connection& connection, const Value& hello) {
         } else if (!connection.is_leased) {
             track(connection);
         }
+        // Nothing is stored before the answer.
+        if (connection.is_primary) ask_for_swapdb();
     }
     update_health();
     if (!wants_dial_.empty()) dial_timer_.start_once(0);
@@ -184,8 +186,8 @@ void ConnectionPool::on_lost(Connection& connection, const std::string& reason) 
         on_candidate_failed(reason);
         return;
     }
-    // Another server, or the same started anew, may have counted to the same number.
-    if (connection.is_primary) swapdb_calls_.reset();
+    // Another server, or the same started anew, may have counted to the same numbers.
+    if (connection.is_primary) swaps_.forget();
     if (&connection == receiver_.get()) {
         untrack_redirected();
     } else if (is_broadcast_ && !connection.is_leased) {

@@ -97,7 +97,10 @@ void ConnectionPool::adopt_target() {
     last_pong_ms_ = context_.heard_ms = loop_.now_ms();
     known_databases_ = {primary_->database()};
     ask_for_commands();
-    if (cache() != nullptr) track(*primary_);
+    if (cache() != nullptr) {
+        track(*primary_);
+        ask_for_swapdb();
+    }
     update_health();
 }
 
@@ -175,7 +178,7 @@ void ConnectionPool::leave(Connection& connection, uint64_t retired_until_ms) {
 void ConnectionPool::forget_former() {
     commands_question_.drop(*primary_);
     stats_question_.drop(*primary_);
-    swapdb_calls_.reset();
+    swaps_ = {};
     swapdb_proven_ms_ = 0;
     is_swapdb_hidden_ = false;
     fields_expire_ = true;

@@ -19,7 +19,6 @@
 //     it takes two, one after the other, to prove anything (ask_again, proven_before_ms).
 //   - A read that is sent again may reach another server than the receiver has: the loss of any
 //     shared connection voids everything, and a connection to another address stores nothing.
-#include "nearkey/resp/number.h"
 #include "nearkey/upstream/keyspace.h"
 #include "nearkey/upstream/pool.h"
 
@@ -33,7 +32,6 @@ namespace nearkey {
 namespace {
 constexpr std::string_view kStats = "*3\r\n$4\r\nINFO\r\n$12\r\ncommandstats\r\n$8\r\nkeyspace\r\n";
 constexpr std::string_view kPing = "*1\r\n$4\r\nPING\r\n";
-constexpr std::string_view kSwapdb = "cmdstat_swapdb:calls=";
 // What the lease of max_staleness_ms is renewed with must be there well before it ends.
 constexpr uint64_t kBeatsPerLease = 3;
 // With broadcast it takes two beats to prove anything.
@@ -104,6 +102,8 @@ void ConnectionPool::on_tracking(Connection& connection, std::string_view error)
 }
 
 NearCache::SourceId ConnectionPool::source_of(const Connection& connection) const {
+    // A SWAPDB from now on would go unnoticed.
+    if (!swaps_.is_counting() && !is_swapdb_hidden_) return NearCache::kNoSource;
     if (!is_broadcast_) return connection.source();
     const bool is_same_server =
         connection.is_ready() && connection.address() == receiver_->address();
@@ -214,14 +214,17 @@ void ConnectionPool::on_stats(std::string_view reply) {
     }
     is_swapdb_hidden_ = false;
     note_fields(reply);
-    uint64_t calls = 0;
-    if (const size_t at = reply.find(kSwapdb); at != std::string_view::npos) {
-        const std::string_view rest = reply.substr(at + kSwapdb.size());
-        calls = static_cast<uint64_t>(parse_integer(rest.substr(0, rest.find(','))).value_or(0));
+    switch (swaps_.note(reply)) {
+        case SwapWatch::Verdict::Unchanged:
+            break;
+        case SwapWatch::Verdict::Swapped:
+            cache()->clear(InvalidationCause::SwapDb, Loop::boot_ms());
+            break;
+        case SwapWatch::Verdict::Resumed:
+            cache()->clear(InvalidationCause::Lost, Loop::boot_ms());
+            cache()->drop_lost();
+            break;
     }
-    // A number that falls was reset; the first one says nothing of what was before.
-    if (swapdb_calls_ != calls) cache()->clear(InvalidationCause::SwapDb, Loop::boot_ms());
-    swapdb_calls_ = calls;
     swapdb_proven_ms_ = swapdb_sent_ms_;
     renew_sources();
 }
@@ -230,6 +233,7 @@ void ConnectionPool::on_stats_refused(std::string_view reply) {
     fields_expire_ = true;
     // LOADING and the like pass.
     is_swapdb_hidden_ = reply.starts_with("-NOPERM");
+    if (is_swapdb_hidden_) swaps_.forget();
     if (is_swapdb_hidden_ && is_news("swapdb")) {
         log_.warning("swapdb_hidden", {{"reason", std::string(reply.substr(1, 200))}});
     }

@@ -1,10 +1,12 @@
 """C8 and rows 1, 50, 51, 66: what is not proven to be true for max_staleness_ms is not served."""
 
 import os
+import re
+import tempfile
 import time
 import unittest
 
-from harness import SLOWNESS, SystemTest, proxy_only, wait_for
+from harness import SLOWNESS, Nearkey, SystemTest, proxy_only, wait_for
 from near_cache import HITS, NearCacheTest, store
 from relay import Relay
 from resp import parse
@@ -116,6 +118,54 @@ class SwapTest(NearCacheTest):
             writer.pipeline(commands)
             for reader in self.readers:
                 self.assertEqual(self.direct.command("GET", "k"), reader.command("GET", "k"))
+
+    def heartbeats(self, count):
+        """So many more times nearkey has asked what the server counts."""
+        before = self.info_calls()
+        wait_for(lambda: self.info_calls() >= before + count, 5, "heartbeats")
+
+    def info_calls(self):
+        stats = self.direct.value("INFO", "commandstats")
+        # Each question of ours counts as well, but only for the next one.
+        self.own_calls = getattr(self, "own_calls", 0) + 1
+        found = re.search(rb"cmdstat_info:calls=(\d+)", stats)
+        return int(found.group(1) if found else 0) - self.own_calls
+
+    def test_a_swapdb_that_config_resetstat_hides_is_found_within_the_bound(self):
+        for _ in range(3):
+            # The count is 0 before and behind it.
+            self.direct.command("CONFIG", "RESETSTAT")
+            self.own_calls = 0
+            self.heartbeats(2)
+            for reader in self.readers:
+                self.store(reader, "GET", "k")
+            self.direct.pipeline([("MULTI",), ("SWAPDB", "0", "1"), ("CONFIG", "RESETSTAT"),
+                                  ("EXEC",)])  # fmt: skip
+            expected = self.direct.command("GET", "k")
+            end = time.monotonic() + BOUND_MS / 1000 * SLOWNESS
+            for reader in self.readers:
+                wait_for(lambda r=reader: r.command("GET", "k") == expected, 3, "the swap")
+            self.assertLess(time.monotonic(), end)
+
+    def test_without_a_swapdb_none_is_counted(self):
+        self.direct.command("SWAPDB", "2", "3")
+        directory = tempfile.mkdtemp(dir=self.directory)
+        nearkey = Nearkey(directory, self.server.url, settings=self.settings)
+        self.addCleanup(nearkey.kill)
+        nearkey.start()
+        self.addCleanup(nearkey.stop)
+        swaps = "nearkey_near_cache_clears_swapdb_total"
+        reader = nearkey.client()
+        self.addCleanup(reader.close)
+        store(nearkey, reader, "GET", "k")
+        self.heartbeats(4)
+        self.assertEqual(0, nearkey.metric(swaps))
+        self.direct.command("CLIENT", "KILL", "TYPE", "normal")
+        wait_for(lambda: nearkey.metric("nearkey_near_cache_clears_lost_total") > 0, 5, "the loss")
+        nearkey.wait_ready()
+        store(nearkey, reader, "GET", "k")
+        self.heartbeats(4)
+        self.assertEqual(0, nearkey.metric(swaps))
 
     def test_row_51_what_has_expired_is_not_served_though_the_server_keeps_it(self):
         self.direct.command("DEBUG", "SET-ACTIVE-EXPIRE", "0")

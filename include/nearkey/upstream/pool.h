@@ -9,6 +9,7 @@
 #include "nearkey/upstream/backoff.h"
 #include "nearkey/upstream/connection.h"
 #include "nearkey/upstream/proof_rounds.h"
+#include "nearkey/upstream/swap_watch.h"
 #include "nearkey/upstream/touch_reporter.h"
 
 #include <deque>
@@ -370,10 +371,10 @@ private:
     SourceProofs proofs_;
     ProofRounds* all_proofs_ = nullptr;  // null: proofs_ are all
     bool is_broadcast_ = false;          // near_cache.tracking
-    Question stats_question_;            // INFO commandstats, where SWAPDB is seen
+    Question stats_question_;            // INFO commandstats, for swaps_
     bool is_swapdb_hidden_ = false;      // Valkey does not tell us its statistics
     bool fields_expire_ = true;          // some hash's fields do, or may
-    std::optional<uint64_t> swapdb_calls_;
+    SwapWatch swaps_;
     uint64_t swapdb_sent_ms_ = 0;
     uint64_t swapdb_proven_ms_ = 0;  // every SWAPDB before this time is known
     uint64_t beat_interval_ms_;

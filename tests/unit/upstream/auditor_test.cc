@@ -26,7 +26,7 @@ struct AuditRig {
         rig.near.max_staleness_ms = 60'000;
         rig.make_ready_with_cache();
         connection = &rig.tracked(0);
-        // The first answer voids everything; from then on what is read is proven.
+        // From then on what is read is proven.
         REQUIRE(run_until(rig.loop, [&] { return rig.pool->swapdb_known_ms() > 0; }));
     }
     CacheQuery query() const { return {.key = "k", .arguments = {}, .command = 1, .database = 0}; }
