@@ -26,7 +26,7 @@ Worker::Worker(const Parts& parts, std::unique_ptr<UpstreamTarget> target)
     pool_ = std::make_unique<ConnectionPool>(
         ConnectionPool::Parts{parts.loop, parts.metrics, shared.log,
                               std::span(scratch_).first(kReplyScratchSize), *this, cache_,
-                              random_word()},
+                              random_word(), number_ == 0},
         shared.config.upstream, std::move(target));
     if (cache_ != nullptr) pool_->bound_staleness(shared.config.near_cache.max_staleness_ms);
     const bool is_alone = parts.count == 1;

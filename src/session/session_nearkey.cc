@@ -221,6 +221,7 @@ void Session::explain_cache(const CommandView& command, Pairs& pairs) {
     const bool is_call = spec_ != nullptr && spec_->accepts(command.size());
     const std::string_view refusal =
         context_.cache == nullptr        ? "the near cache is off"
+        : context_.pool.is_cluster()     ? "off: the upstream is a node of a cluster"
         : context_.cache->is_suspended() ? "suspended: another nearkey has clients here (upgrade)"
         : !is_call                       ? "not a sound call"
         : is_refused(spec_, command)     ? "refused by rule"

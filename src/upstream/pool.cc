@@ -29,6 +29,7 @@ ConnectionPool::ConnectionPool(const Parts& parts, const UpstreamOptions& option
       metrics_(parts.metrics),
       log_(parts.log),
       events_(parts.events),
+      is_first_(parts.is_first),
       reaper_(parts.loop),
       context_{.loop = parts.loop,
                .options = options,
@@ -51,6 +52,7 @@ ConnectionPool::ConnectionPool(const Parts& parts, const UpstreamOptions& option
       beat_interval_ms_(options.heartbeat_interval_ms) {
     if (cache() == nullptr) return;
     is_broadcast_ = cache()->options().tracking == "broadcast";
+    is_told_of_all_ = !is_broadcast_;
     touch_ = std::make_unique<TouchReporter>(*this, cache()->options(), metrics_, log_);
     auditor_ = std::make_unique<Auditor>(*this, metrics_, log_);
 }
@@ -145,6 +147,7 @@ void ConnectionPool::on_ready(Connection& connection, const Value& hello) {
     // A failure of the primary is said once, however often another connection succeeds meanwhile.
     if (connection.is_primary || has_commands_) logged_failures_.clear();
     hello_ = hello;
+    note_mode();
     known_databases_.insert(connection.database());
     last_pong_ms_ = loop_.now_ms();
     if (connection.is_primary) {
@@ -155,7 +158,7 @@ void ConnectionPool::on_ready(Connection& connection, const Value& hello) {
         cache()->drop_lost();
         if (&connection == receiver_.get()) {
             receiver_id_ = connection.server_id;
-            if (is_broadcast_) {
+            if (is_broadcast_ && !is_cluster_) {
                 receiver_->start_broadcast(cache()->options().prefixes);
             } else {
                 track_all(2);

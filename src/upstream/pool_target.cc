@@ -93,6 +93,7 @@ void ConnectionPool::adopt_target() {
     candidate_timer_.stop();
     hello_ = candidate->hello;
     switch_to(std::move(candidate->target), std::move(candidate->connection));
+    note_mode();
     is_proven_ = true;
     last_pong_ms_ = context_.heard_ms = loop_.now_ms();
     known_databases_ = {primary_->database()};

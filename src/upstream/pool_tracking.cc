@@ -46,6 +46,33 @@ void ConnectionPool::bound_staleness(uint64_t max_staleness_ms) {
     if (heartbeat_timer_.is_active()) heartbeat_timer_.start_repeating(beat_interval_ms_);
 }
 
+// As the server said at HELLO what it is.
+void ConnectionPool::note_mode() {
+    const Value* const mode = hello_.find("mode");
+    const bool is_cluster = mode != nullptr && mode->text == "cluster";
+    if (std::exchange(is_cluster_, is_cluster) == is_cluster || cache() == nullptr) return;
+    is_told_of_all_ = !is_broadcast_ && !is_cluster_;
+    if (is_cluster_) stop_storing();
+}
+
+void ConnectionPool::stop_storing() {
+    for (const auto& [key, group] : shared_) {
+        for (const auto& connection : group)
+            connection->stop_tracking();
+    }
+    receiver_->stop_tracking();
+    cache()->clear(InvalidationCause::Upstream, Loop::boot_ms());
+    metrics_.near_cache_tracking = 0;
+    warn_off(
+        "the upstream is a node of a cluster (HELLO says mode cluster)",
+        "nothing is stored or served here until it is none: nearkey does not know clusters yet");
+}
+
+void ConnectionPool::warn_off(std::string_view reason, std::string_view what) {
+    if (!is_first_) return;
+    log_.warning("near_cache_off", {{"reason", std::string(reason)}, {"what", std::string(what)}});
+}
+
 void ConnectionPool::start_receiver() {
     receiver_ = std::make_unique<Connection>(context_, 3, 0);
     receiver_->users = 1;
@@ -53,7 +80,7 @@ void ConnectionPool::start_receiver() {
 }
 
 void ConnectionPool::track(Connection& connection) {
-    if (is_broadcast_) return;
+    if (is_broadcast_ || is_cluster_) return;
     if (connection.protocol() == 3) {
         connection.start_tracking(0);
     } else if (receiver_->is_ready() && receiver_id_ != 0) {
@@ -96,9 +123,7 @@ void ConnectionPool::on_tracking(Connection& connection, std::string_view error)
     // Once for all connections, however often they are made anew.
     if (tracking_refusal_ == error) return;
     tracking_refusal_ = error;
-    log_.warning("near_cache_off",
-                 {{"reason", std::string(error)},
-                  {"what", "Valkey refuses CLIENT TRACKING: nothing is stored or served here"}});
+    warn_off(error, "Valkey refuses CLIENT TRACKING: nothing is stored or served here");
 }
 
 NearCache::SourceId ConnectionPool::source_of(const Connection& connection) const {
@@ -110,8 +135,8 @@ NearCache::SourceId ConnectionPool::source_of(const Connection& connection) cons
     return is_same_server ? receiver_->source() : NearCache::kNoSource;
 }
 
-bool ConnectionPool::is_told_of(std::string_view key) const {
-    if (!is_broadcast_) return true;
+bool ConnectionPool::is_told_of_prefix(std::string_view key) const {
+    if (is_cluster_) return false;
     const std::vector<std::string>& prefixes = context_.cache->options().prefixes;
     return prefixes.empty() ||
            std::any_of(prefixes.begin(), prefixes.end(),
@@ -202,7 +227,7 @@ void ConnectionPool::SourceProofs::end_late() {
 }
 
 void ConnectionPool::ask_for_swapdb() {
-    if (stats_question_.is_open() || !primary_->is_ready()) return;
+    if (stats_question_.is_open() || !primary_->is_ready() || is_cluster_) return;
     swapdb_sent_ms_ = Loop::boot_ms();
     stats_question_.ask(*primary_, kStats, RequestKind::Write);
 }

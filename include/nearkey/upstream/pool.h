@@ -79,6 +79,7 @@ public:
         PoolEvents& events;
         NearCache* cache = nullptr;  // null: there is none
         uint64_t backoff_seed = 0;   // should be random
+        bool is_first = true;  // of the pools of all event loops: it says what all of them see
     };
     // `options` outlive the pool and may change at any time; apply_options() tells of it.
     ConnectionPool(const Parts& parts, const UpstreamOptions& options,
@@ -129,10 +130,9 @@ public:
     void refresh_commands();
     // The server's reply to HELLO. REQUIRES: ready once.
     const Value& hello() const { return hello_; }
-    bool is_cluster() const {
-        const Value* const mode = hello_.find("mode");
-        return mode != nullptr && mode->text == "cluster";
-    }
+    // Whether it is a node of a cluster. Then nothing is stored: Valkey does not tell of a key that
+    // was not there when its slot moves to another node.
+    bool is_cluster() const { return is_cluster_; }
     const UpstreamHealth& health() const { return health_; }
     // As ACL WHOAMI says it of our connections.
     std::string_view user() const {
@@ -159,7 +159,9 @@ public:
     // By whose word what is read over the connection may be stored. kNoSource: by nobody's.
     NearCache::SourceId source_of(const Connection& connection) const;
     // Whether Valkey tells of changes of the key at all.
-    bool is_told_of(std::string_view key) const;
+    bool is_told_of(std::string_view key) const {
+        return is_told_of_all_ || is_told_of_prefix(key);
+    }
     // Whether a reply of this protocol may overtake the news of what was changed before it.
     bool may_overtake(int protocol) const {
         return protocol == 2 || is_crowded_ || is_broadcast_ || has_former_ ||
@@ -288,6 +290,10 @@ private:
     bool is_silent() const;
     void watch_absence();
     // Tracking (pool_tracking.cc)
+    void note_mode();
+    void stop_storing();
+    void warn_off(std::string_view reason, std::string_view what);
+    bool is_told_of_prefix(std::string_view key) const;
     void start_receiver();
     void track(Connection& connection);
     void track_all(int protocol);
@@ -309,6 +315,7 @@ private:
     Metrics& metrics_;
     Log& log_;
     PoolEvents& events_;
+    const bool is_first_;
     SocketReaper reaper_;
     ConnectionContext context_;
 
@@ -362,6 +369,7 @@ private:
     std::string why_unknown_;  // why they are not known yet
     uint64_t commands_asked_ms_ = 0;
     Value hello_;
+    bool is_cluster_ = false;
 
     // Told of the changes to what RESP2 connections read, which can't be told themselves. Null if
     // there is no near cache.
@@ -371,6 +379,7 @@ private:
     SourceProofs proofs_;
     ProofRounds* all_proofs_ = nullptr;  // null: proofs_ are all
     bool is_broadcast_ = false;          // near_cache.tracking
+    bool is_told_of_all_ = true;         // neither that nor a cluster
     Question stats_question_;            // INFO commandstats, for swaps_
     bool is_swapdb_hidden_ = false;      // Valkey does not tell us its statistics
     bool fields_expire_ = true;          // some hash's fields do, or may
