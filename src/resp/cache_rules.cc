@@ -77,6 +77,21 @@ constexpr std::string_view kUnflagged[] = {
     "debug", "exec", "replicaof", "slaveof", "failover", "cluster", "psync", "sync",
 };
 
+// Show what is stored, though their flags do not say so: how many keys there are, or what was
+// written to them.
+constexpr std::string_view kTelling[] = {
+    "info", "slowlog|get", "memory|stats", "cluster|countkeysinslot", "cluster|getkeysinslot",
+};
+
+// Whether a reply may show something newer than what is stored.
+bool tells_of_keys(const CommandSpec& spec) {
+    const bool is_telling =
+        std::find(std::begin(kTelling), std::end(kTelling), spec.name) != std::end(kTelling);
+    const bool has_keys = !spec.key_specs.empty();
+    return is_telling || (spec.is_readonly && spec.writes == WriteScope::Nothing &&
+                          (has_keys || spec.is_module || spec.family == CommandFamily::Keyspace));
+}
+
 }  // namespace
 
 std::span<const CacheRule> cache_rules() {
@@ -89,8 +104,11 @@ void apply_cache_rules(CommandSpec& spec, bool specs_known) {
             return spec.name == name ||
                    (spec.name.starts_with(name) && spec.name[name.size()] == '|');
         });
+    // PFCOUNT is "readonly", and may write the count that it has found.
+    const bool is_writing = std::any_of(spec.key_specs.begin(), spec.key_specs.end(),
+                                        [](const KeySpec& keys) { return keys.is_written; });
     if (spec.is_readonly) {
-        spec.writes = WriteScope::Nothing;
+        spec.writes = is_writing ? WriteScope::Keys : WriteScope::Nothing;
     } else if (spec.is_write && specs_known && !spec.key_specs.empty() && !spec.is_module) {
         spec.writes = WriteScope::Keys;
     } else if (spec.special == Special::Script) {
@@ -98,6 +116,9 @@ void apply_cache_rules(CommandSpec& spec, bool specs_known) {
     } else if (spec.is_write || is_unflagged || spec.is_module) {
         spec.writes = WriteScope::Everything;
     }
+    // Scripts and modules may read and write what they do not name.
+    spec.names_keys = specs_known && spec.special != Special::Script && !spec.is_module;
+    spec.tells_of_keys = tells_of_keys(spec);
     const auto* const rule =
         std::find_if(std::begin(kRules), std::end(kRules),
                      [&](const CacheRule& candidate) { return candidate.name == spec.name; });

@@ -42,6 +42,7 @@ bool read_key_spec(const Value& entry, KeySpec& spec) {
     if (flags == nullptr || begin == nullptr || keys == nullptr) return false;
     for (const Value& flag : flags->elements) {
         if (flag.text == "incomplete") return false;
+        spec.is_written |= flag.text == "RW" || flag.text == "OW" || flag.text == "RM";
     }
     const Value* begin_type = begin->find("type");
     const Value* begin_spec = begin->find("spec");

@@ -8,41 +8,56 @@ namespace nearkey {
 
 namespace {
 
-// Where the keys begin; 0: there are none, as the keyword is not there.
-int64_t find_begin(const KeySpec& spec, const CommandView& command) {
-    if (spec.keyword.empty()) return spec.begin;
+using Keys = std::vector<std::string_view>;
+
+// Appends the keys of one specification, which begin at `begin`. False: they can't be told.
+bool append_keys(const KeySpec& spec, const CommandView& command, int64_t begin, Keys& keys) {
+    const auto size = static_cast<int64_t>(command.size());
+    int64_t first = begin;
+    int64_t last = begin + spec.last;
+    if (spec.is_counted) {
+        const int64_t index = begin + spec.count_index;
+        if (index >= size) return false;
+        const auto count = parse_integer(command[static_cast<size_t>(index)]);
+        if (!count || *count < 0 || *count > size) return false;
+        first = begin + spec.first;
+        last = first + (*count - 1) * spec.step;
+    } else if (spec.last < 0) {
+        last = spec.limit <= 1 ? size + spec.last : begin + (size - begin) / spec.limit + spec.last;
+    }
+    if (first <= 0 || last >= size || spec.step < 1) return false;
+    for (int64_t i = first; i <= last; i += spec.step)
+        keys.push_back(command[static_cast<size_t>(i)]);
+    return true;
+}
+
+// The same, behind the keyword. A command that is given an option twice obeys the last one
+// (GEORADIUS ... STORE a STORE b writes b), and the keyword may be another option's value: every
+// place counts. Where a place takes all the rest with it, only one can be meant, and which is not
+// known.
+bool append_behind_keyword(const KeySpec& spec, const CommandView& command, Keys& keys) {
     const auto size = static_cast<int64_t>(command.size());
     const bool is_forward = spec.begin > 0;
-    const int64_t start = is_forward ? spec.begin : size + spec.begin;
-    for (int64_t i = start; i > 0 && i < size; i += is_forward ? 1 : -1) {
-        if (equals_ignoring_case(command[static_cast<size_t>(i)], spec.keyword)) return i + 1;
+    const bool takes_rest = spec.is_counted || spec.last < 0;
+    bool is_found = false;
+    for (int64_t i = is_forward ? spec.begin : size + spec.begin; i > 0 && i < size;
+         i += is_forward ? 1 : -1) {
+        if (!equals_ignoring_case(command[static_cast<size_t>(i)], spec.keyword)) continue;
+        if (is_found && takes_rest) return false;
+        is_found = true;
+        if (!append_keys(spec, command, i + 1, keys)) return false;
     }
-    return 0;
+    return true;
 }
 
 }  // namespace
 
 bool CommandSpec::find_keys(const CommandView& command, std::vector<std::string_view>& keys) const {
-    const auto size = static_cast<int64_t>(command.size());
+    if (!names_keys) return false;
     for (const KeySpec& spec : key_specs) {
-        const int64_t begin = find_begin(spec, command);
-        if (begin == 0) continue;
-        int64_t first = begin;
-        int64_t last = begin + spec.last;
-        if (spec.is_counted) {
-            const int64_t index = begin + spec.count_index;
-            if (index >= size) return false;
-            const auto count = parse_integer(command[static_cast<size_t>(index)]);
-            if (!count || *count < 0 || *count > size) return false;
-            first = begin + spec.first;
-            last = first + (*count - 1) * spec.step;
-        } else if (spec.last < 0) {
-            last = spec.limit <= 1 ? size + spec.last
-                                   : begin + (size - begin) / spec.limit + spec.last;
-        }
-        if (first <= 0 || last >= size || spec.step < 1) return false;
-        for (int64_t i = first; i <= last; i += spec.step)
-            keys.push_back(command[static_cast<size_t>(i)]);
+        const bool is_found = spec.keyword.empty() ? append_keys(spec, command, spec.begin, keys)
+                                                   : append_behind_keyword(spec, command, keys);
+        if (!is_found) return false;
     }
     return true;
 }

@@ -175,7 +175,7 @@ CacheQuery Session::query_part(std::string_view key) const {
 // Before `command` goes over `connection`.
 void Session::note(Connection& connection, const CommandView& command, uint32_t ticket) {
     if (spec_ != nullptr && !spec_->accepts(command.size())) return;
-    if (spec_ != nullptr && spec_->is_readonly) {
+    if (spec_ != nullptr && spec_->tells_of_keys) {
         note_read(connection, command, ticket);
     } else {
         begin_writes(command, ticket);
@@ -191,14 +191,12 @@ void Session::note_read(Connection& connection, const CommandView& command, uint
             return;
         }
     }
-    // Of those that name no key SCAN and the like show which there are.
-    const bool has_keys = !spec_->key_specs.empty();
-    if (!has_keys && spec_->family != CommandFamily::Keyspace) return;
     if (may_be_in_multi()) {
         multi_reads_ = true;
         return;
     }
     note_unstored(connection, command, ticket);
+    const bool has_keys = !spec_->key_specs.empty();
     if (has_keys && is_shared && context_.pool.are_reads_tracked(connection) &&
         !context_.cache->has_monitors()) {
         connection.send(

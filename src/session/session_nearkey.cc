@@ -62,6 +62,20 @@ std::string_view name_of(NearCache::Outcome outcome) {
     return "";
 }
 
+std::string_view name_of(WriteScope scope) {
+    switch (scope) {
+        case WriteScope::Nothing:
+            return "nothing";
+        case WriteScope::Keys:
+            return "its keys";
+        case WriteScope::Told:
+            return "what Valkey tells of";
+        case WriteScope::Everything:
+            return "anything";
+    }
+    return "";
+}
+
 std::string reason_of(const NearCache::Explanation& found) {
     if (found.outcome == NearCache::Outcome::Hit) return "stored, and known to be true";
     if (found.outcome == NearCache::Outcome::Unproven) {
@@ -114,6 +128,14 @@ struct Session::Pairs {
     void add(std::string_view name, uint64_t value) {
         append_bulk(bytes, name);
         append_integer(bytes, static_cast<int64_t>(value));
+        ++count;
+    }
+
+    void add(std::string_view name, const std::vector<std::string_view>& values) {
+        append_bulk(bytes, name);
+        append_array_header(bytes, values.size());
+        for (const std::string_view value : values)
+            append_bulk(bytes, value);
         ++count;
     }
 
@@ -210,10 +232,28 @@ void Session::explain(const CommandView& command) {
     pairs.add("route", explanation.route);
     pairs.add("reason", explanation.reason);
     spec_ = spec;
+    explain_keys(parser.command(), pairs);
     explain_cache(parser.command(), pairs);
     std::string reply;
     append_map_header(reply, pairs.count, protocol_);
     answer(reply + pairs.bytes);
+}
+
+// What the command may read and write, as far as the near cache knows: note() does by it.
+void Session::explain_keys(const CommandView& command, Pairs& pairs) {
+    const bool is_call = spec_ != nullptr && spec_->accepts(command.size());
+    context_.keys.clear();
+    const bool is_known = is_call && spec_->find_keys(command, context_.keys);
+    WriteScope scope = spec_ == nullptr ? WriteScope::Everything
+                       : is_call        ? spec_->writes
+                                        : WriteScope::Nothing;
+    if (scope == WriteScope::Keys && !is_known) scope = WriteScope::Everything;
+    pairs.add("writes", name_of(scope));
+    if (is_known) {
+        pairs.add("keys", context_.keys);
+    } else {
+        pairs.add("keys", "not known");
+    }
 }
 
 // What the near cache would do with the command now, and why.

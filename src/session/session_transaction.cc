@@ -115,7 +115,7 @@ size_t Session::encode_whole(std::string_view input, uint32_t& commands) {
         const bool is_first = commands == 1;  // MULTI itself
         if (!is_first && spec->route != Route::Shared) return 0;
         multi_reads_ |= spec->is_readonly && !spec->key_specs.empty();
-        if (!spec->is_readonly && !is_first) {
+        if (spec->writes != WriteScope::Nothing && !is_first) {
             const bool is_known = spec->find_keys(command, context_.keys);
             context_.scope =
                 std::max(context_.scope, is_known ? spec->writes : WriteScope::Everything);

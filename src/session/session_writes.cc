@@ -94,7 +94,7 @@ WriteScope Session::end_write() {
 // A tunnel's replies are not read: what it writes is dropped once it has left, and from then on
 // Valkey's word is waited for, as with a change from elsewhere.
 void Session::note_through(const CommandSpec* spec, const CommandView& command) {
-    if (spec != nullptr && (!spec->accepts(command.size()) || spec->is_readonly)) return;
+    if (spec != nullptr && !spec->accepts(command.size())) return;
     const WriteScope scope = spec == nullptr ? WriteScope::Everything : spec->writes;
     if (scope == WriteScope::Nothing || scope == WriteScope::Told) return;
     context_.keys.clear();

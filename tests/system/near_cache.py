@@ -4,6 +4,13 @@ from harness import SharedSystemTest, wait_for
 from resp import parse
 
 HITS = "nearkey_near_cache_hits_total"
+HELLO_3 = b"$5\r\nHELLO\r\n$1\r\n3\r\n"
+
+
+def is_receiver(asked):
+    """For Relay.hold(): the connection that is told of what RESP2 connections read. It asks for
+    nothing itself."""
+    return HELLO_3 in asked and b"TRACKING" not in asked
 
 
 def is_hit(nearkey, client, *command):

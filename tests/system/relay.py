@@ -9,6 +9,9 @@ import socket
 import threading
 import time
 
+# Of the requests of each connection: enough for all that makes it what it is.
+ASKED_MAX = 4096
+
 
 class Relay:
     """Listens on a Unix socket at `path` and relays to `target` (a path or a (host, port) pair)."""
@@ -23,6 +26,9 @@ class Relay:
             None  # The connection is closed once so many more of the server's bytes have passed.
         )
         self.accepted = 0
+        self._held = None
+        self._none_is_held = threading.Event()
+        self._none_is_held.set()
         self._replies_flow = threading.Event()
         self._requests_flow = threading.Event()
         self._replies_flow.set()
@@ -39,10 +45,17 @@ class Relay:
         see nothing."""
         self._replies_flow.clear()
 
+    def hold(self, matches):
+        """The same for those connections whose first requests match: `matches(bytes)`."""
+        self._none_is_held.clear()
+        self._held = matches
+
     def freeze_requests(self):
         self._requests_flow.clear()
 
     def thaw(self):
+        self._held = None
+        self._none_is_held.set()
         self._replies_flow.set()
         self._requests_flow.set()
 
@@ -78,16 +91,21 @@ class Relay:
             threading.Thread(target=self._relay, args=(near, far, lag), daemon=True).start()
 
     def _relay(self, near, far, lag):
-        replies = threading.Thread(target=self._pump_replies, args=(far, near, lag), daemon=True)
+        asked = bytearray()
+        replies = threading.Thread(
+            target=self._pump_replies, args=(far, near, lag, asked), daemon=True
+        )
         replies.start()
-        self._pump_requests(near, far)
+        self._pump_requests(near, far, asked)
         replies.join()
         near.close()
         far.close()
 
-    def _pump_requests(self, near, far):
+    def _pump_requests(self, near, far, asked):
         try:
             while data := near.recv(1 << 16):
+                if len(asked) < ASKED_MAX:
+                    asked += data
                 self._requests_flow.wait()
                 far.sendall(data)
         except OSError:
@@ -95,12 +113,15 @@ class Relay:
         _shut(near)
         _shut(far)
 
-    def _pump_replies(self, far, near, lag):
+    def _pump_replies(self, far, near, lag, asked):
         try:
             while data := far.recv(1 << 16):
                 if self.latency_seconds + lag > 0:
                     time.sleep(self.latency_seconds + lag)
                 self._replies_flow.wait()
+                held = self._held
+                if held is not None and held(bytes(asked)):
+                    self._none_is_held.wait()
                 if not self._pass_on(near, data):
                     break
         except OSError:

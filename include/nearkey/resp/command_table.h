@@ -73,6 +73,7 @@ enum class CacheSplit : uint8_t {
 
 // Where keys stand among a command's arguments (COMMAND's key specifications).
 struct KeySpec {
+    bool is_written = false;  // the command may change them
     std::string keyword;      // empty: they begin at `begin`; else behind this word ...
     int64_t begin = 0;        // ... looked for from here; negative: backwards, from the end
     bool is_counted = false;  // the number of keys is an argument
@@ -101,7 +102,9 @@ struct CommandSpec {
     std::string_view reason;  // why it goes there, where our own table says so; static
     WriteScope writes = WriteScope::Nothing;
     std::vector<KeySpec> key_specs;
-    uint8_t first_key = 0;  // the place of its first key, if that is always the same; else 0
+    bool names_keys = false;     // key_specs tell of every key that it reads or writes
+    bool tells_of_keys = false;  // reads: its reply may show something of keys, named or not
+    uint8_t first_key = 0;       // the place of its first key, if that is always the same; else 0
     CommandFamily family = CommandFamily::Other;
     const std::string* shown_name = nullptr;  // `name`, for longer than the table lives
     // Not 0: replies may be stored, under this number.
@@ -120,8 +123,8 @@ struct CommandSpec {
         return cache_split == CacheSplit::Values ||
                (cache_split == CacheSplit::Count && command.size() > 2);
     }
-    // Appends the keys that the command names; views into it. False: they can't be told.
-    // REQUIRES: accepts().
+    // Appends all keys that the command may read or write, and perhaps some other arguments that
+    // look like keys; views into it. False: they can't be told. REQUIRES: accepts().
     bool find_keys(const CommandView& command, std::vector<std::string_view>& keys) const;
 };
 

@@ -276,6 +276,7 @@ private:
     void nearkey_cache(std::string_view what);
     void explain(const CommandView& command);
     struct Pairs;
+    void explain_keys(const CommandView& command, Pairs& pairs);
     void explain_cache(const CommandView& command, Pairs& pairs);
     void explain_key(const CacheQuery& query, Pairs& pairs);
 

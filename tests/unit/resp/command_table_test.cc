@@ -7,6 +7,8 @@
 #include <set>
 #include <sstream>
 #include <string>
+#include <string_view>
+#include <vector>
 
 using nearkey::CommandParser;
 using nearkey::CommandTable;
@@ -93,6 +95,36 @@ TEST_CASE("command table: BLOCK is an option only before STREAMS, and not a grou
     CHECK_FALSE(blocks("xread streams block 0\n"));
     CHECK_FALSE(blocks("xreadgroup group block c streams s >\n"));
     CHECK(blocks("xreadgroup group streams c BLOCK 5 streams s >\n"));
+}
+
+TEST_CASE("command table: each place of a keyword names a key, where it is known which") {
+    nearkey::CommandSpec spec;
+    spec.key_specs = {{.keyword = {}, .begin = 1}, {.keyword = "STORE", .begin = 2}};
+    CommandParser parser(1024);
+    const auto keys_of = [&](const std::string& line) -> std::string {
+        REQUIRE(parser.next(line) == nearkey::ParseResult::Command);
+        std::vector<std::string_view> keys;
+        if (!spec.find_keys(parser.command(), keys)) return "not known";
+        std::string text;
+        for (const std::string_view key : keys)
+            text += std::string(key) + " ";
+        return text;
+    };
+    CHECK(keys_of("geo k STORE a\n") == "not known");
+    spec.names_keys = true;
+    CHECK(keys_of("geo k\n") == "k ");
+    CHECK(keys_of("geo k STORE a\n") == "k a ");
+    CHECK(keys_of("geo k store a count 1 Store b\n") == "k a b ");
+    CHECK(keys_of("geo k store store b\n") == "k store b ");
+    CHECK(keys_of("geo k store\n") == "not known");
+    // As many keys as there are ids behind them.
+    spec.key_specs = {{.keyword = "STREAMS", .begin = 1, .last = -1, .limit = 2}};
+    CHECK(keys_of("x streams a b 0 0\n") == "a b ");
+    CHECK(keys_of("x count 1\n").empty());
+    CHECK(keys_of("x streams streams a 0 0\n") == "not known");
+    // Looked for from the end.
+    spec.key_specs = {{.keyword = "KEYS", .begin = -2, .last = -1}};
+    CHECK(keys_of("x a keys b c\n") == "b c ");
 }
 
 TEST_CASE("command rules: each command has one row, in lower case") {

@@ -22,13 +22,15 @@ Value answer_to(SessionRig& rig, FakeClient& client, const std::string& line) {
 
 std::string route_of(SessionRig& rig, FakeClient& client, const std::string& command) {
     const Value answer = answer_to(rig, client, "NEARKEY EXPLAIN " + command);
-    REQUIRE(answer.elements.size() == 10);
+    REQUIRE(answer.elements.size() == 14);
     CHECK(answer.elements[0].text == "command");
     CHECK(answer.elements[2].text == "route");
     CHECK(answer.elements[4].text == "reason");
     CHECK_FALSE(answer.elements[5].text.empty());
-    CHECK(answer.elements[7].text == "bypassed");
-    CHECK(answer.elements[9].text == "the near cache is off");
+    CHECK(answer.elements[6].text == "writes");
+    CHECK(answer.elements[8].text == "keys");
+    CHECK(answer.elements[11].text == "bypassed");
+    CHECK(answer.elements[13].text == "the near cache is off");
     return answer.elements[1].text + ": " + answer.elements[3].text;
 }
 
