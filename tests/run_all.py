@@ -34,8 +34,8 @@ RULES = ("own_write", "fill_ticket", "lease", "generation", "null_push", "databa
 
 # Run once more with two event loops (server.workers): all that crosses sessions.
 WITH_WORKERS = ("drain", "leases", "limits", "near_cache", "near_cache_commands",
-                "near_cache_fields", "near_cache_invalidations", "near_cache_lease",
-                "near_cache_scripts", "near_cache_split", "near_cache_stale", "reload",
+                "near_cache_cluster", "near_cache_fields", "near_cache_invalidations", "near_cache_lease",
+                "near_cache_scripts", "near_cache_split", "near_cache_stale", "near_cache_ways", "reload",
                 "session_commands", "slow_clients", "transactions", "tunnels", "upgrade",
                 "upstream_loss", "wait")
 

@@ -288,7 +288,7 @@ void Session::tell_cache(uint32_t ticket, std::string_view reply) {
     // That it is alone holds until it is stored.
     const NearCache::Hold hold(*context_.cache);
     const bool is_fill_ahead = !end_fills(ticket, reply) && context_.pool.may_overtake(protocol_);
-    const bool is_read_ahead = end_unstored(ticket);
+    const bool is_read_ahead = end_unstored(ticket, reply);
     const bool has_told = end_writes(ticket);
     if (!is_fill_ahead && !is_read_ahead && !has_told) return;
     if (!context_.cache->is_idle()) await_proof();
@@ -299,7 +299,7 @@ void Session::tell_cache(uint32_t ticket, std::string_view reply) {
 void Session::tell_cache_of_failure(uint32_t ticket) {
     if (context_.cache == nullptr) return;
     static_cast<void>(end_fills(ticket, {}));
-    static_cast<void>(end_unstored(ticket));
+    static_cast<void>(end_unstored(ticket, {}));
     if (end_writes(ticket)) {
         context_.cache->clear(InvalidationCause::Barrier, Loop::boot_ms());
     }

@@ -108,6 +108,7 @@ Session::Executed Session::hello(const CommandSpec& spec, const CommandView& com
     if (protocol != protocol_) {
         if (owed() > 0) return wait_until_idle();
         leave_connection();
+        leave_database_or_protocol();
         protocol_ = protocol;
     }
     if (has_name) identity_.name = name;
@@ -148,6 +149,7 @@ Session::Executed Session::select(const CommandView& command) {
     }
     if (owed() > 0) return wait_until_idle();
     leave_connection();
+    leave_database_or_protocol();
     selecting_ = static_cast<int>(*database);
     if (context_.pool.is_known_database(selecting_)) {
         on_selected();
@@ -162,6 +164,7 @@ Session::Executed Session::select(const CommandView& command) {
     }
     pause(kUntilIdle, nullptr);
     ++commands_;
+    ++commands_unseen_;
     ++context_.metrics.commands_forwarded_total;
     connection_->send({"*1\r\n$4\r\nPING\r\n", this, next_ticket_++, RequestKind::Read});
     return Executed::Yes;
@@ -184,6 +187,7 @@ Session::Executed Session::reset() {
     if (owed() > 0) return wait_until_idle();
     end_lease();
     leave_connection();
+    leave_database_or_protocol();
     forget_state();
     answer("+RESET\r\n");
     return Executed::Yes;
@@ -197,6 +201,7 @@ void Session::forget_state() {
     identity_.name.clear();
     cache_use_ = terms_.cache_use;
     in_multi_ = watching_ = false;
+    forget_queued();
 }
 
 void Session::client_setname(std::string_view name) {
@@ -230,7 +235,9 @@ void Session::answer_error(std::string_view text) {
     answer(reply);
 }
 
+// Nothing that anybody has written.
 void Session::answer(std::string_view reply) {
+    ++commands_unseen_;
     answer_as(RequestOutcome::Local, reply);
 }
 

@@ -136,7 +136,7 @@ bool Session::void_partial_reply() {
 }
 
 void Session::flush() {
-    if (ended_ || proofs_awaited_ > 0) return;
+    if (ended_ || (proofs_awaited_ > 0 && !is_changing_way_)) return;
     const bool streams = output_.size() - committed_ >= kStreamedReplyMin || partly_sent_;
     const size_t ready =
         streams ? std::min(output_.size(), context_.loop.large_piece()) : committed_;

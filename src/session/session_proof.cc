@@ -19,12 +19,15 @@ namespace nearkey {
 namespace {
 // What reads more keys than this counts as reading any.
 constexpr size_t kMarksMax = 16;
+
+bool is_null(std::string_view reply) {
+    return reply == "*-1\r\n" || reply == "_\r\n";
+}
 }  // namespace
 
 void Session::note_unstored(const Connection& connection, const CommandView& command,
                             uint32_t ticket) {
     context_.keys.clear();
-    // A script may read what it does not name; of none it is likely.
     if (!spec_->find_keys(command, context_.keys)) context_.keys.clear();
     mark_unstored(connection, ticket);
 }
@@ -46,7 +49,7 @@ void Session::mark_unstored(const Connection& connection, uint32_t ticket) {
 // True: something that is stored of the same keys, or may soon be, may be older than what the reply
 // shows. A shared connection's reply stands behind the news, unless there are others of its kind; a
 // lease's overtakes them.
-bool Session::end_unstored(uint32_t ticket) {
+bool Session::end_unstored(uint32_t ticket, std::string_view reply) {
     bool is_ahead = false;
     while (!unstored_reads_.empty() && unstored_reads_.front().ticket == ticket) {
         const UnstoredRead read = unstored_reads_.front();
@@ -60,6 +63,9 @@ bool Session::end_unstored(uint32_t ticket) {
                 break;
             case UnstoredRead::What::OtherRead:
                 is_ahead = true;
+                break;
+            case UnstoredRead::What::Watched:
+                is_ahead = is_ahead || is_null(reply);
                 break;
         }
     }
@@ -82,8 +88,26 @@ void Session::store(NearCache::Ticket fill, std::string_view reply, uint64_t dea
     }
 }
 
+// The client goes on by another way (docs/near_cache.md lists them all). What it is served there
+// may be older than what it was shown so far: a RESP3 connection's replies stand behind the news of
+// what was read over that connection alone, and a tunnel's behind none. So nothing that it sends
+// next is run before a proof; what it is owed, and the answer to the change itself, leave at once.
+void Session::change_way() {
+    if (context_.cache == nullptr || commands_ == commands_unseen_) return;
+    commands_unseen_ = commands_;
+    if (context_.cache->is_idle()) return;
+    await_proof();
+    is_changing_way_ = true;
+}
+
+// With RESP2 each reply has waited for its own proof.
+void Session::leave_database_or_protocol() {
+    if (protocol_ == 3) change_way();
+}
+
 void Session::await_proof() {
     ++proofs_awaited_;
+    is_changing_way_ = false;
     pause(kFill, nullptr);
     context_.pool.prove(*this);
 }
@@ -99,6 +123,7 @@ void Session::on_proven() {
     }
     late_fills_.erase(late_fills_.begin(), late_fills_.begin() + static_cast<ptrdiff_t>(stored));
     if (--proofs_awaited_ > 0) return;
+    is_changing_way_ = false;
     if (awaited_fill_ == 0) unpause(kFill);
     flush_hook_.defer();
 }

@@ -70,6 +70,7 @@ void Session::on_tunnel_bytes(std::string_view bytes) {
     flush_hook_.defer();
     if (is_reset) {
         leave_tunnel();
+        change_way();
         forget_state();
         unpause(kLease);
         return;

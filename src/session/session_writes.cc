@@ -18,9 +18,9 @@ void Session::begin_writes(const CommandView& command, uint32_t ticket) {
     const Special special = spec_ == nullptr ? Special::None : spec_->special;
     const bool is_exec = special == Special::Exec;
     if (special == Special::Discard) forget_queued();
+    if (special == Special::Watch) multi_watches_ = true;
     const bool is_queued = may_be_in_multi() && !is_exec;
-    if (is_exec && std::exchange(multi_reads_, false))
-        unstored_reads_.push_back({ticket, UnstoredRead::What::OtherRead, 0});
+    if (is_exec) note_exec(ticket);
     if (is_broken(Rule::OwnWrite)) return;
     context_.scope = spec_ == nullptr ? WriteScope::Everything : spec_->writes;
     context_.keys.clear();
@@ -38,10 +38,20 @@ void Session::begin_writes(const CommandView& command, uint32_t ticket) {
     if (is_queued) queue_writes();
 }
 
+// EXEC shows what was read, or, by a nil in place of all replies, that a watched key has changed.
+void Session::note_exec(uint32_t ticket) {
+    using What = UnstoredRead::What;
+    const bool is_watched = std::exchange(multi_watches_, false);
+    const bool reads = std::exchange(multi_reads_, false);
+    if (is_watched || reads) {
+        unstored_reads_.push_back({ticket, reads ? What::OtherRead : What::Watched, 0});
+    }
+}
+
 void Session::forget_queued() {
     multi_keys_.clear();
     multi_scope_ = WriteScope::Keys;
-    multi_reads_ = false;
+    multi_reads_ = multi_watches_ = false;
 }
 
 // EXEC will write what context_.scope and keys say, too.

@@ -25,9 +25,9 @@ struct PendingFill {
 };
 
 // A key of a read whose reply will not be stored, or all that it reads, over the connection that is
-// told of changes or over another.
+// told of changes or over another; or keys that a transaction watches.
 struct UnstoredRead {
-    enum class What : uint8_t { Key, SharedRead, OtherRead };
+    enum class What : uint8_t { Key, SharedRead, OtherRead, Watched };
 
     uint32_t ticket;
     What what;

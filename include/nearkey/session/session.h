@@ -193,6 +193,7 @@ private:
     void begin_writes(const CommandView& command, uint32_t ticket);
     void begin_whole(uint32_t ticket);
     void queue_writes();
+    void note_exec(uint32_t ticket);
     void forget_queued();
     uint64_t awaited_ms() const;
     void tell_cache(uint32_t ticket, std::string_view reply);
@@ -208,8 +209,10 @@ private:
     // What is newer than what is stored (session_proof.cc)
     void note_unstored(const Connection& connection, const CommandView& command, uint32_t ticket);
     void mark_unstored(const Connection& connection, uint32_t ticket);
-    [[nodiscard]] bool end_unstored(uint32_t ticket);
+    [[nodiscard]] bool end_unstored(uint32_t ticket, std::string_view reply);
     void store(NearCache::Ticket fill, std::string_view reply, uint64_t deadline_ms);
+    void change_way();
+    void leave_database_or_protocol();
     void await_proof();
     void on_proven() override;
 
@@ -343,10 +346,12 @@ private:
     Ring<UnstoredRead> unstored_reads_;  // in flight, in order
     uint32_t proofs_awaited_ = 0;        // nothing leaves, and nothing is run, until then
     uint32_t proofs_had_ = 0;
+    bool is_changing_way_ = false;      // the proof awaited holds back only what is run next
     std::vector<LateFill> late_fills_;  // in the order of their proofs
     size_t late_bytes_ = 0;             // of their replies
     // Of what is queued for EXEC.
     bool multi_reads_ = false;
+    bool multi_watches_ = false;
     WriteScope multi_scope_ = WriteScope::Keys;
     std::vector<std::string> multi_keys_;  // which it writes, unless that is everything
     TtlReceiver ttl_receiver_;
@@ -386,6 +391,7 @@ private:
     const uint64_t connected_ms_;
     uint64_t active_ms_;
     uint64_t commands_ = 0;
+    uint64_t commands_unseen_ = 0;  // of them, showed nothing newer than what it may be served
     uint64_t bytes_in_ = 0;
     uint64_t bytes_out_ = 0;
 };

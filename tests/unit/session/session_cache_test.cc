@@ -186,6 +186,33 @@ TEST_CASE("session: what shows which keys there are may be newer than what is st
     CHECK(outcome(rig) == NearCache::Outcome::Miss);
 }
 
+TEST_CASE("session: a change of way is answered at once, and what comes next waits for a proof") {
+    SessionRig rig;
+    rig.options.heartbeat_interval_ms = 3'600'000;
+    FakeClient& client = make_cached(rig);
+    store(rig, kOther);
+    rig.silence("PING");
+    const std::string before = client.output();
+    client.ask({"HELLO 2"});
+    rig.settle();
+    CHECK(rig.metrics.near_cache_proofs_total == 1);
+    const std::string after = client.output();
+    CHECK(after.size() > before.size());
+    client.ask({"GET k"});
+    rig.settle();
+    CHECK(client.output() == after);
+    CHECK(rig.valkey.times_asked("GET k") == 0);
+    answer_pings(rig);
+    CHECK(rig.run_until_output(client, after + "+GET k\r\n"));
+    // What it was shown since is nearkey's own words.
+    store(rig, kOther);
+    const uint64_t proofs = rig.metrics.near_cache_proofs_total;
+    FakeClient& newcomer = rig.add_client();
+    newcomer.ask({"HELLO 3", "HELLO 2"});
+    rig.settle();
+    CHECK(rig.metrics.near_cache_proofs_total == proofs);
+}
+
 TEST_CASE("session: a reply over a lease is behind no news of what is stored") {
     SessionRig rig;
     rig.options.heartbeat_interval_ms = 3'600'000;
