@@ -210,7 +210,7 @@ class Run:
         self.inputs += len(inputs)
         suspects = [inputs[i] for i in sorted(numbers)]
         if self._canary_text(inputs):
-            suspects += self._with_canary(inputs)
+            suspects += [p for p in self._with_canary(inputs) if p not in suspects]
         for pieces in suspects:
             if self.differences < DIFFERENCES_MAX and self.difference(pieces):
                 self._report(pieces)

@@ -27,13 +27,22 @@ def _large_not_last():
     yield _one("large-not-last-in-pieces", pieces)
 
 
-def _written_before_it_reads():
+def _written_before_it_reads(scale):
     for size, count in ((1000, 20_000), (5000, 10_000)):
         row = (b"shared:0", _blob(size))
-        get = Command((b"GET", row[0]), repeat=count)
+        get = Command((b"GET", row[0]), repeat=count // scale)
         name = f"write-first-{size}-bytes"
         yield _one(name, get, shared=(row,), reading="write-first")
-    yield _one("write-first-small", Command((b"PING",), repeat=100_000), reading="write-first")
+    ping = Command((b"PING",), repeat=100_000 // scale)
+    yield _one("write-first-small", ping, reading="write-first")
+
+
+def _half_closed():
+    """Requests that wait in the input when the client has sent its last byte."""
+    for size, count in ((1000, 262), (5000, 3000), (64 * KIB, 64)):
+        row = (b"shared:0", _blob(size))
+        commands = [Command((b"GET", row[0]), repeat=count), Command((b"INCR", b"n"), repeat=20)]
+        yield _one(f"half-closed-{size}-bytes", *commands, shared=(row,), ending="half-close")
 
 
 def _large_behind_large():
@@ -48,7 +57,9 @@ def _large_behind_large():
     yield Sequence("kept/large-behind-large", [Client(commands), sleeper])
 
 
-def sequences():
+def sequences(scale):
+    """scale: long pipelines are shorter by so much, where limits are."""
     yield from _large_not_last()
-    yield from _written_before_it_reads()
+    yield from _written_before_it_reads(scale)
+    yield from _half_closed()
     yield from _large_behind_large()

@@ -4,6 +4,7 @@ import random
 
 from commands import KIB, Maker
 from sequences import READING, Blob, Client, Command, Sequence
+from stage import SCALES
 
 # What all clients of a sequence write, and what one pipeline of large replies is answered: never
 # more than some 64 MiB together.
@@ -56,7 +57,8 @@ class _Making:
     def __init__(self, chance, name, settings):
         self.chance = chance
         self.name = name
-        self.settings = settings
+        self.setting = chance.choice(settings)
+        self.scale = SCALES.get(self.setting, 1)
         self.shared = {}
 
     def sequence(self):
@@ -69,7 +71,7 @@ class _Making:
         return Sequence(
             self.name,
             clients,
-            setting=chance.choice(self.settings),
+            setting=self.setting,
             shared=tuple(sorted(self.shared.items())),
         )
 
@@ -125,13 +127,13 @@ class _Making:
             )
         )
         repeat = self.chance.choices((10, 300, 3000, 20000, 60000), (20, 30, 30, 15, 5))[0]
-        return [Command(name, repeat=max(1, repeat // count))]
+        return [Command(name, repeat=max(1, repeat // self.scale // count))]
 
     def _deep_large(self, maker, count):
         """More bytes of replies, or of requests, than any buffer takes."""
         size = self.chance.choice(SHARED_SIZES)
         total = self.chance.choices(REPLY_BYTES, (50, 35, 15))[0]
-        repeat = max(1, min(REPLIES_MAX, total // size) // count)
+        repeat = max(1, min(REPLIES_MAX // self.scale, total // size) // count)
         if self.chance.random() < 0.75:
             keys = [self._shared_key(size) for _ in range(self.chance.choice((1, 1, 2, 4)))]
             if self.chance.random() < 0.3:

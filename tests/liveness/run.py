@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 
 # The stage comes first: it says where the other modules are.
-from stage import CRASH_SECONDS, SETTINGS, SILENCE_SECONDS, Stage, processes
+from stage import CRASH_SECONDS, SCALES, SETTINGS, SILENCE_SECONDS, Stage, processes
 
 import kept  # noqa: I100
 from judge import Finding, GeneratorError, judge
@@ -63,7 +63,7 @@ class Run:
 
     def kept(self):
         for setting in self.stage.paths:
-            for sequence in kept.sequences():
+            for sequence in kept.sequences(SCALES.get(setting, 1)):
                 yield replace(sequence, setting=setting, name=f"{sequence.name}-{setting}")
 
     def finding(self, sequence, silence_seconds=SILENCE_SECONDS):

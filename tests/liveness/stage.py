@@ -28,6 +28,8 @@ SETTINGS = {
     },
     "workers": {"server.workers": "2"},
 }
+# Long pipelines are shorter by so much: four commands a turn take their time.
+SCALES = {"small": 10}
 # A reply has to be there so long after Valkey's; where nothing moves for longer, a client hangs.
 LATE_SECONDS = 3.0 if processes.SLOW else 1.0
 SILENCE_SECONDS = 9.0 if processes.SLOW else 3.0
