@@ -75,6 +75,10 @@ class World:
         return self
 
     def __exit__(self, kind, *_):
+        if kind is not None and self.relay is None:
+            for name, nearkey in self.proxies.items():
+                print(f"{name}: exit status {nearkey.process.poll()}")
+                print("\n".join(nearkey.lines[-20:]))
         try:
             for nearkey in self.proxies.values() if kind is None and self.relay is None else ():
                 nearkey.stop()
