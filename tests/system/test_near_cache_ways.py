@@ -209,6 +209,12 @@ class WayTest(SystemTest):
         self.server.run("SET", "other", "new")
         self.assert_goes_on(client, [("INFO", "keyspace")], 1, read=("EXISTS", "other"))
 
+    def test_a_slow_log_that_shows_a_write(self):
+        self.server.run("CONFIG", "SET", "slowlog-log-slower-than", "0")
+        client = self.holding(self.client(), "GET", "k")
+        self.server.run("SET", "k", "new")
+        self.assert_goes_on(client, [("SLOWLOG", "GET", "9")], b"new")
+
     def test_an_exec_that_says_that_a_watched_key_has_changed(self):
         client = self.holding(self.client(), "GET", "k")
         self.ask(client, "WATCH", "k")
