@@ -69,6 +69,8 @@ CommandAccess::CommandAccess(std::vector<AccessRule> rules, const CommandTable& 
     const AccessRule everything{true, AccessRule::About::Everything, "all"};
     // Then nothing is looked up for a command.
     allows_all_ = !rules_.empty() && rules_.back() == everything;
+    const CommandSpec* const config_set = find_command(table, "config|set");
+    shows_secrets_ = config_set == nullptr ? allows_all_ : allows_any(*config_set);
 }
 
 void CommandAccess::set(const CommandSpec& spec, bool is_allowed) {

@@ -42,6 +42,7 @@ constexpr CommandRule kRules[] = {
     {"function|list",       Dedicated, S::Script, "its error may be more than one reply"},
     {"wait",                Dedicated, S::Wait, "waits, for the connection's own writes"},
     {"waitaof",             Dedicated, S::Wait, "waits, for the connection's own writes"},
+    {"config|get",          Dedicated, S::ConfigGet, "passwords are left out of its reply"},
     {"debug",               Unproven,  S::None, "may change how the server treats a connection"},
 
     // What changes the connection itself, or tells of it.

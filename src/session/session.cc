@@ -275,6 +275,7 @@ Session::Executed Session::execute(const CommandView& command, std::string_view 
         case Route::Dedicated:
             if (spec->special == Special::Wait) return forward_wait(command);
             if (spec->special == Special::Script) return forward_script(command);
+            if (spec->special == Special::ConfigGet) return forward_config_get(command);
             return forward_alone(command,
                                  spec->is_blocking ? RequestKind::Blocking : RequestKind::Write);
         case Route::Unproven:

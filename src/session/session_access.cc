@@ -7,7 +7,9 @@
 // the transaction stays, and can't be ended but by DISCARD.)
 #include "nearkey/session/session.h"
 
+#include "nearkey/base/check.h"
 #include "nearkey/resp/reply_writer.h"
+#include "nearkey/session/config_get.h"
 
 #include <fmt/format.h>
 
@@ -82,6 +84,25 @@ Session::Executed Session::refuse(const CommandView& command) {
     const RequestKind kind = lease_blocks_ ? RequestKind::Blocking : RequestKind::Write;
     lease_->send({bytes, this, next_ticket_++, kind});
     return Executed::Yes;
+}
+
+// CONFIG GET that would show a password shows all else. False: it must be refused. `instead` is the
+// call to send for it, unless that is empty.
+bool Session::hide_secrets(const CommandView& command, std::string& instead) {
+    if (spec_ == nullptr || spec_->special != Special::ConfigGet) return true;
+    if (terms_.access.shows_secrets() || !spec_->accepts(command.size())) return true;
+    return leave_out_secrets(command, context_.pool.parameters(), instead) !=
+           ConfigGetSecrets::Unknown;
+}
+
+Session::Executed Session::forward_config_get(const CommandView& command) {
+    std::string instead;
+    if (!hide_secrets(command, instead)) return refuse(command);
+    if (instead.empty()) return forward_alone(command, RequestKind::Read);
+    CommandParser parser(static_cast<int64_t>(instead.size()));
+    const ParseResult parsed = parser.next(instead);
+    CHECK(parsed == ParseResult::Command);
+    return forward_alone(parser.command(), RequestKind::Read);
 }
 
 // The server's reply to what was sent in place of a refused command is in output_ behind

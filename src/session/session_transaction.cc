@@ -52,6 +52,7 @@ Session::Executed Session::execute_in_transaction(const CommandSpec& spec,
             break;
     }
     if (spec.special == Special::Script) return forward_script(command);
+    if (spec.special == Special::ConfigGet) return forward_config_get(command);
     if (may_be_in_multi()) return forward_alone(command, RequestKind::Write);
     if (spec.special == Special::Wait) return forward_wait(command);
     const bool may_wait = spec.is_blocking && (!spec.blocks_by_option || has_block_option(command));

@@ -44,11 +44,13 @@ Session::Executed Session::enter_tunnel(const CommandSpec* spec, const CommandVi
 
 Session::Executed Session::pass_through(const CommandSpec* spec, const CommandView& command) {
     if (is_refused(spec, command)) return refuse(command);
+    std::string instead;
+    if (!hide_secrets(command, instead)) return refuse(command);
     ++commands_;
     ++context_.metrics.commands_forwarded_total;
     has_written_ = true;
     if (context_.cache != nullptr) note_through(spec, command);
-    lease_->send_through(canonical(command));
+    lease_->send_through(instead.empty() ? canonical(command) : instead);
     if (spec == nullptr || !spec->accepts(command.size())) return Executed::Yes;
     if (spec->special == Special::Sync) tunnel_->is_unread = true;
     if (spec->special == Special::Monitor && !std::exchange(tunnel_->is_monitor, true)) {

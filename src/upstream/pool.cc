@@ -17,6 +17,7 @@ constexpr size_t kFailuresLoggedMax = 16;
 constexpr size_t kBucketsPerBeat = 8192;
 constexpr size_t kTableReplyMax = size_t{32} << 20;
 constexpr size_t kStatsReplyMax = size_t{1} << 20;
+constexpr size_t kParametersReplyMax = size_t{1} << 20;
 constexpr const char* kAsking = "asking Valkey for its commands";
 }  // namespace
 
@@ -47,6 +48,7 @@ ConnectionPool::ConnectionPool(const Parts& parts, const UpstreamOptions& option
       heartbeat_timer_(parts.loop, [this] { beat(); }),
       commands_question_(*this, kTableReplyMax, &ConnectionPool::on_commands),
       commands_(std::make_unique<CommandTable>()),
+      parameters_question_(*this, kParametersReplyMax, &ConnectionPool::on_parameters),
       proofs_(*this),
       stats_question_(*this, kStatsReplyMax, &ConnectionPool::on_stats),
       beat_interval_ms_(options.heartbeat_interval_ms) {

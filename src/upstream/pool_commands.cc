@@ -1,5 +1,5 @@
-// What the pool asks Valkey itself; and what the server's commands are: asked for with COMMAND over
-// the primary connection.
+// What the pool asks Valkey itself; and what the server's commands and parameters are: asked for
+// with COMMAND and CONFIG GET over the primary connection.
 #include "nearkey/upstream/advice.h"
 #include "nearkey/upstream/pool.h"
 
@@ -11,6 +11,7 @@ namespace nearkey {
 namespace {
 constexpr uint64_t kCommandsAgainMs = 1000;
 constexpr std::string_view kCommand = "*1\r\n$7\r\nCOMMAND\r\n";
+constexpr std::string_view kParameters = "*3\r\n$6\r\nCONFIG\r\n$3\r\nGET\r\n$1\r\n*\r\n";
 }  // namespace
 
 void ConnectionPool::refresh_commands() {
@@ -81,8 +82,20 @@ void ConnectionPool::on_commands(std::string_view reply) {
         log_.info("command_table", {{"commands", static_cast<int64_t>(commands_->size())}});
     }
     has_commands_ = true;
+    if (!parameters_question_.is_open()) {
+        parameters_question_.ask(*primary_, kParameters, RequestKind::Read);
+    }
     if (cache() != nullptr) ask_for_swapdb();
     update_health();
+}
+
+// Whom the server does not tell, it does not tell our clients either, unless they are other users.
+void ConnectionPool::on_parameters(std::string_view reply) {
+    const std::optional<Value> value = parse_value(reply);
+    parameters_.clear();
+    if (!value) return;
+    for (size_t i = 0; i + 1 < value->elements.size(); i += 2)
+        parameters_.push_back(value->elements[i].text);
 }
 
 }  // namespace nearkey

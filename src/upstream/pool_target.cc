@@ -178,6 +178,7 @@ void ConnectionPool::leave(Connection& connection, uint64_t retired_until_ms) {
 // What the former was asked for ourselves, and what it has taught.
 void ConnectionPool::forget_former() {
     commands_question_.drop(*primary_);
+    parameters_question_.drop(*primary_);
     stats_question_.drop(*primary_);
     swaps_ = {};
     swapdb_proven_ms_ = 0;

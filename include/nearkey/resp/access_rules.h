@@ -13,8 +13,9 @@ namespace nearkey {
 // docs/decisions.md has the reasons.
 inline constexpr std::string_view kDefaultCommands =
     "+@all -shutdown -debug -save -replicaof -slaveof -failover -sync -psync -replconf "
-    "-config|set -config|rewrite -config|resetstat "
-    "-acl|setuser -acl|deluser -acl|load -acl|save "
+    "-migrate -config|set -config|rewrite -config|resetstat "
+    "-client|kill -client|pause -client|unpause "
+    "-acl|setuser -acl|deluser -acl|load -acl|save -acl|list -acl|getuser -acl|log "
     "-module|load -module|loadex -module|unload "
     "-cluster|addslots -cluster|addslotsrange -cluster|bumpepoch -cluster|cancelslotmigrations "
     "-cluster|delslots -cluster|delslotsrange -cluster|failover -cluster|flushslots "

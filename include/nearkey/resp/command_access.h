@@ -27,6 +27,8 @@ public:
     bool allows_any(const CommandSpec& spec) const {
         return allows_all_ || (bits_[spec.id / 64U] >> (spec.id % 64U) & 1U) != 0;
     }
+    // Who may not set parameters is not shown the passwords among them.
+    bool shows_secrets() const { return shows_secrets_; }
     // One that the table lacks: nobody knows its categories, so the last rule about everything
     // counts, or one that names it. `container`: what it would be a sub-command of, or null.
     bool allows_unknown(const CommandSpec* container, const CommandView& command) const;
@@ -42,6 +44,7 @@ private:
     bool allows_argument(const CommandSpec& spec, const CommandView& command) const;
 
     bool allows_all_ = true;
+    bool shows_secrets_ = true;
     std::vector<AccessRule> rules_;
     std::vector<uint64_t> bits_;  // by CommandSpec::id
     std::vector<FirstArgument> first_arguments_;

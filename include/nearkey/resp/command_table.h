@@ -50,6 +50,7 @@ enum class Special : uint8_t {
     RefusedExec,  // the same: DISCARD for EXEC
     // Dedicated
     Wait,
+    ConfigGet,
     Script,  // what it says may be more than one reply: an error text with line ends
     // Tunnel
     Sync,     // what follows is not RESP

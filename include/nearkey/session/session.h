@@ -247,6 +247,8 @@ private:
     // Rules (session_access.cc)
     bool is_refused(const CommandSpec* spec, const CommandView& command) const;
     Executed refuse(const CommandView& command);
+    Executed forward_config_get(const CommandView& command);
+    [[nodiscard]] bool hide_secrets(const CommandView& command, std::string& instead);
     void finish_refusal(Special what, std::string_view reply);
     std::string in_words_of_refusal(std::string_view reply) const;
 

@@ -133,6 +133,8 @@ public:
     // Whether it is a node of a cluster. Then nothing is stored: Valkey does not tell of a key that
     // was not there when its slot moves to another node.
     bool is_cluster() const { return is_cluster_; }
+    // The names of the server's configuration parameters; empty while it does not tell us.
+    const std::vector<std::string>& parameters() const { return parameters_; }
     const UpstreamHealth& health() const { return health_; }
     // As ACL WHOAMI says it of our connections.
     std::string_view user() const {
@@ -263,6 +265,7 @@ private:
     void refuse_commands(const std::string& reason);
     void ask_for_commands();
     void on_commands(std::string_view reply);
+    void on_parameters(std::string_view reply);
     void tick();
     bool wants_ticks();
     void watch();
@@ -368,6 +371,8 @@ private:
     bool has_commands_ = false;
     std::string why_unknown_;  // why they are not known yet
     uint64_t commands_asked_ms_ = 0;
+    Question parameters_question_;  // CONFIG GET *
+    std::vector<std::string> parameters_;
     Value hello_;
     bool is_cluster_ = false;
 
