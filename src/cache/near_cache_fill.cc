@@ -5,6 +5,7 @@
 #include "nearkey/cache/glob.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 namespace nearkey {
@@ -199,11 +200,12 @@ bool NearCache::holds(KeyMark mark) const {
     return (state != keys_.end() && state->second.first_fill != kNone) || has_items(mark);
 }
 
-bool NearCache::wait(Ticket ticket, FillWaiter& waiter, FillWaiterLoop* loop) {
+bool NearCache::wait(Ticket ticket, FillWaiter& waiter, FillWaiterLoop* loop, uint64_t now_ms) {
     const Hold hold(*this);
     Fill* fill = find_fill(ticket);
     if (fill == nullptr || !fill->is_open) return false;
-    fill->waiters.push_back({&waiter, loop});
+    fill->waiters.push_back({&waiter, loop, now_ms});
+    ++waiting_;
     ++metrics_.near_cache_joins_total;
     return true;
 }
@@ -213,8 +215,24 @@ void NearCache::stop_waiting(Ticket ticket, const FillWaiter& waiter, FillWaiter
     if (loop != nullptr) std::erase(loop->to_tell_, &waiter);
     Fill* fill = find_fill(ticket);
     if (fill == nullptr) return;
-    std::erase_if(fill->waiters,
-                  [&](const Fill::Waiting& waiting) { return waiting.waiter == &waiter; });
+    waiting_ -= std::erase_if(
+        fill->waiters, [&](const Fill::Waiting& waiting) { return waiting.waiter == &waiter; });
+}
+
+void NearCache::end_long_waits(uint64_t begun_before_ms) {
+    const Hold hold(*this);
+    if (waiting_ == 0) return;
+    for (size_t i = 0; i < fills_.size(); ++i) {
+        std::vector<Fill::Waiting>& waiters = fills_[i].waiters;
+        const auto is_late = [&](const Fill::Waiting& waiting) {
+            return waiting.since_ms < begun_before_ms;
+        };
+        std::vector<Fill::Waiting> late;
+        std::copy_if(waiters.begin(), waiters.end(), std::back_inserter(late), is_late);
+        if (late.empty()) continue;
+        waiting_ -= std::erase_if(waiters, is_late);
+        tell(late);
+    }
 }
 
 void NearCache::tell_waiters(FillWaiterLoop& loop) {
@@ -252,12 +270,17 @@ void NearCache::close_fill(uint32_t index) {
         link = &fills_[*link].next_in_key;
     *link = fill.next_in_key;
     forget_if_idle(std::exchange(fill.key, nullptr)->first);
-    for (const auto& [waiter, loop] : std::exchange(fill.waiters, {})) {
-        if (loop == nullptr || loop->is_here()) {
-            waiter->on_fill_closed();
+    waiting_ -= fill.waiters.size();
+    tell(std::exchange(fill.waiters, {}));
+}
+
+void NearCache::tell(const std::vector<Fill::Waiting>& waiters) {
+    for (const Fill::Waiting& waiting : waiters) {
+        if (waiting.loop == nullptr || waiting.loop->is_here()) {
+            waiting.waiter->on_fill_closed();
         } else {
-            loop->to_tell_.push_back(waiter);
-            loop->wake();
+            waiting.loop->to_tell_.push_back(waiting.waiter);
+            waiting.loop->wake();
         }
     }
 }

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <algorithm>
 #include <stdexcept>
 #include <utility>
 #include <vector>
@@ -15,6 +16,10 @@ namespace {
 
 // Each a bound on what a caller can make us hold; nobody needs more for a page of 4 KiB.
 constexpr unsigned kConnectionsMax = 32;
+// With more than this, the one that has been there for longest without a request makes a place.
+constexpr unsigned kConnectionsEasy = 24;
+// In one turn of the loop.
+constexpr int kRoundsMax = 32;
 constexpr unsigned kTimeoutSeconds = 1;  // without a byte
 // For a whole request, after which the connection ends however its bytes drip in.
 constexpr uint64_t kRequestMs = 3000;
@@ -146,6 +151,10 @@ void AdminServer::serve() {
     // With all places taken it stops listening, and begins again only in the run after the one that
     // made a place free. Neither an event nor a timeout would bring that run.
     if (connections(http_.get()) < before) MHD_run(http_.get());
+    for (int round = 0; round < kRoundsMax && make_places(); ++round) {
+        MHD_run(http_.get());
+        MHD_run(http_.get());
+    }
     MHD_UNSIGNED_LONG_LONG timeout_ms = 0;
     if (MHD_get_timeout(http_.get(), &timeout_ms) == MHD_YES) {
         timer_.start_once(timeout_ms);
@@ -154,14 +163,32 @@ void AdminServer::serve() {
     }
 }
 
+// Whoever holds connections without asking anything must not keep a probe waiting: of many, those
+// that have asked nothing for longest end. False: there were not too many.
+bool AdminServer::make_places() {
+    const unsigned count = connections(http_.get());
+    if (count <= kConnectionsEasy) return false;
+    std::vector<std::pair<uint64_t, MHD_Connection*>> oldest;
+    for (const auto& [connection, deadline_ms] : deadlines_)
+        oldest.emplace_back(deadline_ms, connection);
+    std::sort(oldest.begin(), oldest.end());
+    oldest.resize(std::min<size_t>(oldest.size(), count - kConnectionsEasy));
+    for (const auto& [deadline_ms, connection] : oldest)
+        end(connection);
+    return true;
+}
+
 // libmicrohttpd sees the end, and closes the connection.
+void AdminServer::end(MHD_Connection* connection) {
+    const MHD_ConnectionInfo* const info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    shutdown(info->connect_fd, SHUT_RDWR);
+}
+
 void AdminServer::end_slow_requests() {
     const uint64_t now = loop_.now_ms();
     for (const auto& [connection, deadline_ms] : deadlines_) {
-        if (now < deadline_ms) continue;
-        const MHD_ConnectionInfo* const info =
-            MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-        shutdown(info->connect_fd, SHUT_RDWR);
+        if (now >= deadline_ms) end(connection);
     }
     if (deadlines_.empty()) deadline_timer_.stop();
 }

@@ -6,10 +6,12 @@
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <string_view>
 #include <utility>
 
@@ -22,6 +24,20 @@ constexpr uint64_t kAcceptAgainMs = 100;
 constexpr uint64_t kMemoryCheckMs = 20;
 // Pausing everybody can't free memory that half-sent commands hold: after this, the largest goes.
 constexpr uint64_t kMemoryPatienceMs = 1000;
+
+// Descriptors that clients leave to connections to Valkey, the admin server, a reload and an
+// upgrade: without them nobody would get back what was lost.
+constexpr rlim_t kKeptFdsMax = 64;
+constexpr rlim_t kKeptFdsShare = 4;  // no more than a fourth of all
+
+// From this descriptor on they are not for clients.
+int find_client_fds_end() {
+    rlimit limit{};
+    const bool is_bounded = getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < INT_MAX;
+    if (!is_bounded) return INT_MAX;
+    const rlim_t kept = std::min(kKeptFdsMax, limit.rlim_cur / kKeptFdsShare);
+    return static_cast<int>(limit.rlim_cur - kept);
+}
 
 // The last word to a client that is not let in.
 void turn_away(int fd, std::string_view error) {
@@ -173,6 +189,7 @@ void ClientServer::apply_limits() {
     metrics_.clients_max = limits_.clients_max;
     metrics_.client_memory_max_bytes = limits_.memory_max;
     context_.memory_share = limits_.memory_max / loops_;
+    client_fds_end_ = find_client_fds_end();
 }
 
 void ClientServer::drain(std::function<void()> drained) {
@@ -250,8 +267,9 @@ bool ClientServer::is_admitted(const Listener& listener, int fd) {
                   "allow_groups)\r\n");
         return false;
     }
+    // The kernel gives the lowest descriptor that is free, so as many are taken as its number says.
     if (clients_.size() + clients_elsewhere_ >= limits_.clients_max ||
-        listener.clients >= listener.terms.limits.clients_max) {
+        listener.clients >= listener.terms.limits.clients_max || fd >= client_fds_end_) {
         ++metrics_.clients_refused_full_total;
         turn_away(fd, "-ERR max number of clients reached\r\n");
         return false;

@@ -54,7 +54,7 @@ Session::Executed Session::read(const CommandView& command) {
     if (context_.pool.serves_stale() && serve_stale(command)) return Executed::Yes;
     // Who is owed something would have to keep it back.
     if (found.outcome == NearCache::Outcome::Pending && owed() == 0 && !has_awaited_ &&
-        context_.cache->wait(found.ticket, *this, context_.fill_loop)) {
+        context_.cache->wait(found.ticket, *this, context_.fill_loop, context_.boot_ms)) {
         awaited_fill_ = found.ticket;
         awaited_since_ms_ = context_.loop.now_ms();
         pause(kFill, nullptr);

@@ -254,6 +254,7 @@ void Connection::deliver(std::string_view bytes, bool is_end) {
         return;
     }
     reply_bytes_ = 0;
+    head_waits_ = false;
     InFlight& head = in_flight_.front();
     receiver = head.receiver;  // it may have been forgotten meanwhile
     if (head.replies > 1) {

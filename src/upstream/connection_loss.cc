@@ -65,6 +65,7 @@ void Connection::disconnect(ConnectionState next) {
     handshake_.reset();
     heartbeat_sent_ms_ = 0;
     reply_bytes_ = 0;
+    head_waits_ = false;
     retry_or_fail_in_flight();
 }
 
@@ -106,6 +107,7 @@ void Connection::close(const std::string& reason) {
 void Connection::expire(uint64_t now_ms) {
     expire_waiting(now_ms);
     expire_in_flight(now_ms);
+    look_at_head(now_ms);
     if (!is_ready()) return;
     const uint64_t patience = context_.options.tombstone_timeout_ms;
     const bool has_old_tombstone = !in_flight_.empty() && in_flight_[0].receiver == nullptr &&
@@ -117,6 +119,13 @@ void Connection::expire(uint64_t now_ms) {
     if (!has_old_tombstone && !is_mute) return;
     ++context_.metrics.tombstone_closes_total;
     lose("no answer for too long", Loss::Mute);
+}
+
+void Connection::look_at_head(uint64_t now_ms) {
+    const bool waits = is_ready() && !in_flight_.empty() && reply_bytes_ == 0 &&
+                       context_.latency.turn_us() - in_flight_[0].timing.sent_us > kHeadWaitsUs;
+    if (waits && !head_waits_) head_waits_since_ms_ = now_ms;
+    head_waits_ = waits;
 }
 
 bool Connection::wants_expiry() {

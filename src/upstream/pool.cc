@@ -13,6 +13,9 @@ namespace nearkey {
 
 namespace {
 constexpr uint64_t kTickMs = 20;
+// Whoever waits for another's equal read longer than that reads for himself: the other's connection
+// may be stuck.
+constexpr uint64_t kFillWaitMaxMs = 100;
 constexpr size_t kFailuresLoggedMax = 16;
 constexpr size_t kBucketsPerBeat = 8192;
 constexpr size_t kTableReplyMax = size_t{32} << 20;
@@ -88,15 +91,18 @@ Connection* ConnectionPool::acquire(int protocol, int database) {
             return rank(*a) < rank(*b);
         });
     const bool has_one = least != group.end() && (*least)->state() != ConnectionState::Closed;
-    // One more than configured keeps the others' commands from behind a large reply.
+    // One more than configured keeps the others' commands from behind a large reply, or behind one
+    // that waits at the server. While that answers others (CLIENT PAUSE WRITE), all connections may
+    // come to wait, one write each: then there is one more for who only reads.
     const bool is_congested = has_one && (*least)->is_congested();
-    const size_t wanted = options_.connections + (is_congested ? 1 : 0);
+    const size_t usual = options_.connections + (is_congested ? 1 : 0);
+    const size_t wanted = is_congested && (*least)->is_passed() ? group.size() + 1 : usual;
     if (has_one && ((*least)->users == 0 || group.size() >= wanted) &&
         !(is_congested && group.size() < wanted)) {
         ++(*least)->users;
         return least->get();
     }
-    if (shared_count() >= options_.connections_max) {
+    if (shared_count() >= options_.connections_max && !close_least_needed()) {
         if (has_one) {
             ++(*least)->users;
             return least->get();
@@ -108,6 +114,26 @@ Connection* ConnectionPool::acquire(int protocol, int database) {
     group.back()->users = 1;
     is_crowded_ = is_crowded_ || group.size() > 1;
     return group.back().get();
+}
+
+// A place is made for another database or protocol: of the connections that nobody uses, the one
+// unused for longest goes. False: all are used.
+bool ConnectionPool::close_least_needed() {
+    Connection* least = nullptr;
+    for (const auto& [key, group] : shared_) {
+        for (const auto& connection : group) {
+            const bool is_unneeded = connection->users == 0 && !connection->is_primary &&
+                                     connection->state() != ConnectionState::Closed &&
+                                     connection->owes_nobody();
+            if (!is_unneeded) continue;
+            if (least == nullptr || connection->unused_since_ms < least->unused_since_ms) {
+                least = connection.get();
+            }
+        }
+    }
+    if (least == nullptr) return false;
+    least->close("its place is needed");
+    return true;
 }
 
 void ConnectionPool::release(Connection& connection) {
@@ -271,6 +297,7 @@ void ConnectionPool::tick() {
     close_unused(now);
     note_retired();
     expire_lease_queue(now);
+    if (cache() != nullptr) cache()->end_long_waits(Loop::boot_ms() - kFillWaitMaxMs);
     watch_absence();
     update_health();
     if (wants_ticks()) {
@@ -372,8 +399,11 @@ void ConnectionPool::set_health(bool is_ready, std::string reason) {
 
 size_t ConnectionPool::shared_count() const {
     size_t count = 0;
-    for (const auto& [key, group] : shared_)
-        count += group.size();
+    for (const auto& [key, group] : shared_) {
+        count += static_cast<size_t>(std::count_if(
+            group.begin(), group.end(),
+            [](const auto& connection) { return connection->state() != ConnectionState::Closed; }));
+    }
     return count;
 }
 

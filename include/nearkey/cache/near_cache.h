@@ -211,7 +211,9 @@ public:
     bool is_idle() const;
     // False: the fill is closed already. Once it is closed the waiter is told, and forgotten; on
     // the thread of `loop`, or where it is closed if that is null.
-    bool wait(Ticket ticket, FillWaiter& waiter, FillWaiterLoop* loop);
+    bool wait(Ticket ticket, FillWaiter& waiter, FillWaiterLoop* loop, uint64_t now_ms);
+    // Whoever has waited since before this time reads for himself: what he waits for may be stuck.
+    void end_long_waits(uint64_t begun_before_ms);
     void stop_waiting(Ticket ticket, const FillWaiter& waiter, FillWaiterLoop* loop);
     // Those whose fills were closed on other threads.
     void tell_waiters(FillWaiterLoop& loop);
@@ -283,6 +285,7 @@ private:
         struct Waiting {
             FillWaiter* waiter;
             FillWaiterLoop* loop;
+            uint64_t since_ms;
         };
         std::vector<Waiting> waiters;
     };
@@ -292,6 +295,7 @@ private:
         uint64_t at_ms = 0;
     };
 
+    void tell(const std::vector<Fill::Waiting>& waiters);
     size_t bytes_held() const { return table_.bytes() + newcomers_.bytes(); }
     Item* find_item(const CacheQuery& query);
     Item* find_head(std::string_view key);
@@ -349,6 +353,7 @@ private:
     uint32_t last_generation_ = 0;             // of a fill: no ticket is given twice
     std::vector<Fill> fills_;
     std::vector<uint32_t> free_fills_;
+    size_t waiting_ = 0;  // for all of them together
     uint64_t barriers_ = 0;
     ThrashGuard guard_;
 

@@ -49,6 +49,8 @@ private:
     void start_http();
     void stop_http();
     void serve();
+    [[nodiscard]] bool make_places();
+    static void end(MHD_Connection* connection);
     void end_slow_requests();
     // Returns what libmicrohttpd's callback returns.
     int answer(MHD_Connection* connection, const AdminRequest& request);

@@ -140,6 +140,7 @@ private:
     Log& log_;
     std::span<char> scratch_;
     const LimitOptions& limits_;
+    int client_fds_end_ = 0;
     const MetricsGroup& all_;
     const size_t loops_;
     ClientExchange* const exchange_;

@@ -170,9 +170,16 @@ public:
     ConnectionState state() const { return state_; }
     bool is_ready() const { return state_ == ConnectionState::Ready; }
     bool is_idle() const { return in_flight_.empty() && waiting_.empty(); }
+    // But for the reply to a heartbeat.
+    bool owes_nobody() const {
+        return waiting_.empty() && in_flight_.size() <= (heartbeat_sent_ms_ != 0 ? 1U : 0U);
+    }
     bool has_waiting() const { return !waiting_.empty(); }
-    // A large reply is coming, and whatever is sent now is answered behind it.
-    bool is_congested() const { return reply_bytes_ > kCongestedBytes; }
+    // A large reply is coming, or a command waits at the server (CLIENT PAUSE WRITE): whatever is
+    // sent now is answered behind it.
+    bool is_congested() const { return reply_bytes_ > kCongestedBytes || head_waits_; }
+    // The server answers others while it keeps this connection's head waiting.
+    bool is_passed() const { return head_waits_ && context_.heard_ms > head_waits_since_ms_; }
 
     ConnectionFacts facts();
 
@@ -220,7 +227,7 @@ private:
     // SocketEvents
     void on_connected() override;
     bool on_bytes(std::string_view bytes) override;
-    bool is_reading_large() const override { return is_congested(); }
+    bool is_reading_large() const override { return reply_bytes_ > kCongestedBytes; }
     void on_socket_lost(const std::string& reason) override;
 
     void resolve();
@@ -257,6 +264,7 @@ private:
     void take_head(const InFlight& head);
     void expire_in_flight(uint64_t now_ms);
     void expire_waiting(uint64_t now_ms);
+    void look_at_head(uint64_t now_ms);
 
     ConnectionContext& context_;
     UpstreamTarget* target_;  // null: retired
@@ -272,9 +280,12 @@ private:
     std::optional<Handshake> handshake_;
 
     static constexpr size_t kCongestedBytes = size_t{1} << 20;
+    static constexpr uint32_t kHeadWaitsUs = 50'000;
 
     Ring<InFlight> in_flight_;
     size_t reply_bytes_ = 0;  // so far, of a reply whose end has not come yet
+    bool head_waits_ = false;  // not a byte of its reply has come for kHeadWaitsUs
+    uint64_t head_waits_since_ms_ = 0;  // when that was seen
     size_t expired_ = 0;      // this many at the front can't expire any more
     Buffer retained_;         // the bytes of retryable requests in flight, in order
     ReplyScanner scanner_;

@@ -280,6 +280,7 @@ private:
     void close_surplus_leases();
     void expire_lease_queue(uint64_t now_ms);
     size_t shared_count() const;
+    [[nodiscard]] bool close_least_needed();
     // Another upstream (pool_target.cc)
     bool is_candidate(const Connection& connection) const;
     void on_candidate_failed(const std::string& reason);

@@ -110,16 +110,36 @@ TEST_CASE("C5: a write closes the read that others wait for") {
     Waiter gone;
     const auto ticket = rig.cache.begin_fill(Rig::get("k"), rig.source);
     CHECK(rig.cache.find(Rig::get("k"), rig.now).ticket == ticket);
-    CHECK(rig.cache.wait(ticket, waiter, nullptr));
-    CHECK(rig.cache.wait(ticket, gone, nullptr));
+    CHECK(rig.cache.wait(ticket, waiter, nullptr, 0));
+    CHECK(rig.cache.wait(ticket, gone, nullptr, 0));
     rig.cache.stop_waiting(ticket, gone, nullptr);
     const auto write = rig.cache.begin_write("k", rig.now);
     CHECK(waiter.told == 1);
     CHECK(gone.told == 0);
-    CHECK_FALSE(rig.cache.wait(ticket, waiter, nullptr));
+    CHECK_FALSE(rig.cache.wait(ticket, waiter, nullptr, 0));
     rig.cache.end_write(write, rig.now);
     CHECK(rig.outcome(Rig::get("k")) == Outcome::Miss);
     rig.cache.abandon(ticket);
+}
+
+TEST_CASE("near cache: who has waited long for another's read is told, who has not stays") {
+    Rig rig;
+    Waiter early;
+    Waiter late;
+    const auto ticket = rig.cache.begin_fill(Rig::get("k"), rig.source);
+    CHECK(rig.cache.wait(ticket, early, nullptr, 100));
+    CHECK(rig.cache.wait(ticket, late, nullptr, 200));
+    rig.cache.end_long_waits(100);
+    CHECK(early.told == 0);
+    rig.cache.end_long_waits(101);
+    CHECK(early.told == 1);
+    CHECK(late.told == 0);
+    rig.cache.end_long_waits(UINT64_MAX);
+    rig.cache.end_long_waits(UINT64_MAX);
+    CHECK(early.told == 1);
+    CHECK(late.told == 1);
+    rig.cache.abandon(ticket);
+    CHECK(late.told == 1);
 }
 
 TEST_CASE("C6: an entry dies no later than its key, and than near_cache.max_age_ms") {
@@ -325,7 +345,7 @@ TEST_CASE("near cache: after shrink() no ticket is that of an earlier read") {
         CHECK(std::find(tickets.begin(), tickets.end(), ticket) == tickets.end());
         tickets.push_back(ticket);
         // Who waited for an earlier one leaves this one alone.
-        CHECK(rig.cache.wait(ticket, waiter, nullptr));
+        CHECK(rig.cache.wait(ticket, waiter, nullptr, 0));
         rig.cache.stop_waiting(tickets[10], waiter, nullptr);
         rig.cache.abandon(ticket);
         CHECK(waiter.told == i + 1);

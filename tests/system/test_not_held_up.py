@@ -1,0 +1,189 @@
+"""What one client makes wait, or takes for himself, holds up nobody else: a connection that is stuck
+or paused, databases that nobody uses any more, file descriptors, places at the admin server."""
+
+import socket
+import threading
+import time
+import unittest
+
+from harness import EVERY_COMMAND, SLOWNESS, SystemTest, proxy_only, wait_for
+from processes import Nearkey
+from relay import Relay
+from resp import RespClient, encode
+
+OK = b"+OK\r\n"
+PONG = b"+PONG\r\n"
+SOON = 1.0 * SLOWNESS
+
+
+def seconds_of(action):
+    begin = time.monotonic()
+    action()
+    return time.monotonic() - begin
+
+
+class HoldingRelay(Relay):
+    """Holds the requests of the first connection that carries the word, until it is thawed."""
+
+    def __init__(self, path, target, word):
+        self.word = word
+        self.held = False
+        self.released = threading.Event()
+        super().__init__(path, target)
+
+    def _pump_requests(self, near, far):
+        try:
+            while data := near.recv(1 << 16):
+                if self.word in data and not self.held:
+                    self.held = True
+                    self.released.wait()
+                far.sendall(data)
+        except OSError:
+            pass
+
+
+@proxy_only
+class PausedServerTest(SystemTest):
+    def setUp(self):
+        super().setUp()
+        self.server = self.start_server()
+
+    def start(self, **settings):
+        self.nearkey = self.start_nearkey(self.server.url, settings={**EVERY_COMMAND, **settings})
+
+    def client(self):
+        client = self.nearkey.client()
+        self.addCleanup(client.close)
+        return client
+
+    def assert_others_read_while_writes_wait(self, writers):
+        with self.server.client() as direct:
+            self.assertEqual(OK, direct.command("CLIENT", "PAUSE", "60000", "WRITE"))
+            blocked = []
+            for number in range(writers):
+                client = self.client()
+                client.send(encode("SET", f"w{number}", "1"))
+                self.assertTrue(client.is_silent(0.3))
+                blocked.append(client)
+                reader = self.client()
+                reads = (("GET", "k"), ("EXISTS", "k", "l"), ("INFO", "server"), ("PING",))
+                for command in reads:
+                    taken = seconds_of(lambda: reader.command(*command))
+                    self.assertLess(taken, SOON, command)
+            self.assertEqual(OK, direct.command("CLIENT", "UNPAUSE"))
+        for client in blocked:
+            self.assertEqual(OK, client.read_reply())
+
+    def test_who_only_reads_is_not_held_up_by_another_clients_paused_write(self):
+        self.start()
+        self.assert_others_read_while_writes_wait(writers=1)
+
+    def test_nor_by_those_of_several_clients(self):
+        self.start(**{"upstream.request_timeout_ms": 60_000})
+        self.assert_others_read_while_writes_wait(writers=5)
+
+    def test_nor_without_a_near_cache(self):
+        self.start(**{"near_cache.enabled": "false"})
+        self.assert_others_read_while_writes_wait(writers=3)
+
+    def test_a_server_that_answers_nobody_is_not_given_ever_more_connections(self):
+        self.start()
+        clients = [self.client() for _ in range(30)]
+        for client in clients:
+            self.assertEqual(PONG, client.command("PING"))
+        before = self.nearkey.metric("nearkey_upstream_connections")
+        with self.server.client() as direct:
+            direct.send(encode("DEBUG", "SLEEP", "2"))
+            for client in clients:
+                client.send(encode("INCR", "n"))
+                time.sleep(0.06)
+            self.assertEqual(OK, direct.read_reply())
+        for client in clients:
+            client.read_reply()
+        self.assertLessEqual(self.nearkey.metric("nearkey_upstream_connections"), before + 2)
+
+
+@proxy_only
+class StuckConnectionTest(SystemTest):
+    def test_who_waits_for_anothers_equal_read_goes_his_own_way_soon(self):
+        server = self.start_server()
+        server.run("SET", "stuck", "v")
+        relay = HoldingRelay(f"{self.directory}/relay.sock", server.path, b"stuck")
+        self.addCleanup(relay.close)
+        self.addCleanup(relay.released.set)
+        nearkey = self.start_nearkey(f"unix://{relay.path}", settings={"upstream.connections": 2})
+        first, second = nearkey.client(), nearkey.client()
+        self.addCleanup(first.close)
+        self.addCleanup(second.close)
+        for client in (first, second):
+            self.assertEqual(PONG, client.command("PING"))
+        wait_for(lambda: nearkey.metric("nearkey_near_cache_tracking") == 1, 3, "tracking")
+        first.send(encode("GET", "stuck"))
+        wait_for(lambda: relay.held, 3, "the read is held")
+        taken = seconds_of(lambda: self.assertEqual(b"$1\r\nv\r\n", second.command("GET", "stuck")))
+        self.assertLess(taken, 0.5 * SLOWNESS)
+        relay.released.set()
+        self.assertEqual(b"$1\r\nv\r\n", first.read_reply())
+
+
+@proxy_only
+class PlacesTest(SystemTest):
+    def test_databases_that_nobody_uses_leave_their_connections_to_others(self):
+        server = self.start_server("--databases", "64")
+        nearkey = self.start_nearkey(server.url, settings={"upstream.connections_max": 8})
+        with nearkey.client() as wanderer, nearkey.client() as other:
+            for database in range(1, 64):
+                self.assertEqual(OK, wanderer.command("SELECT", str(database)))
+                self.assertEqual(OK, wanderer.command("SET", "k", str(database)))
+            self.assertEqual(OK, other.command("SELECT", "3"))
+            self.assertEqual(b"$1\r\n3\r\n", other.command("GET", "k"))
+            self.assertEqual(b"$2\r\n63\r\n", wanderer.command("GET", "k"))
+        self.assertEqual(0, nearkey.metric("nearkey_upstream_shared_refused_total"))
+
+    def test_clients_leave_descriptors_to_valkey_and_to_the_admin_server(self):
+        server = self.start_server()
+        nearkey = self.prepared_nearkey(server.url)
+        nearkey.command = ["prlimit", "--nofile=128", *nearkey.command]
+        nearkey.start()
+        clients = [nearkey.client() for _ in range(140)]
+        for client in clients:
+            self.addCleanup(client.close)
+        answers = [self.ask(client) for client in clients]
+        self.assertGreater(answers.count(PONG), 70)
+        self.assertIn(b"-ERR max number of clients reached\r\n", answers)
+        self.assertEqual({PONG, b"-ERR max number of clients reached\r\n"}, set(answers))
+        server.stop()
+        server.start()
+        served = clients[answers.index(PONG)]
+        wait_for(lambda: served.command("PING") == PONG, 5 * SLOWNESS, "Valkey is back")
+        self.assertEqual(200, nearkey.get("/readyz")[0])
+
+    def prepared_nearkey(self, url):
+        nearkey = Nearkey(self.directory, url)
+        self.addCleanup(nearkey.kill)
+        self.addCleanup(nearkey.stop)
+        return nearkey
+
+    def ask(self, client):
+        try:
+            return client.command("PING", timeout=5)
+        except (BrokenPipeError, ConnectionResetError):
+            return client.read_to_end()[0]
+
+    def test_a_probe_is_answered_beside_many_connections_that_ask_nothing(self):
+        server = self.start_server()
+        nearkey = self.start_nearkey(server.url)
+        crowd = []
+        self.addCleanup(lambda: [one.close() for one in crowd])
+        for _ in range(200):
+            one = socket.socket(socket.AF_UNIX)
+            one.connect(nearkey.admin_path)
+            one.sendall(b"GET /livez HT")
+            crowd.append(one)
+        for _ in range(5):
+            taken = seconds_of(lambda: self.assertEqual(200, nearkey.get("/livez")[0]))
+            self.assertLess(taken, 0.3 * SLOWNESS)
+
+
+if __name__ == "__main__":
+    unittest.main()
