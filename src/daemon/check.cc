@@ -3,8 +3,12 @@
 
 #include "nearkey/daemon/accounts.h"
 #include "nearkey/daemon/config_secrets.h"
+#include "nearkey/upstream/tls.h"
+#include "nearkey/upstream/url.h"
 
 #include <ostream>
+#include <stdexcept>
+#include <variant>
 
 namespace nearkey {
 
@@ -14,6 +18,8 @@ int run_check(const Invocation& invocation, std::ostream& out, std::ostream& err
         const Config config = load_config(invocation.sources);
         for (const std::string& warning : secret_warnings(invocation.sources, config))
             err << "nearkey: warning: " << warning << "\n";
+        const UpstreamUrl upstream = std::get<UpstreamUrl>(parse_url(config.upstream.url));
+        if (upstream.tls) const TlsContext files(config.upstream, upstream.host);
         for (const Listener& listener : listeners(config, environment))
             resolve_accounts(listener);
         for (const ListenAddress& address : listen_addresses(config, environment)) {
@@ -21,7 +27,7 @@ int run_check(const Invocation& invocation, std::ostream& out, std::ostream& err
         }
         out << "# admin on " << to_text(admin_address(config, environment)) << "\n\n";
         out << (invocation.comments ? to_commented_toml(config) : to_toml(config));
-    } catch (const ConfigError& error) {
+    } catch (const std::runtime_error& error) {
         err << "nearkey: " << error.what() << "\n";
         return kExitMistaken;
     }

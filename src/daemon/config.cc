@@ -49,6 +49,11 @@ void refuse_unknown(const Setting& setting) {
         throw ConfigError(setting.origin + ": " + setting.key +
                           " is a table of options, not a value; set " + setting.key + ".KEY");
     }
+    if (setting.key == "listener" || setting.key.starts_with("listener.")) {
+        throw ConfigError(setting.origin +
+                          ": a listener is written [[listener]], with two brackets: there may be "
+                          "several of them");
+    }
     const std::string nearest = nearest_key(setting.key, options());
     const bool is_top = setting.key.find('.') == std::string::npos;
     if (has_table && is_top) {

@@ -172,6 +172,18 @@ std::string quoted_mode(unsigned mode) {
     return quoted(digits);
 }
 
+// Of a URL that is broken. A password stands before an @, or is all that there is; what stands
+// behind a scheme and has no @ and no colon but that of a port is none.
+bool may_hold_password(std::string_view text) {
+    const std::size_t scheme = text.find("://");
+    if (scheme == std::string_view::npos || text.find('@') != std::string_view::npos) return true;
+    const std::string_view rest = text.substr(scheme + 3);
+    const std::string_view host = rest.substr(0, rest.find_first_of("/?"));
+    const std::string_view port = host.substr(std::min(host.find(':'), host.size()));
+    const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+    return !port.empty() && !std::all_of(port.begin() + 1, port.end(), is_digit);
+}
+
 // The length of the UTF-8 character at the start of `text`, or 0 if there is none. Overlong forms,
 // surrogates and what lies above U+10FFFF are none: RFC 3629, section 4.
 std::size_t utf8_length(std::string_view text) {
@@ -315,8 +327,10 @@ std::string printed(const Option& option, const RawValue& value) {
     if (const auto* const number = std::get_if<double>(&value)) return printed_fraction(*number);
     if (const auto* const fact = std::get_if<bool>(&value)) return *fact ? "true" : "false";
     if (const auto* const unfit = std::get_if<Unfit>(&value)) return "(" + unfit->what + ")";
-    if (option.redact != nullptr) return quoted("***");
-    if (const auto* const text = std::get_if<std::string>(&value)) return shortened(quoted(*text));
+    const auto* const text = std::get_if<std::string>(&value);
+    if (option.redact != nullptr && (text == nullptr || may_hold_password(*text)))
+        return quoted("***");
+    if (text != nullptr) return shortened(quoted(*text));
     return shortened(quoted_list(std::get<std::vector<std::string>>(value)));
 }
 

@@ -33,6 +33,20 @@ std::string named(std::string_view key, const std::string& value) {
     throw ConfigError(what + ": " + why);
 }
 
+// A password that was written where its file's name belongs must not be shown. A name is shown if
+// it is absolute and its folder is there.
+std::string named_file(const std::string& path) {
+    struct stat status {};
+    const std::size_t slash = path.rfind('/');
+    const bool is_absolute = path.starts_with('/');
+    const std::string folder = is_absolute ? path.substr(0, slash + 1) : "";
+    const bool is_name =
+        is_absolute && stat(folder.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
+    if (is_name || stat(path.c_str(), &status) == 0) return named(kFileKey, path);
+    return named(kFileKey, "***") +
+           " (a name in no folder that is there; is it the password itself?)";
+}
+
 // One line, without its end. A file without an end, or one that makes us wait, is no trap.
 std::string read_password(const std::string& path, const std::string& what) {
     const int fd = open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
@@ -131,7 +145,7 @@ UpstreamUrl read_upstream(const Config& config, const Environment& environment) 
     refuse_if_twice(url, options, variable != nullptr);
     if (!options.username.empty()) url.user = options.username;
     if (!options.password_file.empty()) {
-        url.password = read_password(options.password_file, named(kFileKey, options.password_file));
+        url.password = read_password(options.password_file, named_file(options.password_file));
     } else if (!options.password_credential.empty()) {
         url.password = read_credential(options.password_credential, environment);
     } else if (variable != nullptr) {

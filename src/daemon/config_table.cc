@@ -59,6 +59,14 @@ constexpr Option url(std::string_view key, OptionField field, TextCheck check,
     return option;
 }
 
+// What is no path may be the password itself, and is not shown.
+constexpr Option secret_file(std::string_view key, OptionField field, TextCheck check,
+                             std::string_view help) {
+    Option option = text(key, field, check, help);
+    option.redact = [](const std::string& value) { return value; };
+    return option;
+}
+
 std::string check_url(const std::string& value) {
     const auto result = parse_url(value);
     const auto* const error = std::get_if<UrlError>(&result);
@@ -92,14 +100,19 @@ std::string check_absolute(const std::string& value) {
     return value.empty() || value.starts_with('/') ? "" : "allowed is an absolute path";
 }
 
+std::string check_secret_file(const std::string& value) {
+    const std::string problem = check_absolute(value);
+    return problem.empty() ? "" : problem + " of a file that holds the password";
+}
+
 constexpr auto kOptions = std::to_array<Option>({
     url("upstream.url", upstream<&Upstream::url>, check_url,
         "Where Valkey is: valkey://, redis://, valkeys:// or rediss:// (TLS), each as\n"
         "[user[:password]@]host[:port][/db]; unix:///path[?db=N]; or managed: for a private one."),
     text("upstream.username", upstream<&Upstream::username>, nullptr,
          "Who we are to Valkey, unless the URL says so. Empty: the user \"default\"."),
-    text(
-        "upstream.password_file", upstream<&Upstream::password_file>, check_absolute,
+    secret_file(
+        "upstream.password_file", upstream<&Upstream::password_file>, check_secret_file,
         "A file with the password, one line; or the environment's NEARKEY_UPSTREAM_PASSWORD holds\n"
         "it. Read again at each reload, and when Valkey refuses the password."),
     text("upstream.password_credential", upstream<&Upstream::password_credential>, check_credential,
@@ -192,8 +205,8 @@ constexpr auto kOptions = std::to_array<Option>({
                 "Whether repeated reads are answered here.")),
     bytes("near_cache.memory", near_cache<&Near::memory>, {kMiB, kTiB},
           "Of all that is stored, with what keeps it together."),
-    bytes("near_cache.value_max", near_cache<&Near::value_max>, {0, 1024 * kMiB},
-          "A longer reply is not stored."),
+    bytes("near_cache.value_max", near_cache<&Near::value_max>, {0, 256 * 1024},
+          "A longer reply is not stored. (One above 256KiB leaves before its end is here.)"),
     number("near_cache.max_age_ms", near_cache<&Near::max_age_ms>, {0, 24 * kHourMs},
            "So long after it was read, a reply is read anew."),
     number(

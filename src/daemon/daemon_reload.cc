@@ -34,12 +34,20 @@ bool decides_what_is_stored(const ConfigChange& change) {
     return std::find(kChosenBy.begin(), kChosenBy.end(), change.key) != kChosenBy.end();
 }
 
+bool is_same_tls(const UpstreamTarget& one, const UpstreamTarget& other) {
+    if (one.tls == nullptr || other.tls == nullptr) return one.tls == other.tls;
+    return one.tls->fingerprint() == other.tls->fingerprint();
+}
+
 bool is_same_target(const UpstreamTarget& one, const UpstreamTarget& other) {
-    const bool is_same_tls =
-        one.tls == nullptr
-            ? other.tls == nullptr
-            : other.tls != nullptr && one.tls->fingerprint() == other.tls->fingerprint();
-    return one.url == other.url && is_same_tls;
+    return one.url == other.url && is_same_tls(one, other);
+}
+
+// What their files hold differently, in words; "" if they are the same.
+std::string other_secrets(const UpstreamTarget& one, const UpstreamTarget& other) {
+    const bool is_same_user = one.url.user == other.url.user;
+    if (!is_same_user || one.url.password != other.url.password) return "another password";
+    return is_same_tls(one, other) ? "" : "other certificates";
 }
 
 std::string joined(const std::vector<std::string>& parts) {
@@ -107,6 +115,7 @@ void Daemon::begin_reload() {
     check_next();
     static_cast<void>(doors(next));
     Workers::Targets targets = make_targets(next);
+    note_other_files(*targets.front());
     const Workers::Pause pause(*workers_);
     if (is_same_target(*targets.front(), workers_->target())) {
         apply_next();
@@ -116,6 +125,18 @@ void Daemon::begin_reload() {
     } else {
         apply_next();
         workers_->turn_to(std::move(targets));
+    }
+}
+
+// The options that name the files are the same, but not what is in them.
+void Daemon::note_other_files(const UpstreamTarget& target) {
+    const auto& changes = next_->changes;
+    const bool is_named =
+        std::any_of(changes.begin(), changes.end(),
+                    [](const ConfigChange& change) { return change.key.starts_with("upstream."); });
+    const std::string what = other_secrets(workers_->target(), target);
+    if (!is_named && !what.empty()) {
+        reload_.changes.push_back("upstream: the files hold " + what);
     }
 }
 
@@ -205,15 +226,15 @@ void Daemon::on_target_refused(const std::string& reason) {
     refuse_reload("the new upstream does not serve: " + reason);
 }
 
-// Who changed the password in Valkey has changed the file as well, or will.
+// Who changed the password in Valkey, or the certificates, has changed the files as well, or will.
 void Daemon::on_credentials_refused() {
     try {
-        const UpstreamUrl fresh = read_upstream(config_, sources_.environment);
-        const UpstreamUrl& known = workers_->target().url;
+        Workers::Targets targets = make_targets(config_);
         credentials_problem_.clear();
-        if (fresh.user == known.user && fresh.password == known.password) return;
-        workers_->set_credentials(fresh.user, fresh.password);
-        log_.info("credentials_read_again", {});
+        const std::string what = other_secrets(workers_->target(), *targets.front());
+        if (what.empty()) return;
+        workers_->set_access(std::move(targets));
+        log_.info("credentials_read_again", {{"what", what}});
     } catch (const std::exception& error) {
         if (credentials_problem_ == error.what()) return;
         credentials_problem_ = error.what();

@@ -188,8 +188,9 @@ void Workers::turn_to(Targets targets) {
     for_each([&](Worker& worker) { worker.pool().turn_to(std::move(*target++)); });
 }
 
-void Workers::set_credentials(const std::string& user, const std::string& password) {
-    for_each([&](Worker& worker) { worker.pool().set_credentials(user, password); });
+void Workers::set_access(Targets targets) {
+    auto target = targets.begin();
+    for_each([&](Worker& worker) { worker.pool().set_access(**target++); });
 }
 
 void Workers::apply_options() {

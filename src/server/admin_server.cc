@@ -118,10 +118,10 @@ void AdminServer::start_http() {
            MHD_ConnectionNotificationCode what) {
             auto* const server = static_cast<AdminServer*>(self);
             if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
-                server->deadlines_.erase(connection);
+                server->awaited_.erase(connection);
                 return;
             }
-            server->deadlines_[connection] = server->loop_.now_ms() + kRequestMs;
+            server->await_request(connection);
             if (!server->deadline_timer_.is_active()) {
                 server->deadline_timer_.start_repeating(kDeadlineCheckMs);
             }
@@ -169,13 +169,17 @@ bool AdminServer::make_places() {
     const unsigned count = connections(http_.get());
     if (count <= kConnectionsEasy) return false;
     std::vector<std::pair<uint64_t, MHD_Connection*>> oldest;
-    for (const auto& [connection, deadline_ms] : deadlines_)
-        oldest.emplace_back(deadline_ms, connection);
+    for (const auto& [connection, awaited] : awaited_)
+        oldest.emplace_back(awaited.number, connection);
     std::sort(oldest.begin(), oldest.end());
     oldest.resize(std::min<size_t>(oldest.size(), count - kConnectionsEasy));
-    for (const auto& [deadline_ms, connection] : oldest)
+    for (const auto& [number, connection] : oldest)
         end(connection);
     return true;
+}
+
+void AdminServer::await_request(MHD_Connection* connection) {
+    awaited_[connection] = {loop_.now_ms() + kRequestMs, ++requests_awaited_};
 }
 
 // libmicrohttpd sees the end, and closes the connection.
@@ -187,14 +191,14 @@ void AdminServer::end(MHD_Connection* connection) {
 
 void AdminServer::end_slow_requests() {
     const uint64_t now = loop_.now_ms();
-    for (const auto& [connection, deadline_ms] : deadlines_) {
-        if (now >= deadline_ms) end(connection);
+    for (const auto& [connection, awaited] : awaited_) {
+        if (now >= awaited.deadline_ms) end(connection);
     }
-    if (deadlines_.empty()) deadline_timer_.stop();
+    if (awaited_.empty()) deadline_timer_.stop();
 }
 
 int AdminServer::answer(MHD_Connection* connection, const AdminRequest& request) {
-    deadlines_[connection] = loop_.now_ms() + kRequestMs;
+    await_request(connection);
     const AdminTransport transport =
         listen_->is_unix() ? AdminTransport::Unix : AdminTransport::Tcp;
     const AdminAnswer answer = answer_admin(admin_routes(), source_, request, transport);

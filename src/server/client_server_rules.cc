@@ -47,6 +47,8 @@ void ClientServer::apply_rules(Listener& listener) {
     if (!context_.pool.is_cluster()) {
         std::erase_if(open, [](const std::string& name) { return name.starts_with("cluster|"); });
     }
+    // docs/operations.md says it of the default.
+    if (is_default) std::erase(open, "migrate");
     if (open.empty()) return;
     log_.warning("rules_do_not_hold_in_scripts",
                  {{"address", listener.address},

@@ -208,6 +208,7 @@ void ConnectionPool::on_dial_failed(Connection& connection, const std::string& r
     }
     if (scout_ == &connection) scout_ = nullptr;
     is_proven_ = false;
+    if (reason.starts_with("TLS")) events_.on_credentials_refused();
     note_absence(with_advice(reason));
     dial_again(connection, backoff_.next_ms());
 }

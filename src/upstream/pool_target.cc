@@ -205,9 +205,11 @@ void ConnectionPool::note_retired() {
 
 // --- other changes ---
 
-void ConnectionPool::set_credentials(const std::string& user, const std::string& password) {
-    target_->url.user = user;
-    target_->url.password = password;
+void ConnectionPool::set_access(UpstreamTarget& fresh) {
+    target_->url.user = fresh.url.user;
+    target_->url.password = fresh.url.password;
+    // In place: a connection that is being made still points to it.
+    if (target_->tls != nullptr && fresh.tls != nullptr) *target_->tls = std::move(*fresh.tls);
 }
 
 void ConnectionPool::apply_options() {

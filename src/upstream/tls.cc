@@ -170,6 +170,8 @@ void TlsContext::identify(const std::string& cert_file, const std::string& key_f
 }
 
 TlsContext::~TlsContext() = default;
+TlsContext::TlsContext(TlsContext&& other) noexcept = default;
+TlsContext& TlsContext::operator=(TlsContext&& other) noexcept = default;
 
 bool waits_for_peer(const ssl_st& ssl) {
     return SSL_want(&ssl) == SSL_READING;

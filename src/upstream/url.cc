@@ -197,6 +197,10 @@ Problem read_scheme(std::string_view& text, UpstreamUrl& url) {
     } else if (end != std::string_view::npos && (scheme == "valkeys" || scheme == "rediss")) {
         url.kind = UpstreamUrl::Kind::Tcp;
         url.tls = true;
+    } else if (end != std::string_view::npos && scheme.find("sentinel") != std::string_view::npos) {
+        return "Sentinel is not supported yet: name the primary itself, as in valkey://HOST:PORT";
+    } else if (end != std::string_view::npos && scheme.find("cluster") != std::string_view::npos) {
+        return "Cluster is not supported yet: name one server, as in valkey://HOST:PORT";
     } else {
         return "a URL starts with valkey://, redis://, valkeys://, rediss:// or unix:///, "
                "or it is managed:";

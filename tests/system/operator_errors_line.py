@@ -74,7 +74,7 @@ COMMAND_LINE = [
         "a port out of range",
         serve("--upstream", "valkey://h:99999"),
         2,
-        r'nearkey: --upstream: upstream\.url = "\*\*\*": the port must be a number from 1 to 65535'
+        r'nearkey: --upstream: upstream\.url = "valkey://h:99999": the port must be a number from 1 to 65535'
         r" .*",
     ),
     StartError(
@@ -93,20 +93,40 @@ COMMAND_LINE = [
         "a database that is no number",
         serve("--upstream", "valkey://h/sessions"),
         2,
-        r'nearkey: --upstream: upstream\.url = "\*\*\*": the database must be a number from 0 to '
+        r'nearkey: --upstream: upstream\.url = "valkey://h/sessions": the database must be a number from 0 to '
         r"2147483647",
+    ),
+    StartError(
+        "a URL of Sentinel",
+        serve("--upstream", "redis+sentinel://h:26379/main"),
+        2,
+        r'nearkey: --upstream: upstream\.url = "redis\+sentinel://h:26379/main": Sentinel is not '
+        r"supported yet: name the primary itself, as in valkey://HOST:P[O]RT",
+    ),
+    StartError(
+        "a URL of a cluster",
+        serve("--upstream", f"redis-cluster://:{SECRET}@h:7000"),
+        2,
+        r'nearkey: --upstream: upstream\.url = "\*\*\*": Cluster is not supported yet: name one '
+        r"server, as in valkey://HOST:P[O]RT",
+    ),
+    StartError(
+        "a password without its host",
+        serve("--upstream", f"valkey://u:{SECRET}"),
+        2,
+        r'nearkey: --upstream: upstream\.url = "\*\*\*": the port must be a number .*',
     ),
     StartError(
         "a URL without a host",
         serve("--upstream", "valkey://"),
         2,
-        r'nearkey: --upstream: upstream\.url = "\*\*\*": the host is missing',
+        r'nearkey: --upstream: upstream\.url = "valkey://": the host is missing',
     ),
     StartError(
         "a socket's URL with two slashes",
         serve("--upstream", "unix://run/valkey.sock"),
         2,
-        r'nearkey: --upstream: upstream\.url = "\*\*\*": a Unix socket needs an absolute path, '
+        r'nearkey: --upstream: upstream\.url = "unix://run/valkey\.sock": a Unix socket needs an absolute path, '
         r"with three slashes: unix:///run/valkey\.sock",
     ),
     StartError(

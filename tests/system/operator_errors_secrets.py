@@ -88,6 +88,20 @@ SECRETS = [
         r"nearkey: --set: upstream\.password_file = .*an absolute path.*",
     ),
     StartError(
+        "the password itself for its file",
+        secret(f"password_file={SECRET}"),
+        2,
+        r'nearkey: --set: upstream\.password_file = "\*\*\*": allowed is an absolute path .*',
+    ),
+    StartError(
+        "the password itself for its file, with slashes in it",
+        secret(f"password_file=/{SECRET}/x"),
+        2,
+        r'nearkey: --set: upstream\.password_file = "\*\*\*" \(.* the password itself\?\): '
+        + r"cannot read it: "
+        + OS_ABSENT,
+    ),
+    StartError(
         "a credential outside of a unit",
         secret("password_credential=app"),
         2,

@@ -360,7 +360,7 @@ class CacheTest(RulesTest):
         for command in (("GET", "k"), ("CONFIG", "SET", "a", "b")):
             self.assertEqual(b"refused by rule", explain(client, *command)["route"])
             self.assertEqual(b"bypassed", explain(client, *command)["cache"])
-        self.assertEqual(b"shared", explain(client, "CONFIG", "GET", "a")["route"])
+        self.assertEqual(b"dedicated", explain(client, "CONFIG", "GET", "a")["route"])
 
 
 class ListenersTest(RulesTest):

@@ -31,7 +31,7 @@ class HoldingRelay(Relay):
         self.released = threading.Event()
         super().__init__(path, target)
 
-    def _pump_requests(self, near, far):
+    def _pump_requests(self, near, far, *_):
         try:
             while data := near.recv(1 << 16):
                 if self.word in data and not self.held:
@@ -175,14 +175,22 @@ class PlacesTest(SystemTest):
         nearkey = self.start_nearkey(server.url)
         crowd = []
         self.addCleanup(lambda: [one.close() for one in crowd])
-        for _ in range(200):
+        for _ in range(120):
             one = socket.socket(socket.AF_UNIX)
             one.connect(nearkey.admin_path)
             one.sendall(b"GET /livez HT")
             crowd.append(one)
         for _ in range(5):
-            taken = seconds_of(lambda: self.assertEqual(200, nearkey.get("/livez")[0]))
+            taken = seconds_of(lambda: self.assertEqual(200, self.get_livez(nearkey)))
             self.assertLess(taken, 0.3 * SLOWNESS)
+
+
+    def get_livez(self, nearkey):
+        while True:
+            try:
+                return nearkey.get("/livez")[0]
+            except BlockingIOError:  # The backlog is full: a connect that waits would wait.
+                time.sleep(0.01)
 
 
 if __name__ == "__main__":

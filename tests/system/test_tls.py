@@ -127,10 +127,22 @@ class CertificateTest(TlsReloadTest):
         self.assertEqual(b"+OK\r\n", client.command("SET", "k", "v"))
         # Both: proven, and new connections are made by it.
         self.copy("ca.crt", "other.crt")
-        self.assertEqual("reloaded", self.hang_up()["event"])
+        outcome = self.hang_up()
+        self.assertEqual("reloaded", outcome["event"])
+        self.assertIn("other certificates", outcome["changes"])
         self.assertGreater(self.nearkey.metric("nearkey_upstream_connects_total"), connects)
         self.assertEqual(b"+OK\r\n", client.command("SET", "k", "w"))
         self.assertEqual(b"w", server.run("GET", "k"))
+
+    def test_a_replaced_authority_is_read_again_when_a_certificate_is_refused(self):
+        self.start_tls_server()
+        self.copy("other.crt")
+        self.start(self.tls_settings("authority.crt"), ready=False)
+        self.nearkey.wait_logged("certificate")
+        self.copy("ca.crt")
+        self.nearkey.wait_ready()
+        self.nearkey.wait_logged("credentials_read_again")
+        self.assertEqual(b"+PONG\r\n", self.client().command("PING"))
 
     def copy(self, *names):
         with open(self.path("authority.crt"), "w") as target:

@@ -127,6 +127,16 @@ class PasswordTest(SystemTest):
         nearkey.wait_unready()
         wait_for(lambda: "NOAUTH" in nearkey.get("/readyz")[1]["reason"], 3, "the reason is named")
 
+    def test_check_finds_a_tls_file_that_can_not_be_used(self):
+        for absent in ("/nowhere/ca.crt", self.directory):
+            done = run_nearkey(
+                self.directory, "check", "--upstream", "valkeys://127.0.0.1", "--set",
+                f"upstream.tls_ca_file={absent}",
+            )  # fmt: skip
+            self.assertEqual(2, done.returncode, done.stdout)
+            self.assertIn(absent, done.stderr)
+            self.assertEqual(1, done.stderr.count("\n"))
+
     def test_check_prints_no_password(self):
         done = run_nearkey(
             self.directory, "check", "--upstream", f"valkey://app:{QUOTED}@127.0.0.1:6379/3"

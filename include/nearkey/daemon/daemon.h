@@ -105,6 +105,7 @@ private:
     std::string why_no_reload() const;
     void begin_reload();
     void check_next() const;
+    void note_other_files(const UpstreamTarget& target);
     void apply_next();
     void refuse_reload(const std::string& reason);
     void end_reload();

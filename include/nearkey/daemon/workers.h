@@ -24,7 +24,8 @@ namespace nearkey {
 class WorkersEvents {
 public:
     virtual void on_health_changed(const UpstreamHealth& health) = 0;
-    // Valkey refused our credentials. Whoever knows better ones says so: set_credentials().
+    // Access to Valkey was refused. Whoever knows better credentials or certificates says so:
+    // set_access().
     virtual void on_credentials_refused() = 0;
 
 protected:
@@ -74,7 +75,7 @@ public:
     void forget_target();
     void adopt_target();
     void turn_to(Targets targets);
-    void set_credentials(const std::string& user, const std::string& password);
+    void set_access(Targets targets);
     void apply_options();
     void shrink();
     // `make_doors` gives the same doors each time.

@@ -50,6 +50,7 @@ private:
     void stop_http();
     void serve();
     [[nodiscard]] bool make_places();
+    void await_request(MHD_Connection* connection);
     static void end(MHD_Connection* connection);
     void end_slow_requests();
     // Returns what libmicrohttpd's callback returns.
@@ -60,8 +61,13 @@ private:
     Log& log_;
     std::unique_ptr<ListenSocket> listen_;
     SocketMender mender_;
-    // By when each connection's request must have been there, on the loop's clock.
-    std::unordered_map<MHD_Connection*, uint64_t> deadlines_;
+    // The request that each connection is to bring.
+    struct Awaited {
+        uint64_t deadline_ms;  // on the loop's clock
+        uint64_t number;       // in the order in which they began to be awaited
+    };
+    std::unordered_map<MHD_Connection*, Awaited> awaited_;
+    uint64_t requests_awaited_ = 0;
     Timer deadline_timer_;
     std::unique_ptr<MHD_Daemon, StopHttp> http_;
     Timer timer_;

@@ -31,7 +31,8 @@ struct UpstreamHealth {
 class PoolEvents {
 public:
     virtual void on_health_changed(const UpstreamHealth& health) = 0;
-    // Valkey refused our credentials. Whoever knows better ones says so: set_credentials().
+    // Valkey refused our credentials, or we its certificate (or it ours). Whoever knows better ones
+    // says so: set_access().
     virtual void on_credentials_refused() = 0;
     // commands() is another table from now on.
     virtual void on_commands_changed() = 0;
@@ -101,7 +102,8 @@ public:
     void turn_to(std::unique_ptr<UpstreamTarget> target);
     // For connections made from now on.
     const UpstreamTarget& target() const { return *target_; }
-    void set_credentials(const std::string& user, const std::string& password);
+    // The same server, with the user, the password and the certificates of `fresh`.
+    void set_access(UpstreamTarget& fresh);
     void apply_options();
 
     // The shared connection that a session of this protocol and database is pinned to until

@@ -22,6 +22,9 @@ public:
     // Throws std::runtime_error, with the file and OpenSSL's reason, if a file can't be used.
     TlsContext(const UpstreamOptions& options, const std::string& host);
     ~TlsContext();
+    TlsContext(TlsContext&& other) noexcept;
+    // For connections that are made from now on.
+    TlsContext& operator=(TlsContext&& other) noexcept;
 
     // Of what the files held: another one is another certificate, key or authority.
     const std::string& fingerprint() const { return fingerprint_; }
