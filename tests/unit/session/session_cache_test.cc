@@ -198,12 +198,12 @@ TEST_CASE("session: a change of way is answered at once, and what comes next wai
     CHECK(rig.metrics.near_cache_proofs_total == 1);
     const std::string after = client.output();
     CHECK(after.size() > before.size());
-    client.ask({"GET k"});
+    client.ask({"GET z"});
     rig.settle();
     CHECK(client.output() == after);
-    CHECK(rig.valkey.times_asked("GET k") == 0);
+    CHECK(rig.valkey.times_asked("GET z") == 0);
     answer_pings(rig);
-    CHECK(rig.run_until_output(client, after + "+GET k\r\n"));
+    CHECK(rig.run_until_output(client, after + "+GET z\r\n"));
     // What it was shown since is nearkey's own words.
     store(rig, kOther);
     const uint64_t proofs = rig.metrics.near_cache_proofs_total;
