@@ -306,7 +306,9 @@ void NearCache::end_write(Write write, uint64_t now_ms) {
     uint64_t& count = write == nullptr ? barriers_ : write->second.writes;
     CHECK(count > 0);
     --count;
-    if (write == nullptr) {
+    if (is_broken(Rule::WriteReply)) {
+        if (write != nullptr) forget_if_idle(write->first);
+    } else if (write == nullptr) {
         clear(InvalidationCause::Barrier, now_ms);
     } else {
         invalidate(write->first, InvalidationCause::Write, now_ms);

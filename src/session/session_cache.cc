@@ -132,7 +132,7 @@ bool Session::may_be_overtaken(std::string_view key) {
     if (fills_.empty()) return false;
     if (context_.cache->is_being_read(key)) return true;
     // The cache has forgotten which key a void fill was of.
-    for (size_t i = 0; i < fills_.size(); ++i) {
+    for (size_t i = 0; i < fills_.size() && !is_broken(Rule::VoidFill); ++i) {
         if (!context_.cache->is_open(fills_[i].fill)) return true;
     }
     return false;
@@ -192,7 +192,7 @@ void Session::note_read(Connection& connection, const CommandView& command, uint
         }
     }
     if (may_be_in_multi()) {
-        multi_reads_ = true;
+        multi_reads_ = !is_broken(Rule::QueuedRead);
         return;
     }
     note_unstored(connection, command, ticket);
@@ -225,7 +225,7 @@ bool Session::note_split(Connection& connection, const CommandView& command, uin
         if (is_filled) ++next;
         if (!is_filled) context_.keys.push_back(command[i]);
     }
-    if (!context_.keys.empty()) mark_unstored(connection, ticket);
+    if (!context_.keys.empty() && !is_broken(Rule::UnfilledPart)) mark_unstored(connection, ticket);
     return true;
 }
 
@@ -300,7 +300,7 @@ void Session::tell_cache_of_failure(uint32_t ticket) {
     if (context_.cache == nullptr) return;
     static_cast<void>(end_fills(ticket, {}));
     static_cast<void>(end_unstored(ticket, {}));
-    if (end_writes(ticket)) {
+    if (end_writes(ticket) && !is_broken(Rule::LostScript)) {
         context_.cache->clear(InvalidationCause::Barrier, Loop::boot_ms());
     }
 }
@@ -327,8 +327,9 @@ void Session::end_fill(const PendingFill& pending, std::string_view reply) {
         context_.cache->abandon(pending.fill);
         return;
     }
+    const uint64_t since_ms = is_broken(Rule::TtlSent) ? Loop::boot_ms() : pending.sent_ms;
     uint64_t deadline_ms =
-        pending.ttl_ms < 0 ? UINT64_MAX : pending.sent_ms + static_cast<uint64_t>(pending.ttl_ms);
+        pending.ttl_ms < 0 ? UINT64_MAX : since_ms + static_cast<uint64_t>(pending.ttl_ms);
     if (pending.reads_fields) {
         deadline_ms = std::min(deadline_ms, context_.pool.fields_deadline_ms(pending.sent_ms));
     }

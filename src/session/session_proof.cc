@@ -13,6 +13,7 @@
 #include "nearkey/session/session.h"
 
 #include "nearkey/base/check.h"
+#include "nearkey/base/sabotage.h"
 
 namespace nearkey {
 
@@ -37,6 +38,7 @@ void Session::note_unstored(const Connection& connection, const CommandView& com
 void Session::mark_unstored(const Connection& connection, uint32_t ticket) {
     using What = UnstoredRead::What;
     const bool is_shared = &connection == connection_;
+    if (!is_shared && is_broken(Rule::OtherConnection)) return;
     const bool is_known = !context_.keys.empty() && context_.keys.size() <= kMarksMax;
     if (!is_known || (is_shared && !context_.pool.may_overtake(protocol_))) {
         unstored_reads_.push_back({ticket, is_shared ? What::SharedRead : What::OtherRead, 0});

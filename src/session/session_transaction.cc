@@ -2,6 +2,8 @@
 // other has a lease until the server says that nothing is left of it.
 #include "nearkey/session/session.h"
 
+#include "nearkey/base/sabotage.h"
+
 #include <algorithm>
 #include <utility>
 
@@ -115,7 +117,7 @@ size_t Session::encode_whole(std::string_view input, uint32_t& commands) {
         if (spec->special == Special::Exec || spec->special == Special::Discard) return size;
         const bool is_first = commands == 1;  // MULTI itself
         if (!is_first && spec->route != Route::Shared) return 0;
-        multi_reads_ |= spec->tells_of_keys;
+        multi_reads_ |= spec->tells_of_keys && !is_broken(Rule::WholeRead);
         if (spec->writes != WriteScope::Nothing && !is_first) {
             const bool is_known = spec->find_keys(command, context_.keys);
             context_.scope =

@@ -35,7 +35,7 @@ void Session::begin_writes(const CommandView& command, uint32_t ticket) {
     // If MULTI was refused it is not queued but run.
     begin_whole(ticket);
     if (is_exec) multi_keys_.clear();
-    if (is_queued) queue_writes();
+    if (is_queued && !is_broken(Rule::QueuedWrite)) queue_writes();
 }
 
 // EXEC shows what was read, or, by a nil in place of all replies, that a watched key has changed.

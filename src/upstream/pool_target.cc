@@ -15,6 +15,7 @@
 #include "nearkey/upstream/pool.h"
 
 #include "nearkey/base/check.h"
+#include "nearkey/base/sabotage.h"
 
 #include <algorithm>
 #include <utility>
@@ -145,7 +146,8 @@ void ConnectionPool::switch_to(std::unique_ptr<UpstreamTarget> target,
         start_receiver();
         retired_.back()->users = 0;
         retired_.back()->close("its upstream was replaced");
-        cache()->clear(InvalidationCause::Upstream, Loop::boot_ms());
+        if (!is_broken(Rule::Upstream))
+            cache()->clear(InvalidationCause::Upstream, Loop::boot_ms());
         touch_->forget_policy();
     }
     if (!wants_dial_.empty()) dial_timer_.start_once(0);

@@ -19,6 +19,7 @@
 //     it takes two, one after the other, to prove anything (ask_again, proven_before_ms).
 //   - A read that is sent again may reach another server than the receiver has: the loss of any
 //     shared connection voids everything, and a connection to another address stores nothing.
+#include "nearkey/base/sabotage.h"
 #include "nearkey/upstream/keyspace.h"
 #include "nearkey/upstream/pool.h"
 
@@ -250,7 +251,7 @@ void ConnectionPool::on_stats(std::string_view reply) {
             cache()->drop_lost();
             break;
     }
-    swapdb_proven_ms_ = swapdb_sent_ms_;
+    swapdb_proven_ms_ = is_broken(Rule::SwapDbAsked) ? Loop::boot_ms() : swapdb_sent_ms_;
     renew_sources();
 }
 

@@ -1,5 +1,7 @@
 #include "nearkey/upstream/shared_proofs.h"
 
+#include "nearkey/base/sabotage.h"
+
 namespace nearkey {
 
 SharedProofs::~SharedProofs() {
@@ -10,6 +12,7 @@ SharedProofs::~SharedProofs() {
 
 void SharedProofs::ask() {
     for (SharedProofs* other : others_) {
+        if (is_broken(Rule::OtherLoops)) break;
         owe();
         other->mailbox_.post([other, this, number = round()] { other->answer(*this, number); });
     }

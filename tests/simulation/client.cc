@@ -1,57 +1,67 @@
 #include "client.h"
 
-#include "nearkey/resp/reply_writer.h"
 #include "nearkey/resp/value.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 namespace nearkey::simulation {
 
 namespace {
-constexpr size_t kOwedMax = 16;
-constexpr uint64_t kBatchMax = 6;
 
-void encode(std::string& out, const Words& words) {
-    append_array_header(out, words.size());
-    for (const std::string& word : words)
-        append_bulk(out, word);
-}
-
+// States of lists have commas between elements.
 State state_of(const Value& value) {
-    return value.is_null() ? State() : State(value.text);
+    if (value.is_null()) return State();
+    if (value.type != '*') return State(value.text);
+    std::string list;
+    for (const Value& each : value.elements)
+        list += (list.empty() ? "" : ",") + each.text;
+    return list.empty() ? State() : State(list);
 }
 
-std::vector<State> states_of(const std::string& command, const Value& value) {
-    if (command == "GETRANGE") return {value.text.empty() ? State() : State(value.text)};
-    if (command == "HGETALL") {
-        return {value.elements.size() == 2 ? State(value.elements[1].text) : State()};
+// What the reply says of a key: its state, or only whether it is there, or nothing at all.
+struct Shown {
+    enum class What { Nothing, State, Presence };
+    What what = What::Nothing;
+    State state{};
+    bool is_there = false;
+};
+
+bool contains(const Value& names, const std::string& name) {
+    return std::any_of(names.elements.begin(), names.elements.end(),
+                       [&](const Value& each) { return each.text == name; });
+}
+
+Shown shown_of_count(int64_t count, size_t keys) {
+    if (count == 0) return {Shown::What::Presence, {}, false};
+    if (count == static_cast<int64_t>(keys)) return {Shown::What::Presence, {}, true};
+    return {};
+}
+
+Shown shown(const Words& words, const Value& value, const std::string& name, size_t which) {
+    const std::string& command = words[0];
+    if (command == "KEYS") return {Shown::What::Presence, {}, contains(value, name)};
+    if (command == "SCAN") {
+        if (value.elements.size() != 2) return {};
+        return {Shown::What::Presence, {}, contains(value.elements[1], name)};
+    }
+    if (command == "EXISTS") return shown_of_count(value.integer, words.size() - 1);
+    if (command == "MGET") return {Shown::What::State, state_of(value.elements.at(which))};
+    if (command == "GETRANGE") {
+        return {Shown::What::State, value.text.empty() ? State() : State(value.text)};
     }
     if (command == "HSCAN" && value.elements.size() == 2)
-        return states_of("HGETALL", value.elements[1]);
-    if (command == "EXEC") {
-        return value.elements.size() == 2 ? std::vector{state_of(value.elements[1])}
-                                          : std::vector<State>{};
+        return shown({"HGETALL"}, value.elements[1], name, which);
+    if (command == "HGETALL") {
+        const bool is_there = value.elements.size() == 2;
+        return {Shown::What::State, is_there ? State(value.elements[1].text) : State()};
     }
-    if (command != "MGET") return {state_of(value)};
-    std::vector<State> states;
-    for (const Value& each : value.elements)
-        states.push_back(state_of(each));
-    return states;
+    return {Shown::What::State, state_of(value)};
 }
 }  // namespace
-
-// The odd ones are hashes.
-std::string name_of_key(uint64_t number) {
-    return (number % 2 == 0 ? "s" : "h") + std::to_string(number);
-}
-
-std::string next_value(Random& random, const std::string& key) {
-    return fmt::format("{}={:x}{}", key, random.below(UINT64_MAX),
-                       std::string(random.one_in(3) ? 60 : 0, '.'));
-}
 
 class SimulatedClient::Stream final : public ByteStream {
 public:
@@ -82,18 +92,17 @@ private:
     SimulatedClient& client_;
 };
 
-SimulatedClient::SimulatedClient(EventQueue& events, Random& random, ModelValkey& valkey,
-                                 Judge& judge)
-    : events_(events), random_(random), valkey_(valkey), judge_(judge) {
+SimulatedClient::SimulatedClient(EventQueue& events, Random& random, Judge& judge,
+                                 const ClientPlan& plan)
+    : events_(events), random_(random), judge_(judge), plan_(plan) {
 }
 
 SimulatedClient::~SimulatedClient() {
     abort();
 }
 
-void SimulatedClient::start(SessionContext& context, const ClientPlan& plan) {
+void SimulatedClient::start(SessionContext& context) {
     context_ = &context;
-    plan_ = plan;
     act();
 }
 
@@ -102,16 +111,19 @@ void SimulatedClient::abort() {
 }
 
 void SimulatedClient::open() {
-    number_ = valkey_.next_session();
+    number_ = judge_.next_session();
     is_closing_ = is_paused_ = has_ended_ = is_ready_ = false;
-    must_close_ = false;
+    must_close_ = in_multi_ = is_through_ = false;
+    queued_.clear();
+    protocol_ = plan_.protocol;
+    database_ = plan_.database;
     unread_.clear();
     reply_.clear();
     scanner_ = {};
     session_ = std::make_unique<Session>(*context_, terms_, number_);
     session_->attach(std::make_unique<Stream>(*this));
-    add(unread_, {"HELLO", std::to_string(plan_.protocol)});
-    add(unread_, {"SELECT", std::to_string(plan_.database)});
+    add_plain(unread_, {"HELLO", std::to_string(plan_.protocol)});
+    add_plain(unread_, {"SELECT", std::to_string(plan_.database)});
     deliver();
 }
 
@@ -121,24 +133,14 @@ void SimulatedClient::on_ended() {
     events_.after(random_.below(2'000), [this] { session_.reset(); });
 }
 
-void SimulatedClient::act() {
-    events_.after(random_.between(10, plan_.pause_max_us), [this] { act(); });
-    if (!session_) {
-        open();
-    } else if (!is_closing_ && (must_close_ || random_.one_in(400))) {
-        is_closing_ = true;
-        owed_.clear();
-        session_->on_stream_lost();
-    } else if (!is_closing_ && is_ready_ && owed_.size() < kOwedMax) {
-        send_batch();
-    }
-}
-
-void SimulatedClient::send_batch() {
-    const uint64_t count = random_.one_in(2) ? 1 : random_.between(1, kBatchMax);
-    for (uint64_t i = 0; i < count; ++i)
-        plan_operation(unread_);
-    deliver();
+void SimulatedClient::on_turned() {
+    const bool is_ending = std::any_of(owed_.begin(), owed_.end(), [](const Owed& owed) {
+        static constexpr std::array<std::string_view, 5> kOfLeases{"WATCH", "MULTI", "EXEC",
+                                                                   "DISCARD", "RESET"};
+        const std::string& name = owed.asked.words[0];
+        return std::find(kOfLeases.begin(), kOfLeases.end(), name) != kOfLeases.end();
+    });
+    if (in_multi_ || is_through_ || is_ending) must_close_ = true;
 }
 
 void SimulatedClient::deliver() {
@@ -151,117 +153,6 @@ void SimulatedClient::deliver() {
     }
 }
 
-// --- what is sent ---
-
-void SimulatedClient::plan_operation(std::string& bytes) {
-    ++operations;
-    if (!random_.one_in(plan_.writes_one_in)) {
-        plan_read(bytes);
-    } else if (random_.one_in(8)) {
-        plan_transaction(bytes);
-    } else {
-        plan_write(bytes);
-    }
-}
-
-SimulatedClient::Owed& SimulatedClient::add(std::string& bytes, const Words& words) {
-    encode(bytes, words);
-    owed_.push_back({words[0], words, events_.now_us, {}, {}});
-    return owed_.back();
-}
-
-void SimulatedClient::ask(Owed& owed, const KeyName& key) {
-    valkey_.note_expiry(key);
-    const uint64_t before_us =
-        events_.now_us < plan_.bound_us ? 0 : events_.now_us - plan_.bound_us;
-    owed.asks.push_back({key, valkey_.history.floor(plan_.channel, key, before_us)});
-}
-
-Words SimulatedClient::random_read(std::vector<KeyName>& keys) {
-    uint64_t number = random_.below(random_.one_in(2) ? 4 : kNames);
-    if (number >= kNamesWritten) {
-        const auto database = static_cast<uint64_t>(plan_.database);
-        number = kNamesWritten + 2 * database + (plan_.protocol == 3 ? 1 : 0);
-    }
-    const std::string name = name_of_key(number);
-    keys.assign(1, {plan_.database, name});
-    const uint64_t choice = random_.below(10);
-    if (number % 2 == 1) {
-        if (choice < 6) return {"HGET", name, "f"};
-        // HSCAN is never stored.
-        return choice < 8 ? Words{"HGETALL", name} : Words{"HSCAN", name, "0"};
-    }
-    if (choice < 7) return {"GET", name};
-    if (choice < 8) return {"GETRANGE", name, "0", "-1"};
-    const std::string other = name_of_key(random_.below(kNamesWritten / 2) * 2);
-    keys.emplace_back(plan_.database, other);
-    return {"MGET", name, other};
-}
-
-void SimulatedClient::plan_read(std::string& bytes) {
-    std::vector<KeyName> keys;
-    Owed& owed = add(bytes, random_read(keys));
-    for (const KeyName& key : keys)
-        ask(owed, key);
-}
-
-Words SimulatedClient::random_write() {
-    const uint64_t number = random_.below(kNamesWritten);
-    const std::string name = name_of_key(number);
-    const std::string value = next_value(random_, name);
-    const bool is_hash = number % 2 == 1;
-    const Words put = is_hash ? Words{"HSET", name, "f", value} : Words{"SET", name, value};
-    switch (random_.below(60)) {
-        case 0:
-            return {random_.one_in(4) ? "FLUSHALL" : "TOUCH", name};
-        case 1:
-            return random_.one_in(3) ? Words{"SWAPDB", "0", "1"} : put;
-        case 2:
-        case 3:
-            return {"EVAL", is_hash ? "HSET" : "SET", "0", name, value};
-        case 4:
-        case 5:
-        case 6:
-            return {"DEL", name};
-        case 7:
-        case 8:
-            return {"RENAME", name, name_of_key((number + 2) % kNamesWritten)};
-        case 9:
-        case 10:
-            return {"COPY", name, name_of_key((number + 2) % kNamesWritten), "REPLACE"};
-        case 11:
-        case 12:
-            return {"PEXPIRE", name, std::to_string(random_.between(1, 300))};
-        case 13:
-        case 14:
-        case 15:
-        case 16:
-            if (is_hash) return put;
-            return {"SET", name, value, "PX", std::to_string(random_.between(1, 300))};
-        default:
-            return put;
-    }
-}
-
-void SimulatedClient::plan_write(std::string& bytes) {
-    Words words = random_write();
-    if (words[0] == "FLUSHALL") words.resize(1);
-    Owed& owed = add(bytes, words);
-    if (words[0] != "TOUCH") owed.writes.push_back(joined(plan_.database, words));
-}
-
-void SimulatedClient::plan_transaction(std::string& bytes) {
-    const std::string name = name_of_key(random_.below(kNamesWritten / 2) * 2);
-    const std::string other = name_of_key(random_.below(kNamesWritten / 2) * 2);
-    const Words put{"SET", name, next_value(random_, name)};
-    add(bytes, {"MULTI"});
-    add(bytes, put);
-    add(bytes, {"GET", other}).name = "QUEUED";
-    Owed& owed = add(bytes, {"EXEC"});
-    owed.writes.push_back(joined(plan_.database, put));
-    ask(owed, {plan_.database, other});
-}
-
 // --- what is answered ---
 
 void SimulatedClient::take(std::string_view bytes) {
@@ -269,7 +160,7 @@ void SimulatedClient::take(std::string_view bytes) {
         size_t taken = 0;
         const ScanResult result = scanner_.scan(bytes, taken);
         if (result == ScanResult::Malformed) {
-            judge_.on_violation("MALFORMED", {});
+            judge_.on_violation("MALFORMED", "");
             return;
         }
         reply_ += bytes.substr(0, taken);
@@ -280,54 +171,89 @@ void SimulatedClient::take(std::string_view bytes) {
 }
 
 void SimulatedClient::judge_reply(std::string_view reply) {
+    if (reply.starts_with('>')) return;
     if (owed_.empty()) {
-        judge_.on_violation("UNASKED " + std::string(reply), {});
+        judge_.on_violation("UNASKED " + std::string(reply), "");
         return;
     }
     const Owed owed = std::move(owed_.front());
     owed_.pop_front();
     judge_.on_answer(fmt::format("{} us {}/{} [{} us] {} -> {}", events_.now_us, plan_.channel,
-                                 number_, owed.start_us, joined(plan_.database, owed.words),
+                                 number_, owed.start_us, joined(owed.database, owed.asked.words),
                                  reply.substr(0, reply.size() - 2)));
     const auto value = parse_value(reply);
     // What follows would be of another database.
-    if (owed.name == "SELECT") (value && value->text == "OK" ? is_ready_ : must_close_) = true;
-    if (!value || value->is_error() || (owed.name == "EXEC" && value->is_null())) return;
-    // There was nothing to be copied, or to expire.
-    const bool is_idle = (owed.name == "COPY" || owed.name == "PEXPIRE") && value->integer == 0;
-    if (!is_idle) acknowledge(owed);
-    if (!owed.asks.empty()) judge_states(owed, states_of(owed.name, *value));
+    if (owed.asked.words[0] == "SELECT")
+        (value && value->text == "OK" ? is_ready_ : must_close_) = true;
+    if (!value || value->is_error()) return;
+    // Nobody knows of which server it tells.
+    if (!owed.is_judged || owed.turns != plan_.upstream.turns) return;
+    if (owed.asked.words[0] != "EXEC") {
+        if (!owed.is_queued || value->text != "QUEUED") judge(owed, owed.asked, *value);
+        return;
+    }
+    if (value->is_null()) return;
+    if (value->elements.size() != owed.queued.size()) {
+        judge_.on_violation("SHAPE of the reply to EXEC", "");
+        return;
+    }
+    for (size_t i = 0; i < owed.queued.size(); ++i)
+        judge(owed, owed.queued[i], value->elements[i]);
 }
 
-void SimulatedClient::acknowledge(const Owed& owed) {
-    for (const std::string& write : owed.writes) {
-        for (const auto& [key, step] : valkey_.steps_of(write, owed.start_us)) {
-            valkey_.note_expiry(key);
-            valkey_.history.acknowledge(plan_.channel, key, step, events_.now_us);
-            valkey_.history.did(number_, key, step);
+void SimulatedClient::judge(const Owed& owed, const Asked& asked, const Value& value) {
+    if (value.is_error()) return;
+    const std::string& name = asked.words[0];
+    // There was nothing to be copied, to expire, or to be popped.
+    const bool is_idle = ((name == "COPY" || name == "PEXPIRE") && value.integer == 0) ||
+                         (name == "BLPOP" && value.is_null());
+    if (!is_idle) acknowledge(owed, asked);
+    if (name == "MGET" && value.elements.size() != asked.asks.size()) {
+        judge_.on_violation("SHAPE of the reply to " + joined(owed.database, asked.words), "");
+        return;
+    }
+    for (size_t i = 0; i < asked.asks.size(); ++i)
+        judge_ask(owed, asked, i, value);
+    look_again_after(asked);
+}
+
+// What went through a tunnel is as a change from elsewhere, but for who sent it.
+void SimulatedClient::acknowledge(const Owed& owed, const Asked& asked) {
+    ModelValkey& valkey = *plan_.upstream.valkey;
+    const int channel = owed.is_through ? kNobody : plan_.channel;
+    for (const std::string& write : asked.writes) {
+        for (const auto& [key, step] : valkey.steps_of(write, owed.start_us)) {
+            valkey.note_expiry(key);
+            valkey.history.acknowledge(channel, key, step, events_.now_us);
+            valkey.history.did(number_, key, step);
         }
     }
 }
 
-void SimulatedClient::judge_states(const Owed& owed, const std::vector<State>& states) {
-    if (states.size() != owed.asks.size()) {
-        judge_.on_violation("SHAPE of the reply to " + joined(plan_.database, owed.words), {});
-        return;
-    }
-    for (size_t i = 0; i < states.size(); ++i) {
-        const Ask& each = owed.asks[i];
-        valkey_.note_expiry(each.key);
-        const auto verdict = valkey_.history.judge(number_, each.key, each.floor, states[i]);
-        if (verdict == History::Verdict::Fine) continue;
-        judge_.on_violation(
-            fmt::format(
-                "{} {}/{}: {}/{} by {}, asked at {} us, answered at {} us: {} (own step {}, "
-                "elsewhere step {})",
-                nearkey::simulation::name_of(verdict), each.key.first, each.key.second,
-                plan_.channel, number_, owed.name, owed.start_us, events_.now_us,
-                text_of(states[i]), each.floor.own, each.floor.elsewhere),
-            each.key);
-    }
+void SimulatedClient::judge_ask(const Owed& owed, const Asked& asked, size_t which,
+                                const Value& value) {
+    const Ask& each = asked.asks[which];
+    ModelValkey& valkey = *plan_.upstream.valkey;
+    valkey.note_expiry(each.key);
+    const Shown what = shown(asked.words, value, each.key.second, which);
+    if (what.what == Shown::What::Nothing) return;
+    History& history = valkey.history;
+    const bool is_state = what.what == Shown::What::State;
+    const History::Verdict verdict =
+        is_state ? history.judge(number_, each.key, each.floor, what.state)
+                 : history.judge_presence(number_, each.key, each.floor, what.is_there);
+    if (verdict == History::Verdict::Fine) return;
+    const std::string answer = is_state        ? text_of(what.state)
+                               : what.is_there ? "(there)"
+                                               : "(absent)";
+    judge_.on_violation(
+        fmt::format("{} {}/{}: {}/{} by {}{}, asked at {} us, answered at {} us: {} (own step {}, "
+                    "elsewhere step {})",
+                    nearkey::simulation::name_of(verdict), each.key.first, each.key.second,
+                    plan_.channel, number_, owed.asked.words[0] == "EXEC" ? "EXEC of " : "",
+                    asked.words[0], owed.start_us, events_.now_us, answer, each.floor.own,
+                    each.floor.elsewhere),
+        history.told(each.key));
 }
 
 }  // namespace nearkey::simulation

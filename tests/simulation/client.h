@@ -1,8 +1,9 @@
 // A client of one nearkey: sends what its seed says, and has every answer judged.
 // Owned by the world. Its stream takes what the session writes; what it sends next it decides
-// later.
+// later (client_plan.cc).
 #pragma once
 
+#include "kinds.h"
 #include "model_valkey.h"
 #include "nearkey/session/session.h"
 
@@ -15,30 +16,45 @@ namespace nearkey::simulation {
 
 class Judge {
 public:
-    virtual void on_violation(const std::string& what, const KeyName& key) = 0;
+    // `told`: the steps of what it is about.
+    virtual void on_violation(const std::string& what, const std::string& told) = 0;
     virtual void on_answer(const std::string& line) = 0;
+    virtual uint64_t next_session() = 0;
 
 protected:
     ~Judge() = default;
 };
 
+// Which server a nearkey's answers come from.
+struct Upstream {
+    ModelValkey* valkey;
+    uint64_t turns = 0;  // from one to another
+};
+
 struct ClientPlan {
     int channel;
+    const Upstream& upstream;
+    const Kinds& kinds;
     int protocol;
     int database;
     uint64_t pause_max_us;
     uint64_t bound_us;  // how old what it is shown may be
     uint64_t writes_one_in;
+    uint64_t ways_one_in;  // changes of how its commands travel
+    uint64_t swaps_one_in;
 };
 
 class SimulatedClient {
 public:
-    SimulatedClient(EventQueue& events, Random& random, ModelValkey& valkey, Judge& judge);
+    SimulatedClient(EventQueue& events, Random& random, Judge& judge, const ClientPlan& plan);
     ~SimulatedClient();
 
-    void start(SessionContext& context, const ClientPlan& plan);
+    void start(SessionContext& context);
     bool is_of(const Session& session) const { return session_.get() == &session; }
+    int channel() const { return plan_.channel; }
     void on_ended();
+    // What its session has on a connection of its own stays with the former server.
+    void on_turned();
     void abort();
 
     uint64_t operations = 0;
@@ -49,56 +65,89 @@ private:
         KeyName key;
         History::Floor floor;
     };
-    // What is to be done with a reply.
-    struct Owed {
-        std::string name;  // of the command
+    // A command, what its reply shows, and what was executed if it is no error.
+    struct Asked {
         Words words;
-        uint64_t start_us;
         std::vector<Ask> asks;
-        std::vector<std::string> writes;  // commands that were executed if this is no error
+        std::vector<std::string> writes;
+    };
+    struct Owed {
+        Asked asked;
+        uint64_t start_us;
+        uint64_t turns;  // of the upstream
+        int database;
+        bool is_judged;
+        bool is_queued;             // unless MULTI was refused
+        bool is_through;            // over a tunnel
+        std::vector<Asked> queued;  // what an EXEC executes
     };
 
-    void open();
+    // What is sent (client_plan.cc)
     void act();
     void send_batch();
-    void plan_operation(std::string& bytes);
+    // False: what follows must wait for its reply.
+    bool plan_operation(std::string& bytes);
     void plan_read(std::string& bytes);
     void plan_write(std::string& bytes);
-    void plan_transaction(std::string& bytes);
-    Words random_read(std::vector<KeyName>& keys);
+    void plan_whole(std::string& bytes);
+    bool plan_way(std::string& bytes);
+    void plan_reset(std::string& bytes);
+    void begin_steps(std::string& bytes);
+    void plan_step(std::string& bytes);
+    void plan_exec(std::string& bytes);
+    Asked random_read();
+    Asked random_read_of(uint64_t number);
+    void look_again(const KeyName& key, uint64_t delay_us);
+    void look_again_after(const Asked& asked);
+    Asked random_read_of_all();
+    Words random_list();
     Words random_write();
-    Owed& add(std::string& bytes, const Words& words);
-    void ask(Owed& owed, const KeyName& key);
+    Asked asked(const Words& words, const std::vector<std::string>& names) const;
+    Asked written(const Words& words) const;
+    void ask(Asked& asked) const;
+    Owed& add(std::string& bytes, Asked asked);
+    Owed& add_plain(std::string& bytes, Words words);
+
+    void open();
     void deliver();
     void take(std::string_view bytes);
     void judge_reply(std::string_view reply);
-    void judge_states(const Owed& owed, const std::vector<State>& states);
-    void acknowledge(const Owed& owed);
+    void judge(const Owed& owed, const Asked& asked, const Value& value);
+    void judge_ask(const Owed& owed, const Asked& asked, size_t which, const Value& value);
+    void acknowledge(const Owed& owed, const Asked& asked);
 
     EventQueue& events_;
     Random& random_;
-    ModelValkey& valkey_;
     Judge& judge_;
+    const ClientPlan plan_;
     SessionContext* context_ = nullptr;
     const ClientTerms terms_{};
-    ClientPlan plan_{};
     std::unique_ptr<Session> session_;
     uint64_t number_ = 0;  // of the session, in the whole world
     bool is_closing_ = false;
     bool has_ended_ = false;
     bool is_ready_ = false;    // in its database
-    bool must_close_ = false;  // and can't come there
+    bool must_close_ = false;  // nobody knows in which it is, or where
     bool is_paused_ = false;
     std::string unread_;  // by the session
     std::string reply_;
     ReplyScanner scanner_;
     std::deque<Owed> owed_;
+    // As of what was sent.
+    int protocol_ = 2;
+    int database_ = 0;
+    bool in_multi_ = false;
+    bool is_through_ = false;
+    std::vector<Asked> queued_;
 };
 
-// The last ones are changed only directly, and each is read by clients of one protocol and
-// database: of what one connection was not told, none was.
+// The first ones are strings and, the odd ones, hashes; the last ones of these are changed only
+// directly, and each is read by clients of one protocol and database: of what one connection was
+// not told, none was. Then come lists.
 constexpr uint64_t kNames = 12;
 constexpr uint64_t kNamesWritten = 8;
+constexpr uint64_t kLists = 2;
+constexpr int kNobody = 99;  // the channel of who writes past every nearkey
 std::string name_of_key(uint64_t number);
 std::string next_value(Random& random, const std::string& key);
 

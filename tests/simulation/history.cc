@@ -24,14 +24,26 @@ void History::acknowledge(int channel, const KeyName& name, size_t step, uint64_
     }
 }
 
-History::Floor History::floor(int channel, const KeyName& name, uint64_t before_us) {
+void History::note_expiry(const KeyName& name, const Expiry& expiry) {
+    keys_[name].expiries.push_back(expiry);
+}
+
+History::Floor History::floor(int channel, const KeyName& name, uint64_t before_us,
+                              uint64_t now_us) {
     Key& key = keys_[name];
     const auto own = key.through.find(channel);
     const auto after =
         std::partition_point(key.answered.begin(), key.answered.end(),
                              [&](const auto& each) { return each.first < before_us; });
-    return {own == key.through.end() ? 0 : own->second,
-            after == key.answered.begin() ? 0 : std::prev(after)->second};
+    Floor floor{own == key.through.end() ? 0 : own->second,
+                after == key.answered.begin() ? 0 : std::prev(after)->second};
+    // An entry dies with its key, whatever the news.
+    for (auto each = key.expiries.rbegin(); each != key.expiries.rend(); ++each) {
+        if (each->gone_us > now_us || each->since_us >= before_us) continue;
+        floor.elsewhere = std::max(floor.elsewhere, each->step);
+        break;
+    }
+    return floor;
 }
 
 void History::did(uint64_t session, const KeyName& name, size_t step) {
@@ -41,6 +53,17 @@ void History::did(uint64_t session, const KeyName& name, size_t step) {
 
 History::Verdict History::judge(uint64_t session, const KeyName& name, const Floor& floor,
                                 const State& state) {
+    return judge_by(session, name, floor, [&](const State& each) { return each == state; });
+}
+
+History::Verdict History::judge_presence(uint64_t session, const KeyName& name, const Floor& floor,
+                                         bool is_there) {
+    return judge_by(session, name, floor,
+                    [is_there](const State& each) { return each.has_value() == is_there; });
+}
+
+History::Verdict History::judge_by(uint64_t session, const KeyName& name, const Floor& floor,
+                                   const Fits& fits) {
     Key& key = keys_[name];
     const size_t must = std::max(floor.own, floor.elsewhere);
     size_t& last = shown_[{session, name}];
@@ -51,12 +74,12 @@ History::Verdict History::judge(uint64_t session, const KeyName& name, const Flo
     }
     const size_t oldest = std::max(must, shown);
     const auto from = key.states.begin() + static_cast<ptrdiff_t>(oldest);
-    const auto found = std::find(from, key.states.end(), state);
+    const auto found = std::find_if(from, key.states.end(), fits);
     if (found != key.states.end()) {
         last = std::max(shown, static_cast<size_t>(found - key.states.begin()));
         return Verdict::Fine;
     }
-    if (std::find(key.states.begin(), from, state) == from) return Verdict::Unknown;
+    if (std::find_if(key.states.begin(), from, fits) == from) return Verdict::Unknown;
     if (oldest == floor.own) return Verdict::Own;
     return oldest == floor.elsewhere ? Verdict::Elsewhere : Verdict::Back;
 }

@@ -7,11 +7,13 @@
 //   - n is not older than the newest step answered through the same channel before t   (OWN)
 //   - n is not older than the newest step answered anywhere before t - bound     (ELSEWHERE)
 //   - n is not older than what the same session was shown, or did, before             (BACK)
+//   - n is not older than an expiry before t whose time was set before t - bound (ELSEWHERE)
 // Of a silent step (SWAPDB, a restart) the server tells nobody: until it must be seen, a session
 // may be shown what was before it.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -36,22 +38,35 @@ public:
     size_t observe(const KeyName& key, const State& state, uint64_t when_us, bool is_silent);
     size_t current(const KeyName& key) { return keys_[key].states.size() - 1; }
     void acknowledge(int channel, const KeyName& key, size_t step, uint64_t when_us);
-    Floor floor(int channel, const KeyName& key, uint64_t before_us);
+    // The key was to expire then since it was changed last, and it did.
+    struct Expiry {
+        uint64_t since_us;
+        uint64_t gone_us;
+        size_t step;
+    };
+    void note_expiry(const KeyName& key, const Expiry& expiry);
+    // Of a read that begins at `now_us`, and may show nothing older than `before_us`.
+    Floor floor(int channel, const KeyName& key, uint64_t before_us, uint64_t now_us);
     // The session was answered that it did this.
     void did(uint64_t session, const KeyName& key, size_t step);
     // To be called in the order in which the session is answered.
     Verdict judge(uint64_t session, const KeyName& key, const Floor& floor, const State& state);
+    // The session was told that it is there, or not.
+    Verdict judge_presence(uint64_t session, const KeyName& key, const Floor& floor, bool is_there);
     // For people: the steps of a key.
     std::string told(const KeyName& key) const;
 
 private:
+    using Fits = std::function<bool(const State&)>;
     struct Key {
         std::vector<State> states{State()};
         std::vector<uint64_t> since_us{0};
         std::vector<size_t> silent;
         std::map<int, size_t> through;                      // channel -> newest step answered
         std::vector<std::pair<uint64_t, size_t>> answered;  // when, and the newest until then
+        std::vector<Expiry> expiries;
     };
+    Verdict judge_by(uint64_t session, const KeyName& key, const Floor& floor, const Fits& fits);
 
     std::map<KeyName, Key> keys_;
     std::map<std::pair<uint64_t, KeyName>, size_t> shown_;

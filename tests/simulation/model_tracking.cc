@@ -21,8 +21,9 @@ bool is(std::string_view word, std::string_view lower) {
 }
 
 bool is_tracked_read(std::string_view name) {
-    static constexpr std::array<std::string_view, 9> kReads{
-        "get", "hget", "getrange", "mget", "hgetall", "hscan", "exists", "touch", "pttl"};
+    static constexpr std::array<std::string_view, 11> kReads{
+        "get",    "hget",  "getrange", "mget",   "hgetall", "hscan",
+        "exists", "touch", "pttl",     "lrange", "llen"};
     return std::any_of(kReads.begin(), kReads.end(),
                        [&](std::string_view read) { return is(name, read); });
 }
@@ -45,16 +46,33 @@ std::string ModelValkey::run_connection(Client& client, const Words& words) {
         return reply;
     }
     if (is(words[0], "info")) {
-        std::string text = "# Commandstats\r\n";
-        if (swaps_ > 0) {
-            text +=
-                "cmdstat_swapdb:calls=" + std::to_string(swaps_) + ",usec=1,usec_per_call=1\r\n";
-        }
-        std::string reply;
-        append_bulk(reply, text);
-        return reply;
+        return info();
+    }
+    if (is(words[0], "config")) {
+        counted_.clear();
+        count("config|resetstat", random_.between(20, 60));
+        return kOk;
     }
     return "";
+}
+
+// What is executed now is counted when it has been.
+std::string ModelValkey::info() {
+    std::string text = "# Commandstats\r\n";
+    for (const auto& [name, counted] : counted_) {
+        text += "cmdstat_" + name + ":calls=" + std::to_string(counted.calls) +
+                ",usec=" + std::to_string(counted.usec) +
+                ",usec_per_call=1.00,rejected_calls=0,failed_calls=0\r\n";
+    }
+    count("info", 1);
+    std::string reply;
+    append_bulk(reply, text);
+    return reply;
+}
+
+void ModelValkey::count(const std::string& name, uint64_t usec) {
+    ++counted_[name].calls;
+    counted_[name].usec += usec;
 }
 
 std::string ModelValkey::hello(Client& client, const Words& words) {
@@ -73,7 +91,7 @@ std::string ModelValkey::hello(Client& client, const Words& words) {
 }
 
 std::string ModelValkey::client_command(Client& client, const Words& words) {
-    if (is(words[1], "setname") || is(words[1], "setinfo")) return kOk;
+    if (is(words[1], "setname") || is(words[1], "setinfo") || is(words[1], "reply")) return kOk;
     if (is(words[1], "tracking")) return tracking_on(client, words);
     if (is(words[1], "caching")) {
         if (!client.is_tracking) {
@@ -99,11 +117,29 @@ std::string ModelValkey::tracking_on(Client& client, const Words& words) {
     return kOk;
 }
 
+// clearClientConnectionState in networking.c.
+void ModelValkey::forget_state(Client& client) {
+    client.is_tracking = client.is_untracked = client.in_multi = client.is_dirty = false;
+    client.redirect = 0;
+    client.queued.clear();
+    client.watched.clear();
+    client.protocol = 2;
+    client.database = 0;
+}
+
+void ModelValkey::slow_down_receivers(uint64_t delay_us) {
+    for (const auto& [id, client] : clients_) {
+        const auto receiver = clients_.find(client->redirect);
+        if (receiver != clients_.end()) network_.slow_down(receiver->second->link, delay_us);
+    }
+}
+
 // --- the tracking table ---
 
 void ModelValkey::track(Client& client, const Words& words) {
     if (!client.is_tracking || client.is_untracked || !is_tracked_read(words[0])) return;
-    const size_t end = is(words[0], "mget") ? words.size() : 2;
+    const bool has_many = is(words[0], "mget") || is(words[0], "exists") || is(words[0], "touch");
+    const size_t end = has_many ? words.size() : 2;
     for (size_t i = 1; i < end; ++i)
         tracking_[words[i]].insert(client.id);
 }

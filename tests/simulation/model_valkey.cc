@@ -36,16 +36,19 @@ std::string joined(int database, const Words& words) {
     return line;
 }
 
-ModelValkey::ModelValkey(EventQueue& events, Random& random, Network& network,
-                         const std::string& commands)
-    : events_(events), random_(random), network_(network), commands_(commands) {
-    network.server = this;
+ModelValkey::ModelValkey(const Parts& parts, const std::string& name)
+    : events_(parts.events),
+      random_(parts.random),
+      network_(parts.network),
+      commands_(parts.commands) {
+    network_.servers[name] = this;
 }
 
 std::string ModelValkey::execute_directly(int database, const Words& words) {
     Client direct;
     direct.database = database;
     process(direct, words);
+    serve_blocked();
     flush_outputs();
     return direct.output;
 }
@@ -57,7 +60,10 @@ void ModelValkey::note_expiry(const KeyName& key) {
     const uint64_t gone_us = (found->second.expires_ms + 1) * 1000;
     const size_t before = history.current(key);
     const size_t step = history.observe(key, State(), gone_us, false);
-    if (step != before) history.acknowledge(-1, key, step, gone_us);
+    if (step == before) return;
+    history.acknowledge(-1, key, step, gone_us);
+    history.note_expiry(key,
+                        {.since_us = found->second.since_us, .gone_us = gone_us, .step = step});
 }
 
 std::map<KeyName, size_t> ModelValkey::steps_of(const std::string& line, uint64_t since_us) const {
@@ -94,15 +100,21 @@ void ModelValkey::on_closed(uint64_t link) {
 void ModelValkey::on_bytes(uint64_t link, std::string_view bytes) {
     Client& client = *clients_.at(by_link_.at(link));
     client.input += bytes;
-    while (!client.input.empty() && client.parser.next(client.input) == ParseResult::Command) {
+    run_input(client);
+    flush_outputs();
+}
+
+void ModelValkey::run_input(Client& client) {
+    while (client.blocked.empty() && !client.input.empty() &&
+           client.parser.next(client.input) == ParseResult::Command) {
         const CommandView& command = client.parser.command();
         Words words;
         for (size_t i = 0; i < command.size(); ++i)
             words.emplace_back(command[i]);
         client.input.erase(0, client.parser.consumed());
         process(client, words);
+        serve_blocked();
     }
-    flush_outputs();
 }
 
 void ModelValkey::flush_outputs() {
@@ -118,28 +130,57 @@ void ModelValkey::process(Client& client, const Words& words) {
     const std::string name = upper(words[0]);
     const bool is_caching = name == "CLIENT" && words.size() > 1 && upper(words[1]) == "CACHING";
     current_ = &client;
-    if (name == "MULTI") {
+    if (!process_transaction(client, words) && !blocks(client, words)) call(client, words);
+    tell_pending();
+    current_ = nullptr;
+    if (!client.in_multi && !is_caching) client.is_untracked = false;
+}
+
+// True: it was one of a transaction's.
+bool ModelValkey::process_transaction(Client& client, const Words& words) {
+    const std::string name = upper(words[0]);
+    if (name == "RESET") {
+        forget_state(client);
+        client.output += "+RESET\r\n";
+    } else if (name == "MULTI") {
         client.in_multi = true;
         client.output += kOk;
-    } else if (name == "EXEC" && client.in_multi) {
-        client.in_multi = false;
-        const std::vector<Words> queued = std::exchange(client.queued, {});
-        append_array_header(client.output, queued.size());
-        for (const Words& each : queued)
-            call(client, each);
-    } else if (name == "DISCARD" && client.in_multi) {
-        client.in_multi = false;
+    } else if (name == "EXEC") {
+        exec(client);
+    } else if (name == "DISCARD") {
+        client.output += client.in_multi ? kOk : "-ERR DISCARD without MULTI\r\n";
+        if (!client.in_multi) return true;
+        client.in_multi = client.is_dirty = false;
         client.queued.clear();
+        client.watched.clear();
+    } else if (name == "WATCH" && !client.in_multi) {
+        for (size_t i = 1; i < words.size(); ++i)
+            client.watched.emplace(client.database, words[i]);
         client.output += kOk;
     } else if (client.in_multi) {
         client.queued.push_back(words);
         client.output += "+QUEUED\r\n";
     } else {
-        call(client, words);
+        return false;
     }
-    tell_pending();
-    current_ = nullptr;
-    if (!client.in_multi && !is_caching) client.is_untracked = false;
+    return true;
+}
+
+void ModelValkey::exec(Client& client) {
+    if (!std::exchange(client.in_multi, false)) {
+        client.output += "-ERR EXEC without MULTI\r\n";
+        return;
+    }
+    const std::vector<Words> queued = std::exchange(client.queued, {});
+    const bool is_dirty = std::exchange(client.is_dirty, false);
+    client.watched.clear();
+    if (is_dirty) {
+        client.output += client.protocol == 3 ? "_\r\n" : "*-1\r\n";
+        return;
+    }
+    append_array_header(client.output, queued.size());
+    for (const Words& each : queued)
+        call(client, each);
 }
 
 void ModelValkey::call(Client& client, const Words& words) {
@@ -160,13 +201,15 @@ void ModelValkey::call(Client& client, const Words& words) {
         const State state = is_there ? State(found->second.value) : State();
         const size_t step = history.observe(key, state, events_.now_us, is_silent_);
         executed.steps.emplace_back(key, step);
+        note_change(key);
     }
     executed_[joined(database, words)].push_back(std::move(executed));
 }
 
 std::string ModelValkey::run(Client& client, const Words& words) {
     for (const auto family :
-         {&ModelValkey::run_strings, &ModelValkey::run_keys, &ModelValkey::run_connection}) {
+         {&ModelValkey::run_strings, &ModelValkey::run_keys, &ModelValkey::run_lists,
+          &ModelValkey::run_keyspace, &ModelValkey::run_script, &ModelValkey::run_connection}) {
         std::string reply = (this->*family)(client, words);
         if (!reply.empty()) return reply;
     }
@@ -191,7 +234,7 @@ std::string ModelValkey::run_strings(Client& client, const Words& words) {
         append_array_header(reply, words.size() - 1);
         for (size_t i = 1; i < words.size(); ++i) {
             const Stored* stored = find(database, words[i]);
-            reply += stored == nullptr || stored->is_hash ? null : bulk(stored->value);
+            reply += stored == nullptr || stored->type != 's' ? null : bulk(stored->value);
         }
         return reply;
     }
@@ -210,19 +253,14 @@ std::string ModelValkey::run_strings(Client& client, const Words& words) {
     if (name == "SET") {
         find(database, words[1]);
         const uint64_t expires_ms = words.size() < 5 ? 0 : now_ms() + std::stoull(words[4]);
-        put(database, words[1], {words[2], false, expires_ms});
+        put(database, words[1], {words[2], 's', expires_ms});
         return kOk;
     }
     if (name == "HSET") {
         const Stored* old = find(database, words[1]);
         const bool is_new = old == nullptr;
-        put(database, words[1], {words[3], true, is_new ? 0 : old->expires_ms});
+        put(database, words[1], {words[3], 'h', is_new ? 0 : old->expires_ms});
         return integer(is_new ? 1 : 0);
-    }
-    if (name == "EVAL") {
-        find(database, words[3]);
-        put(database, words[3], {words[4], words[1].find("HSET") != std::string::npos, 0});
-        return kOk;
     }
     return "";
 }
@@ -231,7 +269,10 @@ std::string ModelValkey::run_keys(Client& client, const Words& words) {
     const std::string name = upper(words[0]);
     const int database = client.database;
     if (name == "EXISTS" || name == "TOUCH") {
-        return integer(find(database, words[1]) == nullptr ? 0 : 1);
+        int64_t count = 0;
+        for (size_t i = 1; i < words.size(); ++i)
+            count += find(database, words[i]) == nullptr ? 0 : 1;
+        return integer(count);
     }
     if (name == "DEL") {
         const bool is_there = find(database, words[1]) != nullptr;
@@ -249,6 +290,7 @@ std::string ModelValkey::run_keys(Client& client, const Words& words) {
         Stored* stored = find(database, words[1]);
         if (stored == nullptr) return integer(0);
         stored->expires_ms = now_ms() + std::stoull(words[2]);
+        stored->since_us = events_.now_us;
         change(database, words[1]);
         return integer(1);
     }
@@ -256,52 +298,6 @@ std::string ModelValkey::run_keys(Client& client, const Words& words) {
     if (name == "FLUSHALL") return flush();
     if (name == "SWAPDB") return swap();
     return "";
-}
-
-std::string ModelValkey::rename_or_copy(Client& client, const Words& words) {
-    const int database = client.database;
-    const bool is_rename = upper(words[0]) == "RENAME";
-    const Stored* from = find(database, words[1]);
-    if (from == nullptr) return is_rename ? "-ERR no such key\r\n" : integer(0);
-    const Stored moved = *from;
-    find(database, words[2]);
-    put(database, words[2], moved);
-    if (is_rename) erase(database, words[1]);
-    return is_rename ? kOk : integer(1);
-}
-
-std::string ModelValkey::flush() {
-    for (int database = 0; database < kDatabases; ++database) {
-        for (const auto& [name, stored] : databases_[static_cast<size_t>(database)]) {
-            note_expiry({database, name});
-            touched_.insert({database, name});
-        }
-        databases_[static_cast<size_t>(database)].clear();
-    }
-    tracking_.clear();
-    for (auto& [id, client] : clients_) {
-        if (!client->is_tracking) continue;
-        if (client.get() == current_) {
-            is_flush_pending_ = true;
-        } else {
-            tell(*client, nullptr);
-        }
-    }
-    return kOk;
-}
-
-std::string ModelValkey::swap() {
-    ++swaps_;
-    for (int database = 0; database < kDatabases; ++database) {
-        for (const auto& [name, stored] : databases_[static_cast<size_t>(database)]) {
-            note_expiry({database, name});
-            touched_.insert({0, name});
-            touched_.insert({1, name});
-        }
-    }
-    is_silent_ = true;
-    std::swap(databases_[0], databases_[1]);
-    return kOk;
 }
 
 // --- what is stored ---
@@ -319,7 +315,9 @@ ModelValkey::Stored* ModelValkey::find(int database, const std::string& name) {
 }
 
 void ModelValkey::put(int database, const std::string& name, const Stored& stored) {
-    databases_[static_cast<size_t>(database)][name] = stored;
+    Stored& kept = databases_[static_cast<size_t>(database)][name];
+    kept = stored;
+    kept.since_us = events_.now_us;
     change(database, name);
 }
 
@@ -356,7 +354,7 @@ void ModelValkey::restart() {
     network_.kill_all();
     CHECK(clients_.empty());
     tracking_.clear();
-    swaps_ = 0;
+    counted_.clear();
 }
 
 }  // namespace nearkey::simulation

@@ -30,8 +30,13 @@ class ModelValkey final : public Server {
 public:
     static constexpr int kDatabases = 2;
 
-    // `commands`: the reply to COMMAND.
-    ModelValkey(EventQueue& events, Random& random, Network& network, const std::string& commands);
+    struct Parts {
+        EventQueue& events;
+        Random& random;
+        Network& network;
+        const std::string& commands;  // the reply to COMMAND
+    };
+    ModelValkey(const Parts& parts, const std::string& name);
 
     // By somebody who is not behind any nearkey.
     std::string execute_directly(int database, const Words& words);
@@ -39,7 +44,8 @@ public:
     void note_expiry(const KeyName& key);
     void expire_some();
     void overflow_tracking(size_t keys);
-    uint64_t next_session() { return ++sessions_; }
+    // The news for RESP2 connections come so late from now on.
+    void slow_down_receivers(uint64_t delay_us);
     // All is lost.
     void restart();
 
@@ -52,9 +58,10 @@ public:
 
 private:
     struct Stored {
-        std::string value;
-        bool is_hash = false;
+        std::string value;        // of a list: with a comma between two
+        char type = 's';          // or 'h', a hash with one field, or 'l', a list
         uint64_t expires_ms = 0;  // 0: never
+        uint64_t since_us = 0;    // that is so
     };
     using Database = std::map<std::string, Stored>;
     struct Client {
@@ -67,9 +74,17 @@ private:
         bool is_untracked = false;  // the command that follows CLIENT CACHING NO
         bool in_multi = false;
         std::vector<Words> queued;
+        std::set<KeyName> watched;
+        bool is_dirty = false;  // what is watched has changed
+        Words blocked;          // the command that waits; empty: none does
+        uint64_t block = 0;     // its number
         CommandParser parser{1 << 20};
         std::string input;
         std::string output;
+    };
+    struct Counted {
+        uint64_t calls = 0;
+        uint64_t usec = 0;
     };
     struct Executed {
         uint64_t when_us;
@@ -80,16 +95,28 @@ private:
     void on_bytes(uint64_t link, std::string_view bytes) override;
     void on_closed(uint64_t link) override;
 
+    void run_input(Client& client);
     void process(Client& client, const Words& words);
+    bool process_transaction(Client& client, const Words& words);
+    void exec(Client& client);
     void call(Client& client, const Words& words);
     std::string run(Client& client, const Words& words);
     std::string run_strings(Client& client, const Words& words);
     std::string run_keys(Client& client, const Words& words);
+    std::string run_lists(Client& client, const Words& words);
+    std::string run_keyspace(Client& client, const Words& words);
+    std::string run_script(Client& client, const Words& words);
+    bool blocks(Client& client, const Words& words);
+    void unblock(Client& client, const std::string& reply);
+    void serve_blocked();
+    void forget_state(Client& client);
     std::string run_connection(Client& client, const Words& words);
     std::string client_command(Client& client, const Words& words);
     std::string tracking_on(Client& client, const Words& words);
     std::string hello(Client& client, const Words& words);
     std::string rename_or_copy(Client& client, const Words& words);
+    std::string info();
+    void count(const std::string& name, uint64_t usec);
     std::string swap();
     std::string flush();
 
@@ -97,6 +124,7 @@ private:
     void put(int database, const std::string& name, const Stored& stored);
     void erase(int database, const std::string& name);
     void change(int database, const std::string& name);
+    void note_change(const KeyName& key);
     bool is_expired(const Stored& stored) const {
         return stored.expires_ms != 0 && stored.expires_ms < now_ms();
     }
@@ -120,9 +148,9 @@ private:
     bool is_flush_pending_ = false;
     Client* current_ = nullptr;
     uint64_t last_id_ = 0;
-    uint64_t sessions_ = 0;
-    uint64_t swaps_ = 0;
-    bool is_silent_ = false;  // what is executed
+    uint64_t blocks_ = 0;
+    std::map<std::string, Counted> counted_;  // calls of some commands
+    bool is_silent_ = false;                  // what is executed
     std::set<KeyName> touched_;
     std::map<std::string, std::vector<Executed>> executed_;
 };

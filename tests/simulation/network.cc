@@ -34,9 +34,10 @@ uint64_t Network::pick_delay() {
     }
 }
 
-uint64_t Network::connect(Endpoint& endpoint) {
+uint64_t Network::connect(Endpoint& endpoint, const std::string& name) {
     const uint64_t id = ++last_link_;
     Link& link = links_[id];
+    link.server = servers.at(name);
     link.client = &endpoint;
     link.up.delay_us = pick_delay();
     link.down.delay_us = pick_delay();
@@ -48,7 +49,7 @@ uint64_t Network::connect(Endpoint& endpoint) {
             return;
         }
         connecting.is_open = true;
-        server->on_accepted(id);
+        connecting.server->on_accepted(id);
         connecting.client->on_connected();
     });
     return id;
@@ -86,7 +87,7 @@ void Network::hang_up(uint64_t id) {
     if (!link.is_open) return;
     link.is_open = false;
     link.up.chunks.clear();
-    server->on_closed(id);
+    link.server->on_closed(id);
     if (random_.one_in(2)) link.down.chunks.clear();
     push(id, false, {}, true);
 }
@@ -136,7 +137,7 @@ void Network::deliver(uint64_t id, bool is_up) {
     direction.chunks.pop_front();
     if (is_up && link.is_open) {
         if (!chunk.is_end) {
-            server->on_bytes(id, chunk.bytes);
+            link.server->on_bytes(id, chunk.bytes);
         } else {
             hang_up(id);
         }
@@ -183,6 +184,14 @@ uint64_t Network::kill_quietly(uint64_t until_us) {
 void Network::kill_all() {
     for (auto& [id, link] : links_)
         hang_up(id);
+}
+
+void Network::slow_down(uint64_t id, uint64_t delay_us) {
+    links_[id].down.delay_us = delay_us;
+}
+
+void Network::slow_down_any(uint64_t delay_us) {
+    if (const uint64_t id = any_open(); id != 0) slow_down(id, delay_us);
 }
 
 void Network::change_delays() {

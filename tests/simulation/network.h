@@ -41,8 +41,8 @@ public:
     ~Network();
     static Network& current();
 
-    // The client's verbs. connect() is answered later.
-    uint64_t connect(Endpoint& endpoint);
+    // The client's verbs. connect() is answered later. REQUIRES: a server has the name.
+    uint64_t connect(Endpoint& endpoint, const std::string& name);
     void send(uint64_t link, std::string_view bytes);
     void pause(uint64_t link, bool is_paused);
     void finish(uint64_t link);
@@ -60,8 +60,11 @@ public:
     uint64_t kill_quietly(uint64_t until_us);
     void kill_all();
     void change_delays();
+    // What comes from the server is late by so much from now on.
+    void slow_down(uint64_t link, uint64_t delay_us);
+    void slow_down_any(uint64_t delay_us);
 
-    Server* server = nullptr;
+    std::map<std::string, Server*> servers;  // by name
     uint64_t server_frozen_until_us = 0;
     bool is_server_down = false;
 
@@ -80,6 +83,7 @@ private:
         bool has_ended = false;
     };
     struct Link {
+        Server* server = nullptr;
         Endpoint* client = nullptr;  // null: closed there
         bool is_open = false;        // at the server
         bool is_paused = false;

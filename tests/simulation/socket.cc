@@ -38,14 +38,14 @@ HiredisSocket::~HiredisSocket() {
     delete context_;
 }
 
-std::string HiredisSocket::connect(const SocketOptions&) {
+std::string HiredisSocket::connect(const SocketOptions& options) {
     context_ = new redisAsyncContext;
     context_->connected = [this] { finish_connecting(); };
     context_->received = [this](std::string_view bytes) {
         if (!lost_ && !events_.on_bytes(bytes)) pause_reading();
     };
     context_->lost = [this](const std::string& reason) { lose(reason); };
-    context_->link = Network::current().connect(*context_);
+    context_->link = Network::current().connect(*context_, options.url.path);
     return "";
 }
 

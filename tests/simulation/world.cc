@@ -1,11 +1,8 @@
 #include "world.h"
 
-#include "nearkey/loop/mailbox.h"
-#include "nearkey/upstream/shared_proofs.h"
+#include "instance.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <utility>
 
@@ -16,156 +13,27 @@ constexpr uint64_t kSecondUs = 1'000'000;
 constexpr uint64_t kRunUs = 3 * kSecondUs;
 constexpr int kInstances = 2;
 constexpr uint64_t kClients = 6;  // of each
-constexpr int kNobody = 99;       // the channel of who writes directly
 }  // namespace
 
-// One event loop of a nearkey, without its sockets.
-class World::Worker final : private PoolEvents, private SessionEvents, private FillWaiterLoop {
-public:
-    struct Parts {
-        Log& log;
-        NearCache& cache;
-        const UpstreamOptions& options;
-        const LimitOptions& limits;
-        const UpstreamUrl& url;
-        int channel;
-        uint64_t seed;
-    };
-    Worker(World& world, const Parts& parts)
-        : world_(world),
-          channel_(parts.channel),
-          cache_(parts.cache),
-          mailbox_(world.loop_),
-          pool_(ConnectionPool::Parts{.loop = world.loop_,
-                                      .metrics = metrics_,
-                                      .log = parts.log,
-                                      .scratch = scratch_,
-                                      .events = *this,
-                                      .cache = &parts.cache,
-                                      .backoff_seed = parts.seed},
-                parts.options, std::make_unique<UpstreamTarget>(parts.url, nullptr)),
-          proofs_(mailbox_, pool_.own_proofs()),
-          context(SessionContext{.loop = world.loop_,
-                                 .limits = parts.limits,
-                                 .metrics = metrics_,
-                                 .log = parts.log,
-                                 .pool = pool_,
-                                 .events = *this,
-                                 .encoded = {}}) {
-        context.cache = &parts.cache;
-        context.expected_from_bytes = 0;
-        pool_.bound_staleness(parts.cache.options().max_staleness_ms);
-    }
-    void share_with(Worker& other) {
-        pool_.share_cache(proofs_);
-        proofs_.add_other(other.proofs_);
-        context.fill_loop = this;
-    }
-    void start() { pool_.start(); }
-
-private:
-    // As the daemon, which listens only then.
-    void on_health_changed(const UpstreamHealth& health) override {
-        if (!health.is_ready || is_listening_) return;
-        is_listening_ = true;
-        world_.start_clients(channel_, context);
-    }
-    void on_credentials_refused() override {}
-    void on_commands_changed() override {}
-    void on_session_ended(Session& session) override {
-        for (auto& client : world_.clients_) {
-            if (client->is_of(session)) client->on_ended();
-        }
-    }
-    void on_memory_exceeded() override {}
-    // FillWaiterLoop: what others close is told as if on another thread.
-    bool is_here() const override { return false; }
-    void wake() override {
-        mailbox_.post([this] { cache_.tell_waiters(*this); });
-    }
-
-    World& world_;
-    const int channel_;
-    NearCache& cache_;
-    bool is_listening_ = false;
-    Metrics metrics_;
-    std::vector<char> scratch_ = std::vector<char>(65536);
-    Mailbox mailbox_;
-    ConnectionPool pool_;
-    SharedProofs proofs_;
-
-public:
-    SessionContext context;
-};
-
-// One nearkey: its options, its near cache, and one or two event loops.
-class World::Instance final {
-public:
-    Instance(World& world, int channel, uint64_t seed) {
-        Random& random = world.random_;
-        constexpr uint64_t kBounds[] = {30, 100, 300, 1000};
-        url_.kind = UpstreamUrl::Kind::Unix;
-        url_.path = "simulated";
-        options_.connections = random.between(1, 2);
-        options_.request_timeout_ms = random.between(100, 2000);
-        options_.tombstone_timeout_ms = random.between(200, 3000);
-        options_.backoff_min_ms = 5;
-        options_.backoff_max_ms = 50;
-        options_.connect_timeout_ms = 100;
-        cache_options_.max_staleness_ms = kBounds[random.below(4)];
-        if (random.one_in(3)) cache_options_.memory = 2048 << random.below(4);
-        cache_ = std::make_unique<NearCache>(cache_options_, metrics, seed);
-        for (uint64_t i = random.between(1, 2); i > 0; --i) {
-            workers_.push_back(std::make_unique<Worker>(world, Worker::Parts{.log = log_,
-                                                                             .cache = *cache_,
-                                                                             .options = options_,
-                                                                             .limits = limits_,
-                                                                             .url = url_,
-                                                                             .channel = channel,
-                                                                             .seed = seed + i}));
-        }
-        if (workers_.size() == 2) {
-            workers_[0]->share_with(*workers_[1]);
-            workers_[1]->share_with(*workers_[0]);
-        }
-        for (const auto& worker : workers_)
-            worker->start();
-    }
-    ~Instance() {
-        workers_.clear();
-        close(null_fd_);
-    }
-    // No answer is older; the clock has steps of a millisecond.
-    uint64_t bound_us() const { return (cache_options_.max_staleness_ms + 1) * 1000; }
-    size_t workers() const { return workers_.size(); }
-    void check() const { cache_->check_invariants(); }
-
-    Metrics metrics;
-
-private:
-    UpstreamUrl url_;
-    UpstreamOptions options_;
-    NearCacheOptions cache_options_;
-    LimitOptions limits_;
-    int null_fd_ = open("/dev/null", O_WRONLY | O_CLOEXEC);
-    Log log_{null_fd_, LogLevel::Error, metrics};
-    std::unique_ptr<NearCache> cache_;
-    std::vector<std::unique_ptr<Worker>> workers_;
-};
-
-World::World(uint64_t seed, const std::string& commands, bool is_traced)
+World::World(uint64_t seed, const Options& options)
     : random_(seed),
       events_(*loop_.raw()),
       network_(events_, random_),
-      valkey_(events_, random_, network_, commands),
-      is_traced_(is_traced),
+      kinds_(options.kinds),
+      is_traced_(options.is_traced),
       is_calm_(random_.one_in(3)),
       client_pause_us_(random_.between(200, 20'000)),
       writes_one_in_(is_calm_ ? random_.between(40, 300) : random_.between(2, 20)),
+      ways_one_in_(random_.between(10, 400)),
+      swaps_one_in_(random_.one_in(4) ? random_.between(5, 40) : 180),
       write_pause_us_(random_.between(500, is_calm_ ? 200'000 : 20'000)),
       harm_pause_us_(random_.between(5'000, is_calm_ ? 2'000'000 : 400'000)),
       harm_us_(random_.between(5'000, 1'500'000)) {
     loop_.raw()->random = &random_;
+    for (const char* name : kServers) {
+        valkeys_.push_back(std::make_unique<ModelValkey>(
+            ModelValkey::Parts{events_, random_, network_, options.commands}, name));
+    }
     for (int i = 0; i < kInstances; ++i)
         instances_.push_back(std::make_unique<Instance>(*this, i, random_.below(UINT64_MAX)));
 }
@@ -210,13 +78,18 @@ void World::start_clients(int channel, SessionContext& context) {
     const Instance& instance = *instances_[static_cast<size_t>(channel)];
     for (uint64_t i = 0; i < kClients / instance.workers(); ++i) {
         const uint64_t kind = i < 4 ? i : random_.below(4);
-        clients_.push_back(std::make_unique<SimulatedClient>(events_, random_, valkey_, judge));
-        clients_.back()->start(context, {.channel = channel,
-                                         .protocol = kind % 2 == 0 ? 2 : 3,
-                                         .database = static_cast<int>(kind / 2),
-                                         .pause_max_us = client_pause_us_,
-                                         .bound_us = instance.bound_us(),
-                                         .writes_one_in = writes_one_in_});
+        const ClientPlan plan{.channel = channel,
+                              .upstream = instance.upstream,
+                              .kinds = kinds_,
+                              .protocol = kind % 2 == 0 ? 2 : 3,
+                              .database = static_cast<int>(kind / 2),
+                              .pause_max_us = client_pause_us_,
+                              .bound_us = instance.bound_us(),
+                              .writes_one_in = writes_one_in_,
+                              .ways_one_in = ways_one_in_,
+                              .swaps_one_in = swaps_one_in_};
+        clients_.push_back(std::make_unique<SimulatedClient>(events_, random_, judge, plan));
+        clients_.back()->start(context);
     }
 }
 
@@ -228,12 +101,13 @@ void World::write_directly() {
     const std::string name = name_of_key(number);
     const std::string value = next_value(random_, name);
     Words words = number % 2 == 0 ? Words{"SET", name, value} : Words{"HSET", name, "f", value};
-    switch (random_.below(100)) {
+    const uint64_t choice = random_.one_in(swaps_one_in_) ? 100 : random_.below(100);
+    switch (choice) {
+        case 100:
+            words = {"SWAPDB", "0", "1"};
+            break;
         case 0:
             words = {"FLUSHALL"};
-            break;
-        case 1:
-            words = {"SWAPDB", "0", "1"};
             break;
         case 2:
         case 3:
@@ -247,18 +121,24 @@ void World::write_directly() {
             break;
     }
     const uint64_t now_us = events_.now_us;
-    valkey_.execute_directly(database, words);
+    ModelValkey& valkey = *valkeys_[random_.one_in(4) ? 1 : 0];
+    valkey.execute_directly(database, words);
+    // What was counted looks as it did before.
+    const bool is_reset = kinds_.has(Kind::Resets) && random_.one_in(choice == 100 ? 3 : 200);
+    if (is_reset) valkey.execute_directly(database, {"CONFIG", "RESETSTAT"});
     const std::string line = joined(database, words);
     note("directly: " + line);
-    for (const auto& [key, step] : valkey_.last_steps_of(line))
-        valkey_.history.acknowledge(kNobody, key, step, now_us);
+    for (const auto& [key, step] : valkey.last_steps_of(line))
+        valkey.history.acknowledge(kNobody, key, step, now_us);
 }
 
 void World::maintain() {
     events_.after(random_.between(1'000, 300'000), [this] { maintain(); });
     if (network_.is_server_down || network_.server_frozen_until_us > events_.now_us) return;
-    valkey_.expire_some();
-    if (random_.one_in(8)) valkey_.overflow_tracking(random_.below(6));
+    for (const auto& valkey : valkeys_) {
+        valkey->expire_some();
+        if (random_.one_in(8)) valkey->overflow_tracking(random_.below(6));
+    }
 }
 
 void World::do_harm() {
@@ -270,7 +150,21 @@ void World::do_harm() {
 
 void World::harm() {
     const uint64_t until_us = events_.now_us + random_.between(1, harm_us_);
-    switch (random_.below(14)) {
+    switch (random_.below(16)) {
+        case 14:
+            if (!kinds_.has(Kind::Lag)) return;
+            if (random_.one_in(2)) {
+                network_.slow_down_any(random_.between(10'000, 150'000));
+                return;
+            }
+            for (const auto& valkey : valkeys_)
+                valkey->slow_down_receivers(random_.between(1'000, 50'000));
+            return;
+        case 15:
+            if (!kinds_.has(Kind::Upstream)) return;
+            note("a nearkey turns to the other server");
+            instances_[random_.below(kInstances)]->turn();
+            return;
         case 0:
         case 1:
             note("a connection is killed");
@@ -300,7 +194,8 @@ void World::harm() {
 
 void World::restart_server() {
     note("the server is restarted, all is lost");
-    valkey_.restart();
+    for (const auto& valkey : valkeys_)
+        valkey->restart();
     network_.is_server_down = true;
     events_.after(random_.between(1, 200'000), [this] { network_.is_server_down = false; });
 }
@@ -309,11 +204,16 @@ void World::note(const std::string& what) {
     if (is_traced_) trace += fmt::format("  {:>9} us  {}\n", events_.now_us, what);
 }
 
-void World::on_violation(const std::string& what, const KeyName& key) {
-    violations.push_back(what);
-    if (is_traced_) {
-        trace += "  " + what + "\n  the key's steps:\n" + valkey_.history.told(key);
+void World::on_turned(int channel) {
+    note(fmt::format("nearkey {} has turned", channel));
+    for (const auto& client : clients_) {
+        if (client->channel() == channel) client->on_turned();
     }
+}
+
+void World::on_violation(const std::string& what, const std::string& told) {
+    violations.push_back(what);
+    if (is_traced_) trace += "  " + what + "\n  the key's steps:\n" + told;
     loop_.stop();
 }
 

@@ -15,7 +15,12 @@ namespace nearkey::simulation {
 
 class World final : private Judge {
 public:
-    World(uint64_t seed, const std::string& commands, bool is_traced);
+    struct Options {
+        const std::string& commands;  // the reply to COMMAND
+        Kinds kinds;
+        bool is_traced;
+    };
+    World(uint64_t seed, const Options& options);
     ~World();
 
     // Until its time is over, or something was wrong.
@@ -26,35 +31,41 @@ public:
     // Of all that clients were answered, and when.
     uint64_t digest() const { return digest_; }
     std::vector<std::string> violations;
-    // With is_traced: what was answered, and the steps of the keys that were wrong.
+    // If it is traced: what was answered, and the steps of the keys that were wrong.
     std::string trace;
 
 private:
     class Worker;
     class Instance;
 
-    void on_violation(const std::string& what, const KeyName& key) override;
+    void on_violation(const std::string& what, const std::string& told) override;
     void on_answer(const std::string& line) override;
+    uint64_t next_session() override { return ++sessions_; }
     void start_clients(int channel, SessionContext& context);
     void write_directly();
     void maintain();
     void do_harm();
     void harm();
     void restart_server();
+    void on_turned(int channel);
     void note(const std::string& what);
 
     Random random_;
     Loop loop_;
     EventQueue& events_;
     Network network_;
-    ModelValkey valkey_;
+    std::vector<std::unique_ptr<ModelValkey>> valkeys_;  // the second one is only turned to
+    const Kinds kinds_;
     const bool is_traced_;
     const bool is_calm_;  // much is served from what is stored, little changes
     uint64_t client_pause_us_;
     uint64_t writes_one_in_;
+    uint64_t ways_one_in_;
+    uint64_t swaps_one_in_;
     uint64_t write_pause_us_;
     uint64_t harm_pause_us_;
     uint64_t harm_us_;
+    uint64_t sessions_ = 0;
     uint64_t digest_ = 14695981039346656037ULL;
     std::vector<std::unique_ptr<Instance>> instances_;
     std::vector<std::unique_ptr<SimulatedClient>> clients_;
