@@ -62,6 +62,7 @@ ScanResult ReplyScanner::scan(std::string_view bytes, size_t& taken) {
         if (bytes.empty()) return ScanResult::Incomplete;
         missing_ = 1;
         type_ = bytes[0];
+        has_text_ = false;
     }
     while (missing_ > 0) {
         const std::string_view rest = bytes.substr(taken);
@@ -87,6 +88,7 @@ bool ReplyScanner::skip_payload(std::string_view rest, size_t& used) {
 
 // Text ends with "\r\n"; either of them alone is part of it (an error in a script may have some).
 size_t ReplyScanner::take_text(std::string_view rest) {
+    has_text_ = true;
     const bool is_cut = ends_with_cr_ && rest[0] == '\n';
     const size_t end = is_cut ? 0 : rest.find("\r\n");
     in_text_ = end == std::string_view::npos;

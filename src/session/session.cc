@@ -272,12 +272,13 @@ Session::Executed Session::execute(const CommandView& command, std::string_view 
             if (command.raw().size() >= kLarge) return forward_large(command);
             if (alone_ > 0) return forward_alone(command, RequestKind::Write);
             return forward(command, spec->is_readonly ? RequestKind::Read : RequestKind::Write);
-        case Route::Dedicated:
+        case Route::Dedicated: {
             if (spec->special == Special::Wait) return forward_wait(command);
-            if (spec->special == Special::Script) return forward_script(command);
             if (spec->special == Special::ConfigGet) return forward_config_get(command);
-            return forward_alone(command,
-                                 spec->is_blocking ? RequestKind::Blocking : RequestKind::Write);
+            const RequestKind kind = spec->is_blocking ? RequestKind::Blocking : RequestKind::Write;
+            return spec->may_say_anything() ? forward_script(command, kind)
+                                            : forward_alone(command, kind);
+        }
         case Route::Unproven:
             return forward_unproven(command);
         case Route::Transaction:

@@ -32,10 +32,10 @@ Session::Executed Session::forward_alone(const CommandView& command, RequestKind
     return Executed::Yes;
 }
 
-// A script may put line ends into an error, so that it reads as several replies. They must not meet
-// the next one on this connection: it is not used again after an error.
-Session::Executed Session::forward_script(const CommandView& command) {
-    const Executed executed = forward_alone(command, RequestKind::Write);
+// A script, or what a server compiles, may put line ends into a line of text, so that it reads as
+// several replies. They must not meet the next client on this connection: on_reply_end().
+Session::Executed Session::forward_script(const CommandView& command, RequestKind kind) {
+    const Executed executed = forward_alone(command, kind);
     if (lease_ != nullptr) lease_scripted_ = true;
     return executed;
 }
@@ -208,9 +208,11 @@ void Session::end_lease() {
     const bool is_clean = owed() == 0 && preparation_ != Preparation::Pending && !lease_unproven_ &&
                           !lease_dirty_ && !is_in_transaction();
     if (!is_clean) lease_->forget(*this);
-    lease_blocks_ = lease_unproven_ = lease_dirty_ = lease_scripted_ = false;
-    context_.pool.give_back(*std::exchange(lease_, nullptr),
-                            is_clean ? LeaseEnd::Clean : LeaseEnd::Dirty);
+    const LeaseEnd end = !is_clean         ? LeaseEnd::Dirty
+                         : lease_doubtful_ ? LeaseEnd::Doubtful
+                                           : LeaseEnd::Clean;
+    lease_blocks_ = lease_unproven_ = lease_dirty_ = lease_scripted_ = lease_doubtful_ = false;
+    context_.pool.give_back(*std::exchange(lease_, nullptr), end);
 }
 
 }  // namespace nearkey

@@ -60,8 +60,12 @@ void Session::on_reply_end(uint32_t ticket) {
         output_.truncate(committed_);  // PONG
         if (!output_lost_) output_.append("+OK\r\n");
     }
-    if (lease_scripted_) lease_dirty_ |= reply_type_ == '-' || !steps_.empty();
-    if (std::exchange(lease_unproven_, false)) lease_dirty_ |= reply_type_ != '-';
+    if (lease_ != nullptr) {
+        // An error may tell of the client's own words, whatever the command; of scripts and modules
+        // each text may. EXEC's reply has those of all that was queued.
+        lease_doubtful_ |= reply_type_ == '-' || (lease_scripted_ && lease_->has_read_text());
+        if (std::exchange(lease_unproven_, false)) lease_dirty_ |= reply_type_ != '-';
+    }
     ++first_ticket_;
     if (selecting_ >= 0) on_select_failed(SelectFailure::Refused);
     settle();

@@ -53,7 +53,7 @@ Session::Executed Session::execute_in_transaction(const CommandSpec& spec,
         default:
             break;
     }
-    if (spec.special == Special::Script) return forward_script(command);
+    if (spec.may_say_anything()) return forward_script(command, RequestKind::Write);
     if (spec.special == Special::ConfigGet) return forward_config_get(command);
     if (may_be_in_multi()) return forward_alone(command, RequestKind::Write);
     if (spec.special == Special::Wait) return forward_wait(command);

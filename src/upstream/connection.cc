@@ -1,6 +1,8 @@
 #include "nearkey/upstream/connection.h"
 
 #include "nearkey/base/check.h"
+#include "nearkey/base/random.h"
+#include "nearkey/resp/reply_writer.h"
 #include "nearkey/upstream/advice.h"
 
 #include <fmt/format.h>
@@ -210,15 +212,14 @@ bool Connection::on_bytes(std::string_view bytes) {
         size_t taken = 0;
         const ScanResult result = scanner_.scan(bytes, taken);
         if (result == ScanResult::Malformed) {
-            ++context_.metrics.upstream_protocol_errors_total;
-            lose(is_ready() ? "malformed reply" : name_stranger(bytes), Loss::Malformed);
+            on_violation(is_ready() ? "malformed reply" : name_stranger(bytes));
             return false;
         }
         const bool is_end = result == ScanResult::Complete;
         if (scanner_.type() == '>') {
             take_push(bytes.substr(0, taken), is_end);
         } else if (in_flight_.empty()) {
-            lose("a reply that nobody asked for", Loss::Malformed);
+            on_violation("a reply that nobody asked for");
             return false;
         } else {
             deliver(bytes.substr(0, taken), is_end);
@@ -304,6 +305,10 @@ void Connection::OwnReceiver::on_request_failed(uint32_t, std::string_view) {
 }
 
 void Connection::on_own_reply(Own what, std::string_view reply) {
+    if (what == Own::Challenge) {
+        on_challenge_reply(reply);
+        return;
+    }
     const Value value = parse_value(reply).value_or(Value{});
     if (what == Own::Handshake) {
         handshake_->on_reply(value);
@@ -315,6 +320,10 @@ void Connection::on_own_reply(Own what, std::string_view reply) {
         return;
     }
     heartbeat_sent_ms_ = 0;
+    if (value.text != "PONG" && !value.is_error()) {
+        on_violation("another reply than that to PING");
+        return;
+    }
     if (value.text == "PONG") {
         proven_before_ms_ = std::exchange(proven_ms_, heartbeat_sent_boot_ms_);
     }
@@ -331,6 +340,28 @@ void Connection::send_heartbeat() {
     heartbeat_sent_ms_ = context_.loop.now_ms();
     heartbeat_sent_boot_ms_ = Loop::boot_ms();
     send_own(Own::Heartbeat, kPing);
+}
+
+void Connection::challenge() {
+    CHECK(is_ready() && is_idle());
+    const std::string word = fmt::format("nearkey:{:016x}{:016x}", random_word(), random_word());
+    append_bulk(expected_word_, word);
+    std::string command;
+    append_array_header(command, 2);
+    append_bulk(command, "PING");
+    append_bulk(command, word);
+    ++context_.metrics.upstream_challenges_total;
+    send_own(Own::Challenge, command);
+}
+
+void Connection::on_challenge_reply(std::string_view reply) {
+    if (reply == std::exchange(expected_word_, {})) return;
+    // A server that refuses PING (MISCONF, BUSY) proves nothing, and does nothing wrong.
+    if (reply.starts_with('-')) {
+        close("not proven to owe nothing");
+    } else {
+        on_violation("another reply than that to PING");
+    }
 }
 
 }  // namespace nearkey

@@ -49,6 +49,18 @@ void Connection::lose(const std::string& reason, Loss loss) {
     }
 }
 
+// The server says what it can't have been asked for, or what is not RESP. From here on nobody knows
+// whose reply is whose: nothing of it is delivered any more.
+void Connection::on_violation(const std::string& reason) {
+    ++context_.metrics.upstream_protocol_errors_total;
+    if (is_ready()) {
+        context_.log.warning("upstream_violation", {{"reason", reason},
+                                                    {"connection", server_id},
+                                                    {"dedicated", is_leased ? "yes" : "no"}});
+    }
+    lose(reason, Loss::Malformed);
+}
+
 // What was in flight is queued again or fails.
 void Connection::disconnect(ConnectionState next) {
     if (is_ready()) {
@@ -64,6 +76,7 @@ void Connection::disconnect(ConnectionState next) {
     context_.reaper.take(std::move(socket_));
     handshake_.reset();
     heartbeat_sent_ms_ = 0;
+    expected_word_.clear();
     reply_bytes_ = 0;
     head_waits_ = false;
     retry_or_fail_in_flight();

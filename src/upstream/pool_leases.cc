@@ -26,8 +26,8 @@ Connection* ConnectionPool::lease(const LeaseWish& wish, LeaseWaiter& waiter) {
 // Of two that will do, the one whose client was of the same kind needs no new name.
 ConnectionPool::Connections::iterator ConnectionPool::find_idle_lease(const LeaseWish& wish) {
     const auto fits = [&](const auto& connection) {
-        return connection->is_ready() && connection->protocol() == wish.protocol &&
-               connection->database() == wish.database;
+        return connection->is_ready() && !connection->is_doubtful() &&
+               connection->protocol() == wish.protocol && connection->database() == wish.database;
     };
     const auto same = std::find_if(
         idle_leases_.begin(), idle_leases_.end(),
@@ -89,12 +89,13 @@ void ConnectionPool::give_back(Connection& connection, LeaseEnd end) {
     connection.is_leased = false;
     connection.unused_since_ms = loop_.now_ms();
     connection.set_owner(nullptr);
-    const bool is_kept = end == LeaseEnd::Clean && connection.is_ready() && connection.is_idle() &&
+    const bool is_kept = end != LeaseEnd::Dirty && connection.is_ready() && connection.is_idle() &&
                          !connection.is_retired();
     idle_leases_.push_back(std::move(*found));
     leased_.erase(found);
     metrics_.upstream_dedicated_leased = leased_.size();
     if (!is_kept) connection.close("the client has gone");
+    if (is_kept && end == LeaseEnd::Doubtful) connection.challenge();
     close_surplus_leases();
     defer();
     grant_leases();

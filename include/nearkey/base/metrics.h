@@ -83,7 +83,9 @@
     L(upstream_lost_auth_total, upstream_reconnects_total, "reason=\"auth\"", Counter, "")         \
     L(upstream_lost_malformed_total, upstream_reconnects_total,                                    \
       "reason=\"malformed\"", Counter, "")                                                         \
-    X(upstream_protocol_errors_total, Counter, "connections closed for malformed replies")         \
+    X(upstream_protocol_errors_total, Counter,                                                     \
+      "connections closed for replies that are malformed, or that nobody asked for")               \
+    X(upstream_challenges_total, Counter, "leases that were asked whether a reply is left over")   \
     L(upstream_tls_not_after_ms, upstream_tls_not_after_timestamp_seconds, "", GaugeMs,            \
       "when the certificate that Valkey showed last ends, Unix time; 0: no TLS")                   \
     X(upstream_pushes_total, Counter, "push messages received outside of replies")                 \

@@ -51,7 +51,7 @@ enum class Special : uint8_t {
     // Dedicated
     Wait,
     ConfigGet,
-    Script,  // what it says may be more than one reply: an error text with line ends
+    Script,  // the server compiles or runs a client's text, and repeats of it what it likes
     // Tunnel
     Sync,     // what follows is not RESP
     Monitor,  // is to see every command
@@ -115,6 +115,8 @@ struct CommandSpec {
     std::string_view cache_reason;  // why they may; static
     std::vector<CommandSpec> subcommands;
 
+    // Whether a line of text in its reply may be a client's own, line ends and all.
+    bool may_say_anything() const { return special == Special::Script || is_module; }
     bool accepts(size_t arguments) const;
     // Whether this call's reply may be stored: its first argument is its only key, or it is split.
     // REQUIRES: accepts().

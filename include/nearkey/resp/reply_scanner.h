@@ -22,6 +22,10 @@ public:
     // The type byte of the reply being read or just completed: '+', '$', '>', ... Of a reply with
     // attributes before it, the first attribute's '|'. 0 before its first byte.
     char type() const { return type_; }
+    // Whether that reply has a line of text, at any depth. Only such a line may be more than it
+    // seems: whoever wrote it may have put a line end into it, and what looks like further replies.
+    // Everything else is framed by its length, or checked.
+    bool has_text() const { return has_text_; }
 
 private:
     // False: malformed.
@@ -34,6 +38,7 @@ private:
 
     uint64_t missing_ = 0;
     uint64_t payload_left_ = 0;  // bytes of a bulk and its line end
+    bool has_text_ = false;
     bool in_text_ = false;       // inside a line whose content does not matter
     bool ends_with_cr_ = false;  // of such a line, so far
     char type_ = 0;

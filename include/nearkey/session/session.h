@@ -218,7 +218,7 @@ private:
 
     // Routes over a lease (session_lease.cc). take_lease() returns nothing when lease_ is there.
     Executed forward_alone(const CommandView& command, RequestKind kind);
-    Executed forward_script(const CommandView& command);
+    Executed forward_script(const CommandView& command, RequestKind kind);
     Executed forward_large(const CommandView& command);
     Executed forward_unproven(const CommandView& command);
     Executed forward_wait(const CommandView& command);
@@ -333,7 +333,8 @@ private:
     bool lease_blocks_ = false;    // a blocking command is in flight on it
     bool lease_unproven_ = false;  // what is in flight on it may have changed it
     bool lease_dirty_ = false;     // it is not to be used again
-    bool lease_scripted_ = false;  // it carried what may say more than one reply
+    bool lease_scripted_ = false;  // any text on it may be a client's own, line ends and all
+    bool lease_doubtful_ = false;  // what came on it may have been more replies than it seemed
     bool lease_refused_ = false;   // none became free in time
     enum class Preparation : uint8_t { None, Pending, Done };
     Preparation preparation_ = Preparation::None;

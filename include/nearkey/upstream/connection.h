@@ -158,6 +158,12 @@ public:
     // Closes for good; what is owed fails.
     void close(const std::string& reason);
     void send_heartbeat();
+    // What was read may have been more replies than it seemed. Asks for a word that nobody could
+    // know before: if it is what comes next, nothing is left over, and the connection can be
+    // trusted again; else it is closed. REQUIRES: ready and idle.
+    void challenge();
+    // Until then.
+    bool is_doubtful() const { return !expected_word_.empty(); }
     // Fails what is too old, closes when a tombstone is.
     void expire(uint64_t now_ms);
     // Gives back what it has kept for as many requests in flight as there were once.
@@ -175,6 +181,8 @@ public:
         return waiting_.empty() && in_flight_.size() <= (heartbeat_sent_ms_ != 0 ? 1U : 0U);
     }
     bool has_waiting() const { return !waiting_.empty(); }
+    // Of the reply that was read last: ReplyScanner::has_text().
+    bool has_read_text() const { return scanner_.has_text(); }
     // A large reply is coming, or a command waits at the server (CLIENT PAUSE WRITE): whatever is
     // sent now is answered behind it.
     bool is_congested() const { return reply_bytes_ > kCongestedBytes || head_waits_; }
@@ -234,7 +242,7 @@ private:
     void on_connect_timeout();
     std::string late_peer() const;
     void open_socket(const std::string& address);
-    enum class Own : uint32_t { Handshake, Heartbeat, Tracking };
+    enum class Own : uint32_t { Handshake, Heartbeat, Tracking, Challenge };
     void send_own(Own what, std::string_view bytes);
     void on_own_reply(Own what, std::string_view reply);
     void ask_for_tracking(const std::vector<std::string>& options);
@@ -257,6 +265,8 @@ private:
     // Why a connection that was ready is lost.
     enum class Loss { Socket, Mute, Auth, Malformed };
     void lose(const std::string& reason, Loss loss);
+    void on_violation(const std::string& reason);
+    void on_challenge_reply(std::string_view reply);
     void set_state(ConnectionState next);
     void disconnect(ConnectionState next);
     void retry_or_fail_in_flight();
@@ -297,6 +307,7 @@ private:
     OwnReceiver own_receiver_;
     uint64_t heartbeat_sent_ms_ = 0;  // 0: none is owed
     uint64_t heartbeat_sent_boot_ms_ = 0;
+    std::string expected_word_;  // the reply that challenge() waits for; empty: none
     uint64_t ready_ms_ = 0;
     uint64_t bytes_sent_ = 0;
     uint64_t bytes_received_ = 0;

@@ -116,8 +116,9 @@ public:
     Connection* lease(const LeaseWish& wish, LeaseWaiter& waiter);
     void stop_waiting(const LeaseWaiter& waiter);
     // A clean connection is kept for the next lease (upstream.dedicated_idle_max), if it is ready
-    // and owes nothing. Every other one is closed.
-    enum class LeaseEnd { Clean, Dirty };
+    // and owes nothing; a doubtful one as well, once it has proven that nothing is left over of
+    // what was asked. Every other one is closed.
+    enum class LeaseEnd { Clean, Doubtful, Dirty };
     void give_back(Connection& connection, LeaseEnd end);
 
     // For requests whose replies nobody wants.

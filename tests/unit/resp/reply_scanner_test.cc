@@ -93,6 +93,34 @@ TEST_CASE("scanner: malformed replies are found") {
     CHECK(reply_sizes("$1\r\naXX", 1).empty());
 }
 
+TEST_CASE("scanner: whether a reply has a line of text is known, at any depth, cut anywhere") {
+    const std::vector<std::pair<std::string, bool>> replies{
+        {":1\r\n", false},
+        {"+OK\r\n", true},
+        {"$3\r\n+OK\r\n", false},
+        {"*2\r\n:1\r\n$1\r\na\r\n", false},
+        {"*2\r\n:1\r\n-ERR x\r\n", true},
+        {"*-1\r\n", false},
+        {"%1\r\n$1\r\na\r\n*1\r\n+b\r\n", true},
+        {"_\r\n", false},
+        {",1.5\r\n", true},
+        {"(1\r\n", true},
+        {"!5\r\nERR x\r\n", false},
+    };
+    for (size_t piece = 1; piece < 30; ++piece) {
+        ReplyScanner scanner;
+        for (const auto& [reply, has_text] : replies) {
+            CAPTURE(reply);
+            for (size_t start = 0; start < reply.size(); start += piece) {
+                size_t taken = 0;
+                CHECK(scanner.scan(std::string_view(reply).substr(start, piece), taken) !=
+                      ScanResult::Malformed);
+            }
+            CHECK(scanner.has_text() == has_text);
+        }
+    }
+}
+
 TEST_CASE("scanner: the type of the reply tells pushes from answers") {
     ReplyScanner scanner;
     size_t taken = 0;

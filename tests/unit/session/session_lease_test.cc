@@ -51,6 +51,7 @@ TEST_CASE("lease: of two kept ones a client gets the one that knows it") {
     REQUIRE(rig.run_until_output(anna, "+OK\r\n+x\r\n"));
     rig.valkey.send(ottos, "+y\r\n");
     REQUIRE(rig.run_until_output(otto, "+OK\r\n+y\r\n"));
+    REQUIRE(run_until(rig.loop, [&] { return rig.metrics.in_flight == 0; }));
     otto.ask({"EVAL otto 0"});
     REQUIRE(rig.run_until_asked("EVAL otto 0", 1));
     CHECK(rig.valkey.peer_of("EVAL otto 0") == ottos);
@@ -286,6 +287,62 @@ TEST_CASE("lease: what is pipelined behind a blocking command does not expire be
         CHECK(run_until(
             rig.loop, [&] { return client.output() == "*-1\r\n+x\r\n"; }, std::chrono::seconds(1)));
     }
+}
+
+TEST_CASE("lease: after an error it is lent again once it has proven to owe nothing") {
+    SessionRig rig;
+    rig.valkey.answers["EVAL x 0"] = "-ERR x\r\n";
+    rig.valkey.answers["BLPOP k 0"] = "-WRONGTYPE x\r\n";
+    FakeClient& client = rig.make_ready();
+    std::string expected;
+    for (const std::string line : {"EVAL x 0", "BLPOP k 0", "EVAL x 0"}) {
+        client.ask({line});
+        expected += rig.valkey.answers[line];
+        REQUIRE(rig.run_until_output(client, expected));
+        REQUIRE(run_until(rig.loop, [&] { return rig.metrics.in_flight == 0; }));
+    }
+    CHECK(rig.valkey.challenges_asked == 3);
+    CHECK(rig.valkey.peer_count() == 2);
+}
+
+TEST_CASE("lease: only of a script's text is it asked whether more is left over") {
+    const std::vector<std::pair<std::string, size_t>> replies{
+        {":1\r\n", 0},  {"$-1\r\n", 0},    {"$3\r\nabc\r\n", 0},    {"*2\r\n:1\r\n$1\r\na\r\n", 0},
+        {"+OK\r\n", 1}, {"-ERR x\r\n", 1}, {"*1\r\n-ERR x\r\n", 1}, {"*2\r\n:1\r\n+x\r\n", 1},
+    };
+    for (const auto& [reply, count] : replies) {
+        CAPTURE(reply);
+        SessionRig rig;
+        rig.valkey.answers["EVAL x 0"] = reply;
+        FakeClient& client = rig.make_ready();
+        client.ask({"EVAL x 0"});
+        REQUIRE(rig.run_until_output(client, reply));
+        REQUIRE(run_until(rig.loop, [&] { return rig.metrics.in_flight == 0; }));
+        CHECK(rig.valkey.challenges_asked == count);
+    }
+}
+
+TEST_CASE("lease: a transaction is asked after when a script was in it") {
+    SessionRig rig;
+    rig.valkey.answers["EVAL x 0"] = "+QUEUED\r\n";
+    rig.valkey.answers["EXEC"] = "*1\r\n:1\r\n";
+    FakeClient& client = rig.make_ready();
+    std::string expected;
+    const auto run = [&](const std::string& line, const std::string& reply) {
+        client.ask({line});
+        expected += reply;
+        REQUIRE(rig.run_until_output(client, expected));
+    };
+    run("MULTI", "+MULTI\r\n");
+    run("GET a", "+GET a\r\n");
+    run("EXEC", "*1\r\n:1\r\n");
+    CHECK(rig.valkey.challenges_asked == 0);
+    run("MULTI", "+MULTI\r\n");
+    run("EVAL x 0", "+QUEUED\r\n");
+    run("EXEC", "*1\r\n:1\r\n");
+    REQUIRE(run_until(rig.loop, [&] { return rig.metrics.in_flight == 0; }));
+    CHECK(rig.valkey.challenges_asked == 1);
+    CHECK(rig.valkey.peer_count() == 2);
 }
 
 }  // namespace

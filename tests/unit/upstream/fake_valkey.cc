@@ -55,6 +55,11 @@ std::string command_table() {
     });
 }
 
+// That nothing is left over on a connection: its word is another each time.
+bool is_challenge(const std::string& command) {
+    return command.starts_with("PING nearkey:") && command.size() == 5 + 40;
+}
+
 std::string default_answer(const std::string& command) {
     const std::string fields = "$6\r\nserver\r\n$6\r\nvalkey\r\n$5\r\nproto\r\n:";
     if (command.starts_with("HELLO 3")) return "%2\r\n" + fields + "3\r\n";
@@ -62,6 +67,7 @@ std::string default_answer(const std::string& command) {
     if (command.starts_with("SELECT ") || command.starts_with("CLIENT SETNAME ")) return "+OK\r\n";
     if (command == "PING") return "+PONG\r\n";
     if (command == "PING nearkey:reset") return "$13\r\nnearkey:reset\r\n";
+    if (is_challenge(command)) return "$40\r\n" + command.substr(5) + "\r\n";
     if (command == "COMMAND") return command_table();
     return "+" + command + "\r\n";
 }
@@ -221,6 +227,11 @@ void FakeValkey::read(size_t id) {
 void FakeValkey::answer(size_t id, const std::string& command) {
     Peer& peer = *peers_[id];
     const bool is_heartbeat = peer.is_set_up && command == "PING";
+    if (is_challenge(command)) {
+        ++challenges_asked;
+        send(id, challenge_answer.value_or(default_answer(command)));
+        return;
+    }
     if (!is_heartbeat) peer.asked.push_back(command);
     if (command == "PING") peer.is_set_up = true;
     const auto found = answers.find(command);

@@ -10,6 +10,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,6 +32,9 @@ public:
 
     // The words of a command, joined by blanks -> what is sent for it.
     std::map<std::string, std::string> answers;
+    // What is sent to a PING that asks whether a reply is left over; nothing: its own word.
+    std::optional<std::string> challenge_answer;
+    size_t challenges_asked = 0;
     // Closes each new connection without a word.
     bool hangs_up = false;
     // Keeps a connection whose peer sends no more; otherwise it is closed then.
@@ -40,7 +44,7 @@ public:
     size_t open_count() const;
     size_t open_count_max() const { return open_count_max_; }
     bool is_open(size_t peer) const { return peers_.at(peer)->watch != nullptr; }
-    // What a peer has asked for, in order, without the heartbeats behind its handshake.
+    // What a peer has asked for, in order, without heartbeats and challenges.
     const std::vector<std::string>& asked(size_t peer) const { return peers_.at(peer)->asked; }
     // The same without its handshake.
     std::vector<std::string> asked_when_ready(size_t peer) const;
