@@ -37,9 +37,13 @@ constexpr CommandRule kRules[] = {
     {"evalsha_ro",          Dedicated, S::Script, "a long script stalls its connection"},
     {"fcall",               Dedicated, S::Script, "a long function stalls its connection"},
     {"fcall_ro",            Dedicated, S::Script, "a long function stalls its connection"},
-    // Valkey 8.0 repeats its argument in an error as it is: with a line end in it, the rest of the
-    // error would be the next client's reply.
+    // Errors of these repeat a client's words as they are: with a line end among them, the rest of
+    // the error would be the next client's reply. tests/system/test_forged_replies.py looks for
+    // them among all commands.
     {"function|list",       Dedicated, S::Script, "its error may be more than one reply"},
+    {"function|load",       Dedicated, S::Script, "its error may be more than one reply"},
+    {"function|restore",    Dedicated, S::Script, "its error may be more than one reply"},
+    {"script|load",         Dedicated, S::Script, "its error may be more than one reply"},
     {"wait",                Dedicated, S::Wait, "waits, for the connection's own writes"},
     {"waitaof",             Dedicated, S::Wait, "waits, for the connection's own writes"},
     {"config|get",          Dedicated, S::ConfigGet, "passwords are left out of its reply"},
