@@ -126,5 +126,6 @@ void HiredisSocket::lose(std::string reason) {
 void TlsContext::Free::operator()(ssl_ctx_st*) const {
 }
 TlsContext::~TlsContext() = default;
+TlsContext& TlsContext::operator=(TlsContext&&) noexcept = default;
 
 }  // namespace nearkey
