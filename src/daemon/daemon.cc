@@ -239,6 +239,7 @@ void Daemon::start_serving() {
         fail_to_listen(error);
         return;
     }
+    give_back_spare_memory();  // Its first look: what is needed while nobody is there.
     workers_->start_accepting();
     const bool is_suspended = cache_ != nullptr && cache_->is_suspended();
     notify_ready(is_suspended ? "ready; the near cache rests until the old one is gone" : "ready");

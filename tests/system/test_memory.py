@@ -4,6 +4,7 @@ What is measured is what is written by nobody else: its anonymous pages (smaps_r
 are those of docs/performance.md; the bounds leave room for a machine with other pages.
 """
 
+import resource
 import time
 import unittest
 
@@ -185,6 +186,22 @@ class MemoryTest(SystemTest):
             self.receive(client, reply_bytes)
         self.assertGreater(peak, base + 3 * REST_MAX)
         return base, clients
+
+    def test_who_comes_first_and_leaves_at_once_leaves_nothing(self):
+        count = 6000
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        if most < 2 * count + 100:
+            self.skipTest("too few file descriptors")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        server = self.start_server()
+        self.nearkey = self.start_nearkey(server.url)
+        base = anonymous_bytes(self.nearkey)
+        clients = [self.nearkey.client() for _ in range(count)]
+        wait_for(lambda: self.nearkey.metric("nearkey_clients") == count, 5, "all are there")
+        self.assertGreater(anonymous_bytes(self.nearkey), base + REST_MAX)
+        for client in clients:
+            client.close()
+        self.wait_given_back(base, f"{count} clients that came at once")
 
     def test_large_pipelines_leave_nothing(self):
         self.start()
