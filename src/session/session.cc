@@ -155,6 +155,7 @@ void Session::resume_after_memory() {
 // is taken together with all that follows: whole transactions are found in what is there.
 void Session::complete_input(std::string_view& bytes) {
     const size_t missing = parser_.missing();
+    if (missing >= kLarge) prefetch_lease();
     const size_t count = missing >= kCopyMin ? std::min(missing, bytes.size()) : bytes.size();
     input_.append(bytes.substr(0, count));
     bytes.remove_prefix(count);
@@ -269,9 +270,7 @@ Session::Executed Session::execute(const CommandView& command, std::string_view 
                 return forward_alone(command, RequestKind::Blocking);
             }
             if (context_.cache != nullptr && may_be_stored(command)) return read(command);
-            if (command.raw().size() >= kLarge) return forward_large(command);
-            if (alone_ > 0) return forward_alone(command, RequestKind::Write);
-            return forward(command, spec->is_readonly ? RequestKind::Read : RequestKind::Write);
+            return forward_shared(command);
         case Route::Dedicated: {
             if (spec->special == Special::Wait) return forward_wait(command);
             if (spec->special == Special::ConfigGet) return forward_config_get(command);
@@ -338,6 +337,13 @@ void Session::warn(std::string_view event, std::string_view what) {
 }
 
 // --- routes ---
+
+// Over the shared connection, unless others are to be spared the command or its reply.
+Session::Executed Session::forward_shared(const CommandView& command) {
+    const RequestKind kind = spec_->is_readonly ? RequestKind::Read : RequestKind::Write;
+    if (alone_ > 0 || command.raw().size() >= kLarge) return forward_apart(command, kind);
+    return forward(command, kind);
+}
 
 Session::Executed Session::forward(const CommandView& command, RequestKind kind) {
     if (const auto executed = pin(1)) return *executed;

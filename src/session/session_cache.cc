@@ -106,9 +106,7 @@ Session::Executed Session::read_upstream(const CommandView& command) {
         return Executed::Yes;
     }
     is_cache_read_ = true;
-    const Executed executed = command.raw().size() >= kLarge ? forward_large(command)
-                              : alone_ > 0 ? forward_alone(command, RequestKind::Write)
-                                           : forward(command, RequestKind::Read);
+    const Executed executed = forward_shared(command);
     is_cache_read_ = false;
     if (executed == Executed::Yes) has_awaited_ = false;
     return executed;

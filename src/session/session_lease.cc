@@ -40,11 +40,29 @@ Session::Executed Session::forward_script(const CommandView& command, RequestKin
     return executed;
 }
 
-// A large command leaves in the buffer in which it came, at the beginning of which it stands.
-// Where much more follows it, moving that would cost more than a copy of the command does.
-Session::Executed Session::forward_large(const CommandView& command) {
+// A large command, or one behind a large reply, is to hold up nobody. It gets a connection of its
+// own that is there at once; where none is, it goes as every other command does, and one is
+// connected for the next.
+Session::Executed Session::forward_apart(const CommandView& command, RequestKind kind) {
+    if (!has_lease_at_once()) return forward(command, kind);
     if (const auto executed = take_lease()) return *executed;
-    if (const auto executed = prove_lease(lease_->is_ready())) return *executed;
+    return command.raw().size() >= kLarge ? send_large(command)
+                                          : forward_alone(command, RequestKind::Write);
+}
+
+bool Session::has_lease_at_once() {
+    if (lease_ != nullptr) return lease_->is_ready();
+    return !database_unsure_ && context_.pool.prefetch_lease({protocol_, database_, identity_});
+}
+
+// So that there is one for what comes next.
+void Session::prefetch_lease() {
+    static_cast<void>(has_lease_at_once());
+}
+
+// A large command leaves in the buffer in which it came, if it stands at the beginning of that.
+// Where much more follows it, moving that would cost more than a copy of the command does.
+Session::Executed Session::send_large(const CommandView& command) {
     const size_t size = command.raw().size();
     const bool is_first = input_.view().data() == command.raw().data();
     if (!is_first || !command.is_canonical() || input_.size() - size > size) {

@@ -45,6 +45,7 @@ void Session::on_reply_end(uint32_t ticket) {
     }
     if (reply_size_ >= kLarge) {
         alone_ = kAloneAfterLarge;
+        prefetch_lease();
     } else if (alone_ > 0) {
         --alone_;
     }

@@ -197,6 +197,7 @@ void ConnectionPool::on_ready(Connection& connection, const Value& hello) {
         // Nothing is stored before the answer.
         if (connection.is_primary) ask_for_swapdb();
     }
+    if (connection.users == 0) connection.is_leased = false;  // a lease nobody has taken yet
     update_health();
     if (!wants_dial_.empty()) dial_timer_.start_once(0);
 }

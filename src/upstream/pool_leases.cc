@@ -36,6 +36,28 @@ ConnectionPool::Connections::iterator ConnectionPool::find_idle_lease(const Leas
     return std::find_if(idle_leases_.begin(), idle_leases_.end(), fits);
 }
 
+bool ConnectionPool::has_free_lease() const {
+    return leased_.size() + leases_granted_ < options_.dedicated_max;
+}
+
+bool ConnectionPool::prefetch_lease(const LeaseWish& wish) {
+    if (!has_free_lease()) return false;
+    if (find_idle_lease(wish) != idle_leases_.end()) return true;
+    const bool is_on_its_way =
+        std::any_of(idle_leases_.begin(), idle_leases_.end(), [&](const auto& lease) {
+            return lease->state() != ConnectionState::Closed && !lease->is_retired() &&
+                   lease->protocol() == wish.protocol && lease->database() == wish.database;
+        });
+    if (is_on_its_way || options_.dedicated_idle_max == 0) return false;
+    idle_leases_.push_back(std::make_unique<Connection>(context_, wish.protocol, wish.database));
+    Connection& connection = *idle_leases_.back();
+    connection.is_leased = true;  // Until it is ready: what it reads is not tracked.
+    connection.unused_since_ms = loop_.now_ms();
+    on_wants_dial(connection);
+    close_surplus_leases();
+    return false;
+}
+
 bool ConnectionPool::may_lease(LeaseWaiter& waiter) {
     const auto mine = std::find_if(lease_queue_.begin(), lease_queue_.end(),
                                    [&](const auto& queued) { return queued.waiter == &waiter; });
@@ -45,7 +67,7 @@ bool ConnectionPool::may_lease(LeaseWaiter& waiter) {
         lease_queue_.erase(mine);
         return true;
     }
-    if (leased_.size() + leases_granted_ < options_.dedicated_max) return true;
+    if (has_free_lease()) return true;
     lease_queue_.push_back({&waiter, loop_.now_ms() + options_.queue_timeout_ms, false});
     ++metrics_.upstream_dedicated_waits_total;
     watch();
@@ -54,7 +76,7 @@ bool ConnectionPool::may_lease(LeaseWaiter& waiter) {
 
 void ConnectionPool::grant_leases() {
     for (QueuedLease& queued : lease_queue_) {
-        if (leased_.size() + leases_granted_ >= options_.dedicated_max) return;
+        if (!has_free_lease()) return;
         if (queued.is_granted) continue;
         queued.is_granted = true;
         ++leases_granted_;

@@ -86,7 +86,7 @@ private:
     static constexpr std::string_view kNoConnectionLeft =
         "ERR nearkey has no connection left for another database or protocol "
         "(upstream.connections_max)";
-    // A command of this size goes over a lease, where it holds up nobody.
+    // A command of this size goes over a lease that is there at once: there it holds up nobody.
     static constexpr size_t kLarge = size_t{1} << 20;
 
     // Is propagated, so it moves its connection's replication offset past every write before it,
@@ -167,6 +167,7 @@ private:
     void warn(std::string_view event, std::string_view what);
 
     // Routes over the shared connection. pin() returns nothing when connection_ may be sent to.
+    Executed forward_shared(const CommandView& command);
     Executed forward(const CommandView& command, RequestKind kind);
     std::optional<Executed> pin(size_t commands);
     Executed wait_until_idle();
@@ -219,7 +220,10 @@ private:
     // Routes over a lease (session_lease.cc). take_lease() returns nothing when lease_ is there.
     Executed forward_alone(const CommandView& command, RequestKind kind);
     Executed forward_script(const CommandView& command, RequestKind kind);
-    Executed forward_large(const CommandView& command);
+    Executed forward_apart(const CommandView& command, RequestKind kind);
+    Executed send_large(const CommandView& command);
+    bool has_lease_at_once();
+    void prefetch_lease();
     Executed forward_unproven(const CommandView& command);
     Executed forward_wait(const CommandView& command);
     std::optional<Executed> take_lease();

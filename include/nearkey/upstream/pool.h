@@ -115,6 +115,8 @@ public:
     // is told later, unless it calls stop_waiting().
     Connection* lease(const LeaseWish& wish, LeaseWaiter& waiter);
     void stop_waiting(const LeaseWaiter& waiter);
+    // True: lease() would give one that is ready. Else one is connected for later, if it may be.
+    bool prefetch_lease(const LeaseWish& wish);
     // A clean connection is kept for the next lease (upstream.dedicated_idle_max), if it is ready
     // and owes nothing; a doubtful one as well, once it has proven that nothing is left over of
     // what was asked. Every other one is closed.
@@ -278,6 +280,7 @@ private:
     void update_health();
     void set_health(bool is_ready, std::string reason);
     Connections::iterator find_idle_lease(const LeaseWish& wish);
+    bool has_free_lease() const;
     bool may_lease(LeaseWaiter& waiter);
     void grant_leases();
     void close_surplus_leases();
