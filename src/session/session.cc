@@ -231,7 +231,8 @@ bool Session::may_run(size_t executed) {
         pause(kInFlight, &context_.metrics.clients_paused_in_flight_total);
         return false;
     }
-    if (unsent() >= terms_.limits.output_per_client_high_water) {
+    // In a tunnel the server judges who takes nothing.
+    if (unsent() >= terms_.limits.output_per_client_high_water && tunnel_ == nullptr) {
         pause(kOutput, &context_.metrics.clients_paused_output_total);
         return false;
     }
@@ -291,29 +292,6 @@ Session::Executed Session::execute(const CommandView& command, std::string_view 
             return Executed::Yes;
     }
     return Executed::Yes;
-}
-
-void Session::pause(Pause reason, Count* counter) {
-    if ((paused_ & reason) != 0) return;
-    if (counter != nullptr) ++*counter;
-    paused_ |= reason;
-    update_reading();
-}
-
-// Who leaves while waiting in a blocking command must be noticed at once, so reading goes on.
-void Session::update_reading() {
-    const bool is_paused = lease_blocks_ ? (paused_ & kMemory) != 0 : paused_ != 0 || input_over_;
-    if (is_paused) {
-        stream_->pause_reading();
-    } else {
-        stream_->resume_reading();
-    }
-}
-
-void Session::unpause(uint8_t reasons) {
-    if ((paused_ & reasons) == 0) return;
-    paused_ &= static_cast<uint8_t>(~reasons);
-    if (paused_ == 0) resume_hook_.defer();
 }
 
 void Session::stop_input() {

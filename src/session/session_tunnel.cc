@@ -51,6 +51,10 @@ Session::Executed Session::pass_through(const CommandSpec* spec, const CommandVi
     has_written_ = true;
     if (context_.cache != nullptr) note_through(spec, command);
     lease_->send_through(instead.empty() ? canonical(command) : instead);
+    if (lease_->unsent_bytes() >= terms_.limits.output_per_client_high_water) {
+        lease_->tell_of_room();
+        pause(kServer, &context_.metrics.clients_paused_output_total);
+    }
     if (spec == nullptr || !spec->accepts(command.size())) return Executed::Yes;
     if (spec->special == Special::Sync) tunnel_->is_unread = true;
     if (spec->special == Special::Monitor && !std::exchange(tunnel_->is_monitor, true)) {
@@ -74,7 +78,7 @@ void Session::on_tunnel_bytes(std::string_view bytes) {
         leave_tunnel();
         change_way();
         forget_state();
-        unpause(kLease);
+        unpause(kLease | kServer);
         return;
     }
     update_tunnel_reading();

@@ -280,6 +280,14 @@ void Connection::send_through(std::string_view bytes) {
     socket_->send(bytes);
 }
 
+void Connection::tell_of_room() {
+    if (is_ready()) socket_->tell_of_room();
+}
+
+void Connection::on_socket_room() {
+    if (owner_ != nullptr && is_tunnel_) owner_->on_tunnel_room();
+}
+
 void Connection::finish_sending() {
     if (is_ready()) socket_->finish_sending();
 }

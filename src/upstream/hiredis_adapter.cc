@@ -27,6 +27,8 @@ namespace {
 constexpr size_t kTlsOutputMax = size_t{256} << 10;
 // From here on a system call costs less than to copy the bytes and to write them later.
 constexpr size_t kWriteAtOnce = size_t{8} << 10;
+// So little that is unsent counts as room for more.
+constexpr size_t kRoom = size_t{64} << 10;
 // Reads of one turn, so that one connection does not keep the loop to itself.
 constexpr int kReadsPerTurn = 4;
 
@@ -296,6 +298,10 @@ void HiredisSocket::flush() {
     if (is_finishing_ && unsent() == 0) {
         is_finishing_ = false;
         shutdown(context_->c.fd, SHUT_WR);
+    }
+    if (tells_of_room_ && unsent() <= kRoom) {
+        tells_of_room_ = false;
+        events_.on_socket_room();
     }
 }
 

@@ -21,6 +21,7 @@
 #include "nearkey/resp/reply_scanner.h"
 #include "nearkey/session/context.h"
 #include "nearkey/session/facts.h"
+#include "nearkey/session/pause.h"
 #include "nearkey/session/pending.h"
 
 #include <map>
@@ -71,16 +72,8 @@ public:
     void on_slow_request(uint32_t ticket, const RequestTiming& timing, SlowEnd end) override;
 
 private:
-    // Why reading is paused; it goes on when no reason is left.
-    enum Pause : uint8_t {
-        kOutput = 1,
-        kInFlight = 2,
-        kUntilIdle = 4,
-        kMemory = 8,
-        kYield = 16,  // what there is is run before the loop sleeps
-        kLease = 32,  // a connection of its own is not there yet
-        kFill = 64,   // another client reads the same, or what is stored is being proven
-    };
+    using Pause = PauseReason::Bits;
+    using enum PauseReason::Bits;
     enum class Executed { Yes, NotYet };
 
     static constexpr std::string_view kNoConnectionLeft =
@@ -260,6 +253,7 @@ private:
     Executed enter_tunnel(const CommandSpec* spec, const CommandView& command);
     Executed pass_through(const CommandSpec* spec, const CommandView& command);
     void on_tunnel_bytes(std::string_view bytes) override;
+    void on_tunnel_room() override { unpause(kServer); }
     bool follow_replies(std::string_view bytes);
     void leave_tunnel();
     void finish_tunnel();

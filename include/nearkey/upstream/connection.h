@@ -42,6 +42,8 @@ class ConnectionOwner {
 public:
     // A piece of what the server says in a tunnel; valid during the call.
     virtual void on_tunnel_bytes(std::string_view bytes) = 0;
+    // As tell_of_room() asked for.
+    virtual void on_tunnel_room() = 0;
     // It was ready; what was in flight has been told of already.
     virtual void on_connection_lost() = 0;
 
@@ -120,6 +122,9 @@ public:
     // REQUIRES: ready, and an owner. What is in flight is answered before the tunnel begins.
     void begin_tunnel();
     void send_through(std::string_view bytes);
+    // What the server has not taken yet; on_tunnel_room() says once that it is little.
+    size_t unsent_bytes() const { return socket_ == nullptr ? 0 : socket_->unsent(); }
+    void tell_of_room();
     // Says to the server that nothing more will come; what it still says arrives.
     void finish_sending();
     void pause_reading();
@@ -237,6 +242,7 @@ private:
     bool on_bytes(std::string_view bytes) override;
     bool is_reading_large() const override { return reply_bytes_ > kCongestedBytes; }
     void on_socket_lost(const std::string& reason) override;
+    void on_socket_room() override;
 
     void resolve();
     void on_connect_timeout();

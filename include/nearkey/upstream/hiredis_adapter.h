@@ -29,6 +29,8 @@ public:
     // What was read last is in the middle of a large value: the rest may come a little at a time.
     virtual bool is_reading_large() const = 0;
     virtual void on_socket_lost(const std::string& reason) = 0;
+    // As HiredisSocket::tell_of_room() asked for.
+    virtual void on_socket_room() {}
 
 protected:
     ~SocketEvents() = default;
@@ -57,6 +59,8 @@ public:
     // The same without a copy, for large ones.
     void send_owned(Buffer bytes);
     size_t unsent() const;
+    // on_socket_room() follows once, when most of what is unsent has left.
+    void tell_of_room() { tells_of_room_ = true; }
     // Closes the sending half once everything queued has left.
     void finish_sending();
     void pause_reading();
@@ -101,6 +105,7 @@ private:
     size_t read_max_ = 0;      // of the next read
     bool read_again_ = false;  // OpenSSL may hold bytes that the loop can't see
     bool is_paused_ = false;
+    bool tells_of_room_ = false;
     bool is_finishing_ = false;  // shut down for sending when nothing is left to send
     size_t counted_unsent_ = 0;
     std::unique_ptr<FdWatch> watch_;

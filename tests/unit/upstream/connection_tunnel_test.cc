@@ -9,10 +9,12 @@ namespace nearkey {
 namespace {
 
 struct Owner final : ConnectionOwner {
+    void on_tunnel_room() override { ++rooms; }
     void on_tunnel_bytes(std::string_view bytes) override { read += bytes; }
     void on_connection_lost() override { ++lost; }
     std::string read;
     int lost = 0;
+    int rooms = 0;
 };
 
 TEST_CASE("owned connection: its loss is told once, behind what was in flight") {
