@@ -185,6 +185,7 @@ void ConnectionPool::forget_former() {
     swaps_ = {};
     swapdb_proven_ms_ = 0;
     is_swapdb_hidden_ = false;
+    pttl_refused_ms_ = 0;
     fields_expire_ = true;
     tracking_refusal_.clear();
     logged_failures_.clear();

@@ -35,6 +35,9 @@ constexpr std::string_view kStats = "*3\r\n$4\r\nINFO\r\n$12\r\ncommandstats\r\n
 constexpr std::string_view kPing = "*1\r\n$4\r\nPING\r\n";
 // What the lease of max_staleness_ms is renewed with must be there well before it ends.
 constexpr uint64_t kBeatsPerLease = 3;
+// What Valkey does not allow nearkey's user is asked again so much later, since rights may change:
+// each refusal is an entry in its ACL LOG.
+constexpr uint64_t kRefusedAgainMs = 60'000;
 // With broadcast it takes two beats to prove anything.
 constexpr uint64_t kBeatsPerBroadcastLease = 4;
 }  // namespace
@@ -128,6 +131,9 @@ void ConnectionPool::on_tracking(Connection& connection, std::string_view error)
 }
 
 NearCache::SourceId ConnectionPool::source_of(const Connection& connection) const {
+    if (pttl_refused_ms_ != 0 && Loop::boot_ms() < pttl_refused_ms_ + kRefusedAgainMs) {
+        return NearCache::kNoSource;
+    }
     // A SWAPDB from now on would go unnoticed.
     if (!swaps_.is_counting() && !is_swapdb_hidden_) return NearCache::kNoSource;
     if (!is_broadcast_) return connection.source();
@@ -229,6 +235,7 @@ void ConnectionPool::SourceProofs::end_late() {
 
 void ConnectionPool::ask_for_swapdb() {
     if (stats_question_.is_open() || !primary_->is_ready() || is_cluster_) return;
+    if (is_swapdb_hidden_ && Loop::boot_ms() < swapdb_sent_ms_ + kRefusedAgainMs) return;
     swapdb_sent_ms_ = Loop::boot_ms();
     stats_question_.ask(*primary_, kStats, RequestKind::Write);
 }
@@ -263,6 +270,15 @@ void ConnectionPool::on_stats_refused(std::string_view reply) {
     if (is_swapdb_hidden_ && is_news("swapdb")) {
         log_.warning("swapdb_hidden", {{"reason", std::string(reply.substr(1, 200))}});
     }
+}
+
+// Without the time that a key has left nothing can be stored.
+void ConnectionPool::on_pttl_refused() {
+    pttl_refused_ms_ = Loop::boot_ms();
+    if (!is_news("pttl")) return;
+    log_.warning("near_cache_off",
+                 {{"reason", "NOPERM: nearkey's user may not run PTTL"},
+                  {"what", "how long a key lives is unknown: nothing is stored or served here"}});
 }
 
 // What was stored while no field was known to expire is served no longer than until this is asked

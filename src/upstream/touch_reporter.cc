@@ -13,6 +13,7 @@ namespace nearkey {
 namespace {
 constexpr std::string_view kMemory = "*2\r\n$4\r\nINFO\r\n$6\r\nmemory\r\n";
 constexpr uint64_t kPolicyAgainMs = 10'000;
+constexpr uint64_t kRefusedAgainMs = 60'000;
 constexpr size_t kMemoryReplyMax = size_t{64} << 10;
 constexpr size_t kReplyMax = 256;
 // A longer key is not reported: a batch has a limit in bytes, too.
@@ -88,7 +89,8 @@ void TouchReporter::send_batches() {
 
 void TouchReporter::ask_for_policy(Connection& primary, uint64_t now_ms) {
     if (is_refused_ || asking_for_policy_ || !primary.is_ready()) return;
-    if (policy_asked_ms_ != 0 && now_ms < policy_asked_ms_ + kPolicyAgainMs) return;
+    const uint64_t again_ms = is_policy_refused_ ? kRefusedAgainMs : kPolicyAgainMs;
+    if (policy_asked_ms_ != 0 && now_ms < policy_asked_ms_ + again_ms) return;
     policy_asked_ms_ = now_ms;
     asking_for_policy_ = true;
     primary.send({kMemory, this, 0, RequestKind::Write});
@@ -103,9 +105,11 @@ void TouchReporter::on_reply_end(uint32_t) {
     const std::string reply = std::exchange(reply_, {});
     if (reply.starts_with('-')) {
         // Who may not ask is not to lose the keys that are read most; LOADING and the like pass.
-        if (reply.starts_with("-NOPERM")) set_evicts(true);
+        is_policy_refused_ = reply.starts_with("-NOPERM");
+        if (is_policy_refused_) set_evicts(true);
         return;
     }
+    is_policy_refused_ = false;
     const std::string_view policy = field(reply, "\nmaxmemory_policy:");
     const bool is_by_use = policy.find("lru") != std::string_view::npos ||
                            policy.find("lfu") != std::string_view::npos;

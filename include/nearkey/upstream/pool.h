@@ -165,6 +165,8 @@ public:
     bool serves_stale() const;
     // By whose word what is read over the connection may be stored. kNoSource: by nobody's.
     NearCache::SourceId source_of(const Connection& connection) const;
+    // Valkey does not allow us to ask how long a key lives.
+    void on_pttl_refused();
     // Whether Valkey tells of changes of the key at all.
     bool is_told_of(std::string_view key) const {
         return is_told_of_all_ || is_told_of_prefix(key);
@@ -394,6 +396,7 @@ private:
     bool is_told_of_all_ = true;         // neither that nor a cluster
     Question stats_question_;            // INFO commandstats, for swaps_
     bool is_swapdb_hidden_ = false;      // Valkey does not tell us its statistics
+    uint64_t pttl_refused_ms_ = 0;       // last; 0: never
     bool fields_expire_ = true;          // some hash's fields do, or may
     SwapWatch swaps_;
     uint64_t swapdb_sent_ms_ = 0;

@@ -90,6 +90,7 @@ private:
     std::minstd_rand random_{std::random_device{}()};
 
     bool is_refused_ = false;
+    bool is_policy_refused_ = false;  // INFO is
     bool evicts_by_use_ = false;  // so far as we know
     bool asking_for_policy_ = false;
     uint64_t policy_asked_ms_ = 0;  // 0: never
