@@ -13,8 +13,8 @@ namespace nearkey {
 
 namespace {
 constexpr size_t kFirstCapacity = 512;
-// Above this, growing by half instead of doubling wastes less on big values.
-constexpr size_t kDoublingMax = size_t{64} << 20;
+// Above this, growing by a quarter instead of doubling wastes less on big values.
+constexpr size_t kDoublingMax = size_t{8} << 20;
 
 // Empty blocks for the next buffers, the last one first: its memory is still in the processor's
 // cache. Of each size, a power of two from kFirstCapacity to kSizeMax, at most kBytesMax are kept.
@@ -149,7 +149,7 @@ void Buffer::make_room(size_t count) {
         end_ = used;
         if (capacity_ - end_ >= count) return;
     }
-    const size_t grown = capacity_ < kDoublingMax ? capacity_ * 2 : capacity_ + capacity_ / 2;
+    const size_t grown = capacity_ < kDoublingMax ? capacity_ * 2 : capacity_ + capacity_ / 4;
     grow(std::max({kFirstCapacity, grown, end_ + count}));
 }
 

@@ -10,8 +10,6 @@ namespace nearkey {
 
 namespace {
 
-constexpr size_t kNamePartMax = UINT16_MAX;  // of key and arguments, that an item can hold
-
 bool is_same(const Item* item, const CacheQuery& query) {
     return item->command == query.command && item->database == query.database &&
            !item->has(Item::kHead) && item->key() == query.key &&

@@ -127,6 +127,7 @@ NearCache::Ticket NearCache::begin_fill(const CacheQuery& query, SourceId source
     const bool is_full = fills_.size() >= options_.fills_max && free_fills_.empty();
     if (is_full) ++metrics_.near_cache_fills_full_total;
     if (is_full || barriers_ > 0 || source == kNoSource || !sources_[source].is_open) return 0;
+    if (query.arguments.size() > kNamePartMax || !may_hold(query.key)) return 0;
     if (!takes_part(query.key) || guard_.is_off(query.key)) return 0;
     if (const auto key = keys_.find(query.key); key != keys_.end()) {
         if (key->second.writes > 0) return 0;
@@ -147,6 +148,7 @@ NearCache::Ticket NearCache::begin_fill(const CacheQuery& query, SourceId source
     fill.database = query.database;
     fill.source = source;
     fill.arguments = query.arguments;
+    if (query.arguments.size() > kSpareKeyBytes) count_name(query.arguments.size());
     fill.key = &state_of(query.key);
     fill.next_in_key = std::exchange(fill.key->second.first_fill, index);
     return uint64_t{fill.generation} << 32 | index;
@@ -298,6 +300,7 @@ void NearCache::void_fills(Write key, uint64_t now_ms) {
 
 NearCache::Keys::value_type& NearCache::state_of(std::string_view key) {
     if (const auto found = keys_.find(key); found != keys_.end()) return *found;
+    if (key.size() > kSpareKeyBytes) count_name(key.size());
     if (spare_keys_.empty()) return *keys_.emplace(key, KeyState{}).first;
     Keys::node_type node = std::move(spare_keys_.back());
     spare_keys_.pop_back();
@@ -314,13 +317,23 @@ void NearCache::forget_if_idle(std::string_view key) {
     if (spare_keys_.size() < kSpareKeys && key.size() <= kSpareKeyBytes) {
         spare_keys_.push_back(keys_.extract(found));
     } else {
+        if (found->first.size() > kSpareKeyBytes) count_name(-found->first.size());
         keys_.erase(found);
     }
+}
+
+// Of a read or a write in flight; short ones are not counted. `size` may be a negative number's.
+void NearCache::count_name(size_t size) {
+    metrics_.near_cache_in_flight_bytes += size;
 }
 
 void NearCache::release_fill(Fill& fill) {
     const auto index = static_cast<uint32_t>(&fill - fills_.data());
     close_fill(index);
+    if (fill.arguments.size() > kSpareKeyBytes) {
+        count_name(-fill.arguments.size());
+        std::string().swap(fill.arguments);
+    }
     fill.is_taken = false;
     free_fills_.push_back(index);
 }

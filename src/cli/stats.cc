@@ -39,8 +39,8 @@ void add_clients(Page& page) {
     page.line("accepted", page.count("clients_accepted_total") + ", " +
                               page.count("clients_refused_total") + " refused, " +
                               page.count("clients_closed_total") + " closed by nearkey");
-    page.line("buffers",
-              page.bytes("client_memory_bytes") + " of " + page.bytes("client_memory_max_bytes"));
+    page.line("buffers", page.bytes("client_memory_held_bytes") + " of " +
+                             page.bytes("client_memory_max_bytes"));
     page.line("limits", page.count("limits_reached_total") + " times one was reached");
 }
 

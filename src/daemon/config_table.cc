@@ -261,7 +261,7 @@ constexpr auto kOptions = std::to_array<Option>({
     bytes("limits.bulk_max", limits<&Limits::bulk_max>, {1, kTiB},
           "One argument of a command, as Valkey's proto-max-bulk-len."),
     bytes("limits.memory_max", limits<&Limits::memory_max>, {64 * kKiB, kTiB},
-          "All client buffers together; above, reading pauses and new clients are refused."),
+          "What clients make nearkey hold: near it reading pauses, at it the largest go."),
 
     restart(text("managed.server", managed<&ManagedOptions::server>, check_not_empty,
                  "The server of managed:, a name or a path. redis-server is tried next.")),

@@ -276,6 +276,7 @@ std::vector<ClientServer::Door> Daemon::doors(const Config& config) {
 void Daemon::on_second() {
     log_.say_repeats();
     memory_->look();
+    metrics_.client_memory_held_bytes = held_bytes(all_metrics_);
     give_back_spare_memory();
     look_at_files();
 }

@@ -15,8 +15,11 @@ MemoryFigures Daemon::memory_figures() const {
     const auto total = [this](Count Metrics::*field) { return all_metrics_.total(field); };
     const uint64_t requests = total(&Metrics::in_flight) + total(&Metrics::queued);
     return {.resident = resident_bytes(),
-            .accounted = metrics_.near_cache_bytes + total(&Metrics::client_memory_bytes) +
-                         total(&Metrics::upstream_unsent_bytes) + requests * kRequestBytes +
+            .accounted = metrics_.near_cache_bytes + total(&Metrics::client_memory_bytes) -
+                         total(&Metrics::client_spare_bytes) +
+                         total(&Metrics::upstream_unsent_bytes) +
+                         total(&Metrics::upstream_retained_bytes) +
+                         total(&Metrics::near_cache_in_flight_bytes) + requests * kRequestBytes +
                          total(&Metrics::clients) * kClientBytes};
 }
 

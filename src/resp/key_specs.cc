@@ -53,7 +53,7 @@ bool append_behind_keyword(const KeySpec& spec, const CommandView& command, Keys
 }  // namespace
 
 bool CommandSpec::find_keys(const CommandView& command, std::vector<std::string_view>& keys) const {
-    if (!names_keys) return false;
+    if (!names_keys || command.size() > kKeysMax) return false;
     for (const KeySpec& spec : key_specs) {
         const bool is_found = spec.keyword.empty() ? append_keys(spec, command, spec.begin, keys)
                                                    : append_behind_keyword(spec, command, keys);

@@ -21,10 +21,6 @@ namespace {
 
 constexpr int kAcceptsPerTurn = 64;
 constexpr uint64_t kAcceptAgainMs = 100;
-constexpr uint64_t kMemoryCheckMs = 20;
-// Pausing everybody can't free memory that half-sent commands hold: after this, the largest goes.
-constexpr uint64_t kMemoryPatienceMs = 1000;
-
 // Descriptors that clients leave to connections to Valkey, the admin server, a reload and an
 // upgrade: without them nobody would get back what was lost.
 constexpr rlim_t kKeptFdsMax = 64;
@@ -92,7 +88,6 @@ ClientServer::ClientServer(const Parts& parts, const LimitOptions& limits)
       log_(parts.log),
       scratch_(parts.scratch),
       limits_(limits),
-      all_(parts.all),
       loops_(parts.loops),
       exchange_(parts.exchange),
       context_{.loop = parts.loop,
@@ -188,7 +183,7 @@ void ClientServer::apply_limits() {
     context_.lookahead = CommandParser(static_cast<int64_t>(limits_.bulk_max));
     metrics_.clients_max = limits_.clients_max;
     metrics_.client_memory_max_bytes = limits_.memory_max;
-    context_.memory_share = limits_.memory_max / loops_;
+    context_.memory.set_max(limits_.memory_max, context_.all, loops_);
     client_fds_end_ = find_client_fds_end();
 }
 
@@ -279,7 +274,7 @@ bool ClientServer::is_admitted(const Listener& listener, int fd) {
         turn_away(fd, "-ERR nearkey has no memory left for another client (MemoryMax=)\r\n");
         return false;
     }
-    if (all_.total(&Metrics::client_memory_bytes) > limits_.memory_max) {
+    if (!context_.memory.may_admit()) {
         ++metrics_.clients_refused_memory_total;
         turn_away(fd, "-ERR nearkey has no memory left for another client (limits.memory_max)\r\n");
         return false;
@@ -325,6 +320,7 @@ void ClientServer::welcome(Listener& listener, int fd, uint64_t id) {
     Session& session = *owned;
     clients_.emplace(id, Client{listener, std::move(owned)});
     session.attach(std::make_unique<SocketStream>(loop_, fd, scratch_, session));
+    if (memory_timer_.is_active()) session.pause_for_memory();
     ++listener.clients;
     metrics_.clients = clients_.size();
 }
@@ -353,44 +349,6 @@ void ClientServer::on_session_ended(Session& session) {
     defer();
 }
 
-void ClientServer::on_memory_exceeded() {
-    if (memory_timer_.is_active()) return;
-    memory_seen_ = metrics_.client_memory_bytes;
-    memory_exceeded_since_ms_ = loop_.now_ms();
-    memory_timer_.start_repeating(kMemoryCheckMs);
-}
-
-void ClientServer::watch_memory() {
-    if (context_.is_over_memory(metrics_.client_memory_bytes + metrics_.upstream_unsent_bytes)) {
-        // What waits for Valkey is not freed by closing a client.
-        if (!context_.is_over_memory(metrics_.client_memory_bytes)) return;
-        // As long as somebody takes replies, there is progress.
-        if (metrics_.client_memory_bytes < memory_seen_) memory_exceeded_since_ms_ = loop_.now_ms();
-        memory_seen_ = metrics_.client_memory_bytes;
-        if (loop_.now_ms() < memory_exceeded_since_ms_ + kMemoryPatienceMs) return;
-        memory_exceeded_since_ms_ = loop_.now_ms();
-        close_largest();
-        return;
-    }
-    memory_timer_.stop();
-    for (auto& [id, client] : clients_)
-        client.session->resume_after_memory();
-}
-
-void ClientServer::close_largest() {
-    const auto largest =
-        std::max_element(clients_.begin(), clients_.end(), [](const auto& a, const auto& b) {
-            return a.second.session->buffered_bytes() < b.second.session->buffered_bytes();
-        });
-    if (largest == clients_.end()) return;
-    Session& session = *largest->second.session;
-    ++metrics_.clients_closed_memory_total;
-    log_.warning("client_closed_for_memory",
-                 {{"session", static_cast<int64_t>(largest->first)},
-                  {"bytes", static_cast<int64_t>(session.buffered_bytes())}});
-    session.abort();
-}
-
 void ClientServer::shrink() {
     for (auto& [id, client] : clients_)
         client.session->shrink();
@@ -400,6 +358,7 @@ void ClientServer::shrink() {
 }
 
 void ClientServer::before_sleep() {
+    if (memory_timer_.is_active()) close_while_full();
     for (const uint64_t id : ended_) {
         const auto client = clients_.find(id);
         Listener& listener = client->second.listener;

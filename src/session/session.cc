@@ -15,6 +15,7 @@ constexpr size_t kCopyMin = size_t{4} << 10;
 constexpr size_t kLoneReadMax = 512;
 // So many commands are looked ahead for keys: what is fetched of them stays in the nearest cache.
 constexpr size_t kExpectedAtOnce = 32;
+constexpr size_t kLookaheadMax = size_t{64} << 10;
 constexpr std::string_view kOneArgument = "*2\r\n";
 
 // Of a command with one argument, if that is all there is: most likely the key of a read.
@@ -103,6 +104,8 @@ bool Session::expect(std::string_view input) {
 void Session::expect_batch(std::string_view input) {
     if (!may_expect() || input.size() <= kLoneReadMax) return;
     if (!input.starts_with(kOneArgument)) return;
+    // Not into one that is large: its arguments would be kept twice.
+    input = input.substr(0, kLookaheadMax);
     const NearCache::Hold hold(*context_.cache);
     CommandParser& parser = context_.lookahead;
     parser.restart();
@@ -120,8 +123,11 @@ void Session::check_memory() {
         end();
         return;
     }
+    context_.shrink_if_large();
     account();
-    if (is_over_memory()) pause(kMemory, &context_.metrics.clients_paused_memory_total);
+    if (!context_.memory.is_short()) return;
+    pause(kMemory, nullptr);
+    context_.events.on_memory_exceeded();
 }
 
 void Session::on_end() {
@@ -144,10 +150,6 @@ void Session::on_stream_lost() {
 void Session::on_writable() {
     output_blocked_ = false;
     flush();
-}
-
-void Session::resume_after_memory() {
-    unpause(kMemory);
 }
 
 // Adds what is missing of the argument that is being received, and runs the command if that was
@@ -236,8 +238,8 @@ bool Session::may_run(size_t executed) {
         pause(kOutput, &context_.metrics.clients_paused_output_total);
         return false;
     }
-    if (is_over_memory()) {
-        pause(kMemory, &context_.metrics.clients_paused_memory_total);
+    if (context_.memory.is_short_of_buffers()) {
+        pause(kMemory, nullptr);
         context_.events.on_memory_exceeded();
         return false;
     }

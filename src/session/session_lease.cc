@@ -19,6 +19,8 @@ void append_command(std::string& out, std::initializer_list<std::string_view> wo
 }
 
 constexpr std::string_view kPing = "*1\r\n$4\r\nPING\r\n";
+// With longer names a connection is not kept for the next session.
+constexpr size_t kIdleIdentityMax = size_t{4} << 10;
 
 }  // namespace
 
@@ -180,6 +182,7 @@ void Session::introduce() {
     }
     if (commands == 0) return;
     lease_->identity = identity_;
+    count_identity();
     lease_->send({bytes, &context_.pool.discard(), 0, RequestKind::Write, commands});
 }
 
@@ -223,7 +226,8 @@ void Session::on_connection_lost() {
 void Session::end_lease() {
     if (lease_ == nullptr) return;
     using LeaseEnd = ConnectionPool::LeaseEnd;
-    const bool is_clean = owed() == 0 && preparation_ != Preparation::Pending && !lease_unproven_ &&
+    const bool is_clean = held_by_.identity <= kIdleIdentityMax && owed() == 0 &&
+                          preparation_ != Preparation::Pending && !lease_unproven_ &&
                           !lease_dirty_ && !is_in_transaction();
     if (!is_clean) lease_->forget(*this);
     const LeaseEnd end = !is_clean         ? LeaseEnd::Dirty
@@ -231,6 +235,7 @@ void Session::end_lease() {
                                            : LeaseEnd::Clean;
     lease_blocks_ = lease_unproven_ = lease_dirty_ = lease_scripted_ = lease_doubtful_ = false;
     context_.pool.give_back(*std::exchange(lease_, nullptr), end);
+    if (held_by_.identity > 0) count_identity();
 }
 
 }  // namespace nearkey

@@ -111,7 +111,10 @@ Session::Executed Session::hello(const CommandSpec& spec, const CommandView& com
         leave_database_or_protocol();
         protocol_ = protocol;
     }
-    if (has_name) identity_.name = name;
+    if (has_name) {
+        identity_.name = name;
+        count_identity();
+    }
     answer_hello();
     return Executed::Yes;
 }
@@ -199,6 +202,7 @@ void Session::forget_state() {
     database_ = terms_.database;
     database_unsure_ = false;
     identity_.name.clear();
+    count_identity();
     cache_use_ = terms_.cache_use;
     in_multi_ = watching_ = false;
     forget_queued();
@@ -210,6 +214,7 @@ void Session::client_setname(std::string_view name) {
         return;
     }
     identity_.name = name;
+    count_identity();
     answer("+OK\r\n");
 }
 
@@ -226,6 +231,7 @@ void Session::client_setinfo(const CommandView& command) {
         return;
     }
     (is_name ? identity_.library : identity_.library_version) = command[3];
+    count_identity();
     answer("+OK\r\n");
 }
 

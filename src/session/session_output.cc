@@ -12,6 +12,8 @@ namespace {
 // A reply longer than this starts to leave before its end is there.
 constexpr size_t kStreamedReplyMin = size_t{256} << 10;
 constexpr size_t kOwnReplyMax = 1024;
+// What a held reply takes beside its bytes.
+constexpr size_t kHeldBytes = 96;
 // After a reply as large as kLarge: so many more commands go over a lease, for likely the client
 // gets another such reply.
 constexpr uint32_t kAloneAfterLarge = 32;
@@ -103,7 +105,7 @@ void Session::on_request_failed(uint32_t ticket, std::string_view error) {
 }
 
 void Session::hold(uint32_t ticket, std::string reply) {
-    held_bytes_ += reply.size();
+    held_bytes_ += kHeldBytes + reply.size();
     held_[ticket] = std::move(reply);
 }
 
@@ -113,7 +115,7 @@ void Session::settle() {
          next = held_.find(++first_ticket_)) {
         tell_cache_of_failure(first_ticket_);
         if (!output_lost_) output_.append(next->second);
-        held_bytes_ -= next->second.size();
+        held_bytes_ -= kHeldBytes + next->second.size();
         held_.erase(next);
     }
     committed_ = output_.size();
@@ -141,7 +143,11 @@ bool Session::void_partial_reply() {
 }
 
 void Session::flush() {
-    if (ended_ || (proofs_awaited_ > 0 && !is_changing_way_)) return;
+    if (ended_) return;
+    if (proofs_awaited_ > 0 && !is_changing_way_) {
+        account();  // Replies come all the same.
+        return;
+    }
     const bool streams = output_.size() - committed_ >= kStreamedReplyMin || partly_sent_;
     const size_t ready =
         streams ? std::min(output_.size(), context_.loop.large_piece()) : committed_;
@@ -196,17 +202,10 @@ void Session::end() {
     leave_connection();
     leave_cache();
     stream_->pause_reading();
-    context_.metrics.client_memory_bytes -= accounted_;
-    accounted_ = 0;
+    context_.metrics.client_memory_bytes -= held_by_.accounted;
+    held_by_.accounted = 0;
+    context_.metrics.client_spare_bytes -= std::exchange(held_by_.spare, 0);
     context_.events.on_session_ended(*this);
-}
-
-void Session::account() {
-    const size_t held =
-        input_.capacity() + output_.capacity() + held_bytes_ + late_bytes_ + parser_.memory_bytes();
-    context_.metrics.client_memory_bytes += held - accounted_;
-    accounted_ = held;
-    if (is_over_memory()) context_.events.on_memory_exceeded();
 }
 
 }  // namespace nearkey

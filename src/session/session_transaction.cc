@@ -103,7 +103,7 @@ size_t Session::encode_whole(std::string_view input, uint32_t& commands) {
     multi_reads_ = false;
     size_t size = 0;
     for (commands = 0; commands < terms_.limits.in_flight_per_client_max;) {
-        const ParseResult result = parser.next(input.substr(size));
+        const ParseResult result = parser.next(input.substr(size, kWholeBytesMax + 1 - size));
         if (result == ParseResult::Incomplete || result == ParseResult::Invalid) return 0;
         size += parser.consumed();
         if (size > kWholeBytesMax) return 0;

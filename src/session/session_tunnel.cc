@@ -82,6 +82,7 @@ void Session::on_tunnel_bytes(std::string_view bytes) {
         return;
     }
     update_tunnel_reading();
+    account();
 }
 
 // Passes the replies on. True when the one to RESET was there: it is the "+RESET" with the reply to
@@ -133,14 +134,17 @@ void Session::finish_tunnel() {
     lease_->finish_sending();
 }
 
-// A client that does not take what comes is the server's to judge, by its own limits.
+// A client that does not take what comes is the server's to judge, by its own limits. While memory
+// is short nothing more is read for it.
 void Session::update_tunnel_reading() {
     const uint64_t high_water = terms_.limits.output_per_client_high_water;
-    if (!tunnel_->is_paused && unsent() >= high_water) {
+    const bool is_full = unsent() >= high_water;
+    const bool is_short = (paused_ & kMemory) != 0;
+    if (!tunnel_->is_paused && (is_full || is_short)) {
         tunnel_->is_paused = true;
-        ++context_.metrics.clients_paused_output_total;
+        if (is_full) ++context_.metrics.clients_paused_output_total;
         lease_->pause_reading();
-    } else if (tunnel_->is_paused && unsent() <= high_water / 2) {
+    } else if (tunnel_->is_paused && !is_short && unsent() <= high_water / 2) {
         tunnel_->is_paused = false;
         lease_->resume_reading();
     }

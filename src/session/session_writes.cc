@@ -12,6 +12,8 @@ namespace nearkey {
 
 namespace {
 constexpr size_t kMultiKeysMax = 1024;
+constexpr size_t kMultiKeysBytesMax = size_t{256} << 10;
+constexpr size_t kManyWrites = 64;
 }  // namespace
 
 void Session::begin_writes(const CommandView& command, uint32_t ticket) {
@@ -34,7 +36,7 @@ void Session::begin_writes(const CommandView& command, uint32_t ticket) {
     }
     // If MULTI was refused it is not queued but run.
     begin_whole(ticket);
-    if (is_exec) multi_keys_.clear();
+    if (is_exec) forget_queued();
     if (is_queued && !is_broken(Rule::QueuedWrite)) queue_writes();
 }
 
@@ -50,16 +52,22 @@ void Session::note_exec(uint32_t ticket) {
 
 void Session::forget_queued() {
     multi_keys_.clear();
+    multi_keys_.shrink_to_fit();
+    held_by_.multi_keys = 0;
     multi_scope_ = WriteScope::Keys;
     multi_reads_ = multi_watches_ = false;
 }
 
 // EXEC will write what context_.scope and keys say, too.
 void Session::queue_writes() {
-    const bool fits = multi_keys_.size() + context_.keys.size() <= kMultiKeysMax;
+    for (const std::string_view key : context_.keys)
+        held_by_.multi_keys += sizeof(std::string) + key.size();
+    const bool fits = multi_keys_.size() + context_.keys.size() <= kMultiKeysMax &&
+                      held_by_.multi_keys <= kMultiKeysBytesMax;
     multi_scope_ = std::max(multi_scope_, fits ? context_.scope : WriteScope::Everything);
     if (multi_scope_ == WriteScope::Everything) {
         multi_keys_.clear();
+        held_by_.multi_keys = 0;
     } else {
         multi_keys_.insert(multi_keys_.end(), context_.keys.begin(), context_.keys.end());
     }
@@ -77,8 +85,10 @@ void Session::begin_whole(uint32_t ticket) {
         ++told_writes_;
     }
     for (const std::string_view key : context_.keys) {
+        if (!NearCache::may_hold(key)) continue;
         writes_.push_back({ticket, WriteScope::Keys, cache.begin_write(key, context_.boot_ms)});
     }
+    if (context_.keys.size() > kManyWrites) account();
 }
 
 // True: what was written Valkey tells of, on the connections that read it. The client is to see the

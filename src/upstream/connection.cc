@@ -15,6 +15,8 @@ namespace nearkey {
 namespace {
 constexpr std::string_view kPing = "*1\r\n$4\r\nPING\r\n";
 constexpr size_t kOwnReplyMax = size_t{64} << 10;
+// A smaller buffer of retained requests is not counted: Metrics' in_flight stands for it.
+constexpr size_t kRetainedMin = size_t{16} << 10;
 }  // namespace
 
 Connection::Connection(ConnectionContext& context, int protocol, int database)
@@ -86,6 +88,7 @@ void Connection::transmit(std::string_view bytes, const InFlight& request) {
         bytes.size() <= context_.options.retry_bytes_max) {
         retained_.append(bytes);
         entry.retained = static_cast<uint32_t>(bytes.size());
+        if (retained_.capacity() > kRetainedMin) count_retained();
     }
     ++context_.metrics.in_flight;
     bytes_sent_ += bytes.size();
@@ -97,6 +100,7 @@ void Connection::queue(std::string_view bytes, const InFlight& entry, uint64_t d
     waiting_.push_back({std::string(bytes), entry, deadline_ms});
     ++context_.queued_commands;
     context_.queued_bytes += bytes.size();
+    context_.metrics.upstream_unsent_bytes += bytes.size();
     ++context_.metrics.queued;
     watch();
 }
@@ -113,6 +117,7 @@ Connection::Waiting Connection::take_waiting() {
     waiting_.pop_front();
     --context_.queued_commands;
     context_.queued_bytes -= next.bytes.size();
+    context_.metrics.upstream_unsent_bytes -= next.bytes.size();
     --context_.metrics.queued;
     return next;
 }
@@ -242,8 +247,17 @@ inline void Connection::take_head(const InFlight& head) {
     if (head.receiver == nullptr) --context_.metrics.tombstones;
     --context_.metrics.in_flight;
     if (expired_ > 0) --expired_;
-    if (head.retained > 0) retained_.consume(head.retained);
+    if (head.retained > 0) {
+        retained_.consume(head.retained);
+        if (counted_retained_ > 0 && retained_.empty()) count_retained();
+    }
     in_flight_.pop_front();
+}
+
+void Connection::count_retained() {
+    context_.metrics.upstream_retained_bytes -= counted_retained_;
+    counted_retained_ = retained_.capacity();
+    context_.metrics.upstream_retained_bytes += counted_retained_;
 }
 
 void Connection::deliver(std::string_view bytes, bool is_end) {

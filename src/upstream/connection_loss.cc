@@ -85,6 +85,7 @@ void Connection::disconnect(ConnectionState next) {
 void Connection::retry_or_fail_in_flight() {
     Ring<InFlight> lost = std::exchange(in_flight_, {});
     const Buffer retained = std::exchange(retained_, {});
+    count_retained();
     std::string_view bytes = retained.view();
     expired_ = 0;
     context_.metrics.in_flight -= lost.size();
@@ -118,6 +119,7 @@ void Connection::close(const std::string& reason) {
 }
 
 void Connection::expire(uint64_t now_ms) {
+    shrink_if_sparse();
     expire_waiting(now_ms);
     expire_in_flight(now_ms);
     look_at_head(now_ms);

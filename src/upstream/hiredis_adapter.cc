@@ -127,7 +127,7 @@ void HiredisSocket::send_owned(Buffer bytes) {
 
 void HiredisSocket::count_unsent() {
     metrics_.upstream_unsent_bytes -= counted_unsent_;
-    counted_unsent_ = unsent();
+    counted_unsent_ = output_.capacity() + (unsent() - output_.size());
     metrics_.upstream_unsent_bytes += counted_unsent_;
 }
 
@@ -161,6 +161,8 @@ void HiredisSocket::resume_reading() {
 void HiredisSocket::abandon() {
     lost_ = true;
     if (watch_ != nullptr) watch_->want({false, false});
+    output_ = {};
+    count_unsent();
 }
 
 void SocketReaper::take(std::unique_ptr<HiredisSocket> socket) {

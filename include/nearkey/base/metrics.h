@@ -57,7 +57,9 @@
     X(accept_paused_total, Counter, "times accepting stopped for want of file descriptors")        \
     X(sockets_lost, Gauge, "listening sockets whose file is gone and not bound anew yet")          \
     X(sockets_rebound_total, Counter, "sockets bound anew: their file was removed or replaced")    \
-    X(client_memory_bytes, Gauge, "memory in client buffers")                                      \
+    X(client_memory_bytes, Gauge, "memory of clients: buffers, names, what they have queued")      \
+    X(client_spare_bytes, Gauge, "of these, room that is kept for the next commands")              \
+    X(client_memory_held_bytes, Gauge, "all that clients make nearkey hold, up to the limit")      \
     X(client_memory_max_bytes, GaugeMost, "limits.memory_max")                                     \
     X(commands_refused_total, Counter, "commands refused by the rules of their listener")          \
     L(commands_forwarded_total, commands_total, "route=\"forwarded\"", Counter,                    \
@@ -90,7 +92,8 @@
       "when the certificate that Valkey showed last ends, Unix time; 0: no TLS")                   \
     X(upstream_pushes_total, Counter, "push messages received outside of replies")                 \
     X(auth_failures_total, Counter, "times Valkey refused our own credentials")                    \
-    X(upstream_unsent_bytes, Gauge, "bytes of commands that wait to be written to Valkey")         \
+    X(upstream_unsent_bytes, Gauge, "memory of commands that wait to be written to Valkey")        \
+    X(upstream_retained_bytes, Gauge, "memory of large reads in flight that may be sent again")    \
     X(in_flight, Gauge, "requests sent to Valkey and not yet answered")                            \
     X(queued, Gauge, "requests waiting for a connection")                                          \
     L(upstream_down_total, requests_failed_total, "reason=\"down\"", Counter,                      \
@@ -110,6 +113,7 @@
       "age of the oldest proof that stored replies are true")                                      \
     X(near_cache_bytes, Gauge, "memory of the near cache")                                         \
     X(near_cache_max_bytes, Gauge, "near_cache.memory")                                            \
+    X(near_cache_in_flight_bytes, Gauge, "memory of long keys of reads and writes in flight")      \
     X(near_cache_entries, Gauge, "replies in the near cache")                                      \
     X(near_cache_hits_total, Counter, "reads answered from the near cache")                        \
     X(near_cache_misses_total, Counter, "reads that the near cache could not answer")              \

@@ -25,6 +25,10 @@ public:
         CHECK(index < size_);
         return items_[(first_ + index) & (capacity_ - 1)];
     }
+    const T& operator[](size_t index) const {
+        CHECK(index < size_);
+        return items_[(first_ + index) & (capacity_ - 1)];
+    }
     T& front() {
         CHECK(size_ > 0);
         return items_[first_];

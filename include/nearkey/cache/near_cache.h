@@ -88,6 +88,7 @@ private:
 
 class NearCache {
     static constexpr uint32_t kNone = UINT32_MAX;
+    static constexpr size_t kNamePartMax = UINT16_MAX;  // of key and arguments, each
 
 public:
     // What is going on with a key.
@@ -218,6 +219,8 @@ public:
     // Those whose fills were closed on other threads.
     void tell_waiters(FillWaiterLoop& loop);
 
+    // Whether anything can be stored of the key: it is not too long for that.
+    static bool may_hold(std::string_view key) { return key.size() <= kNamePartMax; }
     // A write in flight, from before it is sent until its reply is there or will not come. Each is
     // ended once. A barrier is a write of every key.
     [[nodiscard]] Write begin_write(std::string_view key, uint64_t now_ms);
@@ -327,6 +330,7 @@ private:
     Keys::value_type& state_of(std::string_view key);
     void forget_if_idle(std::string_view key);
     void release_fill(Fill& fill);
+    void count_name(size_t size);
     void note(uint32_t hash, InvalidationCause cause, uint64_t now_ms);
 
     mutable ReentrantMutex mutex_;  // held for all that follows

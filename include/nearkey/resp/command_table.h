@@ -127,7 +127,9 @@ struct CommandSpec {
                (cache_split == CacheSplit::Count && command.size() > 2);
     }
     // Appends all keys that the command may read or write, and perhaps some other arguments that
-    // look like keys; views into it. False: they can't be told. REQUIRES: accepts().
+    // look like keys; views into it. False: they can't be told, or there are so many arguments that
+    // it would take much memory. REQUIRES: accepts().
+    static constexpr size_t kKeysMax = size_t{16} << 10;
     bool find_keys(const CommandView& command, std::vector<std::string_view>& keys) const;
 };
 

@@ -132,8 +132,12 @@ private:
     void want_clients(FdEvents events);
     void apply_rules(Listener& listener);
     void pause_accepting();
+    // client_server_memory.cc
     void watch_memory();
-    void close_largest();
+    void close_while_full();
+    uint64_t clients_bytes() const;
+    std::vector<Session*> largest_first() const;
+    void close_for_memory(Session& session);
 
     Loop& loop_;
     Metrics& metrics_;
@@ -141,7 +145,6 @@ private:
     std::span<char> scratch_;
     const LimitOptions& limits_;
     int client_fds_end_ = 0;
-    const MetricsGroup& all_;
     const size_t loops_;
     ClientExchange* const exchange_;
     SessionContext context_;
@@ -153,8 +156,8 @@ private:
     uint64_t clients_elsewhere_ = 0;
     Timer accept_timer_;
     Timer memory_timer_;
-    uint64_t memory_exceeded_since_ms_ = 0;
-    uint64_t memory_seen_ = 0;
+    uint64_t memory_looked_ms_ = 0;
+    uint64_t memory_seen_ = 0;  // held then
     std::function<void()> drained_;
 };
 

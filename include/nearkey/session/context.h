@@ -6,6 +6,7 @@
 #include "nearkey/resp/command_parser.h"
 #include "nearkey/session/hot_keys.h"
 #include "nearkey/session/limits.h"
+#include "nearkey/session/memory_budget.h"
 #include "nearkey/session/slow_log.h"
 #include "nearkey/session/terms.h"
 #include "nearkey/upstream/pool.h"
@@ -22,7 +23,8 @@ class SessionEvents {
 public:
     // The session is over; it is destroyed later, not in this call.
     virtual void on_session_ended(Session& session) = 0;
-    // limits.memory_max is exceeded. Who is paused for it goes on with resume_after_memory().
+    // Too much is held (MemoryBudget): all are to be paused, with pause_for_memory(), until they
+    // may go on with resume_after_memory().
     virtual void on_memory_exceeded() = 0;
 
 protected:
@@ -55,20 +57,16 @@ struct SessionContext {
     HotKeys* hot_keys = nullptr;           // null: nobody looks at them
     SlowLog* slow_log = nullptr;           // the same
     const MetricsGroup* all = nullptr;     // of all event loops; null: there is one
-    uint64_t memory_share = limits.memory_max;  // of limits.memory_max, an event loop's
+    MemoryBudget memory{metrics, limits.memory_max};
 
-    // Whether so many bytes of this event loop make all of them exceed limits.memory_max.
-    bool is_over_memory(uint64_t bytes) const {
-        return bytes > memory_share && (all == nullptr || is_over_in_all());
-    }
-    bool is_over_in_all() const {
-        return all->total(&Metrics::client_memory_bytes) +
-                   all->total(&Metrics::upstream_unsent_bytes) >
-               limits.memory_max;
-    }
     // Gives back what scratches have kept for commands as large as there were once. REQUIRES: no
     // session is running.
     void shrink();
+    // The same of a scratch that has become large.
+    void shrink_if_large() {
+        if (encoded.capacity() > kScratchKept) shrink();
+    }
+    static constexpr size_t kScratchKept = size_t{1} << 20;
 };
 
 }  // namespace nearkey

@@ -11,6 +11,8 @@
 namespace nearkey {
 
 struct ClientFacts {
+    static constexpr size_t kNameMax = 256;  // of each name; a longer one is cut
+
     uint64_t session = 0;
     int fd = -1;  // open until the session is reaped: not after the call that asked
     int protocol = 2;

@@ -1,5 +1,5 @@
-// What a session has in flight that concerns the near cache, one record each.
-// Owned by Session, in queues in the order of their tickets.
+// What a session has in flight that concerns the near cache, one record each, and what it holds.
+// Owned by Session; the records stand in queues in the order of their tickets.
 #pragma once
 
 #include "nearkey/cache/near_cache.h"
@@ -40,6 +40,14 @@ struct LateFill {
     NearCache::Ticket fill;
     uint64_t deadline_ms;
     std::string reply;
+};
+
+// Memory, in bytes.
+struct HeldBytes {
+    size_t accounted = 0;   // all of it, as Metrics knows it
+    size_t spare = 0;       // of these, room that is kept for the next commands
+    size_t identity = 0;    // of its names
+    size_t multi_keys = 0;  // of the keys that are queued for EXEC
 };
 
 // A write: of one key, of all, or of what Valkey will tell of.

@@ -51,12 +51,14 @@ public:
     void drain();
     // Ends now; what is owed is dropped.
     void abort();
+    void pause_for_memory();
     void resume_after_memory();
+    // What goes if the client is closed.
+    size_t memory_bytes() const;
     // Gives back what it has kept for as many commands in flight as there were once.
     void shrink();
 
     uint64_t id() const { return id_; }
-    size_t buffered_bytes() const { return accounted_; }
     ClientFacts facts() const;
 
     // StreamEvents
@@ -297,11 +299,10 @@ private:
     void flush();
     void end_if_done();
     void end();
+    // Memory (session_memory.cc)
     void account();
-    bool is_over_memory() const {
-        const Metrics& metrics = context_.metrics;
-        return context_.is_over_memory(metrics.client_memory_bytes + metrics.upstream_unsent_bytes);
-    }
+    size_t ring_bytes();
+    void count_identity();
 
     SessionContext& context_;
     const ClientTerms& terms_;
@@ -386,7 +387,7 @@ private:
     bool partly_sent_ = false;  // the beginning of the reply being received has left already
     bool output_lost_ = false;  // the client can't be written to any more
     bool output_blocked_ = false;
-    size_t accounted_ = 0;
+    HeldBytes held_by_;
 
     // Of its whole life.
     const uint64_t connected_ms_;

@@ -169,12 +169,15 @@ public:
     void challenge();
     // Until then.
     bool is_doubtful() const { return !expected_word_.empty(); }
-    // Fails what is too old, closes when a tombstone is.
+    // Fails what is too old, closes when a tombstone is; gives back much room that is not used.
     void expire(uint64_t now_ms);
     // Gives back what it has kept for as many requests in flight as there were once.
     void shrink();
     // Whether it will have something to do, after it had been called.
     bool wants_expiry();
+    // Of requests that are not sent yet, or may be sent again.
+    size_t memory_bytes() const;
+    size_t owed() const { return in_flight_.size() + waiting_.size(); }
 
     int protocol() const { return protocol_; }
     int database() const { return database_; }
@@ -278,6 +281,8 @@ private:
     void retry_or_fail_in_flight();
     void note_latency(const InFlight& request);
     void take_head(const InFlight& head);
+    void count_retained();
+    void shrink_if_sparse();
     void expire_in_flight(uint64_t now_ms);
     void expire_waiting(uint64_t now_ms);
     void look_at_head(uint64_t now_ms);
@@ -304,6 +309,7 @@ private:
     uint64_t head_waits_since_ms_ = 0;  // when that was seen
     size_t expired_ = 0;      // this many at the front can't expire any more
     Buffer retained_;         // the bytes of retryable requests in flight, in order
+    size_t counted_retained_ = 0;
     ReplyScanner scanner_;
     std::deque<Waiting> waiting_;
 

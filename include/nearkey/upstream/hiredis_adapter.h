@@ -61,6 +61,8 @@ public:
     size_t unsent() const;
     // on_socket_room() follows once, when most of what is unsent has left.
     void tell_of_room() { tells_of_room_ = true; }
+    // Memory of what is unsent.
+    size_t memory_bytes() const { return counted_unsent_; }
     // Closes the sending half once everything queued has left.
     void finish_sending();
     void pause_reading();
@@ -69,7 +71,8 @@ public:
     // Gives back an empty buffer of hiredis's that has room for more.
     void shrink();
 
-    // Stops watching and telling: the first half of the end, possible inside a callback.
+    // Stops watching and telling, and drops what is unsent: the first half of the end, possible
+    // inside a callback.
     void abandon();
 
 private:

@@ -356,4 +356,28 @@ TEST_CASE("near cache: after shrink() no ticket is that of an earlier read") {
     CHECK(rig.outcome(Rig::get("9")) == Outcome::Hit);
 }
 
+TEST_CASE("near cache: what is too long to be stored is not filled") {
+    Rig rig;
+    const std::string longest(UINT16_MAX, 'k');
+    CHECK(NearCache::may_hold(longest));
+    CHECK_FALSE(NearCache::may_hold(longest + "k"));
+    rig.fill(Rig::get(longest), "$1\r\nv\r\n");
+    CHECK(rig.outcome(Rig::get(longest)) == Outcome::Hit);
+    CHECK(rig.cache.begin_fill(Rig::get(longest + "k"), rig.source) == 0);
+    CHECK(rig.cache.begin_fill(Rig::field("h", longest + "k"), rig.source) == 0);
+}
+
+TEST_CASE("near cache: long names of what is in flight are counted until it is over") {
+    Rig rig;
+    const std::string name(10'000, 'k');
+    const auto fill = rig.cache.begin_fill(Rig::field(name, name), rig.source);
+    CHECK(rig.metrics.near_cache_in_flight_bytes == 20'000);
+    const NearCache::Write write = rig.cache.begin_write(name, rig.now);
+    CHECK(rig.metrics.near_cache_in_flight_bytes == 20'000);
+    rig.cache.abandon(fill);
+    CHECK(rig.metrics.near_cache_in_flight_bytes == 10'000);
+    rig.cache.end_write(write, rig.now);
+    CHECK(rig.metrics.near_cache_in_flight_bytes == 0);
+}
+
 }  // namespace nearkey

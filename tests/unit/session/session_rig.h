@@ -151,7 +151,10 @@ struct SessionRig : private PoolEvents, private SessionEvents {
     void on_commands_changed() override {}
     void on_health_changed(const UpstreamHealth&) override {}
     void on_session_ended(Session& session) override { ended.push_back(&session); }
-    void on_memory_exceeded() override {}
+    void on_memory_exceeded() override {
+        for (const auto& client : clients)
+            client->session.pause_for_memory();
+    }
 
     TemporaryDirectory directory;
     Loop loop;

@@ -110,7 +110,7 @@ TEST_CASE("tunnel: while the client takes nothing the server is not read") {
         unread = rig.valkey.unread(rig.peer);
     }
     CHECK(unread > 3'000'000);
-    CHECK(client.session.buffered_bytes() < 1'000'000);
+    CHECK(client.session.memory_bytes() < 1'000'000);
     // A little room does not help yet.
     client.socket.room = 1000;
     client.session.on_writable();
@@ -251,7 +251,7 @@ TEST_CASE("tunnel: a connection that is lost after it was proven, before it is u
     SessionRig rig;
     rig.silence("CLIENT SETNAME ");
     FakeClient& client = rig.make_ready();
-    rig.context->memory_share = 1;
+    rig.context->memory.set_max(1, nullptr, 1);
     client.ask({"SUBSCRIBE a"});
     REQUIRE(rig.run_until_asked("CLIENT SETNAME ", 1));
     const size_t peer = rig.valkey.peer_of("CLIENT SETNAME ");
@@ -260,7 +260,7 @@ TEST_CASE("tunnel: a connection that is lost after it was proven, before it is u
     rig.valkey.stop_listening();
     rig.valkey.close(peer);
     rig.settle();
-    rig.context->memory_share = uint64_t{1} << 30;
+    rig.context->memory.set_max(uint64_t{1} << 30, nullptr, 1);
     client.session.resume_after_memory();
     rig.settle();
     CHECK(client.output().starts_with("-UPSTREAM"));

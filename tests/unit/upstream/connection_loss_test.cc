@@ -100,6 +100,25 @@ TEST_CASE("lost connection: neither a long read nor one that nobody waits for is
     CHECK(rig.metrics.reads_retried_total == 0);
 }
 
+TEST_CASE("connection: what may be sent again, and what waits, is counted until it is over") {
+    ConnectionRig rig;
+    rig.make_ready();
+    Collector receiver;
+    const std::string line = "GET " + std::string(40'000, 'k');
+    rig.valkey.answers[line] = "";
+    rig.send(receiver, 1, line);
+    REQUIRE(rig.run_until_asked(line, 1));
+    CHECK(rig.metrics.upstream_retained_bytes >= line.size());
+    CHECK(rig.metrics.upstream_unsent_bytes == 0);
+    rig.redials = false;
+    rig.valkey.close(0);
+    REQUIRE(run_until(rig.loop, [&] { return rig.metrics.queued == 1; }));
+    CHECK(rig.metrics.upstream_retained_bytes == 0);
+    CHECK(rig.metrics.upstream_unsent_bytes >= line.size());
+    rig.connection->close("the test is over");
+    CHECK(rig.metrics.upstream_unsent_bytes == 0);
+}
+
 TEST_CASE("waiting requests: each fails with UPSTREAMDOWN after queue_timeout, none is sent") {
     ConnectionRig rig;
     Collector receiver;
