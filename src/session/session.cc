@@ -337,7 +337,9 @@ std::optional<Session::Executed> Session::pin(size_t commands) {
         if (owed() > 0) return wait_until_idle();
         leave_connection();
     }
-    if (connection_ != nullptr && owed() == 0 && connection_->is_congested()) leave_connection();
+    const bool is_slow =
+        connection_ != nullptr && (connection_->is_congested() || connection_->is_held_up());
+    if (is_slow && owed() == 0) leave_connection();
     if (connection_ == nullptr && !database_unsure_) {
         connection_ = context_.pool.acquire(protocol_, database_);
     }

@@ -82,21 +82,24 @@ void ConnectionPool::start() {
 
 Connection* ConnectionPool::acquire(int protocol, int database) {
     Connections& group = shared_[{protocol, database}];
+    // Nobody leaves one that waits at the server for one that may never be ready: the server may be
+    // busy for everybody.
+    const bool is_held_up = std::any_of(group.begin(), group.end(),
+                                        [](const auto& each) { return each->is_held_up(); });
     const auto least =
-        std::min_element(group.begin(), group.end(), [](const auto& a, const auto& b) {
-            const auto rank = [](const Connection& connection) {
+        std::min_element(group.begin(), group.end(), [&](const auto& a, const auto& b) {
+            const auto rank = [&](const Connection& connection) {
                 return std::tuple(connection.state() == ConnectionState::Closed,
-                                  connection.is_congested(), connection.users);
+                                  is_held_up && !connection.is_ready(),
+                                  connection.is_congested() || connection.is_held_up(),
+                                  connection.users);
             };
             return rank(*a) < rank(*b);
         });
     const bool has_one = least != group.end() && (*least)->state() != ConnectionState::Closed;
-    // One more than configured keeps the others' commands from behind a large reply, or behind one
-    // that waits at the server. While that answers others (CLIENT PAUSE WRITE), all connections may
-    // come to wait, one write each: then there is one more for who only reads.
+    // One more than configured keeps the others' commands from behind a large reply.
     const bool is_congested = has_one && (*least)->is_congested();
-    const size_t usual = options_.connections + (is_congested ? 1 : 0);
-    const size_t wanted = is_congested && (*least)->is_passed() ? group.size() + 1 : usual;
+    const size_t wanted = is_held_up ? group.size() : options_.connections + (is_congested ? 1 : 0);
     if (has_one && ((*least)->users == 0 || group.size() >= wanted) &&
         !(is_congested && group.size() < wanted)) {
         ++(*least)->users;
@@ -114,6 +117,30 @@ Connection* ConnectionPool::acquire(int protocol, int database) {
     group.back()->users = 1;
     is_crowded_ = is_crowded_ || group.size() > 1;
     return group.back().get();
+}
+
+// Where each connection of a group waits at the server, one more is connected for those who come.
+// One in any case; more only while the server answers others, for then it keeps these waiting on
+// purpose (CLIENT PAUSE WRITE).
+void ConnectionPool::relieve_held_up() {
+    for (auto& [key, group] : shared_) {
+        const auto is_open = [](const auto& each) {
+            return each->state() != ConnectionState::Closed;
+        };
+        const auto open = static_cast<size_t>(std::count_if(group.begin(), group.end(), is_open));
+        const bool is_stuck =
+            open > 0 && std::all_of(group.begin(), group.end(), [&](const auto& each) {
+                return !is_open(each) || each->is_held_up();
+            });
+        if (!is_stuck || shared_count() >= options_.connections_max) continue;
+        const bool is_passed = std::any_of(group.begin(), group.end(),
+                                           [](const auto& each) { return each->is_passed(); });
+        if (open > options_.connections && !is_passed) continue;
+        group.push_back(std::make_unique<Connection>(context_, key.first, key.second));
+        group.back()->unused_since_ms = loop_.now_ms();
+        is_crowded_ = true;
+        on_wants_dial(*group.back());
+    }
 }
 
 // A place is made for another database or protocol: of the connections that nobody uses, the one
@@ -297,6 +324,7 @@ void ConnectionPool::tick() {
     const uint64_t now = loop_.now_ms();
     for_each_connection([now](Connection& connection) { connection.expire(now); });
     close_unused(now);
+    relieve_held_up();
     note_retired();
     expire_lease_queue(now);
     if (cache() != nullptr) cache()->end_long_waits(Loop::boot_ms() - kFillWaitMaxMs);

@@ -197,7 +197,7 @@ Connection* ConnectionPool::find_ready(int protocol, int database) {
     const auto found =
         std::find_if(group->second.begin(), group->second.end(), [](const auto& connection) {
             return connection->is_ready() && !connection->has_waiting() &&
-                   !connection->is_congested();
+                   !connection->is_congested() && !connection->is_held_up();
         });
     return found == group->second.end() ? nullptr : found->get();
 }

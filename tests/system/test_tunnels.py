@@ -4,7 +4,7 @@ P5): the bytes are the server's own."""
 import threading
 import unittest
 
-from harness import proxy_only
+from harness import EVERY_COMMAND, proxy_only
 from leases import LeaseTest, client_row
 from resp import Closed, encode, parse, split_replies
 
@@ -258,6 +258,8 @@ class TrackingTest(LeaseTest):
 
 @proxy_only
 class RealIdTest(LeaseTest):
+    settings = EVERY_COMMAND
+
     def test_client_id_is_the_one_that_the_server_knows(self):
         client, other = self.client(), self.client()
         client.command("CLIENT", "SETNAME", "known")

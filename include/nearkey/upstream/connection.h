@@ -191,9 +191,10 @@ public:
     bool has_waiting() const { return !waiting_.empty(); }
     // Of the reply that was read last: ReplyScanner::has_text().
     bool has_read_text() const { return scanner_.has_text(); }
-    // A large reply is coming, or a command waits at the server (CLIENT PAUSE WRITE): whatever is
-    // sent now is answered behind it.
-    bool is_congested() const { return reply_bytes_ > kCongestedBytes || head_waits_; }
+    // A large reply is coming: whatever is sent now is answered behind it.
+    bool is_congested() const { return reply_bytes_ > kCongestedBytes; }
+    // A command waits at the server, as after CLIENT PAUSE WRITE, with the same consequence.
+    bool is_held_up() const { return head_waits_; }
     // The server answers others while it keeps this connection's head waiting.
     bool is_passed() const { return head_waits_ && context_.heard_ms > head_waits_since_ms_; }
 
@@ -243,7 +244,7 @@ private:
     // SocketEvents
     void on_connected() override;
     bool on_bytes(std::string_view bytes) override;
-    bool is_reading_large() const override { return reply_bytes_ > kCongestedBytes; }
+    bool is_reading_large() const override { return is_congested(); }
     void on_socket_lost(const std::string& reason) override;
     void on_socket_room() override;
 

@@ -289,6 +289,7 @@ private:
     void expire_lease_queue(uint64_t now_ms);
     size_t shared_count() const;
     [[nodiscard]] bool close_least_needed();
+    void relieve_held_up();
     // Another upstream (pool_target.cc)
     bool is_candidate(const Connection& connection) const;
     void on_candidate_failed(const std::string& reason);
