@@ -219,8 +219,10 @@ TEST_CASE("session: a reply over a lease is behind no news of what is stored") {
     FakeClient& client = make_cached(rig);
     const std::string large(size_t{1} << 20, 'x');
     rig.valkey.answers["GET large"] = "$" + std::to_string(large.size()) + "\r\n" + large + "\r\n";
+    const uint64_t connections = rig.metrics.upstream_connections;
     client.ask({"GET large"});
     REQUIRE(run_until(rig.loop, [&] { return client.output().size() > large.size(); }));
+    REQUIRE(run_until(rig.loop, [&] { return rig.metrics.upstream_connections > connections; }));
     rig.silence("GET k");
     client.ask({"GET k"});
     REQUIRE(rig.run_until_asked("GET k", 1));

@@ -1,0 +1,276 @@
+// Every reason for which a client's input is not run has an end that does not need the client, or
+// the client is read meanwhile: either it gets on, or it ends with a reason (Session::Pause).
+#include "nearkey/session/session.h"
+
+#include "tunnel_rig.h"
+
+#include <doctest/doctest.h>
+
+namespace nearkey {
+namespace {
+
+using Words = std::vector<std::string>;
+
+// Echoes that get their own answers; what they are answered with is `expected`.
+Words gets(size_t count, std::string& expected) {
+    Words lines;
+    for (size_t i = 0; i < count; ++i) {
+        lines.push_back("GET " + std::to_string(i));
+        expected += "+GET " + std::to_string(i) + "\r\n";
+    }
+    return lines;
+}
+
+TEST_CASE("session: a client that writes all before it reads is read, and answered in the end") {
+    SessionRig rig;
+    rig.terms.limits.output_per_client_high_water = 100;
+    rig.terms.limits.in_flight_per_client_max = 8;
+    FakeClient& client = rig.make_ready();
+    client.socket.room = 0;
+    std::string expected;
+    for (const std::string& line : gets(2000, expected)) {
+        REQUIRE(run_until(rig.loop, [&] { return client.socket.is_reading; }));
+        client.ask({line});
+    }
+    rig.settle();
+    CHECK(client.socket.is_reading);
+    CHECK(rig.metrics.clients_paused_output_total >= 1);
+    // What is not run is kept, and counted.
+    CHECK(rig.valkey.times_asked("GET 1000") == 0);
+    CHECK(rig.metrics.client_memory_bytes > 20'000);
+    client.socket.room = SIZE_MAX;
+    client.session.on_writable();
+    CHECK(rig.run_until_output(client, expected));
+    CHECK(rig.metrics.client_memory_bytes < 10'000);
+}
+
+TEST_CASE("session: one that takes its replies a few bytes at a time gets all of them") {
+    SessionRig rig;
+    rig.terms.limits.output_per_client_high_water = 100;
+    FakeClient& client = rig.make_ready();
+    client.socket.room = 0;
+    std::string expected;
+    client.ask(gets(300, expected));
+    CHECK(run_until(rig.loop, [&] {
+        client.socket.room = 7;
+        client.session.on_writable();
+        return client.output().size() >= expected.size();
+    }));
+    CHECK(client.output() == expected);
+}
+
+TEST_CASE("session: what a client that sends no more has sent is run, whatever it waited for") {
+    for (const bool is_output : {false, true}) {
+        CAPTURE(is_output);
+        SessionRig rig;
+        if (is_output) rig.terms.limits.output_per_client_high_water = 100;
+        rig.terms.limits.in_flight_per_client_max = 8;
+        FakeClient& client = rig.make_ready();
+        client.socket.room = is_output ? 0 : SIZE_MAX;
+        std::string expected;
+        client.ask(gets(300, expected));
+        client.session.on_end();
+        rig.settle();
+        CHECK(run_until(rig.loop, [&] {
+            if (is_output) client.socket.room = 70;
+            if (is_output) client.session.on_writable();
+            return rig.is_ended(client);
+        }));
+        CHECK(client.output() == expected);
+    }
+}
+
+TEST_CASE("session: what a client writes without reading ends at input_per_client_max") {
+    SessionRig rig;
+    rig.terms.limits.output_per_client_high_water = 100;
+    rig.terms.limits.input_per_client_max = 10'000;
+    FakeClient& client = rig.make_ready();
+    client.socket.room = 0;
+    std::string expected;
+    const Words lines = gets(400, expected);
+    client.ask(lines);
+    CHECK_FALSE(rig.is_ended(client));
+    rig.settle();
+    client.ask(lines);
+    CHECK_FALSE(rig.is_ended(client));
+    client.ask(lines);
+    CHECK(rig.is_ended(client));
+    CHECK(rig.metrics.clients_closed_input_total == 1);
+    CHECK(rig.metrics.client_memory_bytes == 0);
+}
+
+TEST_CASE("session: while replies are on their way a client is read no faster than they come") {
+    SessionRig rig;
+    rig.terms.limits.in_flight_per_client_max = 2;
+    for (const char* command : {"GET 0", "GET 1", "GET 2"})
+        rig.silence(command);
+    FakeClient& client = rig.make_ready();
+    client.ask({"GET 0", "GET 1", "GET 2"});
+    CHECK_FALSE(client.socket.is_reading);
+    REQUIRE(rig.run_until_asked("GET 1", 1));
+    rig.valkey.send(0, "+0\r\n+1\r\n");
+    REQUIRE(rig.run_until_asked("GET 2", 1));
+    CHECK(client.socket.is_reading);
+}
+
+TEST_CASE("session: a reply that never comes holds up what is behind it until it is late") {
+    for (const std::string behind : {"GET b", "EVAL b 0"}) {
+        CAPTURE(behind);
+        SessionRig rig;
+        rig.options.request_timeout_ms = 60;
+        rig.terms.limits.in_flight_per_client_max = 1;
+        rig.silence("GET a");
+        FakeClient& client = rig.make_ready();
+        client.ask({"GET a", behind});
+        CHECK_FALSE(client.socket.is_reading);
+        REQUIRE(run_until(rig.loop, [&] { return client.socket.is_reading; }));
+        rig.valkey.send(0, "+late\r\n");
+        REQUIRE(run_until(rig.loop, [&] { return client.output().ends_with(behind + "\r\n"); }));
+        CHECK(client.output().starts_with("-UPSTREAMTIMEOUT "));
+    }
+}
+
+TEST_CASE("session: behind a blocking command a client is read, whatever else it waits for") {
+    SessionRig rig;
+    rig.terms.limits.in_flight_per_client_max = 4;
+    rig.silence("BLPOP l 0");
+    FakeClient& client = rig.make_ready();
+    std::string expected = "+popped\r\n";
+    client.ask({"BLPOP l 0"});
+    client.ask(gets(100, expected));
+    REQUIRE(rig.run_until_asked("BLPOP l 0", 1));
+    rig.settle();
+    CHECK(client.socket.is_reading);
+    rig.valkey.send(rig.valkey.peer_of("BLPOP l 0"), "+popped\r\n");
+    CHECK(rig.run_until_output(client, expected));
+}
+
+TEST_CASE("session: a transaction by steps is answered in the end, too, if it is read last") {
+    SessionRig rig;
+    rig.terms.limits.output_per_client_high_water = 100;
+    rig.terms.limits.in_flight_per_client_max = 8;
+    FakeClient& client = rig.make_ready();
+    client.socket.room = 0;
+    std::string expected = "+MULTI\r\n";
+    client.ask({"MULTI"});
+    client.ask(gets(500, expected));
+    client.ask({"EXEC", "GET x"});
+    expected += "+EXEC\r\n+GET x\r\n";
+    rig.settle();
+    CHECK(client.socket.is_reading);
+    client.socket.room = SIZE_MAX;
+    client.session.on_writable();
+    CHECK(rig.run_until_output(client, expected));
+}
+
+TEST_CASE("tunnel: what a client sends is passed on though it does not take what comes") {
+    TunnelRig rig;
+    rig.terms.limits.output_per_client_high_water = 100;
+    FakeClient& client = rig.make_tunnel();
+    client.socket.room = 0;
+    std::string expected;
+    client.ask(gets(300, expected));
+    REQUIRE(rig.run_until_asked("GET 299", 1));
+    CHECK(client.socket.is_reading);
+    client.socket.room = SIZE_MAX;
+    client.session.on_writable();
+    CHECK(rig.run_until_output(client, expected));
+}
+
+TEST_CASE("tunnel: a client is read on behind RESET, whose reply it has to make way for") {
+    TunnelRig rig;
+    rig.terms.limits.output_per_client_high_water = 100;
+    rig.valkey.answers["RESET"] = "+RESET\r\n";
+    FakeClient& client = rig.make_tunnel();
+    client.socket.room = 0;
+    std::string expected;
+    client.ask(gets(300, expected));
+    client.ask({"RESET", "GET x", "GET y"});
+    expected += "+RESET\r\n+GET x\r\n+GET y\r\n";
+    REQUIRE(rig.run_until_asked("RESET", 1));
+    rig.settle();
+    CHECK(client.socket.is_reading);
+    client.socket.room = SIZE_MAX;
+    client.session.on_writable();
+    CHECK(rig.run_until_output(client, expected));
+    CHECK(rig.metrics.upstream_tunnels == 0);
+}
+
+TEST_CASE("tunnel: a client is read no faster than the server takes what is sent") {
+    TunnelRig rig;
+    rig.terms.limits.output_per_client_high_water = 20;
+    FakeClient& client = rig.make_tunnel();
+    std::string expected;
+    client.ask(gets(10, expected));
+    CHECK_FALSE(client.socket.is_reading);
+    CHECK(rig.metrics.clients_paused_output_total >= 1);
+    CHECK(rig.run_until_output(client, expected));
+    CHECK(client.socket.is_reading);
+}
+
+TEST_CASE("lease: a large command needs none, and goes as any other where none is there at once") {
+    const std::string large = "SET k " + std::string(size_t{1} << 20, 'x');
+    SessionRig rig;
+    rig.options.dedicated_max = 1;
+    rig.options.queue_timeout_ms = 50;
+    rig.valkey.answers[large] = "+OK\r\n";
+    FakeClient& client = rig.make_ready();
+    FakeClient& other = rig.add_client();
+    other.ask({"WATCH k"});
+    REQUIRE(rig.run_until_output(other, "+WATCH k\r\n"));
+    client.ask({large, "GET a"});
+    CHECK(rig.run_until_output(client, "+OK\r\n+GET a\r\n"));
+    CHECK(rig.valkey.peer_of(large) == 0);
+    CHECK(rig.metrics.upstream_dedicated_waits_total == 0);
+}
+
+TEST_CASE("lease: after a large reply commands go on as before where no lease is there") {
+    SessionRig rig;
+    rig.options.dedicated_max = 1;
+    rig.options.queue_timeout_ms = 50;
+    const std::string large(size_t{1} << 20, 'x');
+    rig.valkey.answers["GET large"] = "$" + std::to_string(large.size()) + "\r\n" + large + "\r\n";
+    FakeClient& client = rig.make_ready();
+    FakeClient& other = rig.add_client();
+    other.ask({"WATCH k"});
+    REQUIRE(rig.run_until_output(other, "+WATCH k\r\n"));
+    client.ask({"GET large"});
+    REQUIRE(run_until(rig.loop, [&] { return client.output().size() > large.size(); }));
+    client.socket.written.clear();
+    std::string expected;
+    client.ask(gets(36, expected));
+    CHECK(rig.run_until_output(client, expected));
+    CHECK(rig.valkey.peer_of("GET 35") == 0);
+}
+
+TEST_CASE("lease: a large command has one connected for the next, while it arrives") {
+    SessionRig rig;
+    const std::string large = "SET k " + std::string(size_t{2} << 20, 'x');
+    rig.valkey.answers[large] = "+OK\r\n";
+    FakeClient& client = rig.make_ready();
+    const std::string bytes = encoded(large);
+    for (size_t at = 0; at < bytes.size(); at += 65536) {
+        client.send(std::string_view(bytes).substr(at, 65536));
+        rig.settle();
+    }
+    CHECK(rig.run_until_output(client, "+OK\r\n"));
+    CHECK(rig.valkey.peer_of(large) == 1);
+    CHECK(rig.pool->lease_count() == 0);
+}
+
+TEST_CASE("lease: one that can't be connected costs a large command nothing") {
+    SessionRig rig;
+    const std::string large = "SET k " + std::string(size_t{1} << 20, 'x');
+    rig.valkey.answers[large] = "+OK\r\n";
+    FakeClient& client = rig.make_ready();
+    rig.valkey.stop_listening();
+    for (int i = 0; i < 3; ++i) {
+        client.socket.written.clear();
+        client.ask({large});
+        CHECK(rig.run_until_output(client, "+OK\r\n"));
+    }
+    CHECK(rig.valkey.peer_of(large) == 0);
+}
+
+}  // namespace
+}  // namespace nearkey
