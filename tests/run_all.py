@@ -28,7 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SYSTEM_TESTS = ROOT / "tests" / "system"
 TIMEOUT_S = 600
-# Of include/nearkey/base/sabotage.h, each of which the simulation misses within some 200 seeds;
+# Of include/nearkey/base/sabotage.h, which the simulation finds broken within some 200 seeds;
 # docs/near_cache.md says what it does not find. One push in a thousand is too few for it:
 # tests/coherence finds that.
 RULES = ("own_write", "fill_ticket", "lease", "generation", "null_push", "database",

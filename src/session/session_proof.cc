@@ -97,7 +97,7 @@ void Session::store(NearCache::Ticket fill, std::string_view reply, uint64_t dea
 void Session::change_way() {
     if (context_.cache == nullptr || commands_ == commands_unseen_) return;
     commands_unseen_ = commands_;
-    if (context_.cache->is_idle()) return;
+    if (context_.cache->is_idle() || is_broken(Rule::Way)) return;
     await_proof();
     is_changing_way_ = true;
 }

@@ -139,6 +139,7 @@ private:
     bool in_multi_ = false;
     bool is_through_ = false;
     std::vector<Asked> queued_;
+    uint64_t writes_of_steps_ = 3;  // one in so many
 };
 
 // The first ones are strings and, the odd ones, hashes; the last ones of these are changed only

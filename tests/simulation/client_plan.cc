@@ -157,6 +157,9 @@ void SimulatedClient::begin_steps(std::string& bytes) {
     if (random_.one_in(3)) add_plain(bytes, {"WATCH", name_of_key(random_.below(kNamesWritten))});
     add_plain(bytes, {"MULTI"});
     in_multi_ = true;
+    // One that reads waits for a proof, whatever it writes.
+    constexpr uint64_t kWritesOneIn[] = {1, 3, 1000};
+    writes_of_steps_ = kWritesOneIn[random_.below(3)];
 }
 
 void SimulatedClient::plan_step(std::string& bytes) {
@@ -170,7 +173,7 @@ void SimulatedClient::plan_step(std::string& bytes) {
         add_plain(bytes, {"DISCARD"});
         return;
     }
-    Asked each = random_.one_in(3) ? written(random_write()) : random_read();
+    Asked each = random_.one_in(writes_of_steps_) ? written(random_write()) : random_read();
     queued_.push_back(each);
     add(bytes, std::move(each));
 }
@@ -254,7 +257,9 @@ void SimulatedClient::look_again_after(const Asked& asked) {
     const bool is_px = words.size() == 5 && words[0] == "SET";
     if (is_px || words[0] == "PEXPIRE") {
         const uint64_t ttl_us = std::stoull(is_px ? words[4] : words[2]) * 1000;
-        look_again({database_, words[1]}, ttl_us + random_.below(6'000));
+        // Its reply took some time, too.
+        const uint64_t late_us = random_.below(60'000);
+        if (ttl_us + late_us > 40'000) look_again({database_, words[1]}, ttl_us + late_us - 40'000);
     }
     if (!random_.one_in(3)) return;
     if (!asked.asks.empty()) {
@@ -304,7 +309,7 @@ Words SimulatedClient::random_list() {
 
 Words SimulatedClient::random_write() {
     if (plan_.kinds.has(Kind::Blocking) && random_.one_in(10)) return random_list();
-    const uint64_t number = random_.below(kNamesWritten);
+    const uint64_t number = random_.below(random_.one_in(2) ? 4 : kNamesWritten);
     const std::string name = name_of_key(number);
     const std::string value = next_value(random_, name);
     const Words put = is_hash(number) ? Words{"HSET", name, "f", value} : Words{"SET", name, value};
@@ -328,13 +333,13 @@ Words SimulatedClient::random_write() {
             return {"COPY", name, name_of_key((number + 2) % kNamesWritten), "REPLACE"};
         case 11:
         case 12:
-            return {"PEXPIRE", name, std::to_string(random_.between(1, 300))};
+            return {"PEXPIRE", name, std::to_string(random_.between(1, 500))};
         case 13:
         case 14:
         case 15:
         case 16:
             if (is_hash(number)) return put;
-            return {"SET", name, value, "PX", std::to_string(random_.between(1, 300))};
+            return {"SET", name, value, "PX", std::to_string(random_.between(1, 500))};
         default:
             return put;
     }

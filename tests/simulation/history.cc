@@ -39,7 +39,8 @@ History::Floor History::floor(int channel, const KeyName& name, uint64_t before_
                 after == key.answered.begin() ? 0 : std::prev(after)->second};
     // An entry dies with its key, whatever the news.
     for (auto each = key.expiries.rbegin(); each != key.expiries.rend(); ++each) {
-        if (each->gone_us > now_us || each->since_us >= before_us) continue;
+        const bool is_own = each->is_of_value && each->step <= floor.own + 1;
+        if (each->gone_us > now_us || (each->since_us >= before_us && !is_own)) continue;
         floor.elsewhere = std::max(floor.elsewhere, each->step);
         break;
     }

@@ -7,7 +7,8 @@
 //   - n is not older than the newest step answered through the same channel before t   (OWN)
 //   - n is not older than the newest step answered anywhere before t - bound     (ELSEWHERE)
 //   - n is not older than what the same session was shown, or did, before             (BACK)
-//   - n is not older than an expiry before t whose time was set before t - bound (ELSEWHERE)
+//   - n is not older than an expiry before t whose time was set before t - bound, or with a value
+//     that was answered through the same channel (ELSEWHERE)
 // Of a silent step (SWAPDB, a restart) the server tells nobody: until it must be seen, a session
 // may be shown what was before it.
 #pragma once
@@ -43,6 +44,7 @@ public:
         uint64_t since_us;
         uint64_t gone_us;
         size_t step;
+        bool is_of_value;  // the time came with the value, not later
     };
     void note_expiry(const KeyName& key, const Expiry& expiry);
     // Of a read that begins at `now_us`, and may show nothing older than `before_us`.

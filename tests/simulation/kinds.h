@@ -28,18 +28,10 @@ constexpr std::array<std::string_view, static_cast<size_t>(Kind::Count)> kKindNa
     "steps",    "tunnels",  "hello", "select",   "scripts", "undeclared",
     "keyspace", "blocking", "lag",   "upstream", "resets"};
 
-// What is known to be wrong with these is not mended yet.
-constexpr std::array kNotYet = {Kind::Tunnels, Kind::Undeclared, Kind::Resets};
-
 class Kinds {
 public:
-    Kinds() {
-        for (const Kind kind : kNotYet)
-            leave_out(kind);
-    }
     bool has(Kind kind) const { return !left_out_[static_cast<size_t>(kind)]; }
     void leave_out(Kind kind) { left_out_.set(static_cast<size_t>(kind)); }
-    void take_in(Kind kind) { left_out_.reset(static_cast<size_t>(kind)); }
 
 private:
     std::bitset<static_cast<size_t>(Kind::Count)> left_out_;

@@ -38,11 +38,10 @@ std::string contents(const std::string& name) {
     return {std::istreambuf_iterator<char>(file), {}};
 }
 
-bool change(Kinds& kinds, std::string_view option, std::string_view name) {
+bool leave_out(Kinds& kinds, std::string_view name) {
     const auto found = std::find(kKindNames.begin(), kKindNames.end(), name);
     if (found == kKindNames.end()) return false;
-    const auto kind = static_cast<Kind>(found - kKindNames.begin());
-    option == "--with" ? kinds.take_in(kind) : kinds.leave_out(kind);
+    kinds.leave_out(static_cast<Kind>(found - kKindNames.begin()));
     return true;
 }
 
@@ -56,8 +55,8 @@ bool parse(const std::vector<std::string_view>& words, Arguments& arguments) {
         } else if (i + 1 < words.size() && (word == "--seeds" || word == "--first")) {
             (word == "--seeds" ? arguments.seeds : arguments.first) =
                 std::strtoull(words[++i].data(), nullptr, 10);
-        } else if (i + 1 < words.size() && (word == "--with" || word == "--without")) {
-            if (!change(arguments.kinds, word, words[++i])) return false;
+        } else if (i + 1 < words.size() && word == "--without") {
+            if (!leave_out(arguments.kinds, words[++i])) return false;
         } else if (i + 1 < words.size() && word == "--seed") {
             arguments.first = std::strtoull(words[++i].data(), nullptr, 10);
             arguments.seeds = 1;
@@ -138,7 +137,7 @@ int main(int argc, char** argv) {
     if (!nearkey::simulation::parse({argv, argv + argc}, arguments)) {
         fmt::print(stderr,
                    "nearkey_simulation [--seeds N] [--first S] [--seed S] [--verbose] "
-                   "[--expect-violations] [--with KIND] [--without KIND]...\n");
+                   "[--expect-violations] [--without KIND]...\n");
         return 2;
     }
     return nearkey::simulation::run(arguments);

@@ -62,8 +62,11 @@ void ModelValkey::note_expiry(const KeyName& key) {
     const size_t step = history.observe(key, State(), gone_us, false);
     if (step == before) return;
     history.acknowledge(-1, key, step, gone_us);
-    history.note_expiry(key,
-                        {.since_us = found->second.since_us, .gone_us = gone_us, .step = step});
+    const Stored& stored = found->second;
+    history.note_expiry(key, {.since_us = stored.since_us,
+                              .gone_us = gone_us,
+                              .step = step,
+                              .is_of_value = stored.since_us == stored.value_us});
 }
 
 std::map<KeyName, size_t> ModelValkey::steps_of(const std::string& line, uint64_t since_us) const {
@@ -316,8 +319,10 @@ ModelValkey::Stored* ModelValkey::find(int database, const std::string& name) {
 
 void ModelValkey::put(int database, const std::string& name, const Stored& stored) {
     Stored& kept = databases_[static_cast<size_t>(database)][name];
+    const uint64_t value_us = kept.value == stored.value ? kept.value_us : events_.now_us;
     kept = stored;
     kept.since_us = events_.now_us;
+    kept.value_us = value_us;
     change(database, name);
 }
 

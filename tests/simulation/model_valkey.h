@@ -62,6 +62,7 @@ private:
         char type = 's';          // or 'h', a hash with one field, or 'l', a list
         uint64_t expires_ms = 0;  // 0: never
         uint64_t since_us = 0;    // that is so
+        uint64_t value_us = 0;    // since when it has the value
     };
     using Database = std::map<std::string, Stored>;
     struct Client {

@@ -24,8 +24,8 @@ World::World(uint64_t seed, const Options& options)
       is_calm_(random_.one_in(3)),
       client_pause_us_(random_.between(200, 20'000)),
       writes_one_in_(is_calm_ ? random_.between(40, 300) : random_.between(2, 20)),
-      ways_one_in_(random_.between(10, 400)),
-      swaps_one_in_(random_.one_in(4) ? random_.between(5, 40) : 180),
+      ways_one_in_(random_.between(20, 400)),
+      swaps_one_in_(random_.one_in(4) ? random_.between(20, 100) : 180),
       write_pause_us_(random_.between(500, is_calm_ ? 200'000 : 20'000)),
       harm_pause_us_(random_.between(5'000, is_calm_ ? 2'000'000 : 400'000)),
       harm_us_(random_.between(5'000, 1'500'000)) {

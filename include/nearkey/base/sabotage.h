@@ -25,6 +25,7 @@ enum class Rule {
     WriteReply,       // a write invalidates its keys when its reply is there, too
     Upstream,         // what another upstream has said is void
     VoidFill,         // a hit does not follow a read in flight whose key has changed
+    Way,              // what follows a change of way waits for a proof
 };
 
 #ifdef NEARKEY_SABOTAGE
