@@ -64,6 +64,11 @@ void Worker::try_target(std::unique_ptr<UpstreamTarget> target, uint64_t trial) 
     pool_->try_target(std::move(target), *this);
 }
 
+void Worker::seek_primary(uint64_t trial) {
+    trial_ = trial;
+    pool_->seek_primary(*this);
+}
+
 void Worker::tell(std::function<void()> what) {
     if (number_ == 0) {
         what();
@@ -78,6 +83,10 @@ void Worker::on_health_changed(const UpstreamHealth& health) {
 
 void Worker::on_credentials_refused() {
     tell([this] { events_.on_credentials_refused(); });
+}
+
+void Worker::on_demoted() {
+    tell([this] { events_.on_worker_demoted(); });
 }
 
 void Worker::on_target_proven() {

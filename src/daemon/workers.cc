@@ -14,7 +14,10 @@ namespace nearkey {
 // --- threads ---
 
 Workers::Workers(const Parts& parts, const WorkerShared& shared, Targets targets)
-    : shared_(shared), events_(parts.events), mailbox_(std::make_unique<Mailbox>(parts.loop)) {
+    : shared_(shared),
+      metrics_(parts.metrics),
+      events_(parts.events),
+      mailbox_(std::make_unique<Mailbox>(parts.loop)) {
     const size_t count = targets.size();
     CHECK(count == shared_.config.server.workers);
     if (count > 1 && shared_.cache != nullptr) shared_.cache->share();
@@ -155,11 +158,29 @@ void Workers::on_worker_health(size_t worker, const UpstreamHealth& health) {
 }
 
 void Workers::try_target(Targets targets, TargetEvents& events) {
+    begin_trial(events);
+    auto target = targets.begin();
+    for_each([&](Worker& worker) { worker.try_target(std::move(*target++), trial_); });
+}
+
+void Workers::begin_trial(TargetEvents& events) {
     ++trial_;
     target_events_ = &events;
     unproven_ = 1 + others_.size();
-    auto target = targets.begin();
-    for_each([&](Worker& worker) { worker.try_target(std::move(*target++), trial_); });
+}
+
+// All turn, or none: what one of them stores is served by all.
+void Workers::on_worker_demoted() {
+    if (target_events_ != nullptr) return;
+    begin_trial(*this);
+    for_each([this](Worker& worker) { worker.seek_primary(trial_); });
+}
+
+void Workers::on_target_proven() {
+    adopt_target();
+    ++metrics_.upstream_failovers_total;
+    shared_.log.info("upstream_failover", {{"upstream", redacted(target().url)},
+                                           {"what", "a primary answers there now"}});
 }
 
 void Workers::forget_target() {

@@ -58,9 +58,10 @@ void Session::on_reply_end(uint32_t ticket) {
     }
     const bool is_whole = !output_lost_ && !partly_sent_ && reply_type_ != '-';
     tell_cache(ticket, is_whole ? output_.view().substr(committed_) : std::string_view{});
-    if (selecting_ >= 0 && reply_type_ == '+') {
+    // Whatever PING was answered with: the connection that brought it is in that database.
+    if (selecting_ >= 0) {
         on_selected();
-        output_.truncate(committed_);  // PONG
+        output_.truncate(committed_);
         if (!output_lost_) output_.append("+OK\r\n");
     }
     if (lease_ != nullptr) {
@@ -70,7 +71,6 @@ void Session::on_reply_end(uint32_t ticket) {
         if (std::exchange(lease_unproven_, false)) lease_dirty_ |= reply_type_ != '-';
     }
     ++first_ticket_;
-    if (selecting_ >= 0) on_select_failed(SelectFailure::Refused);
     settle();
 }
 
@@ -98,8 +98,8 @@ void Session::on_request_failed(uint32_t ticket, std::string_view error) {
     if (!output_lost_) output_.append(reply);
     ++first_ticket_;
     if (selecting_ >= 0) {
-        on_select_failed(error.starts_with("UPSTREAM") ? SelectFailure::OnTheWay
-                                                       : SelectFailure::Refused);
+        const bool is_refusal = !error.starts_with("UPSTREAM") && !is_refusal_of_connection(error);
+        on_select_failed(is_refusal ? SelectFailure::Refused : SelectFailure::OnTheWay);
     }
     settle();
 }

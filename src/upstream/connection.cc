@@ -126,8 +126,11 @@ Connection::Waiting Connection::take_waiting() {
 void Connection::fail_first_waiting(std::string_view error) {
     const InFlight request = take_waiting().request;
     if (request.receiver == nullptr) return;
-    ++(request.is_retry ? context_.metrics.upstream_lost_total
-                        : context_.metrics.upstream_down_total);
+    if (request.is_retry) {
+        ++context_.metrics.upstream_lost_total;
+    } else if (error.starts_with("UPSTREAMDOWN")) {
+        ++context_.metrics.upstream_down_total;
+    }
     fail(request,
          request.is_retry ? "UPSTREAMLOST the connection to Valkey was lost; may have run" : error);
 }
@@ -181,16 +184,23 @@ void Connection::continue_handshake() {
         send_own(Own::Handshake, handshake_->command());
         return;
     }
+    on_handshake_failed();
+}
+
+// A server that answers can be reached: whoever waits is told in its own words, and whoever comes
+// before the next attempt as well.
+void Connection::on_handshake_failed() {
     const Handshake::Failure failure = handshake_->failure();
     const std::string error = handshake_->error();
+    const std::string words = handshake_->words();
     if (failure == Handshake::Failure::Auth) context_.events.on_auth_refused(*this, error);
-    // The server's own words are what a client would have got directly.
-    if (failure == Handshake::Failure::Loading) fail_waiting(error);
+    if (!words.empty()) fail_waiting(words);
     if (failure == Handshake::Failure::Database && !is_primary) {
-        fail_waiting(error);
+        context_.events.on_database_refused(*this);
         close(error);
         return;
     }
+    target_->refusal = words;
     lose(error, Loss::Auth);
 }
 
@@ -201,7 +211,9 @@ void Connection::become_ready() {
     target_->last_good_address = address_;
     ++context_.metrics.upstream_connects_total;
     const Value hello = handshake_->hello();
+    pong_ = handshake_->pong();
     handshake_.reset();
+    target_->refusal.clear();
     send_waiting();
     context_.events.on_ready(*this, hello);
 }
@@ -211,6 +223,7 @@ bool Connection::on_bytes(std::string_view bytes) {
     bytes_received_ += bytes.size();
     while (!bytes.empty()) {
         if (is_tunnel_ && in_flight_.empty()) {
+            if (bytes.front() == '-') note_error(bytes);
             owner_->on_tunnel_bytes(bytes);
             return socket_ != nullptr;
         }
@@ -227,12 +240,18 @@ bool Connection::on_bytes(std::string_view bytes) {
             on_violation("a reply that nobody asked for");
             return false;
         } else {
+            if (scanner_.type() == '-') note_error(bytes);
             deliver(bytes.substr(0, taken), is_end);
         }
         if (socket_ == nullptr) return false;
         bytes.remove_prefix(taken);
     }
     return true;
+}
+
+// One that is cut before its first word ends is not looked at: another will come whole.
+void Connection::note_error(std::string_view bytes) {
+    if (bytes.starts_with("-READONLY") && !is_retired_) context_.events.on_readonly(*this);
 }
 
 // REQUIRES: it has a receiver, its reply is complete, and it is counted.
@@ -346,15 +365,15 @@ void Connection::on_own_reply(Own what, std::string_view reply) {
         on_violation("another reply than that to PING");
         return;
     }
-    if (value.text == "PONG") {
-        proven_before_ms_ = std::exchange(proven_ms_, heartbeat_sent_boot_ms_);
-    }
     if (value.text.starts_with("NOAUTH")) {
         context_.events.on_auth_refused(*this, value.text);
         lose(value.text, Loss::Auth);
         return;
     }
-    context_.events.on_heartbeat(*this, value.text);
+    pong_ = read_pong(value).value_or(Pong{});
+    // A refusal stands behind the news as well; one by a server that runs nothing proves nothing.
+    if (pong_.serves) proven_before_ms_ = std::exchange(proven_ms_, heartbeat_sent_boot_ms_);
+    context_.events.on_heartbeat(*this);
 }
 
 void Connection::send_heartbeat() {

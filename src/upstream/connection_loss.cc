@@ -30,6 +30,7 @@ void Connection::lose(const std::string& reason, Loss loss) {
     if (state_ == ConnectionState::Idle || state_ == ConnectionState::Closed) return;
     const bool was_ready = is_ready();
     if (!was_ready) ++target_->failed_dials;
+    if (!was_ready && loss != Loss::Auth) target_->refusal.clear();
     static constexpr Count Metrics::*kLosses[] = {
         &Metrics::upstream_lost_socket_total, &Metrics::upstream_lost_mute_total,
         &Metrics::upstream_lost_auth_total, &Metrics::upstream_lost_malformed_total};
@@ -168,7 +169,9 @@ void Connection::expire_in_flight(uint64_t now_ms) {
 
 void Connection::expire_waiting(uint64_t now_ms) {
     while (!waiting_.empty() && waiting_.front().queue_deadline_ms <= now_ms) {
-        fail_first_waiting("UPSTREAMDOWN Valkey can't be reached; not sent");
+        const std::string refusal = target_ != nullptr ? target_->refusal : std::string{};
+        fail_first_waiting(refusal.empty() ? "UPSTREAMDOWN Valkey can't be reached; not sent"
+                                           : std::string_view{refusal});
     }
 }
 

@@ -4,6 +4,7 @@
 
 #include <initializer_list>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace nearkey {
@@ -27,6 +28,17 @@ bool starts_with_any(std::string_view text, std::initializer_list<std::string_vi
 
 }  // namespace
 
+bool is_refusal_of_connection(std::string_view words) {
+    return starts_with_any(words, {"ERR max number of clients", "DENIED", "NOAUTH", "WRONGPASS"});
+}
+
+std::optional<Pong> read_pong(const Value& reply) {
+    if (reply.text == "PONG" && !reply.is_error()) return Pong{.serves = true};
+    if (!reply.is_error()) return std::nullopt;
+    const bool serves = !starts_with_any(reply.text, {"LOADING", "MASTERDOWN", "BUSY", "NOAUTH"});
+    return Pong{.serves = serves, .refusal = reply.text};
+}
+
 Handshake::Handshake(const UpstreamUrl& url, const std::string& client_name, int protocol,
                      int database)
     : url_(url), client_name_(client_name), protocol_(protocol), database_(database) {
@@ -36,18 +48,12 @@ Handshake::Handshake(const UpstreamUrl& url, const std::string& client_name, int
 void Handshake::on_reply(const Value& reply) {
     switch (step_) {
         case Step::Hello:
-            if (reply.is_error()) {
-                const bool auth = starts_with_any(reply.text, {"WRONGPASS", "NOAUTH", "NOPERM"});
-                fail(auth ? Failure::Auth : Failure::Other, reply);
-                return;
-            }
-            hello_ = reply;
-            begin(database_ != 0 ? Step::Select : Step::SetName);
+            on_hello(reply);
             return;
         case Step::Select:
             if (reply.is_error()) {
-                const bool loading = reply.text.starts_with("LOADING");
-                fail(loading ? Failure::Loading : Failure::Database, reply);
+                fail(Failure::Database, reply);
+                words_ = reply.text;
                 return;
             }
             begin(Step::SetName);
@@ -57,20 +63,45 @@ void Handshake::on_reply(const Value& reply) {
             begin(Step::Ping);
             return;
         case Step::Ping:
-            // A server that is BUSY with a script still takes SCRIPT KILL.
-            if (reply.is_error() ? reply.text.starts_with("BUSY") : reply.text == "PONG") {
-                begin(Step::Complete);
-            } else if (starts_with_any(reply.text, {"LOADING", "MASTERDOWN"})) {
-                fail(Failure::Loading, reply);
-            } else {
-                fail(starts_with_any(reply.text, {"NOAUTH"}) ? Failure::Auth : Failure::Other,
-                     reply);
-            }
+            on_pong(reply);
+            return;
+        case Step::Words:
+            // Where no login is needed, a client with our credentials would be told of those.
+            begin(Step::Failed);
+            failure_ = Failure::Auth;
+            error_ = words_;
+            if (reply.is_error() && reply.text.starts_with("NOAUTH")) words_ = reply.text;
             return;
         case Step::Complete:
         case Step::Failed:
             return;
     }
+}
+
+void Handshake::on_hello(const Value& reply) {
+    if (!reply.is_error()) {
+        hello_ = reply;
+        begin(database_ != 0 ? Step::Select : Step::SetName);
+        return;
+    }
+    if (starts_with_any(reply.text, {"WRONGPASS", "NOAUTH", "NOPERM"})) {
+        words_ = reply.text;
+        begin(Step::Words);
+        return;
+    }
+    fail(Failure::Other, reply);
+    if (is_refusal_of_connection(reply.text)) words_ = reply.text;
+}
+
+void Handshake::on_pong(const Value& reply) {
+    std::optional<Pong> pong = read_pong(reply);
+    if (pong && !pong->refusal.starts_with("NOAUTH")) {
+        pong_ = std::move(*pong);
+        begin(Step::Complete);
+        return;
+    }
+    fail(pong ? Failure::Auth : Failure::Other, reply);
+    if (pong) words_ = reply.text;
 }
 
 void Handshake::begin(Step step) {
@@ -97,6 +128,7 @@ void Handshake::begin(Step step) {
             }
             return;
         case Step::Ping:
+        case Step::Words:
             command_ = encode({"PING"});
             return;
         case Step::Complete:

@@ -286,7 +286,10 @@ void HiredisSocket::flush() {
     while (!blocked && unsent() > 0 && before - unsent() < written_max) {
         const std::optional<bool> is_taken = tls_ != nullptr ? write_tls() : write_output();
         if (!is_taken) {
-            lose(error_text());
+            const std::string reason = error_text();
+            // The last words of a peer that takes no connection, or none any more.
+            if (tls_ == nullptr && !is_paused_) read();
+            lose(reason);
             return;
         }
         blocked = !*is_taken;

@@ -3,8 +3,6 @@
 #include "nearkey/base/check.h"
 #include "nearkey/upstream/advice.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <tuple>
 #include <utility>
@@ -18,6 +16,7 @@ constexpr uint64_t kTickMs = 20;
 constexpr uint64_t kFillWaitMaxMs = 100;
 constexpr size_t kFailuresLoggedMax = 16;
 constexpr size_t kBucketsPerBeat = 8192;
+constexpr size_t kHelloReplyMax = size_t{64} << 10;
 constexpr size_t kTableReplyMax = size_t{32} << 20;
 constexpr size_t kStatsReplyMax = size_t{1} << 20;
 constexpr size_t kParametersReplyMax = size_t{1} << 20;
@@ -45,6 +44,7 @@ ConnectionPool::ConnectionPool(const Parts& parts, const UpstreamOptions& option
                .reaper = reaper_,
                .cache = parts.cache},
       candidate_timer_(parts.loop, [this] { judge_candidate(); }),
+      role_question_(*this, kHelloReplyMax, &ConnectionPool::on_role),
       backoff_(options.backoff_min_ms, options.backoff_max_ms, parts.backoff_seed),
       dial_timer_(parts.loop, [this] { dial_next(); }),
       tick_timer_(parts.loop, [this] { tick(); }),
@@ -204,13 +204,13 @@ void ConnectionPool::on_ready(Connection& connection, const Value& hello) {
     hello_ = hello;
     note_mode();
     known_databases_.insert(connection.database());
-    last_pong_ms_ = loop_.now_ms();
+    note_pong(connection.pong());
     if (connection.is_primary) {
         why_unknown_ = kAsking;
         ask_for_commands();
     }
     if (cache() != nullptr) {
-        cache()->drop_lost();
+        if (!is_loading()) cache()->drop_lost();
         if (&connection == receiver_.get()) {
             receiver_id_ = connection.server_id;
             if (is_broadcast_ && !is_cluster_) {
@@ -246,8 +246,10 @@ void ConnectionPool::on_lost(Connection& connection, const std::string& reason) 
         on_candidate_failed(reason);
         return;
     }
-    // Another server, or the same started anew, may have counted to the same numbers.
+    // Another server, or the same started anew, may have counted to the same numbers, and may have
+    // other databases.
     if (connection.is_primary) swaps_.forget();
+    known_databases_.clear();
     if (&connection == receiver_.get()) {
         untrack_redirected();
     } else if (is_broadcast_ && !connection.is_leased) {
@@ -280,18 +282,6 @@ bool ConnectionPool::is_news(const std::string& failure) {
     return logged_failures_.size() < kFailuresLoggedMax && logged_failures_.insert(failure).second;
 }
 
-// If no connection is left, Valkey is away; before its commands are known, it was never there.
-void ConnectionPool::note_absence(const std::string& reason) {
-    if (metrics_.upstream_connections > 0 && has_commands_) return;
-    if (metrics_.upstream_connections == 0) is_proven_ = false;
-    if (is_news(reason)) {
-        log_.warning(health_.is_ready ? "upstream_lost" : "upstream_unreachable",
-                     {{"upstream", redacted(target_->url)}, {"reason", reason}});
-    }
-    why_unknown_ = redacted(target_->url) + ": " + reason;
-    set_health(false, why_unknown_);
-}
-
 void ConnectionPool::on_auth_refused(Connection& connection, const std::string& reason) {
     ++metrics_.auth_failures_total;
     if (connection.is_retired()) return;
@@ -305,19 +295,6 @@ void ConnectionPool::on_auth_refused(Connection& connection, const std::string& 
                    {{"upstream", redacted(target_->url)}, {"reason", explained}});
     }
     events_.on_credentials_refused();
-}
-
-void ConnectionPool::on_heartbeat(Connection& connection, std::string_view reply) {
-    if (connection.is_retired()) return;
-    if (reply == "PONG") {
-        ++metrics_.heartbeats_total;
-        last_pong_ms_ = loop_.now_ms();
-        if (cache() != nullptr) {
-            cache()->drop_lost();
-            renew_sources();
-        }
-    }
-    update_health();
 }
 
 void ConnectionPool::tick() {
@@ -399,32 +376,6 @@ void ConnectionPool::before_sleep() {
                               [](const auto& group) { return group.second.size() > 1; });
     std::erase_if(idle_leases_, is_over);
     std::erase_if(retired_, is_over);
-}
-
-void ConnectionPool::update_health() {
-    if (metrics_.upstream_connections == 0) return;  // on_lost() has said why
-    if (!has_commands_) {
-        set_health(false, why_unknown_);
-    } else if (last_pong_ms_ + options_.unready_after_ms < loop_.now_ms()) {
-        set_health(false, fmt::format("no PONG for {} ms", options_.unready_after_ms));
-    } else {
-        set_health(true, "PONG");
-    }
-}
-
-void ConnectionPool::set_health(bool is_ready, std::string reason) {
-    const bool changed = is_ready != health_.is_ready;
-    if (changed) health_.since_ms = loop_.now_ms();
-    health_.is_ready = is_ready;
-    health_.reason = std::move(reason);
-    metrics_.ready = is_ready ? 1 : 0;
-    if (!changed) return;
-    if (is_ready) {
-        log_.info("ready", {{"upstream", redacted(target_->url)}});
-    } else {
-        log_.warning("not_ready", {{"reason", health_.reason}});
-    }
-    events_.on_health_changed(health_);
 }
 
 size_t ConnectionPool::shared_count() const {

@@ -28,11 +28,12 @@ void ConnectionPool::ask_for_commands() {
 void ConnectionPool::Question::ask(Connection& connection, std::string_view command,
                                    RequestKind kind) {
     is_open_ = true;
+    asked_ = &connection;
     connection.send({command, this, 0, kind});
 }
 
-void ConnectionPool::Question::drop(Connection& connection) {
-    connection.forget(*this);
+void ConnectionPool::Question::drop() {
+    if (is_open_) asked_->forget(*this);
     on_request_failed(0, {});
 }
 

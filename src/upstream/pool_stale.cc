@@ -1,11 +1,12 @@
 // When Valkey counts as away, so that reads may be answered with what may be untrue by now
 // (near_cache.stale_if_unavailable_ms).
 //
-// It is away while no connection is ready, or while nothing at all has come from it for two
-// heartbeats: that is before what is stored has been unproven for too long, so that no read in
-// between drops it. Whatever comes from it ends the absence before it is handled. What belonged to
-// a connection that was lost is dropped when any connection becomes ready, before it has answered a
-// read; what belongs to one that was only silent is served again once that has proven it.
+// It is away while no connection is ready, while it is LOADING, or while nothing at all has come
+// from it for two heartbeats: that is before what is stored has been unproven for too long, so that
+// no read in between drops it. Whatever comes from it ends the absence before it is handled. What
+// belonged to a connection that was lost is dropped when any connection becomes ready, before it
+// has answered a read, and behind LOADING with the first PONG; what belongs to one that was only
+// silent is served again once that has proven it.
 #include "nearkey/upstream/pool.h"
 
 namespace nearkey {
@@ -24,7 +25,8 @@ bool ConnectionPool::serves_stale() const {
     if (context_.cache == nullptr || context_.cache->options().stale_if_unavailable_ms == 0) {
         return false;
     }
-    return metrics_.upstream_connections == 0 || (silent_ticks_ >= kTicksOfSilence && is_silent());
+    return metrics_.upstream_connections == 0 || is_loading() ||
+           (silent_ticks_ >= kTicksOfSilence && is_silent());
 }
 
 void ConnectionPool::watch_absence() {

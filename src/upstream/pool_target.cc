@@ -1,7 +1,12 @@
-// How the pool turns to another upstream (a reload named another URL, password or certificate).
+// How the pool turns to another upstream: a reload named another URL, password or certificate, or
+// the upstream's name leads elsewhere since a failover.
 //
 //   try_target ──▶ a connection of its own asks the new one ──PONG──▶ on_target_proven
 //   adopt_target: ready connections retire, others are redirected with all that waits in them
+//
+//   -READONLY ──▶ HELLO: its role? ──replica──▶ on_demoted ──▶ seek_primary: dialled once more, and
+//   adopted if a primary answers. Nothing is dialled for a script that says READONLY. Asked at most
+//   once in upstream.backoff_max_ms.
 //
 // Nothing that is in flight is lost, and nobody waits longer than before:
 //   - A shared connection that is ready answers what it owes and takes nothing more; each session
@@ -27,11 +32,60 @@ bool is_same_server(const UpstreamUrl& one, const UpstreamUrl& other) {
     return one.kind == other.kind && one.host == other.host && one.port == other.port &&
            one.path == other.path;
 }
+
+constexpr std::string_view kHello = "*1\r\n$5\r\nHELLO\r\n";
+
+std::string_view role_of(const Value& hello) {
+    const Value* const role = hello.find("role");
+    return role == nullptr ? std::string_view{} : std::string_view(role->text);
+}
 }  // namespace
+
+// --- after a failover ---
+
+// A connection of a session's own may be anything but in a state to be asked.
+void ConnectionPool::on_readonly(Connection& connection) {
+    const bool is_due =
+        role_asked_ms_ == 0 || role_asked_ms_ + options_.backoff_max_ms <= loop_.now_ms();
+    if (!is_due || role_question_.is_open() || candidate_ != nullptr) return;
+    Connection& asked = connection.is_leased ? *primary_ : connection;
+    if (!asked.is_ready()) return;
+    role_asked_ms_ = loop_.now_ms();
+    role_for_lease_ = connection.is_leased;
+    role_question_.ask(asked, kHello, RequestKind::Write);
+}
+
+void ConnectionPool::on_role(std::string_view reply) {
+    const std::optional<Value> hello = parse_value(reply);
+    const std::string_view role = hello ? role_of(*hello) : std::string_view{};
+    if (role.empty()) return;
+    hello_ = *hello;
+    if (role != "master") {
+        if (!std::exchange(is_demoted_, true)) {
+            log_.warning("upstream_demoted", {{"upstream", redacted(target_->url)},
+                                              {"what", "a replica, which refuses writes"}});
+        }
+        events_.on_demoted();
+        return;
+    }
+    is_demoted_ = false;
+    if (!role_for_lease_) return;
+    // Other connections than that of the lease are to a primary.
+    for (const auto& lease : idle_leases_)
+        lease->close("it may be to a replica");
+}
+
+void ConnectionPool::seek_primary(TargetEvents& events) {
+    dial_candidate(nullptr, events);
+}
 
 // --- a candidate ---
 
 void ConnectionPool::try_target(std::unique_ptr<UpstreamTarget> target, TargetEvents& events) {
+    dial_candidate(std::move(target), events);
+}
+
+void ConnectionPool::dial_candidate(std::unique_ptr<UpstreamTarget> target, TargetEvents& events) {
     forget_target();
     candidate_.reset(new Candidate{.target = std::move(target),
                                    .connection = nullptr,
@@ -40,9 +94,9 @@ void ConnectionPool::try_target(std::unique_ptr<UpstreamTarget> target, TargetEv
                                    .failure = {},
                                    .hello = {},
                                    .is_told = false});
-    candidate_->connection =
-        std::make_unique<Connection>(context_, 2, candidate_->target->url.database);
-    candidate_->connection->redirect(*candidate_->target);
+    UpstreamTarget& where = candidate_->target != nullptr ? *candidate_->target : *target_;
+    candidate_->connection = std::make_unique<Connection>(context_, 2, where.url.database);
+    candidate_->connection->redirect(where);
     candidate_->connection->users = 1;
     candidate_->connection->is_primary = true;
     candidate_->connection->dial();
@@ -70,16 +124,25 @@ void ConnectionPool::on_candidate_failed(const std::string& reason) {
 
 // Outside of the connection's own callbacks.
 void ConnectionPool::judge_candidate() {
-    if (candidate_->connection->is_ready()) {
+    if (candidate_->connection->is_ready() && !candidate_->connection->pong().serves) {
+        candidate_->connection->give_up(candidate_->connection->pong().refusal);
+    } else if (candidate_->connection->is_ready()) {
+        if (candidate_->target == nullptr && role_of(candidate_->hello) != "master") {
+            refuse_candidate("a replica answers there");
+            return;
+        }
         if (!std::exchange(candidate_->is_told, true)) candidate_->events.on_target_proven();
     } else if (candidate_->is_told || loop_.now_ms() < candidate_->deadline_ms) {
         candidate_->connection->dial();
     } else {
-        TargetEvents& events = candidate_->events;
-        const std::string failure = candidate_->failure;
-        forget_target();
-        events.on_target_refused(failure);
+        refuse_candidate(std::string(candidate_->failure));
     }
+}
+
+void ConnectionPool::refuse_candidate(const std::string& reason) {
+    TargetEvents& events = candidate_->events;
+    forget_target();
+    events.on_target_refused(reason);
 }
 
 // --- the switch ---
@@ -87,16 +150,22 @@ void ConnectionPool::judge_candidate() {
 void ConnectionPool::adopt_target() {
     CHECK(candidate_ != nullptr);
     if (!candidate_->connection->is_ready()) {
-        turn_to(std::move(candidate_->target));
+        if (candidate_->target != nullptr) {
+            turn_to(std::move(candidate_->target));
+        } else {
+            forget_target();  // The next READONLY seeks again.
+        }
         return;
     }
     const std::unique_ptr<Candidate> candidate = std::exchange(candidate_, nullptr);
     candidate_timer_.stop();
     hello_ = candidate->hello;
+    is_demoted_ = false;
     switch_to(std::move(candidate->target), std::move(candidate->connection));
     note_mode();
     is_proven_ = true;
-    last_pong_ms_ = context_.heard_ms = loop_.now_ms();
+    note_pong(primary_->pong());
+    context_.heard_ms = loop_.now_ms();
     known_databases_ = {primary_->database()};
     ask_for_commands();
     if (cache() != nullptr) {
@@ -123,14 +192,16 @@ void ConnectionPool::turn_to(std::unique_ptr<UpstreamTarget> target) {
 void ConnectionPool::switch_to(std::unique_ptr<UpstreamTarget> target,
                                std::unique_ptr<Connection> primary) {
     // Until the end of this function: connections still point to it.
-    const std::unique_ptr<UpstreamTarget> former = std::exchange(target_, std::move(target));
+    const std::unique_ptr<UpstreamTarget> former =
+        target != nullptr ? std::exchange(target_, std::move(target)) : nullptr;
     context_.target = target_.get();
     has_former_ = true;
     watch();
     scout_ = nullptr;
     forget_former();
     leave_shared();
-    const bool is_elsewhere = !is_same_server(former->url, target_->url);
+    // Behind the same name: what a session has on the former one stays, as it does directly.
+    const bool is_elsewhere = former != nullptr && !is_same_server(former->url, target_->url);
     const uint64_t until_ms =
         is_elsewhere ? loop_.now_ms() + options_.drain_timeout_ms : UINT64_MAX;
     for (const auto& lease : leased_)
@@ -179,9 +250,10 @@ void ConnectionPool::leave(Connection& connection, uint64_t retired_until_ms) {
 
 // What the former was asked for ourselves, and what it has taught.
 void ConnectionPool::forget_former() {
-    commands_question_.drop(*primary_);
-    parameters_question_.drop(*primary_);
-    stats_question_.drop(*primary_);
+    commands_question_.drop();
+    parameters_question_.drop();
+    stats_question_.drop();
+    role_question_.drop();
     swaps_ = {};
     swapdb_proven_ms_ = 0;
     is_swapdb_hidden_ = false;

@@ -85,9 +85,12 @@ void ConnectionPool::start_receiver() {
 
 void ConnectionPool::track(Connection& connection) {
     if (is_broadcast_ || is_cluster_) return;
+    // Where the name has moved since, the receiver's number may be somebody else's.
+    const bool is_told =
+        receiver_->is_ready() && receiver_id_ != 0 && receiver_->address() == connection.address();
     if (connection.protocol() == 3) {
         connection.start_tracking(0);
-    } else if (receiver_->is_ready() && receiver_id_ != 0) {
+    } else if (is_told) {
         connection.start_tracking(receiver_id_);
     }
 }
@@ -99,6 +102,21 @@ void ConnectionPool::track_all(int protocol) {
             if (!connection->is_ready()) continue;
             connection->stop_tracking();
             track(*connection);
+        }
+    }
+}
+
+// Those that are not tracked because Valkey was BUSY when they were made.
+void ConnectionPool::track_postponed() {
+    if (!std::exchange(is_tracking_postponed_, false)) return;
+    const bool is_wanted = is_broadcast_ && !is_cluster_ && receiver_->is_ready();
+    if (is_wanted && receiver_->source() == NearCache::kNoSource) {
+        receiver_->start_broadcast(cache()->options().prefixes);
+    }
+    for (const auto& [key, group] : shared_) {
+        for (const auto& connection : group) {
+            const bool is_tracked = connection->source() != NearCache::kNoSource;
+            if (connection->is_ready() && !is_tracked) track(*connection);
         }
     }
 }
@@ -120,6 +138,10 @@ void ConnectionPool::on_tracking(Connection& connection, std::string_view error)
         // What is stored from now on can be proven, and served, before the next beat.
         connection.send_heartbeat();
         receiver_->send_heartbeat();
+        return;
+    }
+    if (error.starts_with("BUSY")) {
+        is_tracking_postponed_ = true;
         return;
     }
     // The receiver may have been lost meanwhile; then this is no refusal.

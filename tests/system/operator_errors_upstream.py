@@ -59,11 +59,6 @@ UPSTREAM = [
         r"valkey://user:password@host",
     ),
     UpstreamError(
-        "a user who may not even PING",
-        lambda world: f"valkey://weak:{SECRET}@127.0.0.1:{world.locked_port()}",
-        r"NOPERM .+'ping'.*; allow nearkey's user this command \(ACL SETUSER on Valkey\)",
-    ),
-    UpstreamError(
         "a user who may not ask for the commands",
         lambda world: f"valkey://mute:{SECRET}@127.0.0.1:{world.locked_port()}",
         r"NOPERM .+'command'.*; allow nearkey's user this command \(ACL SETUSER on Valkey\)",

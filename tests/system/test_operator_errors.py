@@ -183,7 +183,6 @@ class World:
         server = self.start_server(args=["--requirepass", "right"])
         server.password = "right"
         password = ">" + SECRET
-        server.run("ACL", "SETUSER", "weak", "on", password, "~*", "-@all")
         server.run("ACL", "SETUSER", "mute", "on", password, "~*", "+@all", "-command")
         return server.port
 

@@ -211,6 +211,28 @@ class NameTest(SystemTest):
         )
         self.nearkey.wait_ready(2)
 
+    @in_namespace(*NAMES)
+    def test_row_26_what_another_server_says_than_the_one_that_tells_of_changes_is_not_stored(self):
+        """The name has moved, and new connections lead elsewhere while old ones live: the second
+        server has clients with the same CLIENT IDs."""
+        self.prepare("127.0.0.1")
+        self.start()
+        second = self.start_server(bind="127.0.0.2", port=self.server.port, name="second")
+        others = [second.client() for _ in range(12)]
+        for other in others:
+            self.addCleanup(other.close)
+            other.command("HELLO", "3")
+        self.set_hosts("127.0.0.2")
+        with second.client() as direct:
+            direct.command("SELECT", "5")
+            direct.command("SET", "k", "old")
+            self.assertEqual(b"+OK\r\n", self.client.command("SELECT", "5"))
+            for _ in range(3):
+                self.assertEqual(b"$3\r\nold\r\n", self.client.command("GET", "k"))
+            direct.command("SET", "k", "new")
+            time.sleep(2.5)  # More than max_staleness_ms.
+            self.assertEqual(b"$3\r\nnew\r\n", self.client.command("GET", "k"))
+
 
 if __name__ == "__main__":
     unittest.main()

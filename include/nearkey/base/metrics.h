@@ -85,6 +85,7 @@
     L(upstream_lost_auth_total, upstream_reconnects_total, "reason=\"auth\"", Counter, "")         \
     L(upstream_lost_malformed_total, upstream_reconnects_total,                                    \
       "reason=\"malformed\"", Counter, "")                                                         \
+    X(upstream_failovers_total, Counter, "times a primary was found where a replica had answered") \
     X(upstream_protocol_errors_total, Counter,                                                     \
       "connections closed for replies that are malformed, or that nobody asked for")               \
     X(upstream_challenges_total, Counter, "leases that were asked whether a reply is left over")   \

@@ -20,7 +20,8 @@ class WorkerEvents {
 public:
     virtual void on_worker_health(size_t worker, const UpstreamHealth& health) = 0;
     virtual void on_credentials_refused() = 0;
-    // Of try_target() with that number.
+    virtual void on_worker_demoted() = 0;
+    // Of try_target() or seek_primary() with that number.
     virtual void on_worker_target_proven(uint64_t trial) = 0;
     virtual void on_worker_target_refused(uint64_t trial, const std::string& reason) = 0;
     // As ClientExchange has it; asked of the main thread's worker alone.
@@ -68,6 +69,7 @@ public:
     ClientServer& clients() { return *clients_; }
     const HotKeys& hot_keys() const { return hot_keys_; }
     void try_target(std::unique_ptr<UpstreamTarget> target, uint64_t trial);
+    void seek_primary(uint64_t trial);
     // Once on its thread, before its loop runs; the first worker's is the one that made it.
     void settle_here() { thread_ = std::this_thread::get_id(); }
 
@@ -75,6 +77,7 @@ private:
     // PoolEvents
     void on_health_changed(const UpstreamHealth& health) override;
     void on_credentials_refused() override;
+    void on_demoted() override;
     void on_commands_changed() override { clients_->on_commands_changed(); }
     // TargetEvents
     void on_target_proven() override;

@@ -32,7 +32,7 @@ protected:
     ~WorkersEvents() = default;
 };
 
-class Workers final : private WorkerEvents {
+class Workers final : private WorkerEvents, private TargetEvents {
 public:
     // The same upstream, once for each worker.
     using Targets = std::vector<std::unique_ptr<UpstreamTarget>>;
@@ -106,11 +106,16 @@ private:
     // WorkerEvents
     void on_worker_health(size_t worker, const UpstreamHealth& health) override;
     void on_credentials_refused() override { events_.on_credentials_refused(); }
+    void on_worker_demoted() override;
     void on_worker_target_proven(uint64_t trial) override;
     void on_worker_target_refused(uint64_t trial, const std::string& reason) override;
     bool hand_over(uint64_t listener, int fd, uint64_t id) override;
     void on_client_ended(size_t worker, uint64_t listener) override;
+    // TargetEvents: all have found a primary, or one has not.
+    void on_target_proven() override;
+    void on_target_refused(const std::string&) override {}
 
+    void begin_trial(TargetEvents& events);
     Worker::Parts parts_of(size_t number, Loop& loop, Mailbox& mailbox, Metrics& metrics);
     Worker& first() const { return *first_; }
     template <class Visit>
@@ -123,6 +128,7 @@ private:
                   const std::function<void(ClientServer&, std::function<void()>)>& end);
 
     const WorkerShared shared_;
+    Metrics& metrics_;
     WorkersEvents& events_;
     std::unique_ptr<Mailbox> mailbox_;
     std::unique_ptr<Worker> first_;
@@ -130,7 +136,7 @@ private:
     bool is_running_ = false;
     bool is_closing_ = false;  // clients are handed over no more
 
-    uint64_t trial_ = 0;  // counts try_target()
+    uint64_t trial_ = 0;  // counts try_target() and seek_primary()
     size_t unproven_ = 0;
     TargetEvents* target_events_ = nullptr;  // null: nothing is tried
 

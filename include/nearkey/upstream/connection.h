@@ -73,8 +73,12 @@ public:
     virtual void on_lost(Connection& connection, const std::string& reason) = 0;
     virtual void on_closed(Connection& connection, const std::string& reason) = 0;
     virtual void on_auth_refused(Connection& connection, const std::string& reason) = 0;
-    // PONG, or what came in its place.
-    virtual void on_heartbeat(Connection& connection, std::string_view reply) = 0;
+    // What the server said of itself: pong().
+    virtual void on_heartbeat(Connection& connection) = 0;
+    // A write was refused with READONLY: it is a replica, or somebody's script says so.
+    virtual void on_readonly(Connection& connection) = 0;
+    // A database that the server no longer has, or does not give us now.
+    virtual void on_database_refused(Connection& connection) = 0;
     // Whether Valkey will tell of changes. It says why not in `error`.
     virtual void on_tracking(Connection& connection, std::string_view error) = 0;
 
@@ -139,8 +143,10 @@ public:
     void stop_tracking();
     // kNoSource: nobody is told of changes to what is read here.
     NearCache::SourceId source() const { return source_; }
-    // When the last PING was sent that was answered (Loop::boot_ms): what this connection is told
-    // of changes made before, it has been told.
+    // Its last reply to a PING of ours. REQUIRES: ready.
+    const Pong& pong() const { return pong_; }
+    // When the last PING was sent that was answered by a server that runs reads (Loop::boot_ms):
+    // what this connection is told of changes made before, it has been told.
     uint64_t proven_ms() const { return proven_ms_; }
     // When the PING before that one was sent.
     uint64_t proven_before_ms() const { return proven_before_ms_; }
@@ -258,7 +264,9 @@ private:
     void ask_for_tracking(const std::vector<std::string>& options);
     void on_tracking_reply(const Value& reply);
     void take_push(std::string_view bytes, bool is_end);
+    void note_error(std::string_view bytes);
     void continue_handshake();
+    void on_handshake_failed();
     void become_ready();
     InFlight in_flight_entry(const Request& request) const;
     void watch() {
@@ -305,11 +313,11 @@ private:
     static constexpr uint32_t kHeadWaitsUs = 50'000;
 
     Ring<InFlight> in_flight_;
-    size_t reply_bytes_ = 0;  // so far, of a reply whose end has not come yet
-    bool head_waits_ = false;  // not a byte of its reply has come for kHeadWaitsUs
+    size_t reply_bytes_ = 0;            // so far, of a reply whose end has not come yet
+    bool head_waits_ = false;           // not a byte of its reply has come for kHeadWaitsUs
     uint64_t head_waits_since_ms_ = 0;  // when that was seen
-    size_t expired_ = 0;      // this many at the front can't expire any more
-    Buffer retained_;         // the bytes of retryable requests in flight, in order
+    size_t expired_ = 0;                // this many at the front can't expire any more
+    Buffer retained_;                   // the bytes of retryable requests in flight, in order
     size_t counted_retained_ = 0;
     ReplyScanner scanner_;
     std::deque<Waiting> waiting_;
@@ -321,6 +329,7 @@ private:
     uint64_t heartbeat_sent_ms_ = 0;  // 0: none is owed
     uint64_t heartbeat_sent_boot_ms_ = 0;
     std::string expected_word_;  // the reply that challenge() waits for; empty: none
+    Pong pong_;
     uint64_t ready_ms_ = 0;
     uint64_t bytes_sent_ = 0;
     uint64_t bytes_received_ = 0;

@@ -8,6 +8,7 @@
 #include "nearkey/upstream/auditor.h"
 #include "nearkey/upstream/backoff.h"
 #include "nearkey/upstream/connection.h"
+#include "nearkey/upstream/pool_events.h"
 #include "nearkey/upstream/proof_rounds.h"
 #include "nearkey/upstream/swap_watch.h"
 #include "nearkey/upstream/touch_reporter.h"
@@ -20,37 +21,6 @@
 #include <vector>
 
 namespace nearkey {
-
-// Whether Valkey serves us, why not, and since when (milliseconds on the loop's clock).
-struct UpstreamHealth {
-    bool is_ready = false;
-    std::string reason = "connecting to Valkey for the first time";
-    uint64_t since_ms = 0;
-};
-
-class PoolEvents {
-public:
-    virtual void on_health_changed(const UpstreamHealth& health) = 0;
-    // Valkey refused our credentials, or we its certificate (or it ours). Whoever knows better ones
-    // says so: set_access().
-    virtual void on_credentials_refused() = 0;
-    // commands() is another table from now on.
-    virtual void on_commands_changed() = 0;
-
-protected:
-    ~PoolEvents() = default;
-};
-
-// Told what came of ConnectionPool::try_target().
-class TargetEvents {
-public:
-    // It has answered a PING: adopt_target() or forget_target().
-    virtual void on_target_proven() = 0;
-    virtual void on_target_refused(const std::string& reason) = 0;
-
-protected:
-    ~TargetEvents() = default;
-};
 
 // Waits for a dedicated connection. What it is told it does later, not in the call.
 class LeaseWaiter {
@@ -94,6 +64,8 @@ public:
     // Another upstream, or the same by other credentials or certificates (pool_target.cc). It is
     // dialled for upstream.connect_timeout_ms; one attempt is enough if it refuses our credentials.
     void try_target(std::unique_ptr<UpstreamTarget> target, TargetEvents& events);
+    // The same once more, in case that its name, address or socket leads to a primary by now.
+    void seek_primary(TargetEvents& events);
     void forget_target();
     // What is in flight is answered by the former; all else goes to this one from now on. REQUIRES:
     // it is proven. If it has been lost again since, it is dialled until it is there.
@@ -126,7 +98,7 @@ public:
     // For requests whose replies nobody wants.
     ReplyReceiver& discard() { return discard_; }
 
-    // Whether a connection to this database was ready once: SELECT needs no proof then.
+    // Whether a connection to this database was ready since any was lost: SELECT needs no proof.
     bool is_known_database(int database) const { return known_databases_.contains(database); }
     const CommandTable& commands() const { return *commands_; }
     // A shared connection that takes a command of our own at once. Null: there is none.
@@ -205,8 +177,8 @@ private:
         void ask(Connection& connection, std::string_view command, RequestKind kind);
         // Asked, and neither answered nor failed.
         bool is_open() const { return is_open_; }
-        // No answer of this connection counts any more.
-        void drop(Connection& connection);
+        // No answer to what was asked counts any more.
+        void drop();
 
         void on_reply_bytes(uint32_t ticket, std::string_view bytes) override;
         void on_reply_end(uint32_t ticket) override;
@@ -218,6 +190,7 @@ private:
         const size_t reply_max_;
         const OnReply on_reply_;
         bool is_open_ = false;
+        Connection* asked_ = nullptr;  // lives while it is open
         std::string reply_;
     };
     // Each round is a PING over every connection; a ticket is the round's number.
@@ -242,13 +215,6 @@ private:
         bool is_asked_again_ = false;
         uint64_t started_ms_ = 0;
     };
-    // Takes replies that nobody wants.
-    class DiscardReceiver final : public ReplyReceiver {
-        void on_reply_bytes(uint32_t, std::string_view) override {}
-        void on_reply_end(uint32_t) override {}
-        bool on_reply_void(uint32_t) override { return false; }
-        void on_request_failed(uint32_t, std::string_view) override {}
-    };
     using Key = std::pair<int, int>;  // protocol, database
     using Connections = std::vector<std::unique_ptr<Connection>>;
 
@@ -260,7 +226,9 @@ private:
     void on_lost(Connection& connection, const std::string& reason) override;
     void on_closed(Connection& connection, const std::string& reason) override;
     void on_auth_refused(Connection& connection, const std::string& reason) override;
-    void on_heartbeat(Connection& connection, std::string_view reply) override;
+    void on_heartbeat(Connection& connection) override;
+    void on_database_refused(Connection& connection) override;
+    void on_readonly(Connection& connection) override;
     void on_tracking(Connection& connection, std::string_view error) override;
     // Deferred: destroys what is closed.
     void before_sleep() override;
@@ -279,6 +247,7 @@ private:
     void beat();
     void close_unused(uint64_t now_ms);
     void close_retired(Connection& connection, uint64_t now_ms);
+    void note_pong(const Pong& pong);
     void update_health();
     void set_health(bool is_ready, std::string reason);
     Connections::iterator find_idle_lease(const LeaseWish& wish);
@@ -291,6 +260,9 @@ private:
     [[nodiscard]] bool close_least_needed();
     void relieve_held_up();
     // Another upstream (pool_target.cc)
+    void on_role(std::string_view reply);
+    void dial_candidate(std::unique_ptr<UpstreamTarget> target, TargetEvents& events);
+    void refuse_candidate(const std::string& reason);
     bool is_candidate(const Connection& connection) const;
     void on_candidate_failed(const std::string& reason);
     void judge_candidate();
@@ -300,6 +272,7 @@ private:
     void forget_former();
     void note_retired();
     // While Valkey is away (pool_stale.cc)
+    bool is_loading() const { return pong_.refusal.starts_with("LOADING"); }
     bool is_silent() const;
     void watch_absence();
     // Tracking (pool_tracking.cc)
@@ -309,6 +282,7 @@ private:
     bool is_told_of_prefix(std::string_view key) const;
     void start_receiver();
     void track(Connection& connection);
+    void track_postponed();
     void track_all(int protocol);
     void untrack_redirected();
     void count_lease();
@@ -347,7 +321,7 @@ private:
 
     // A target that is to become ours.
     struct Candidate {
-        std::unique_ptr<UpstreamTarget> target;
+        std::unique_ptr<UpstreamTarget> target;  // null: ours, dialled anew for its primary
         std::unique_ptr<Connection> connection;  // the next primary_
         TargetEvents& events;
         uint64_t deadline_ms;
@@ -357,7 +331,11 @@ private:
     };
     std::unique_ptr<Candidate> candidate_;  // null: there is none
     Timer candidate_timer_;
-    Connections retired_;  // shared ones to a former target, until they owe nothing
+    Question role_question_;       // HELLO, which any user may ask in any state
+    uint64_t role_asked_ms_ = 0;   // 0: never
+    bool role_for_lease_ = false;  // it was a lease whose write was refused
+    bool is_demoted_ = false;      // it is a replica, which is known and said
+    Connections retired_;          // shared ones to a former target, until they owe nothing
     bool has_former_ = false;
 
     std::deque<Connection*> wants_dial_;
@@ -371,7 +349,8 @@ private:
     std::vector<Connection*> spare_visit_;  // empty; its memory is for the next visit
     Timer tick_timer_;
     Timer heartbeat_timer_;
-    uint64_t last_pong_ms_ = 0;
+    uint64_t last_served_ms_ = 0;  // when the server said last that it runs reads
+    Pong pong_;                    // what it said of itself last
     UpstreamHealth health_;
 
     DiscardReceiver discard_;
@@ -389,7 +368,8 @@ private:
     // Told of the changes to what RESP2 connections read, which can't be told themselves. Null if
     // there is no near cache.
     std::unique_ptr<Connection> receiver_;
-    int64_t receiver_id_ = 0;       // its CLIENT ID
+    int64_t receiver_id_ = 0;             // its CLIENT ID
+    bool is_tracking_postponed_ = false;  // Valkey was BUSY when it was asked for
     std::string tracking_refusal_;  // what Valkey said when it refused last; empty: it does not
     SourceProofs proofs_;
     ProofRounds* all_proofs_ = nullptr;  // null: proofs_ are all

@@ -30,6 +30,14 @@ protected:
     ~ReplyReceiver() = default;
 };
 
+// Takes replies that nobody wants.
+class DiscardReceiver final : public ReplyReceiver {
+    void on_reply_bytes(uint32_t, std::string_view) override {}
+    void on_reply_end(uint32_t) override {}
+    bool on_reply_void(uint32_t) override { return false; }
+    void on_request_failed(uint32_t, std::string_view) override {}
+};
+
 enum class RequestKind : uint8_t {
     Read,      // may be sent again if its connection is lost
     Write,     // is never sent twice

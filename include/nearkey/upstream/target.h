@@ -23,6 +23,7 @@ struct UpstreamTarget {
     // What dialling has taught.
     size_t failed_dials = 0;
     std::string last_good_address{};  // of url.host, for when its name can't be resolved
+    std::string refusal{};  // what the server answered instead of taking the last connection
 };
 
 }  // namespace nearkey

@@ -60,8 +60,10 @@ struct ConnectionRig final : ConnectionEvents {
         auth_refused.push_back(reason);
     }
     void on_tracking(Connection&, std::string_view) override {}
-    void on_heartbeat(Connection&, std::string_view reply) override {
-        heartbeats.emplace_back(reply);
+    void on_database_refused(Connection&) override {}
+    void on_readonly(Connection&) override {}
+    void on_heartbeat(Connection& told) override {
+        heartbeats.push_back(told.pong().refusal.empty() ? "PONG" : told.pong().refusal);
     }
 
     void end(const std::string& reason) {

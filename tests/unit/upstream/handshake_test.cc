@@ -74,7 +74,8 @@ TEST_CASE("handshake: database 0 needs no SELECT, an empty name no SETNAME") {
 TEST_CASE("handshake: HELLO names the protocol") {
     const UpstreamUrl url;
     const std::string name;
-    CHECK(Handshake(url, name, 3, 0).command() == "*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n");
+    CHECK(Handshake(url, name, 3, 0).command() ==
+          "*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n");
 }
 
 TEST_CASE("handshake: credentials go with HELLO, any byte in them, 'default' without a user") {
@@ -94,23 +95,46 @@ TEST_CASE("handshake: refused credentials are told apart from other refusals of 
     for (const std::string bytes :
          {"-WRONGPASS invalid\r\n", "-NOAUTH needed\r\n", "-NOPERM no\r\n"}) {
         Handshake handshake = setup.after(0);
+        handshake.on_reply(reply(bytes));
+        CHECK(handshake.command() == kPing);
+        CHECK(handshake.failure() == Handshake::Failure::None);
+        check_failed(handshake, "-NOAUTH Authentication required.\r\n", Handshake::Failure::Auth);
+        CHECK("-" + handshake.error() + "\r\n" == bytes);
+        CHECK(handshake.words() == "NOAUTH Authentication required.");
+    }
+    // A server that would take us as another user.
+    for (const std::string bytes : {"+PONG\r\n", "-LOADING not yet\r\n"}) {
+        Handshake handshake = setup.after(0);
+        handshake.on_reply(reply("-WRONGPASS invalid\r\n"));
         check_failed(handshake, bytes, Handshake::Failure::Auth);
+        CHECK(handshake.words() == "WRONGPASS invalid");
     }
     for (const std::string bytes :
          {"-ERR unknown command\r\n", "-NOPROTO no\r\n", "!3\r\nERR\r\n"}) {
         Handshake handshake = setup.after(0);
         check_failed(handshake, bytes, Handshake::Failure::Other);
+        CHECK(handshake.words().empty());
     }
 }
 
-TEST_CASE("handshake: a SELECT refused is the database's fault, unless the server is loading") {
-    Setup setup;
-    setup.database = 5;
-    Handshake refused = setup.after(1);
-    check_failed(refused, "-ERR DB index is out of range\r\n", Handshake::Failure::Database);
-    CHECK(refused.error() == "ERR DB index is out of range");
-    Handshake loading = setup.after(1);
-    check_failed(loading, "-LOADING not yet\r\n", Handshake::Failure::Loading);
+TEST_CASE("handshake: a server that takes no connection says so to clients as well") {
+    for (const std::string words :
+         {"ERR max number of clients reached", "DENIED Running in protected mode"}) {
+        Handshake handshake = Setup().after(0);
+        check_failed(handshake, "-" + words + "\r\n", Handshake::Failure::Other);
+        CHECK(handshake.words() == words);
+    }
+}
+
+TEST_CASE("handshake: a SELECT refused is the database's fault, in the server's own words") {
+    for (const std::string words : {"ERR DB index is out of range", "BUSY running a script"}) {
+        Setup setup;
+        setup.database = 5;
+        Handshake refused = setup.after(1);
+        check_failed(refused, "-" + words + "\r\n", Handshake::Failure::Database);
+        CHECK(refused.error() == words);
+        CHECK(refused.words() == words);
+    }
 }
 
 TEST_CASE("handshake: a server that refuses names can still serve") {
@@ -119,19 +143,29 @@ TEST_CASE("handshake: a server that refuses names can still serve") {
     CHECK(handshake.command() == kPing);
 }
 
-TEST_CASE("handshake: only PONG, or BUSY with a script, says that the server serves") {
+TEST_CASE("handshake: a server that refuses PING can be reached, and has said why") {
     const Setup setup;
-    Handshake busy = setup.after(2);
-    busy.on_reply(reply("-BUSY Valkey is busy running a script\r\n"));
-    CHECK(busy.is_complete());
-    Handshake loading = setup.after(2);
-    check_failed(loading, "-LOADING not yet\r\n", Handshake::Failure::Loading);
-    CHECK(loading.error() == "LOADING not yet");
-    Handshake masterdown = setup.after(2);
-    check_failed(masterdown, "-MASTERDOWN link is down\r\n", Handshake::Failure::Loading);
+    struct Row {
+        std::string words;
+        bool serves;  // reads
+    };
+    for (const Row& row :
+         {Row{"MISCONF can't save", true}, Row{"NOPERM no", true},
+          Row{"ERR unknown command 'PING'", true}, Row{"LOADING not yet", false},
+          Row{"MASTERDOWN link is down", false}, Row{"BUSY with a script", false}}) {
+        CAPTURE(row.words);
+        Handshake handshake = setup.after(2);
+        handshake.on_reply(reply("-" + row.words + "\r\n"));
+        CHECK(handshake.is_complete());
+        CHECK(handshake.pong().refusal == row.words);
+        CHECK(handshake.pong().serves == row.serves);
+    }
+    CHECK(setup.after(3).pong().serves);
+    CHECK(setup.after(3).pong().refusal.empty());
     Handshake stranger = setup.after(2);
     check_failed(stranger, "-NOAUTH needed\r\n", Handshake::Failure::Auth);
-    for (const std::string bytes : {"-ERR no\r\n", "+OK\r\n", ":1\r\n", "*0\r\n", "$-1\r\n"}) {
+    CHECK(stranger.words() == "NOAUTH needed");
+    for (const std::string bytes : {"+OK\r\n", ":1\r\n", "*0\r\n", "$-1\r\n"}) {
         Handshake other = setup.after(2);
         check_failed(other, bytes, Handshake::Failure::Other);
     }

@@ -22,7 +22,7 @@ TEST_CASE("pool: after a failure one connection at a time proves the server") {
         rig.send(*others.back(), receiver, "INCR a");
     }
     REQUIRE(run_until(rig.loop, [&] { return rig.metrics.upstream_dial_failures_total > 3; }));
-    rig.valkey.answers["PING"] = "-LOADING not yet\r\n";
+    rig.valkey.answers["HELLO 2"] = "-ERR max number of clients reached\r\n";
     rig.valkey.listen();
     REQUIRE(run_until(rig.loop, [&] { return rig.valkey.peer_count() >= 10; }));
     CHECK(rig.valkey.open_count_max() == 1);
@@ -54,18 +54,63 @@ TEST_CASE("pool: connections that are lost together come back one first, then th
     CHECK(rig.told.back() == "ready");
 }
 
-TEST_CASE("pool: what waits while the server is LOADING gets the server's own words") {
+TEST_CASE("pool: a server that is LOADING is asked, and is not ready until it has loaded") {
     PoolRig rig;
+    rig.options.heartbeat_interval_ms = 10;
     rig.valkey.answers["PING"] = "-LOADING not yet\r\n";
+    rig.valkey.answers["GET a"] = "-LOADING not now\r\n";
     rig.start();
     Collector receiver;
     rig.send(*rig.pool->acquire(2, 0), receiver, "GET a", RequestKind::Read);
     REQUIRE(rig.run_until_told(receiver, 1));
-    CHECK(receiver.last_error == "LOADING not yet");
-    REQUIRE(run_until(rig.loop,
-                      [&] { return rig.pool->health().reason.ends_with(": LOADING not yet"); }));
+    CHECK(receiver.told.back() == "0 -LOADING not now");
+    REQUIRE(run_until(rig.loop, [&] { return rig.pool->health().reason == "LOADING not yet"; }));
+    CHECK_FALSE(rig.pool->health().is_ready);
     rig.valkey.answers.clear();
     CHECK(run_until(rig.loop, [&] { return rig.pool->health().is_ready; }));
+}
+
+TEST_CASE("pool: MISCONF leaves a server ready, and is the reason that is shown") {
+    PoolRig rig;
+    rig.options.heartbeat_interval_ms = 10;
+    rig.options.unready_after_ms = 50;
+    rig.make_ready();
+    rig.valkey.answers["PING"] = "-MISCONF can't save\r\n";
+    REQUIRE(run_until(rig.loop, [&] { return rig.pool->health().reason == "MISCONF can't save"; }));
+    CHECK(rig.pool->health().is_ready);
+    const uint64_t seen = rig.metrics.heartbeats_total;
+    REQUIRE(run_until(rig.loop, [&] { return rig.metrics.heartbeats_total > seen + 10; }));
+    CHECK(rig.pool->health().is_ready);
+    rig.valkey.answers.clear();
+    CHECK(run_until(rig.loop, [&] { return rig.pool->health().reason == "PONG"; }));
+}
+
+TEST_CASE("pool: a server that is BUSY for long is not ready, and says why") {
+    PoolRig rig;
+    rig.options.heartbeat_interval_ms = 10;
+    rig.options.unready_after_ms = 50;
+    rig.make_ready();
+    rig.valkey.answers["PING"] = "-BUSY with a script\r\n";
+    REQUIRE(run_until(rig.loop, [&] { return !rig.pool->health().is_ready; }));
+    CHECK(rig.pool->health().reason == "BUSY with a script");
+    CHECK(rig.metrics.upstream_connections == 1);
+    rig.valkey.answers.clear();
+    CHECK(run_until(rig.loop, [&] { return rig.pool->health().is_ready; }));
+}
+
+TEST_CASE("pool: a server that comes back may have fewer databases") {
+    PoolRig rig;
+    rig.make_ready();
+    Collector receiver;
+    rig.send(*rig.pool->acquire(2, 5), receiver, "INCR a");
+    REQUIRE(rig.run_until_told(receiver, 1));
+    CHECK(rig.pool->is_known_database(5));
+    rig.valkey.answers["SELECT 5"] = "-ERR DB index is out of range\r\n";
+    rig.valkey.close_all();
+    REQUIRE(run_until(rig.loop, [&] { return !rig.pool->health().is_ready; }));
+    REQUIRE(run_until(rig.loop, [&] { return rig.pool->health().is_ready; }));
+    CHECK_FALSE(rig.pool->is_known_database(5));
+    CHECK(rig.pool->is_known_database(0));
 }
 
 TEST_CASE("pool: health falls with the last connection, with the reason, and comes back") {
