@@ -1,7 +1,10 @@
 #include "nearkey/resp/command_parser.h"
 
+#include "nearkey/base/check.h"
 #include "nearkey/resp/inline_command.h"
 #include "nearkey/resp/number.h"
+
+#include <fmt/format.h>
 
 #include <charconv>
 #include <cstring>
@@ -16,6 +19,15 @@ namespace {
 constexpr size_t kLineMax = size_t{64} << 10;
 // More argument slots than this are given back after each command.
 constexpr size_t kRangesKept = 32;
+constexpr std::string_view kErrorStart = "ERR Protocol error: ";
+// The server's words.
+constexpr std::string_view kTooBigInline = "too big inline request";
+constexpr std::string_view kUnbalanced = "unbalanced quotes in request";
+constexpr std::string_view kTooBigCount = "too big mbulk count string";
+constexpr std::string_view kInvalidCount = "invalid multibulk length";
+constexpr std::string_view kTooBigLength = "too big bulk count string";
+constexpr std::string_view kUnexpected = "expected '$', got '";
+constexpr std::string_view kInvalidLength = "invalid bulk length";
 
 // Where the first `wanted` stands; like strchr, the server's search ends at a NUL. The line limit
 // bounds the search, so that a long half line is not searched again and again.
@@ -74,13 +86,12 @@ void CommandParser::restart() {
 ParseResult CommandParser::parse_inline() {
     const size_t newline = find_before_nul(input_, '\n');
     if (newline == std::string_view::npos) {
-        return input_.size() > kLineMax ? invalid("too big inline request")
-                                        : ParseResult::Incomplete;
+        return input_.size() > kLineMax ? invalid(kTooBigInline) : ParseResult::Incomplete;
     }
     std::string_view line = input_.substr(0, newline);
     if (line.ends_with('\r')) line.remove_suffix(1);
     const auto words = split_inline(line);
-    if (!words) return invalid("unbalanced quotes in request");
+    if (!words) return invalid(kUnbalanced);
     position_ = newline + 1;
     is_blank_ = words->empty() && !line.empty();
     canonical_ = false;
@@ -98,11 +109,11 @@ ParseResult CommandParser::parse_header() {
     if (arguments_left_ > 0) return ParseResult::Command;
     position_ = 0;
     std::string_view line;
-    const ParseResult read = read_line("too big mbulk count string", line);
+    const ParseResult read = read_line(kTooBigCount, line);
     if (read != ParseResult::Command) return read;
     const auto count = parse_integer(line.substr(1));
     if (!count || *count > std::numeric_limits<int32_t>::max()) {
-        return invalid("invalid multibulk length");
+        return invalid(kInvalidCount);
     }
     if (*count <= 0) {
         state_ = State::Done;
@@ -137,15 +148,15 @@ ParseResult CommandParser::parse_bulk_length() {
     position_ = start;
     bulk_length_ = -1;
     std::string_view line;
-    const ParseResult read = read_line("too big bulk count string", line);
+    const ParseResult read = read_line(kTooBigLength, line);
     if (read != ParseResult::Command) return read;
     if (input_[start] != '$') {
         // A line end inside an error text becomes a blank, as in addReplyErrorFormat.
         const char got = input_[start] == '\r' ? ' ' : input_[start];
-        return invalid(std::string("expected '$', got '") + got + "'");
+        return invalid(fmt::format("{}{}'", kUnexpected, got));
     }
     const auto length = parse_integer(line.substr(1));
-    if (!length || *length < 0 || *length > bulk_max_) return invalid("invalid bulk length");
+    if (!length || *length < 0 || *length > bulk_max_) return invalid(kInvalidLength);
     bulk_length_ = *length;
     return ParseResult::Command;
 }
@@ -188,9 +199,23 @@ ParseResult CommandParser::finish(const char* base) {
 }
 
 ParseResult CommandParser::invalid(std::string_view what) {
-    error_ = "ERR Protocol error: ";
+    error_ = kErrorStart;
     error_ += what;
     return ParseResult::Invalid;
+}
+
+std::string CommandParser::counterpart() const {
+    const std::string_view what = std::string_view(error_).substr(kErrorStart.size());
+    // A line that never ends.
+    const std::string endless(kLineMax + 1, 'x');
+    if (what == kTooBigInline) return endless;
+    if (what == kTooBigCount) return '*' + endless;
+    if (what == kTooBigLength) return "*1\r\n$" + endless;
+    if (what == kUnbalanced) return "\"\r\n";
+    if (what == kInvalidCount) return "*x\r\n";
+    if (what.starts_with(kUnexpected)) return fmt::format("*1\r\n{}\r\n", what[kUnexpected.size()]);
+    CHECK(what == kInvalidLength);
+    return "*1\r\n$x\r\n";
 }
 
 }  // namespace nearkey

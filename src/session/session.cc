@@ -138,6 +138,9 @@ void Session::on_end() {
         end();
         return;
     }
+    if (tunnel_ != nullptr && tunnel_->is_left_to_server() && !is_draining_) {
+        lease_->finish_sending();
+    }
     end_if_done();
 }
 
@@ -195,14 +198,13 @@ void Session::run(std::string_view& input) {
             case ParseResult::Invalid:
                 ++context_.metrics.protocol_errors_total;
                 warn("protocol_error", parser_.error());
+                input = {};
                 if (tunnel_ != nullptr) {
-                    lease_->send_through(input);  // The server says so at its place.
-                    flush_hook_.defer();
+                    refuse_through();
                 } else {
                     answer_error(parser_.error());
+                    stop_input();
                 }
-                input = {};
-                stop_input();
                 return;
             case ParseResult::Command:
                 consumed_ = parser_.consumed();

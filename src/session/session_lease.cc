@@ -207,12 +207,7 @@ void Session::on_prepared() {
 void Session::on_connection_lost() {
     if (ended_) return;
     if (tunnel_ != nullptr) {
-        const bool is_stuck = tunnel_->is_paused;
-        leave_tunnel();
-        stop_input();
-        paused_ = 0;
-        // The server has given up a client that takes nothing, and so do we.
-        if (is_stuck) end();
+        on_tunnel_ended();
     } else if (is_in_transaction()) {
         lose_transaction();
     }

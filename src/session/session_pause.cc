@@ -16,8 +16,9 @@ void Session::pause(Pause reason, Count* counter) {
 void Session::update_reading() {
     unsigned read_on = kOutput;
     if (tunnel_ != nullptr) read_on |= kLease;
-    if (lease_blocks_) read_on = ~unsigned{kMemory};
-    const bool is_over = ended_ || (input_over_ && !lease_blocks_);
+    const bool may_block = lease_blocks_ || (tunnel_ != nullptr && tunnel_->is_left_to_server());
+    if (may_block) read_on = ~unsigned{kMemory};
+    const bool is_over = ended_ || (input_over_ && !may_block);
     if (is_over || (paused_ & ~read_on) != 0) {
         stream_->pause_reading();
     } else {

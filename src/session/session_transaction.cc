@@ -34,7 +34,11 @@ Session::Executed Session::execute_in_transaction(const CommandSpec& spec,
         close_attacker();
         return Executed::Yes;
     }
-    if (!spec.accepts(command.size())) return forward_alone(command, RequestKind::Write);
+    // A refused EXEC ends the transaction; any other refused call leaves it (rejectCommand).
+    if (!spec.accepts(command.size())) {
+        return spec.special == Special::Exec ? forward_step(spec.special, command)
+                                             : forward_alone(command, RequestKind::Write);
+    }
     if (!terms_.access.allows(spec, command)) return refuse(command);
     switch (spec.route) {
         case Route::Transaction:
@@ -148,7 +152,9 @@ void Session::finish_step(Special what) {
             watching_ |= !is_error;
             break;
         case Special::Exec:
-            if (!is_error || reply.starts_with("-EXECABORT")) in_multi_ = watching_ = false;
+            // With whatever words it fails, nothing is left; but without MULTI it ends no WATCH.
+            in_multi_ = false;
+            watching_ &= is_error && (reply.empty() || reply.starts_with("-ERR EXEC without"));
             break;
         case Special::Discard:
             if (!is_error) in_multi_ = watching_ = false;

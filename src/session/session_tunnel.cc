@@ -8,17 +8,19 @@
 namespace nearkey {
 
 namespace {
-constexpr std::string_view kReset = "+RESET\r\n";
-constexpr std::string_view kResetPing = "*2\r\n$4\r\nPING\r\n$13\r\nnearkey:reset\r\n";
-constexpr std::string_view kResetPong = "$13\r\nnearkey:reset\r\n";
-// So much of each reply is looked at: the longest is the error to a stand-in (session_access.cc).
-constexpr size_t kFollowedMax = 256;
-// PING is refused in more states than RESET.
-bool is_reply_to_reset_ping(std::string_view reply) {
-    for (const std::string_view code : {"-NOAUTH", "-BUSY", "-LOADING", "-MASTERDOWN", "-NOPERM"}) {
-        if (reply.starts_with(code)) return true;
+// What is sent behind RESET, and the last that the server says then: neither is ever refused or
+// silenced. (The reply to the client's own RESET is, behind CLIENT REPLY SKIP.)
+constexpr std::string_view kEnd = "*1\r\n$5\r\nRESET\r\n*1\r\n$4\r\nQUIT\r\n";
+constexpr std::string_view kLastWords = "+RESET\r\n+OK\r\n";
+// The error to a stand-in (session_access.cc) is shorter.
+constexpr size_t kErrorMax = 256;
+
+// How many bytes at the end of `bytes` may be the beginning of kLastWords.
+size_t last_words_at_end(std::string_view bytes) {
+    for (size_t size = std::min(bytes.size(), kLastWords.size()); size > 0; --size) {
+        if (bytes.ends_with(kLastWords.substr(0, size))) return size;
     }
-    return reply == kResetPong;
+    return 0;
 }
 
 }  // namespace
@@ -56,66 +58,112 @@ Session::Executed Session::pass_through(const CommandSpec* spec, const CommandVi
         pause(kServer, &context_.metrics.clients_paused_output_total);
     }
     if (spec == nullptr || !spec->accepts(command.size())) return Executed::Yes;
-    if (spec->special == Special::Sync) tunnel_->is_unread = true;
+    if (spec->special == Special::Sync) tunnel_->is_replica = true;
     if (spec->special == Special::Monitor && !std::exchange(tunnel_->is_monitor, true)) {
         if (context_.cache != nullptr) context_.cache->add_monitor();
     }
-    if (spec->special == Special::Reset && !tunnel_->is_unread) {
+    if (spec->special == Special::Reset && !tunnel_->is_replica) {
         tunnel_->is_resetting = true;
-        lease_->send_through(kResetPing);
+        lease_->send_through(kEnd);
+        lease_->expect_end();
         pause(kLease, nullptr);
     }
     return Executed::Yes;
 }
 
+// The server says what is wrong with the input at its place behind what it owes, and ends the tunnel.
+// Until then the client's own end is waited for: the server ends a blocked client that leaves.
+void Session::refuse_through() {
+    lease_->send_through(parser_.counterpart());
+    tunnel_->is_refused = true;
+    stop_input();
+}
+
 void Session::on_tunnel_bytes(std::string_view bytes) {
     if (ended_) return;
-    const bool is_reset = follow_replies(bytes);
+    if (tunnel_->is_resetting) {
+        std::string& held = tunnel_->last_words;
+        std::string both;
+        if (!held.empty()) {
+            both = std::exchange(held, {}).append(bytes);
+            bytes = both;
+        }
+        const size_t size = last_words_at_end(bytes);
+        held = bytes.substr(bytes.size() - size);
+        bytes.remove_suffix(size);
+        follow_replies(bytes);
+    } else {
+        follow_replies(bytes);
+    }
     if (output_lost_) output_.truncate(0);
     committed_ = output_.size();
     flush_hook_.defer();
+    update_tunnel_reading();
+    account();
+}
+
+// The server has ended the tunnel. It was asked to behind RESET: whatever it owed before, in
+// whatever form, or nothing, has been passed on by now.
+void Session::on_tunnel_ended() {
+    const bool is_reset = tunnel_->is_resetting && tunnel_->last_words == kLastWords;
+    const bool is_stuck = tunnel_->is_paused;
+    if (!output_lost_ && !is_reset) output_.append(tunnel_->last_words);
+    committed_ = output_.size();
+    leave_tunnel();
     if (is_reset) {
-        leave_tunnel();
         change_way();
         forget_state();
         unpause(kLease | kServer);
         return;
     }
-    update_tunnel_reading();
-    account();
+    stop_input();
+    paused_ = 0;
+    // The server has given up a client that takes nothing, and so do we.
+    if (is_stuck) end();
 }
 
-// Passes the replies on. True when the one to RESET was there: it is the "+RESET" with the reply to
-// our own PING behind it, which is held back (any other command may say "+RESET" too).
-bool Session::follow_replies(std::string_view bytes) {
-    while (!tunnel_->is_unread && !bytes.empty()) {
-        size_t taken = 0;
-        const ScanResult result = tunnel_->scanner.scan(bytes, taken);
-        if (result == ScanResult::Malformed) {
-            tunnel_->is_unread = true;
-            break;
-        }
-        const std::string_view piece = bytes.substr(0, taken);
-        bytes.remove_prefix(taken);
-        std::string& reply = tunnel_->reply;
-        const size_t before = reply.size();
-        if (before == 0) tunnel_->is_error = tunnel_->has_refused && piece.starts_with('-');
-        const bool is_held = tunnel_->is_held || tunnel_->is_error;
-        if (!is_held) output_.append(piece);
-        reply += piece.substr(0, kFollowedMax - before);
-        if (is_held && reply.size() == kFollowedMax) {
-            tunnel_->is_held = tunnel_->is_error = false;  // too long for a reply to what we sent
-            output_.append(reply);
-            output_.append(piece.substr(kFollowedMax - before));
-        }
-        if (result == ScanResult::Incomplete) break;
-        if (tunnel_->is_held && is_reply_to_reset_ping(reply)) return true;
-        if (tunnel_->is_held || tunnel_->is_error) output_.append(in_words_of_refusal(reply));
-        tunnel_->is_held = tunnel_->is_resetting && reply == kReset;
-        reply.clear();
-    }
+// Passes the replies on, with the words of a refusal where one is to a stand-in.
+void Session::follow_replies(std::string_view bytes) {
+    while (!tunnel_->is_replica && !bytes.empty())
+        bytes.remove_prefix(follow_reply(bytes));
     output_.append(bytes);
-    return false;
+}
+
+// How many of `bytes` belong to the reply that begins or goes on there.
+size_t Session::follow_reply(std::string_view bytes) {
+    if (tunnel_->is_unread) {
+        const size_t line_end = bytes.find('\n');
+        tunnel_->is_unread = line_end == std::string_view::npos;
+        const std::string_view line = bytes.substr(0, tunnel_->is_unread ? line_end : line_end + 1);
+        output_.append(line);
+        return line.size();
+    }
+    std::string& error = tunnel_->error;
+    size_t taken = 0;
+    const ScanResult result = tunnel_->scanner.scan(bytes, taken);
+    if (result == ScanResult::Malformed) {
+        // A script's error may have raw line ends: a reply begins behind one of the next.
+        tunnel_->scanner = ReplyScanner();
+        tunnel_->is_unread = true;
+        tunnel_->is_inside = false;
+        output_.append(std::exchange(error, {}));
+        return 0;
+    }
+    const std::string_view piece = bytes.substr(0, taken);
+    const bool begins_error = !tunnel_->is_inside && piece.starts_with('-');
+    const bool is_held = !error.empty() || (tunnel_->has_refused && begins_error);
+    tunnel_->is_inside = result == ScanResult::Incomplete;
+    if (!is_held) {
+        output_.append(piece);
+        return taken;
+    }
+    error += piece;
+    if (result == ScanResult::Complete) {
+        output_.append(in_words_of_refusal(std::exchange(error, {})));
+    } else if (error.size() > kErrorMax) {
+        output_.append(std::exchange(error, {}));
+    }
+    return taken;
 }
 
 void Session::leave_tunnel() {
@@ -129,7 +177,7 @@ void Session::leave_tunnel() {
 // The client sends no more: so does the tunnel, and the server ends it, as it ends a client's own
 // connection.
 void Session::finish_tunnel() {
-    if (tunnel_->is_finishing) return;
+    if (tunnel_->is_finishing || tunnel_->is_refused) return;
     tunnel_->is_finishing = true;
     lease_->finish_sending();
 }

@@ -23,7 +23,13 @@ void Connection::set_state(ConnectionState next) {
 }
 
 void Connection::on_socket_lost(const std::string& reason) {
-    lose(reason, Loss::Socket);
+    if (!is_end_expected_ || owner_ == nullptr) {
+        lose(reason, Loss::Socket);
+        return;
+    }
+    disconnect(ConnectionState::Closed);
+    owner_->on_connection_lost();
+    context_.events.on_closed(*this, reason);
 }
 
 void Connection::lose(const std::string& reason, Loss loss) {

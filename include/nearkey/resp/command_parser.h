@@ -72,6 +72,9 @@ public:
     }
     // "ERR Protocol error: ..." without the leading dash and the line end.
     const std::string& error() const { return error_; }
+    // Bytes for which the server says error() and closes, and in which it finds no command however
+    // it reads them: what was not understood itself is never sent on. REQUIRES: Invalid.
+    std::string counterpart() const;
 
 private:
     enum class State { Start, Arguments, Done };

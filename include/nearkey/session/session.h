@@ -131,15 +131,20 @@ private:
 
     struct Tunnel {
         ReplyScanner scanner;
-        std::string reply;          // the beginning of the reply being read
-        bool is_held = false;       // it may be the one to our own PING behind RESET
+        std::string error;          // held until it is whole: it may be one to a stand-in
+        std::string last_words;     // held until the end: the replies to what we sent behind RESET
         bool has_refused = false;   // errors may be those to stand-ins for refused commands
-        bool is_error = false;      // one is held until it is whole
-        bool is_unread = false;     // what comes is not RESP
+        bool is_inside = false;     // the end of a reply has not come yet
+        bool is_unread = false;     // up to the next line end, what comes is not RESP
+        bool is_replica = false;    // it never is any more
         bool is_monitor = false;    // it sees what every client runs
-        bool is_resetting = false;  // RESET was sent: the tunnel ends with its reply
+        bool is_resetting = false;  // what follows RESET was sent: the server ends it
+        bool is_refused = false;    // the server was told what is wrong with the input
         bool is_finishing = false;  // the client sends no more, and the server knows
         bool is_paused = false;     // the client does not take what comes
+
+        // The server ends it, once it is not blocked; the client may leave before.
+        bool is_left_to_server() const { return is_refused || is_resetting; }
     };
 
     // Input
@@ -254,9 +259,12 @@ private:
     // Tunnels (session_tunnel.cc)
     Executed enter_tunnel(const CommandSpec* spec, const CommandView& command);
     Executed pass_through(const CommandSpec* spec, const CommandView& command);
+    void refuse_through();
     void on_tunnel_bytes(std::string_view bytes) override;
     void on_tunnel_room() override { unpause(kServer); }
-    bool follow_replies(std::string_view bytes);
+    void on_tunnel_ended();
+    void follow_replies(std::string_view bytes);
+    size_t follow_reply(std::string_view bytes);
     void leave_tunnel();
     void finish_tunnel();
     void update_tunnel_reading();

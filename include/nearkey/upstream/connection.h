@@ -131,6 +131,8 @@ public:
     void tell_of_room();
     // Says to the server that nothing more will come; what it still says arrives.
     void finish_sending();
+    // The server was asked to end it: the owner is told, and it is no loss. REQUIRES: a tunnel.
+    void expect_end() { is_end_expected_ = true; }
     void pause_reading();
     void resume_reading();
 
@@ -324,6 +326,7 @@ private:
 
     ConnectionOwner* owner_ = nullptr;
     bool is_tunnel_ = false;
+    bool is_end_expected_ = false;
 
     OwnReceiver own_receiver_;
     uint64_t heartbeat_sent_ms_ = 0;  // 0: none is owed

@@ -66,7 +66,7 @@ std::string default_answer(const std::string& command) {
     if (command.starts_with("HELLO 2")) return "*4\r\n" + fields + "2\r\n";
     if (command.starts_with("SELECT ") || command.starts_with("CLIENT SETNAME ")) return "+OK\r\n";
     if (command == "PING") return "+PONG\r\n";
-    if (command == "PING nearkey:reset") return "$13\r\nnearkey:reset\r\n";
+    if (command == "QUIT") return "+OK\r\n";
     if (is_challenge(command)) return "$40\r\n" + command.substr(5) + "\r\n";
     if (command == "COMMAND") return command_table();
     return "+" + command + "\r\n";
@@ -236,6 +236,7 @@ void FakeValkey::answer(size_t id, const std::string& command) {
     if (command == "PING") peer.is_set_up = true;
     const auto found = answers.find(command);
     send(id, found != answers.end() ? found->second : default_answer(command));
+    if (command == "QUIT" && found == answers.end() && peer.output.empty()) close(id);
 }
 
 void FakeValkey::flush(size_t id) {

@@ -1,0 +1,128 @@
+"""RESET ends a tunnel in whatever state the connection is: silenced, a subscriber, in a transaction,
+behind replies that are no RESP, while the server refuses PING."""
+
+import os
+import unittest
+
+from harness import SystemTest, proxy_only, wait_for
+from leases import LeaseTest
+from resp import encode, mask_ids
+
+OK, PONG, RESET_REPLY = b"+OK\r\n", b"+PONG\r\n", b"+RESET\r\n"
+RESET = ("RESET",)
+RAW_ERROR = (
+    "EVAL",
+    "return redis.error_reply('ERR raw\\r\\nline ends\\r\\n$99\\r\\nand more')",
+    "0",
+)
+BEGINNINGS = {
+    "nothing": [("CLIENT", "NO-EVICT", "ON")],
+    "skip": [("CLIENT", "REPLY", "SKIP")],
+    "skip, then a reply": [("CLIENT", "REPLY", "SKIP"), ("GET", "k"), ("CLIENT", "REPLY", "SKIP")],
+    "off": [("CLIENT", "REPLY", "OFF"), ("SET", "k", "silent")],
+    "an error with raw line ends": [("CLIENT", "NO-EVICT", "ON"), RAW_ERROR],
+    "a status that looks like the end": [
+        ("CLIENT", "NO-EVICT", "ON"),
+        ("EVAL", "return redis.status_reply('RESET')", "0"),
+        ("EVAL", "return redis.status_reply('OK')", "0"),
+    ],
+    "a value that looks like the end": [
+        ("CLIENT", "NO-EVICT", "ON"),
+        ("ECHO", "+RESET\r\n+OK\r\n"),
+    ],
+    "a subscriber": [("SUBSCRIBE", "a", "b"), ("PSUBSCRIBE", "c*")],
+    "a subscriber of RESP3": [("HELLO", "3"), ("SUBSCRIBE", "a")],
+    "a transaction": [("CLIENT", "NO-EVICT", "ON"), ("MULTI",), ("SET", "k", "never")],
+    "a tracking client": [("HELLO", "3"), ("CLIENT", "TRACKING", "ON"), ("GET", "k")],
+    "a large reply": [("CLIENT", "NO-EVICT", "ON"), ("ECHO", "x" * (9 << 20))],
+    "another user": [("AUTH", "limited", "pw"), ("GET", "k"), ("SET", "k", "refused")],
+}
+AFTER = [("GET", "k"), ("SET", "k", "after"), ("GET", "k"), ("ECHO", "last")]
+
+
+class ResetTest(LeaseTest):
+    def setUp(self):
+        super().setUp()
+        self.server.run("ACL", "SETUSER", "limited", "on", ">pw", "~*", "+get", "+reset", "+ping")
+
+    def talk(self, address, commands):
+        client = self.client_of(address)
+        client.send(b"".join(encode(*command) for command in commands))
+        data = b""
+        while not data.endswith(b"$4\r\nlast\r\n"):
+            self.assertTrue(client.receive_some())
+            data += bytes(client.buffer)
+            client.buffer.clear()
+        client.close()
+        return mask_ids(data)
+
+    def test_it_ends_the_tunnel_in_every_state(self):
+        for state, begin in BEGINNINGS.items():
+            with self.subTest(state):
+                commands = [*begin, RESET, *AFTER]
+                self.server.run("SET", "k", "v")
+                expected = self.talk(self.server.path, commands)
+                self.server.run("SET", "k", "v")
+                self.assert_bytes(expected, self.talk(self.address, commands), state.encode())
+                self.wait_leased(0)
+
+    def test_several_states_and_resets_in_one_write(self):
+        commands = []
+        for begin in BEGINNINGS.values():
+            commands += [*begin, RESET, ("SET", "k", "v")]
+        self.server.run("SET", "k", "v")
+        expected = self.talk(self.server.path, commands + AFTER)
+        self.server.run("SET", "k", "v")
+        self.assert_bytes(expected, self.talk(self.address, commands + AFTER), b"all of them")
+
+    def test_a_blocked_client_is_reset_when_it_has_its_reply(self):
+        client = self.client()
+        client.pipeline([("CLIENT", "NO-EVICT", "ON")])
+        client.send(encode("BLPOP", "l", "0") + encode(*RESET) + encode("ECHO", "x"))
+        self.wait_blocked(1)
+        self.assertTrue(client.is_silent(0.2))
+        self.direct.command("RPUSH", "l", "v")
+        expected = [b"*2\r\n$1\r\nl\r\n$1\r\nv\r\n", RESET_REPLY, b"$1\r\nx\r\n"]
+        self.assertEqual(expected, client.read_replies(3))
+
+    def test_a_blocked_client_that_leaves_behind_reset_is_ended(self):
+        client = self.client()
+        client.pipeline([("CLIENT", "NO-EVICT", "ON")])
+        client.send(encode("BLPOP", "l", "0") + encode(*RESET))
+        self.wait_blocked(1)
+        client.close()
+        self.wait_blocked(0)
+
+    @proxy_only
+    def test_it_is_no_loss_of_a_connection(self):
+        lost = 'nearkey_upstream_lost_total{reason="socket"}'
+        before = self.nearkey.metrics().get(lost, 0)
+        for _ in range(5):
+            self.client().pipeline([("CLIENT", "NO-EVICT", "ON"), RESET, ("GET", "k")])
+        self.assertEqual(before, self.nearkey.metrics().get(lost, 0))
+
+
+@proxy_only
+class RefusedPingTest(SystemTest):
+    def test_it_ends_the_tunnel_while_the_server_says_misconf_to_ping(self):
+        server = self.start_server()
+        # Nothing can be saved there.
+        os.mkdir(os.path.join(self.directory, "dump.rdb"))
+        nearkey = self.start_nearkey(server.url)
+        client, oracle = nearkey.client(), server.client()
+        self.addCleanup(client.close)
+        self.addCleanup(oracle.close)
+        for each in (client, oracle):
+            self.assertEqual(OK, each.command("CLIENT", "NO-EVICT", "ON"))
+        server.run("CONFIG", "SET", "save", "3600 1")
+        oracle.command("BGSAVE")
+        wait_for(lambda: oracle.command("PING").startswith(b"-MISCONF"), 10, "PING is refused")
+        commands = [("GET", "k"), RESET, ("GET", "k")]
+        expected = oracle.pipeline(commands)
+        self.assertEqual(RESET_REPLY, expected[1])
+        self.assertEqual(expected, client.pipeline(commands))
+        server.run("CONFIG", "SET", "save", "")
+
+
+if __name__ == "__main__":
+    unittest.main()
