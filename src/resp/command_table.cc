@@ -122,6 +122,7 @@ bool read_spec(const Value& entry, std::vector<std::string>& categories, Command
     for (const Value& flag : entry.elements[2].elements) {
         spec.needs_no_auth |= flag.text == "no_auth";
         spec.is_noscript |= flag.text == "noscript";
+        spec.is_taken_busy |= flag.text == "allow_busy";
         spec.is_readonly |= flag.text == "readonly";
         spec.is_write |= flag.text == "write";
         spec.is_module |= flag.text == "module";

@@ -196,15 +196,8 @@ void Session::run(std::string_view& input) {
                 consumed_ = parser_.consumed();
                 break;
             case ParseResult::Invalid:
-                ++context_.metrics.protocol_errors_total;
-                warn("protocol_error", parser_.error());
                 input = {};
-                if (tunnel_ != nullptr) {
-                    refuse_through();
-                } else {
-                    answer_error(parser_.error());
-                    stop_input();
-                }
+                refuse_input();
                 return;
             case ParseResult::Command:
                 consumed_ = parser_.consumed();
@@ -259,6 +252,9 @@ Session::Executed Session::execute(const CommandView& command, std::string_view 
     if (tunnel_ != nullptr) return pass_through(spec, command);
     if (spec == nullptr) {
         context_.pool.refresh_commands();
+        if (multi_owed_) {
+            if (const auto executed = begin_owed(spec, command)) return *executed;
+        }
         if (is_refused(spec, command)) return refuse(command);
         return forward_unproven(command);
     }

@@ -18,6 +18,10 @@ void append_command(std::string& out, std::initializer_list<std::string_view> wo
         append_bulk(out, word);
 }
 
+bool is_refused_for_now(std::string_view error) {
+    return error.starts_with("BUSY ") || error.starts_with("LOADING ");
+}
+
 constexpr std::string_view kPing = "*1\r\n$4\r\nPING\r\n";
 // With longer names a connection is not kept for the next session.
 constexpr size_t kIdleIdentityMax = size_t{4} << 10;
@@ -103,13 +107,16 @@ Session::Executed Session::forward_wait(const CommandView& command) {
     if (owed() > 0) return wait_until_idle();
     if (const auto executed = take_lease()) return *executed;
     if (has_written_ && preparation_ == Preparation::None) {
-        prepare(kMark);
+        prepare(kMark, WhenRefused::Fail);
         return Executed::NotYet;
     }
     preparation_ = Preparation::None;
     if (!preparation_error_.empty()) {
-        answer_error(fmt::format("{} (WAIT could not be made to count this session's writes)",
-                                 std::exchange(preparation_error_, {})));
+        // With these words WAIT itself would be refused.
+        const bool is_own = preparation_failed_ || is_refused_for_now(preparation_error_);
+        answer_error(
+            fmt::format("{}{}", std::exchange(preparation_error_, {}),
+                        is_own ? "" : " (WAIT could not be made to count this session's writes)"));
         if (!is_in_transaction()) end_lease();
         return Executed::Yes;
     }
@@ -140,13 +147,17 @@ std::optional<Session::Executed> Session::take_lease() {
 }
 
 // Nothing: the lease works. What fails before is answered with an error, and nothing was sent.
-std::optional<Session::Executed> Session::prove_lease(bool is_proven) {
+// Whatever the server says to our PING proves it too: what it says to the client's command is the
+// server's to say. But what was refused before it because the server is busy may be missing.
+std::optional<Session::Executed> Session::prove_lease(bool is_proven, WhenRefused when_refused) {
     if (!is_proven && preparation_ == Preparation::None) {
         if (owed() > 0) return wait_until_idle();
-        prepare(kPing);
+        prepare(kPing, when_refused);
         return Executed::NotYet;
     }
     preparation_ = Preparation::None;
+    const bool is_busy = preparation_error_.starts_with("BUSY") && !spec_->is_taken_busy;
+    if (!preparation_failed_ && !is_busy) preparation_error_.clear();
     if (preparation_error_.empty()) return std::nullopt;
     answer_error(std::exchange(preparation_error_, {}));
     if (owed() == 0 && !is_in_transaction()) end_lease();
@@ -188,9 +199,11 @@ void Session::introduce() {
 
 // Asks something for ourselves before the client's command goes over the lease. Its ticket is none
 // of those that are owed.
-void Session::prepare(std::string_view bytes) {
+void Session::prepare(std::string_view bytes, WhenRefused when_refused) {
     preparation_ = Preparation::Pending;
+    preparation_failed_ = false;
     pause(kLease, nullptr);
+    lease_->when_refused = when_refused;
     lease_->send({bytes, this, first_ticket_ - 1, RequestKind::Write});
 }
 
@@ -211,7 +224,7 @@ void Session::on_connection_lost() {
     } else if (is_in_transaction()) {
         lose_transaction();
     }
-    if (preparation_ == Preparation::Done && preparation_error_.empty()) {
+    if (preparation_ == Preparation::Done && !std::exchange(preparation_failed_, true)) {
         preparation_error_ = "UPSTREAMDOWN the connection to Valkey was lost; not sent";
     }
     if (lease_ != nullptr && owed() == 0 && preparation_ == Preparation::None) end_lease();

@@ -204,7 +204,7 @@ void Session::forget_state() {
     identity_.name.clear();
     count_identity();
     cache_use_ = terms_.cache_use;
-    in_multi_ = watching_ = false;
+    leave_transaction();
     forget_queued();
 }
 

@@ -116,6 +116,20 @@ Explanation explain_route(const CommandSpec* spec, const CommandView& command) {
             spec->reason.empty() ? "leaves nothing behind on its connection" : spec->reason};
 }
 
+// The way of Session::execute_in_transaction().
+Explanation explain_in_transaction(const CommandSpec* spec, const Explanation& outside) {
+    const Route route = spec == nullptr ? Route::Dedicated : spec->route;
+    const Special special = spec == nullptr ? Special::None : spec->special;
+    const bool is_answered_here =
+        special == Special::Quit || special == Special::Reset || special == Special::Nearkey;
+    if (is_answered_here || route == Route::Tunnel || route == Route::Close) return outside;
+    if (route == Route::Local) {
+        return {name_of(Route::Tunnel),
+                "in a transaction the server keeps what belongs to the session"};
+    }
+    return {name_of(Route::Dedicated), "the session's transaction has a connection of its own"};
+}
+
 }  // namespace
 
 // Names and values of a map, as they are added.
@@ -222,6 +236,7 @@ void Session::explain(const CommandView& command) {
     if (parser.next(bytes) != ParseResult::Command) return;
     const CommandSpec* spec = context_.pool.commands().find(parser.command());
     Explanation explanation = explain_route(spec, parser.command());
+    if (is_in_transaction()) explanation = explain_in_transaction(spec, explanation);
     if (is_refused(spec, parser.command())) {
         explanation = {"refused by rule", "the option commands of its listener leaves it out"};
     } else if (is_served_stale(spec, parser.command())) {

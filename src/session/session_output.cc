@@ -82,13 +82,21 @@ bool Session::on_reply_void(uint32_t ticket) {
 void Session::on_request_failed(uint32_t ticket, std::string_view error) {
     if (ended_) return;
     std::string reply;
-    append_error(reply, error);
     if (preparation_ == Preparation::Pending) {
+        // It was ours: the client's command has not been sent.
+        const bool is_late = error.starts_with("UPSTREAMTIMEOUT");
+        append_error(reply,
+                     is_late ? "UPSTREAMDOWN Valkey did not answer in time; not sent" : error);
         preparation_error_ = std::move(reply);
+        preparation_failed_ = true;
         on_prepared();
         return;
     }
-    if (is_in_transaction()) lose_transaction();
+    if (is_in_transaction()) {
+        reply = fail_in_transaction(ticket, error);
+    } else {
+        append_error(reply, error);
+    }
     if (ticket != first_ticket_) {
         hold(ticket, std::move(reply));
         return;

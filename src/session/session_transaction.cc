@@ -3,6 +3,9 @@
 #include "nearkey/session/session.h"
 
 #include "nearkey/base/sabotage.h"
+#include "nearkey/resp/reply_writer.h"
+
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <utility>
@@ -12,6 +15,9 @@ namespace nearkey {
 namespace {
 // A block that is longer than this goes over a lease, where it holds up nobody.
 constexpr size_t kWholeBytesMax = size_t{1} << 20;
+constexpr std::string_view kMulti = "*1\r\n$5\r\nMULTI\r\n";
+// A call that no server queues: EXEC fails behind it.
+constexpr std::string_view kSpoiler = "*1\r\n$3\r\nGET\r\n";
 }  // namespace
 
 Session::Executed Session::execute_transaction(const CommandSpec& spec, const CommandView& command,
@@ -34,6 +40,11 @@ Session::Executed Session::execute_in_transaction(const CommandSpec& spec,
         close_attacker();
         return Executed::Yes;
     }
+    const bool is_answered_here = spec.special == Special::Quit || spec.special == Special::Reset ||
+                                  spec.special == Special::Nearkey;
+    if (multi_owed_ && !is_answered_here) {
+        if (const auto executed = begin_owed(&spec, command)) return *executed;
+    }
     // A refused EXEC ends the transaction; any other refused call leaves it (rejectCommand).
     if (!spec.accepts(command.size())) {
         return spec.special == Special::Exec ? forward_step(spec.special, command)
@@ -48,10 +59,7 @@ Session::Executed Session::execute_in_transaction(const CommandSpec& spec,
         case Route::Tunnel:
             return enter_tunnel(&spec, command);
         case Route::Local:
-            if (spec.special == Special::Quit || spec.special == Special::Reset ||
-                spec.special == Special::Nearkey) {
-                return execute_local(spec, command);
-            }
+            if (is_answered_here) return execute_local(spec, command);
             // EXEC will do what nearkey does for a session: from now on the server keeps all of it.
             return enter_tunnel(&spec, command);
         default:
@@ -134,6 +142,7 @@ size_t Session::encode_whole(std::string_view input, uint32_t& commands) {
 Session::Executed Session::forward_step(Special what, const CommandView& command) {
     if (const auto executed = take_lease()) return *executed;
     steps_.push_back({next_ticket_, what});
+    lease_->when_refused = what == Special::Watch ? WhenRefused::Wait : WhenRefused::Fail;
     send(*lease_, command, lease_blocks_ ? RequestKind::Blocking : RequestKind::Write);
     return Executed::Yes;
 }
@@ -190,10 +199,86 @@ bool Session::may_be_in_multi() {
 void Session::lose_transaction() {
     ++context_.metrics.clients_closed_state_total;
     warn("client_closed", "the upstream connection of its transaction was lost");
-    in_multi_ = watching_ = false;
+    leave_transaction();
     steps_.clear();
     lease_dirty_ = true;
     stop_input();
+}
+
+// The connection for a transaction could not be set up: the server is busy with a script, and
+// refuses our SELECT. MULTI it would have taken, and nothing behind it. So the client is told that
+// MULTI was taken, which the server learns with the next command that it takes (begin_owed).
+std::string Session::fail_in_transaction(uint32_t ticket, std::string_view error) {
+    const bool is_step = !steps_.empty() && steps_.front().ticket == ticket;
+    const Special what = is_step ? steps_.front().what : Special::None;
+    const bool is_first = what == Special::Multi && !in_multi_ && !watching_;
+    const bool is_nothing_lost = is_first || multi_owed_ || (!in_multi_ && !watching_);
+    std::string reply;
+    if (!error.starts_with("BUSY ") || !is_nothing_lost) {
+        lose_transaction();
+        append_error(reply, error);
+        return reply;
+    }
+    if (is_step) steps_.pop_front();
+    if (is_first) {
+        in_multi_ = multi_owed_ = true;
+        return "+OK\r\n";
+    }
+    return fail_owed(what, error);
+}
+
+// What the server would say to a command that comes in MULTI while it is busy.
+std::string Session::fail_owed(Special what, std::string_view error) {
+    std::string reply;
+    if (what == Special::Discard && multi_owed_) {
+        leave_transaction();
+        return "+OK\r\n";
+    }
+    if (what == Special::Exec) {
+        leave_transaction();
+        append_error(reply, fmt::format("EXECABORT Transaction discarded because of: {}", error));
+        return reply;
+    }
+    multi_spoilt_ = multi_owed_;
+    append_error(reply, error);
+    return reply;
+}
+
+// Nothing: the server knows of MULTI now, and that it must fail if something of it was refused.
+std::optional<Session::Executed> Session::begin_owed(const CommandSpec* spec,
+                                                     const CommandView& command) {
+    const bool is_call = spec != nullptr && spec->accepts(command.size());
+    const Special what = is_call ? spec->special : Special::None;
+    if (owed() > 0) return wait_until_idle();
+    if (preparation_ == Preparation::None) {
+        if (lease_ != nullptr && !lease_->is_ready()) end_lease();
+        if (what == Special::Discard) {
+            answer(fail_owed(what, {}));
+            return Executed::Yes;
+        }
+        if (const auto executed = take_lease()) {
+            if (*executed == Executed::Yes) multi_spoilt_ = true;
+            return executed;
+        }
+        prepare(kMulti, WhenRefused::Fail);
+        return Executed::NotYet;
+    }
+    preparation_ = Preparation::None;
+    if (preparation_error_.empty()) {
+        multi_owed_ = false;
+        const bool is_spoilt = std::exchange(multi_spoilt_, false);
+        if (is_spoilt) lease_->send({kSpoiler, &context_.pool.discard(), 0, RequestKind::Write});
+        return std::nullopt;
+    }
+    const std::string error = std::exchange(preparation_error_, {});
+    end_lease();
+    if (error.starts_with("BUSY ")) {
+        answer(fail_owed(what, error));
+    } else {
+        answer_error(error);
+        lose_transaction();
+    }
+    return Executed::Yes;
 }
 
 }  // namespace nearkey

@@ -2,6 +2,8 @@
 // exactly its state, and what the server says there is passed on as it comes.
 #include "nearkey/session/session.h"
 
+#include "nearkey/base/ignoring_case.h"
+
 #include <algorithm>
 #include <utility>
 
@@ -14,6 +16,22 @@ constexpr std::string_view kEnd = "*1\r\n$5\r\nRESET\r\n*1\r\n$4\r\nQUIT\r\n";
 constexpr std::string_view kLastWords = "+RESET\r\n+OK\r\n";
 // The error to a stand-in (session_access.cc) is shorter.
 constexpr size_t kErrorMax = 256;
+
+// Of AUTH [user] password and HELLO version ... AUTH user password ...
+std::optional<UpstreamCredentials> find_credentials(const CommandView& command) {
+    if (equals_ignoring_case(command[0], "AUTH")) {
+        if (command.size() == 2) return UpstreamCredentials{"default", command[1]};
+        return UpstreamCredentials{command[1], command[2]};
+    }
+    if (!equals_ignoring_case(command[0], "HELLO")) return std::nullopt;
+    for (size_t i = 2; i + 2 < command.size(); ++i) {
+        if (equals_ignoring_case(command[i], "AUTH")) {
+            return UpstreamCredentials{command[i + 1], command[i + 2]};
+        }
+        ++i;  // what SETNAME says
+    }
+    return std::nullopt;
+}
 
 // How many bytes at the end of `bytes` may be the beginning of kLastWords.
 size_t last_words_at_end(std::string_view bytes) {
@@ -35,13 +53,38 @@ Session::Executed Session::enter_tunnel(const CommandSpec* spec, const CommandVi
     // Valkey swallows the error of an AUTH that is pipelined (addAuthErrReply in networking.c), so
     // nothing of ours may be in flight before the client's command.
     const bool is_proven = lease_->is_ready() && lease_->is_idle();
-    if (const auto executed = prove_lease(is_proven)) return *executed;
+    const bool is_unauthorized = preparation_failed_ && lease_->is_unauthorized() && !lease_dirty_;
+    if (preparation_ == Preparation::Done && is_unauthorized) {
+        if (const auto executed = take_lease_as_client(command)) return *executed;
+    }
+    const WhenRefused when = spec->needs_no_auth ? WhenRefused::WaitOrTell : WhenRefused::Fail;
+    if (const auto executed = prove_lease(is_proven, when)) return *executed;
     leave_connection();
     tunnel_ = std::make_unique<Tunnel>();
     ++context_.metrics.upstream_tunnels;
-    in_multi_ = watching_ = false;  // The server knows.
+    leave_transaction();  // The server knows.
     lease_->begin_tunnel();
     return pass_through(spec, command);
+}
+
+// Valkey refuses nearkey's own password, and the client is just saying one. A connection is set up
+// with that; if it is refused as well, its words are those that the client would have got. Nothing:
+// the command names no credentials, or a connection is being set up.
+std::optional<Session::Executed> Session::take_lease_as_client(const CommandView& command) {
+    const auto credentials = find_credentials(command);
+    if (!credentials) return std::nullopt;
+    end_lease();
+    preparation_ = Preparation::None;
+    preparation_error_.clear();
+    lease_ = context_.pool.lease({protocol_, database_, identity_, &*credentials}, *this);
+    if (lease_ == nullptr) {
+        pause(kLease, nullptr);
+        return Executed::NotYet;
+    }
+    lease_->set_owner(this);
+    lease_dirty_ = true;
+    introduce();
+    return std::nullopt;
 }
 
 Session::Executed Session::pass_through(const CommandSpec* spec, const CommandView& command) {
@@ -71,11 +114,19 @@ Session::Executed Session::pass_through(const CommandSpec* spec, const CommandVi
     return Executed::Yes;
 }
 
-// The server says what is wrong with the input at its place behind what it owes, and ends the tunnel.
-// Until then the client's own end is waited for: the server ends a blocked client that leaves.
-void Session::refuse_through() {
-    lease_->send_through(parser_.counterpart());
-    tunnel_->is_refused = true;
+// In a tunnel the server says what is wrong with the input, at its place behind what it owes, and
+// ends the tunnel. Until then the client's own end is waited for: the server ends a blocked client
+// that leaves.
+void Session::refuse_input() {
+    ++context_.metrics.protocol_errors_total;
+    warn("protocol_error", parser_.error());
+    if (tunnel_ == nullptr) {
+        spec_ = nullptr;  // It was the last command's, whose table may be gone.
+        answer_error(parser_.error());
+    } else {
+        lease_->send_through(parser_.counterpart());
+        tunnel_->is_refused = true;
+    }
     stop_input();
 }
 

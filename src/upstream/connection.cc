@@ -193,9 +193,26 @@ void Connection::on_handshake_failed() {
     const Handshake::Failure failure = handshake_->failure();
     const std::string error = handshake_->error();
     const std::string words = handshake_->words();
-    if (failure == Handshake::Failure::Auth) context_.events.on_auth_refused(*this, error);
+    is_unauthorized_ = failure == Handshake::Failure::Auth;
+    if (is_unauthorized_ && own_url_ != nullptr) {
+        fail_waiting(error);
+        close(error);
+        return;
+    }
+    if (is_unauthorized_) {
+        context_.events.on_auth_refused(*this, error);
+        if (when_refused == WhenRefused::WaitOrTell) {
+            close("Valkey refuses nearkey's own password; not sent");
+            return;
+        }
+    }
+    const bool is_database = failure == Handshake::Failure::Database && !is_primary;
+    if (is_database && error.starts_with("BUSY") && when_refused != WhenRefused::Fail) {
+        busy_words_ = error;
+        return;
+    }
     if (!words.empty()) fail_waiting(words);
-    if (failure == Handshake::Failure::Database && !is_primary) {
+    if (is_database) {
         context_.events.on_database_refused(*this);
         close(error);
         return;
@@ -214,6 +231,8 @@ void Connection::become_ready() {
     pong_ = handshake_->pong();
     handshake_.reset();
     target_->refusal.clear();
+    busy_words_.clear();
+    own_url_.reset();
     send_waiting();
     context_.events.on_ready(*this, hello);
 }

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 
 namespace nearkey {
@@ -12,6 +13,7 @@ namespace nearkey {
 void Connection::dial() {
     CHECK(state_ == ConnectionState::Idle);
     set_state(ConnectionState::Connecting);
+    dialled_ms_ = context_.loop.now_ms();
     connect_timer_.start_once(context_.options.connect_timeout_ms);
     if (target_->url.kind != UpstreamUrl::Kind::Tcp) {
         open_socket("");
@@ -51,7 +53,26 @@ void Connection::retire() {
     ++context_.metrics.upstream_connections_retired;
 }
 
+// How much longer a request waits for a connection whose handshake is not answered while others
+// stand: Valkey is there, and it is slow or busy. A direct client would wait for it.
+uint64_t Connection::patience_ms() const {
+    const bool is_known = context_.metrics.upstream_connections > 0 && !is_unauthorized_;
+    if (state_ != ConnectionState::Handshaking || !is_known) return 0;
+    const uint64_t request_ms = context_.options.request_timeout_ms;
+    return request_ms - std::min(context_.options.queue_timeout_ms, request_ms);
+}
+
 void Connection::on_connect_timeout() {
+    if (dialled_ms_ + patience_ms() > context_.loop.now_ms()) {
+        connect_timer_.start_once(context_.options.connect_timeout_ms);
+        return;
+    }
+    if (!busy_words_.empty()) {
+        const std::string words = busy_words_;
+        fail_waiting(words);
+        close(words);
+        return;
+    }
     const bool is_resolving = socket_ == nullptr;
     if (!is_resolving || target_->last_good_address.empty()) {
         lose(is_resolving ? fmt::format("{}: no answer from DNS", target_->url.host) : late_peer(),
@@ -81,8 +102,20 @@ void Connection::open_socket(const std::string& address) {
 void Connection::on_connected() {
     set_state(ConnectionState::Handshaking);
     scanner_ = ReplyScanner();
-    handshake_.emplace(target_->url, context_.options.client_name, protocol_, database_);
+    begin_handshake();
+}
+
+void Connection::begin_handshake() {
+    const UpstreamUrl& url = own_url_ == nullptr ? target_->url : *own_url_;
+    handshake_.emplace(url, context_.options.client_name, protocol_, database_);
     send_own(Own::Handshake, handshake_->command());
+}
+
+void Connection::use_credentials(const UpstreamCredentials& credentials) {
+    CHECK(state_ == ConnectionState::Idle);
+    own_url_ = std::make_unique<UpstreamUrl>(target_->url);
+    own_url_->user = credentials.user;
+    own_url_->password = credentials.password;
 }
 
 }  // namespace nearkey

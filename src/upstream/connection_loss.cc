@@ -82,6 +82,7 @@ void Connection::disconnect(ConnectionState next) {
     resolution_.reset();
     context_.reaper.take(std::move(socket_));
     handshake_.reset();
+    busy_words_.clear();
     heartbeat_sent_ms_ = 0;
     expected_word_.clear();
     reply_bytes_ = 0;
@@ -130,6 +131,7 @@ void Connection::expire(uint64_t now_ms) {
     expire_waiting(now_ms);
     expire_in_flight(now_ms);
     look_at_head(now_ms);
+    if (handshake_ && handshake_->failure() != Handshake::Failure::None) begin_handshake();
     if (!is_ready()) return;
     const uint64_t patience = context_.options.tombstone_timeout_ms;
     const bool has_old_tombstone = !in_flight_.empty() && in_flight_[0].receiver == nullptr &&
@@ -174,10 +176,15 @@ void Connection::expire_in_flight(uint64_t now_ms) {
 }
 
 void Connection::expire_waiting(uint64_t now_ms) {
-    while (!waiting_.empty() && waiting_.front().queue_deadline_ms <= now_ms) {
-        const std::string refusal = target_ != nullptr ? target_->refusal : std::string{};
-        fail_first_waiting(refusal.empty() ? "UPSTREAMDOWN Valkey can't be reached; not sent"
-                                           : std::string_view{refusal});
+    if (waiting_.empty() || waiting_.front().queue_deadline_ms > now_ms) return;
+    const uint64_t patience = patience_ms();
+    while (!waiting_.empty()) {
+        const Waiting& first = waiting_.front();
+        if (first.queue_deadline_ms + (first.request.is_retry ? 0 : patience) > now_ms) return;
+        std::string words = busy_words_;
+        if (words.empty() && target_ != nullptr) words = target_->refusal;
+        fail_first_waiting(words.empty() ? "UPSTREAMDOWN Valkey can't be reached; not sent"
+                                         : std::string_view{words});
     }
 }
 

@@ -10,12 +10,13 @@ namespace nearkey {
 
 Connection* ConnectionPool::lease(const LeaseWish& wish, LeaseWaiter& waiter) {
     if (!may_lease(waiter)) return nullptr;
-    const auto idle = find_idle_lease(wish);
+    const auto idle = wish.credentials == nullptr ? find_idle_lease(wish) : idle_leases_.end();
     if (idle != idle_leases_.end()) {
         leased_.push_back(std::move(*idle));
         idle_leases_.erase(idle);
     } else {
         leased_.push_back(std::make_unique<Connection>(context_, wish.protocol, wish.database));
+        if (wish.credentials != nullptr) leased_.back()->use_credentials(*wish.credentials);
     }
     metrics_.upstream_dedicated_leased = leased_.size();
     leased_.back()->users = 1;

@@ -11,6 +11,7 @@ except ImportError:  # Debian: python3-redis
 
 from harness import SharedSystemTest, proxy_only, wait_for
 from leases import LEASED, LeaseTest
+from near_cache import explain
 from resp import encode, parse
 
 WHOLE = "nearkey_transactions_whole_total"
@@ -328,6 +329,37 @@ class TransactionLeaseTest(LeaseTest):
             self.assert_same_answer(data)
         self.wait_leased(0)
         self.assertIsNone(self.direct.value("GET", "k"))
+
+
+
+@proxy_only
+class ExplainTest(LeaseTest):
+    def test_explain_tells_the_way_that_a_command_takes_in_a_transaction(self):
+        for begin in ([("MULTI",)], [("WATCH", "w")], [("WATCH", "w"), ("MULTI",)]):
+            for command, stays in (
+                (("GET", "k"), True),
+                (("SET", "k", "v"), True),
+                (("EVAL", "return 1", "0"), True),
+                (("BLPOP", "none", "0.01"), True),
+                (("SET", "k"), True),
+                (("NOSUCH",), True),
+                (("SELECT", "3"), True),
+                (("CLIENT", "SETNAME", "me"), True),
+                (("CLIENT", "ID"), True),
+                (("EXEC",), begin == [("WATCH", "w")]),
+                (("RESET",), False),
+            ):
+                with self.subTest(begin, command=command):
+                    client = self.client()
+                    client.pipeline(begin)
+                    route = explain(client, *command)["route"]
+                    client.command(*command)
+                    self.wait_leased(1 if stays else 0)
+                    tunnels = self.nearkey.metric("nearkey_upstream_tunnels")
+                    taken = b"tunnel" if tunnels else b"local" if command[0] == "RESET" else b"dedicated"
+                    self.assertEqual(taken, route)
+                    client.close()
+                    self.wait_leased(0)
 
 
 if __name__ == "__main__":

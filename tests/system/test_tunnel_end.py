@@ -1,11 +1,12 @@
 """RESET ends a tunnel in whatever state the connection is: silenced, a subscriber, in a transaction,
-behind replies that are no RESP, while the server refuses PING."""
+behind replies that are no RESP, while the server refuses PING. And AUTH reaches a server that
+refuses nearkey's own password."""
 
 import os
 import unittest
 
 from harness import SystemTest, proxy_only, wait_for
-from leases import LeaseTest
+from leases import LeaseTest, wait_leased
 from resp import encode, mask_ids
 
 OK, PONG, RESET_REPLY = b"+OK\r\n", b"+PONG\r\n", b"+RESET\r\n"
@@ -122,6 +123,60 @@ class RefusedPingTest(SystemTest):
         self.assertEqual(RESET_REPLY, expected[1])
         self.assertEqual(expected, client.pipeline(commands))
         server.run("CONFIG", "SET", "save", "")
+
+
+@proxy_only
+class OwnPasswordTest(SystemTest):
+    """The server has got a password that nearkey does not know; its clients do."""
+
+    def setUp(self):
+        super().setUp()
+        self.server = self.start_server()
+        self.nearkey = self.start_nearkey(self.server.url)
+        self.clients = [self.server.client(), self.nearkey.client()]
+        for client in self.clients:
+            self.addCleanup(client.close)
+            self.assertEqual(PONG, client.command("PING"))
+
+    def begin(self, *prepare):
+        for client in self.clients:
+            client.pipeline(prepare)
+        self.server.run("CONFIG", "SET", "requirepass", "secret")
+        self.server.password = "secret"
+
+    def assert_same(self, *command):
+        oracle, client = self.clients
+        expected = oracle.command(*command)
+        self.assertEqual(expected, client.command(*command, timeout=3), command)
+        return expected
+
+    def test_the_clients_auth_reaches_the_server(self):
+        self.begin(("SELECT", "3"), ("CLIENT", "SETNAME", "me"), ("SET", "k", "3"))
+        self.assertTrue(self.assert_same("AUTH", "wrong").startswith(b"-WRONGPASS "))
+        self.assert_same("GET", "k")
+        self.assertTrue(self.assert_same("AUTH", "nobody", "secret").startswith(b"-WRONGPASS "))
+        self.assertEqual(OK, self.assert_same("AUTH", "secret"))
+        for command in (("GET", "k"), ("CLIENT", "GETNAME"), ("ACL", "WHOAMI"), ("SUBSCRIBE", "c")):
+            self.assert_same(*command)
+        self.assertEqual(RESET_REPLY, self.clients[1].command("RESET"))
+        wait_leased(self.nearkey, 0)
+
+    def test_with_its_user_and_protocol(self):
+        self.begin(("HELLO", "3"), ("SELECT", "3"), ("SET", "k", "3"))
+        self.assertEqual(OK, self.assert_same("AUTH", "default", "secret"))
+        self.assert_same("GET", "none")
+        self.assert_same("GET", "k")
+
+    def test_hello_with_auth_too(self):
+        self.begin(("SELECT", "3"), ("SET", "k", "3"))
+        wrong = ("HELLO", "3", "AUTH", "default", "wrong")
+        self.assertTrue(self.assert_same(*wrong).startswith(b"-WRONGPASS "))
+        self.assert_same("GET", "none")
+        for client in self.clients:
+            hello = client.command("HELLO", "3", "AUTH", "default", "secret", "SETNAME", "x")
+            self.assertTrue(hello.startswith(b"%7\r\n"), hello)
+        for command in (("GET", "none"), ("GET", "k"), ("CLIENT", "GETNAME"), ("ACL", "WHOAMI")):
+            self.assert_same(*command)
 
 
 if __name__ == "__main__":

@@ -93,6 +93,7 @@ struct CommandSpec {
     bool is_servers_own = false;  // COMMAND tells of it
     bool needs_no_auth = false;   // no rule refuses it
     bool is_noscript = false;     // scripts can't run it
+    bool is_taken_busy = false;   // also while a script runs past busy-reply-threshold
     bool is_readonly = false;
     bool is_write = false;
     bool is_module = false;

@@ -18,11 +18,11 @@
 #include "nearkey/base/buffer.h"
 #include "nearkey/base/ring.h"
 #include "nearkey/loop/byte_stream.h"
-#include "nearkey/resp/reply_scanner.h"
 #include "nearkey/session/context.h"
 #include "nearkey/session/facts.h"
 #include "nearkey/session/pause.h"
 #include "nearkey/session/pending.h"
+#include "nearkey/session/tunnel.h"
 
 #include <map>
 #include <memory>
@@ -129,24 +129,6 @@ private:
         uint32_t since_us;
     };
 
-    struct Tunnel {
-        ReplyScanner scanner;
-        std::string error;          // held until it is whole: it may be one to a stand-in
-        std::string last_words;     // held until the end: the replies to what we sent behind RESET
-        bool has_refused = false;   // errors may be those to stand-ins for refused commands
-        bool is_inside = false;     // the end of a reply has not come yet
-        bool is_unread = false;     // up to the next line end, what comes is not RESP
-        bool is_replica = false;    // it never is any more
-        bool is_monitor = false;    // it sees what every client runs
-        bool is_resetting = false;  // what follows RESET was sent: the server ends it
-        bool is_refused = false;    // the server was told what is wrong with the input
-        bool is_finishing = false;  // the client sends no more, and the server knows
-        bool is_paused = false;     // the client does not take what comes
-
-        // The server ends it, once it is not blocked; the client may leave before.
-        bool is_left_to_server() const { return is_refused || is_resetting; }
-    };
-
     // Input
     bool may_expect() const;
     bool expect(std::string_view input);
@@ -162,6 +144,7 @@ private:
     void unpause(uint8_t reasons);
     void update_reading();
     void stop_input();
+    void refuse_input();
     void close_attacker();
     // Says it of this client, and of the command that is run now.
     void warn(std::string_view event, std::string_view what);
@@ -227,9 +210,9 @@ private:
     Executed forward_unproven(const CommandView& command);
     Executed forward_wait(const CommandView& command);
     std::optional<Executed> take_lease();
-    std::optional<Executed> prove_lease(bool is_proven);
+    std::optional<Executed> prove_lease(bool is_proven, WhenRefused when_refused);
     void introduce();
-    void prepare(std::string_view bytes);
+    void prepare(std::string_view bytes, WhenRefused when_refused);
     void on_prepared();
     void end_lease();
     void on_lease_possible() override;
@@ -247,6 +230,10 @@ private:
     bool may_be_in_multi();
     bool is_in_transaction() const { return in_multi_ || watching_ || !steps_.empty(); }
     void lose_transaction();
+    void leave_transaction() { in_multi_ = watching_ = multi_owed_ = multi_spoilt_ = false; }
+    std::string fail_in_transaction(uint32_t ticket, std::string_view error);
+    std::string fail_owed(Special what, std::string_view error);
+    std::optional<Executed> begin_owed(const CommandSpec* spec, const CommandView& command);
 
     // Rules (session_access.cc)
     bool is_refused(const CommandSpec* spec, const CommandView& command) const;
@@ -258,8 +245,8 @@ private:
 
     // Tunnels (session_tunnel.cc)
     Executed enter_tunnel(const CommandSpec* spec, const CommandView& command);
+    std::optional<Executed> take_lease_as_client(const CommandView& command);
     Executed pass_through(const CommandSpec* spec, const CommandView& command);
-    void refuse_through();
     void on_tunnel_bytes(std::string_view bytes) override;
     void on_tunnel_room() override { unpause(kServer); }
     void on_tunnel_ended();
@@ -345,7 +332,8 @@ private:
     bool lease_refused_ = false;   // none became free in time
     enum class Preparation : uint8_t { None, Pending, Done };
     Preparation preparation_ = Preparation::None;
-    std::string preparation_error_;  // and before: the reply, whatever it is
+    std::string preparation_error_;    // and before: the reply, whatever it is
+    bool preparation_failed_ = false;  // without a reply
 
     const CommandSpec* spec_ = nullptr;  // of the command being executed
     CacheUse cache_use_;                 // NEARKEY CACHE may say otherwise than terms_, until RESET
@@ -372,6 +360,8 @@ private:
     Ring<Step> steps_;       // in flight, in order
     bool in_multi_ = false;  // as the replies so far say
     bool watching_ = false;
+    bool multi_owed_ = false;    // the client was told that it is in MULTI, the server was not yet
+    bool multi_spoilt_ = false;  // and something of it was refused: EXEC must fail
     std::unique_ptr<Tunnel> tunnel_;
 
     int selecting_ = -1;            // the database that a SELECT asks for, on connection_

@@ -60,6 +60,18 @@ struct ClientIdentity {
     bool operator==(const ClientIdentity&) const = default;
 };
 
+// What becomes of what waits for a connection that Valkey refuses to set up.
+enum class WhenRefused : uint8_t {
+    Fail,        // it gets the server's words
+    Wait,        // where they are BUSY, which passes: Valkey itself would take it meanwhile
+    WaitOrTell,  // the same; and it fails at once where nearkey's own password is refused
+};
+
+struct UpstreamCredentials {
+    std::string_view user;
+    std::string_view password;
+};
+
 // What a connection tells the pool.
 class ConnectionEvents {
 public:
@@ -158,6 +170,10 @@ public:
     uint64_t tracked_since_ms() const { return tracking_sent_ms_; }
 
     void dial();
+    // Is set up as this user, not as that of the upstream's URL. REQUIRES: not dialled yet.
+    void use_credentials(const UpstreamCredentials& credentials);
+    // The last handshake failed because of the credentials.
+    bool is_unauthorized() const { return is_unauthorized_; }
     // Goes to another target from now on, and takes along what waits. REQUIRES: not ready.
     void redirect(UpstreamTarget& target);
     // What is owed will be answered; nothing else is to be sent. What it says no longer counts: not
@@ -216,6 +232,8 @@ public:
     uint64_t unused_since_ms = 0;
     uint64_t retired_until_ms = UINT64_MAX;  // then it is given up
     int64_t server_id = 0;                   // its CLIENT ID, while it is ready
+    // Said by whoever leases it.
+    WhenRefused when_refused = WhenRefused::Fail;
     // As it was told to the server; kept by whoever leases it.
     ClientIdentity identity;
 
@@ -267,8 +285,10 @@ private:
     void on_tracking_reply(const Value& reply);
     void take_push(std::string_view bytes, bool is_end);
     void note_error(std::string_view bytes);
+    void begin_handshake();
     void continue_handshake();
     void on_handshake_failed();
+    uint64_t patience_ms() const;
     void become_ready();
     InFlight in_flight_entry(const Request& request) const;
     void watch() {
@@ -310,6 +330,10 @@ private:
     std::string address_;  // what was dialled
     Timer connect_timer_;
     std::optional<Handshake> handshake_;
+    std::string busy_words_;  // not empty: the server's, why it is begun anew with each tick
+    std::unique_ptr<UpstreamUrl> own_url_;  // with other credentials than target_'s
+    bool is_unauthorized_ = false;
+    uint64_t dialled_ms_ = 0;
 
     static constexpr size_t kCongestedBytes = size_t{1} << 20;
     static constexpr uint32_t kHeadWaitsUs = 50'000;

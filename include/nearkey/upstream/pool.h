@@ -38,6 +38,8 @@ struct LeaseWish {
     int protocol;
     int database;
     const ClientIdentity& identity;  // preferred
+    // Not null: the connection is a new one, set up as this user.
+    const UpstreamCredentials* credentials = nullptr;
 };
 
 class ConnectionPool final : private ConnectionEvents, private Deferred {

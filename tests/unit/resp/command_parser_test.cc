@@ -130,3 +130,22 @@ TEST_CASE("parser: restart reads the same command once more") {
     REQUIRE(parser.next(input) == ParseResult::Command);
     CHECK(parser.consumed() == input.size());
 }
+
+TEST_CASE("parser: the counterpart of invalid input has the same error and holds no command") {
+    const std::string endless(70'000, '1');
+    const std::string inputs[] = {
+        endless,        "*" + endless,          "*1\r\n$" + endless, "set k \"v\r\n",
+        "*x\r\n",       "*9999999999\r\n",      "*1\r\n:1\r\n",      "*1\r\n\r\n\r\n",
+        "*1\r\n$x\r\n", "*1\r\n$600000000\r\n", "*1\r\n\n\r\n",
+    };
+    for (const std::string& input : inputs) {
+        CommandParser parser(kBulkMax);
+        std::string rest = input;
+        while (parser.next(rest) != ParseResult::Invalid)
+            rest.erase(0, parser.consumed());
+        const std::string counterpart = parser.counterpart();
+        const Parsed parsed = parse_in_two(counterpart, counterpart.size() / 2);
+        CHECK(parsed.error == parser.error());
+        CHECK(parsed.commands.empty());
+    }
+}

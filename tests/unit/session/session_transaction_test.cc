@@ -274,5 +274,68 @@ TEST_CASE("transaction: one that finds no server is refused, and the client is c
     CHECK(rig.valkey.times_asked("SET a 1") == 0);
 }
 
+// A client in a database to which a lease must SELECT, which is refused from now on.
+FakeClient& make_busy(SessionRig& rig) {
+    FakeClient& client = rig.make_ready();
+    client.ask({"SELECT 3"});
+    REQUIRE(rig.run_until_output(client, "+OK\r\n"));
+    client.socket.written.clear();
+    rig.valkey.answers["SELECT 3"] = "-BUSY running\r\n";
+    return client;
+}
+
+TEST_CASE("transaction: MULTI that a busy server refuses to set up is owed, and EXEC fails") {
+    SessionRig rig;
+    FakeClient& client = make_busy(rig);
+    client.ask({"MULTI"});
+    REQUIRE(rig.run_until_output(client, "+OK\r\n"));
+    client.ask({"INCR n"});
+    REQUIRE(rig.run_until_output(client, "+OK\r\n-BUSY running\r\n"));
+    CHECK(rig.valkey.times_asked("MULTI") == 0);
+    rig.valkey.answers.erase("SELECT 3");
+    client.ask({"INCR n", "EXEC"});
+    REQUIRE(rig.run_until_asked("EXEC", 1));
+    const Lines sent = rig.valkey.asked_when_ready(rig.valkey.peer_of("EXEC"));
+    CHECK(sent == Lines{"MULTI", "GET", "INCR n", "EXEC"});
+}
+
+TEST_CASE("transaction: MULTI that is owed goes before the first command that is taken") {
+    SessionRig rig;
+    FakeClient& client = make_busy(rig);
+    client.ask({"MULTI"});
+    REQUIRE(rig.run_until_output(client, "+OK\r\n"));
+    rig.valkey.answers.erase("SELECT 3");
+    client.ask({"INCR n", "EXEC"});
+    REQUIRE(rig.run_until_output(client, "+OK\r\n+INCR n\r\n+EXEC\r\n"));
+    const Lines sent = rig.valkey.asked_when_ready(rig.valkey.peer_of("EXEC"));
+    CHECK(sent == Lines{"MULTI", "INCR n", "EXEC"});
+}
+
+TEST_CASE("transaction: one that is owed ends as the busy server would end it") {
+    const std::string aborted = "-EXECABORT Transaction discarded because of: BUSY running\r\n";
+    for (const auto& [lines, expected] : std::vector<std::pair<Lines, std::string>>{
+             {{"EXEC"}, aborted},
+             {{"INCR n", "EXEC"}, "-BUSY running\r\n" + aborted},
+             {{"DISCARD"}, "+OK\r\n"},
+             {{"INCR n", "DISCARD"}, "-BUSY running\r\n+OK\r\n"},
+             {{"RESET"}, "+RESET\r\n"}}) {
+        for (const bool is_pipelined : {false, true}) {
+            CAPTURE(expected);
+            CAPTURE(is_pipelined);
+            SessionRig rig;
+            FakeClient& client = make_busy(rig);
+            client.ask({"MULTI"});
+            if (!is_pipelined) REQUIRE(rig.run_until_output(client, "+OK\r\n"));
+            for (const std::string& line : lines)
+                client.ask({line});
+            REQUIRE(rig.run_until_output(client, "+OK\r\n" + expected));
+            client.ask({"GET a"});
+            CHECK(rig.run_until_output(client, "+OK\r\n" + expected + "+GET a\r\n"));
+            CHECK(rig.valkey.times_asked("MULTI") == 0);
+            CHECK(rig.pool->lease_count() == 0);
+        }
+    }
+}
+
 }  // namespace
 }  // namespace nearkey

@@ -75,8 +75,8 @@ TEST_CASE("tunnel: what a client has said of itself before it is kept behind RES
     client.ask({"EVAL x 0"});
     REQUIRE(rig.run_until_asked("EVAL x 0", 1));
     CHECK(rig.valkey.asked_when_ready(rig.valkey.peer_of("SUBSCRIBE a")) ==
-          Lines{"CLIENT SETNAME me", "CLIENT SETINFO LIB-NAME lib", "SUBSCRIBE a", "RESET",
-                "RESET", kQuit});
+          Lines{"CLIENT SETNAME me", "CLIENT SETINFO LIB-NAME lib", "SUBSCRIBE a", "RESET", "RESET",
+                kQuit});
     CHECK(rig.valkey.asked_when_ready(rig.valkey.peer_of("EVAL x 0")) ==
           Lines{"CLIENT SETNAME ", "CLIENT SETINFO LIB-NAME lib", "EVAL x 0"});
 }
