@@ -3,8 +3,9 @@
     tests/run_all.py [--only REGEX] [--full] BUILD_DIR...   e.g. tests/run_all.py build build-asan
 
 --full adds, for the first build: the comparison with the server (tests/differential), real clients
-(tests/clients), the examples, two minutes of fuzzing, many system tests once more with two
-event loops, and these with the thread sanitizer; and for each build the simulation.
+(tests/clients), the examples, hostile bytes (tests/fuzz/parsers.py), two minutes of fuzzing, many
+system tests once more with two event loops, and these with the thread sanitizer; and for each build
+the simulation, and a minute of sequences whose replies must come in time (tests/liveness).
 
 The name of a case is SUITE/CASE: `unit/near cache: ...`, `style/layers`,
 `system/test_basics/PingTest.test_ping`. --only keeps the cases whose name the regex finds.
@@ -208,6 +209,8 @@ def programs(build):
                r"^(simulation/without \w+): .*(ok|FAIL)$")
     yield "clients", [python, "tests/clients/run.py", str(build)], r"^(\S+/\S+): (ok|FAIL|skipped.*)"
     yield "examples", [python, "examples/fastapi/test_app.py", "-v"], r"^(test_\w+) .*\.\.\. (.*)$"
+    yield ("parsers", [python, "tests/fuzz/parsers.py", "--seconds", "30"],
+           r"^(parsers): .*: (ok|FAIL)$")
     yield ("fuzz", ["env", "-u", "NEARKEY_SKIP_DEPS", "scripts/fuzz", "--seconds", "120"],
            r"^(fuzz/\w+): .*(ok|FAIL)")
 
@@ -220,6 +223,15 @@ def run_with_tsan(build, only, run):
         return Outcome(0, 0, 1, ["the thread sanitizer does not run here: skipped: "
                                  + probe.stderr.decode(errors="replace")[:200]])
     return run(build, only)
+
+
+def run_liveness(build, only):
+    """Other sequences each time: the seed is in the last line."""
+    seconds = "30" if is_sanitized(build) else "60"
+    return run_program(build, only, "liveness",
+                       [sys.executable, "tests/liveness/run.py", "--seconds", seconds,
+                        "--binary", str(build / "nearkey")],
+                       r"^(liveness): .*: (ok|FAIL)$")
 
 
 def run_simulation(build, only):
@@ -268,6 +280,7 @@ def suites(builds, is_full):
             yield name, builds[0], functools.partial(run_with_tsan, run=function)
     for build in builds if is_full else ():
         yield "simulation", build, run_simulation
+        yield "liveness", build, run_liveness
     for name, command, pattern in programs(builds[0]) if is_full else ():
         yield name, builds[0], functools.partial(
             run_program, name=name, command=command, pattern=pattern)

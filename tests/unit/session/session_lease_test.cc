@@ -179,6 +179,9 @@ TEST_CASE("lease: with dedicated_max reached a command waits, and gets the one t
     SessionRig rig;
     rig.options.dedicated_max = 1;
     rig.silence("EVAL x 0");
+    // Of a text the lease would have to prove that nothing of it is left over.
+    rig.valkey.answers["EVAL y 0"] = ":2\r\n";
+    rig.valkey.answers["EVAL z 0"] = ":3\r\n";
     FakeClient& first = rig.make_ready();
     FakeClient& second = rig.add_client();
     FakeClient& third = rig.add_client();
@@ -192,9 +195,9 @@ TEST_CASE("lease: with dedicated_max reached a command waits, and gets the one t
     CHECK(rig.metrics.upstream_dedicated_waits_total == 2);
     CHECK(rig.valkey.times_asked("EVAL y 0") == 0);
     const size_t leased = rig.valkey.peer_of("EVAL x 0");
-    rig.valkey.send(leased, "+x\r\n");
-    CHECK(rig.run_until_output(second, "+GET a\r\n+EVAL y 0\r\n+GET b\r\n"));
-    CHECK(rig.run_until_output(third, "+EVAL z 0\r\n"));
+    rig.valkey.send(leased, ":1\r\n");
+    CHECK(rig.run_until_output(second, "+GET a\r\n:2\r\n+GET b\r\n"));
+    CHECK(rig.run_until_output(third, ":3\r\n"));
     CHECK(rig.valkey.asked_when_ready(leased) ==
           Lines{"CLIENT SETNAME ", "EVAL x 0", "EVAL y 0", "EVAL z 0"});
     CHECK(second.socket.is_reading);
