@@ -133,7 +133,7 @@ class SequencesTest(unittest.TestCase):
 class RewritingRelay(Relay):
     """The server is sent something else, to which it says the same."""
 
-    def _pump_requests(self, near, far):
+    def _pump_requests(self, near, far, *_):
         try:
             while data := near.recv(1 << 16):
                 far.sendall(data.replace(b"before", b"behind"))

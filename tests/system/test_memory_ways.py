@@ -15,7 +15,7 @@ MIB = 1 << 20
 MEMORY_MAX = 64 * MIB
 # docs/operations.md, Limits: code and pages that are used for the first time, malloc's remains, and
 # what one turn of the event loop may read.
-ALLOWANCE = 24 * MIB
+ALLOWANCE = 40 * MIB
 SETTINGS = {
     "limits.memory_max": MEMORY_MAX,
     "near_cache.memory": "1MiB",

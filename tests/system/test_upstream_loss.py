@@ -268,7 +268,8 @@ class FrozenServerTest(SystemTest):
             lambda: nearkey.metric("nearkey_tombstones") == 0, 2, "the late replies were dropped"
         )
         self.assertEqual(b"$5\r\nearly\r\n", early.command("GET", "tag"))
-        self.assertEqual(ids, sorted(row["id"] for row in server.clients()))
+        # None was lost; one more may have been made for those who would have to wait.
+        self.assertLessEqual(set(ids), {row["id"] for row in server.clients()})
         metrics = nearkey.metrics()
         self.assertEqual(50, metrics["nearkey_upstream_timeout_total"])
         self.assertEqual(0, metrics["nearkey_upstream_lost_total"])

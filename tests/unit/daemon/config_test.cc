@@ -334,7 +334,8 @@ TEST_CASE("config: a [[listener]] that is wrong is refused with its line") {
     CHECK(contains(error("[[listener]]\naddress = \"/a.sock\"\n[server]\nlisten = "
                          "[\"/a.sock\"]\n"),
                    "/a.sock stands there twice"));
-    CHECK(contains(error("[listener]\naddress = \"/a.sock\"\n"), "unknown"));
+    CHECK(contains(error("[listener]\naddress = \"/a.sock\"\n"),
+                   "n.toml:2: a listener is written [[listener]], with two brackets"));
     CHECK(contains(error("[\"listener[x]\"]\naddress = \"/a.sock\"\n"), "unknown"));
 }
 

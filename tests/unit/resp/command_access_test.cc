@@ -233,17 +233,19 @@ TEST_CASE("command access: the default refuses what hurts everybody, and no more
           "PSYNC ? -1",       "REPLCONF a b",     "CONFIG SET a b",  "CONFIG REWRITE",
           "CONFIG RESETSTAT", "ACL SETUSER a",    "ACL DELUSER a",   "ACL LOAD",
           "ACL SAVE",         "MODULE LOAD a",    "MODULE LOADEX a", "MODULE UNLOAD a",
-          "CLUSTER MEET a 1", "CLUSTER FAILOVER", "CLUSTER RESET",   "CLUSTER SETSLOT 1 STABLE"})
+          "CLUSTER MEET a 1", "CLUSTER FAILOVER", "CLUSTER RESET",   "CLUSTER SETSLOT 1 STABLE",
+          "CLIENT KILL ID 1", "CLIENT PAUSE 1",   "CLIENT UNPAUSE",  "MIGRATE a 1 k 0 1",
+          "ACL LIST",         "ACL GETUSER a",    "ACL LOG"})
         CHECK_FALSE_MESSAGE(allows(access, line), line);
     for (const char* line : {"GET k",         "SET k v",           "FLUSHALL",
-                             "KEYS *",        "CONFIG GET *",      "CLIENT KILL ID 1",
-                             "INFO",          "CLIENT PAUSE 1",    "ACL WHOAMI",
-                             "ACL LIST",      "ACL CAT",           "CLUSTER INFO",
+                             "KEYS *",        "CONFIG GET *",      "CLIENT LIST",
+                             "INFO",          "CLIENT UNBLOCK 1",  "ACL WHOAMI",
+                             "ACL USERS",     "ACL CAT",           "CLUSTER INFO",
                              "CLUSTER SLOTS", "MODULE LIST",       "SWAPDB 0 1",
                              "BGSAVE",        "BGREWRITEAOF",      "LASTSAVE",
                              "MONITOR",       "SLOWLOG RESET",     "LATENCY RESET",
                              "SCRIPT FLUSH",  "FUNCTION FLUSH",    "EVAL x 0",
-                             "WAIT 0 1",      "MIGRATE a 1 k 0 1", "RESTORE k 0 x",
+                             "WAIT 0 1",      "DUMP k",            "RESTORE k 0 x",
                              "SUBSCRIBE a",   "NEARKEY STATS",     "NOSUCH"})
         CHECK_MESSAGE(allows(access, line), line);
 }

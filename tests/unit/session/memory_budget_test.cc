@@ -78,6 +78,8 @@ TEST_CASE("memory budget: an event loop that holds less than its share is never 
     small.client_memory_bytes = 7'000'000;
     CHECK_FALSE(budget.is_short());
     CHECK_FALSE(budget.is_full());
+    CHECK_FALSE(budget.may_resume());
+    small.client_memory_bytes = 6'000'000;
     CHECK(budget.may_resume());
     CHECK_FALSE(budget.may_admit());
     small.client_memory_bytes = 8'000'001;

@@ -117,7 +117,7 @@ TEST_CASE("session: a reply that never comes holds up what is behind it until it
     for (const std::string behind : {"GET b", "EVAL b 0"}) {
         CAPTURE(behind);
         SessionRig rig;
-        rig.options.request_timeout_ms = 60;
+        rig.options.request_timeout_ms = 300;
         rig.terms.limits.in_flight_per_client_max = 1;
         rig.silence("GET a");
         FakeClient& client = rig.make_ready();

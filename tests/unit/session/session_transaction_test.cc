@@ -296,7 +296,7 @@ TEST_CASE("transaction: MULTI that a busy server refuses to set up is owed, and 
     client.ask({"INCR n", "EXEC"});
     REQUIRE(rig.run_until_asked("EXEC", 1));
     const Lines sent = rig.valkey.asked_when_ready(rig.valkey.peer_of("EXEC"));
-    CHECK(sent == Lines{"MULTI", "GET", "INCR n", "EXEC"});
+    CHECK(sent == Lines{"CLIENT SETNAME ", "MULTI", "GET", "INCR n", "EXEC"});
 }
 
 TEST_CASE("transaction: MULTI that is owed goes before the first command that is taken") {
@@ -308,7 +308,7 @@ TEST_CASE("transaction: MULTI that is owed goes before the first command that is
     client.ask({"INCR n", "EXEC"});
     REQUIRE(rig.run_until_output(client, "+OK\r\n+INCR n\r\n+EXEC\r\n"));
     const Lines sent = rig.valkey.asked_when_ready(rig.valkey.peer_of("EXEC"));
-    CHECK(sent == Lines{"MULTI", "INCR n", "EXEC"});
+    CHECK(sent == Lines{"CLIENT SETNAME ", "MULTI", "INCR n", "EXEC"});
 }
 
 TEST_CASE("transaction: one that is owed ends as the busy server would end it") {

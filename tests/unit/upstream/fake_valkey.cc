@@ -236,7 +236,9 @@ void FakeValkey::answer(size_t id, const std::string& command) {
     if (command == "PING") peer.is_set_up = true;
     const auto found = answers.find(command);
     send(id, found != answers.end() ? found->second : default_answer(command));
-    if (command == "QUIT" && found == answers.end() && peer.output.empty()) close(id);
+    if (command != "QUIT" || found != answers.end()) return;
+    peer.is_leaving = true;
+    flush(id);
 }
 
 void FakeValkey::flush(size_t id) {
@@ -247,6 +249,10 @@ void FakeValkey::flush(size_t id) {
         const ssize_t count = ::send(peer.fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
         if (count < 0) break;  // Full, or gone: then read() finds it.
         peer.output.consume(static_cast<size_t>(count));
+    }
+    if (peer.is_leaving && peer.output.empty()) {
+        close(id);
+        return;
     }
     peer.watch->want({!peer.has_ended, !peer.output.empty()});
 }

@@ -72,6 +72,7 @@ private:
         std::vector<std::string> asked;
         bool is_set_up = false;
         bool has_ended = false;
+        bool is_leaving = false;  // closed when all is sent
     };
 
     void accept_all();
