@@ -108,7 +108,7 @@ void ModelValkey::on_bytes(uint64_t link, std::string_view bytes) {
 }
 
 void ModelValkey::run_input(Client& client) {
-    while (client.blocked.empty() && !client.input.empty() &&
+    while (client.blocked.empty() && !client.input.empty() && !client.is_leaving &&
            client.parser.next(client.input) == ParseResult::Command) {
         const CommandView& command = client.parser.command();
         Words words;
@@ -125,6 +125,12 @@ void ModelValkey::flush_outputs() {
         if (!client->output.empty()) network_.reply(client->link, client->output);
         client->output.clear();
     }
+    std::vector<uint64_t> leaving;
+    for (const auto& [id, client] : clients_) {
+        if (client->is_leaving) leaving.push_back(client->link);
+    }
+    for (const uint64_t link : leaving)
+        network_.leave(link);
 }
 
 // --- commands ---
@@ -145,6 +151,9 @@ bool ModelValkey::process_transaction(Client& client, const Words& words) {
     if (name == "RESET") {
         forget_state(client);
         client.output += "+RESET\r\n";
+    } else if (name == "QUIT") {
+        client.output += kOk;
+        client.is_leaving = true;
     } else if (name == "MULTI") {
         client.in_multi = true;
         client.output += kOk;

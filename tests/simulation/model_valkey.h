@@ -77,6 +77,7 @@ private:
         std::vector<Words> queued;
         std::set<KeyName> watched;
         bool is_dirty = false;  // what is watched has changed
+        bool is_leaving = false;
         Words blocked;          // the command that waits; empty: none does
         uint64_t block = 0;     // its number
         CommandParser parser{1 << 20};

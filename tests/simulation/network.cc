@@ -82,14 +82,19 @@ void Network::reply(uint64_t id, std::string_view bytes) {
     if (links_[id].is_open) push(id, false, bytes, false);
 }
 
-void Network::hang_up(uint64_t id) {
+void Network::leave(uint64_t id) {
     Link& link = links_[id];
     if (!link.is_open) return;
     link.is_open = false;
     link.up.chunks.clear();
     link.server->on_closed(id);
-    if (random_.one_in(2)) link.down.chunks.clear();
     push(id, false, {}, true);
+}
+
+void Network::hang_up(uint64_t id) {
+    Link& link = links_[id];
+    if (link.is_open && random_.one_in(2)) link.down.chunks.clear();
+    leave(id);
 }
 
 void Network::push(uint64_t id, bool is_up, std::string_view bytes, bool is_end) {

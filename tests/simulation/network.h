@@ -50,6 +50,9 @@ public:
 
     // The server's.
     void reply(uint64_t link, std::string_view bytes);
+    // What was said before arrives.
+    void leave(uint64_t link);
+    // It may be lost.
     void hang_up(uint64_t link);
 
     // Faults.
