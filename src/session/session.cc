@@ -138,8 +138,9 @@ void Session::on_end() {
         end();
         return;
     }
+    // A client that only sends no more still reads. One that is gone must not stay blocked there.
     if (tunnel_ != nullptr && tunnel_->is_left_to_server() && !is_draining_) {
-        lease_->finish_sending();
+        lease_->finish_when_silent();
     }
     end_if_done();
 }

@@ -340,6 +340,13 @@ void Connection::on_socket_room() {
     if (owner_ != nullptr && is_tunnel_) owner_->on_tunnel_room();
 }
 
+void Connection::finish_when_silent() {
+    if (!is_ready()) return;
+    silent_since_ms_ = context_.loop.now_ms();
+    silent_bytes_ = bytes_received_;
+    watch();
+}
+
 void Connection::finish_sending() {
     if (is_ready()) socket_->finish_sending();
 }

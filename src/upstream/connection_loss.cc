@@ -87,6 +87,7 @@ void Connection::disconnect(ConnectionState next) {
     expected_word_.clear();
     reply_bytes_ = 0;
     head_waits_ = false;
+    silent_since_ms_ = 0;
     retry_or_fail_in_flight();
 }
 
@@ -126,6 +127,17 @@ void Connection::close(const std::string& reason) {
     context_.events.on_closed(*this, reason);
 }
 
+void Connection::finish_if_silent(uint64_t now_ms) {
+    if (silent_since_ms_ == 0) return;
+    if (bytes_received_ != silent_bytes_) {
+        silent_bytes_ = bytes_received_;
+        silent_since_ms_ = now_ms;
+    } else if (silent_since_ms_ + kSilentMs <= now_ms) {
+        silent_since_ms_ = 0;
+        finish_sending();
+    }
+}
+
 void Connection::expire(uint64_t now_ms) {
     shrink_if_sparse();
     expire_waiting(now_ms);
@@ -133,6 +145,7 @@ void Connection::expire(uint64_t now_ms) {
     look_at_head(now_ms);
     if (handshake_ && handshake_->failure() != Handshake::Failure::None) begin_handshake();
     if (!is_ready()) return;
+    finish_if_silent(now_ms);
     const uint64_t patience = context_.options.tombstone_timeout_ms;
     const bool has_old_tombstone = !in_flight_.empty() && in_flight_[0].receiver == nullptr &&
                                    in_flight_[0].deadline_ms != 0 &&
@@ -155,8 +168,8 @@ void Connection::look_at_head(uint64_t now_ms) {
 bool Connection::wants_expiry() {
     const bool has_tombstone =
         !in_flight_.empty() && in_flight_[0].receiver == nullptr && in_flight_[0].deadline_ms != 0;
-    return has_tombstone || expired_ < in_flight_.size() || heartbeat_sent_ms_ != 0 ||
-           !waiting_.empty();
+    return silent_since_ms_ != 0 || has_tombstone || expired_ < in_flight_.size() ||
+           heartbeat_sent_ms_ != 0 || !waiting_.empty();
 }
 
 // Requests of one connection have the same timeout, so deadlines stand in order; one that had

@@ -149,7 +149,7 @@ class AnsweringRelay(Relay):
 class KeepingRelay(Relay):
     """What the server ends stays open."""
 
-    def _pump_replies(self, far, near, lag):
+    def _pump_replies(self, far, near, lag, *_):
         while data := far.recv(1 << 16):
             self._pass_on(near, data)
 

@@ -143,6 +143,8 @@ public:
     void tell_of_room();
     // Says to the server that nothing more will come; what it still says arrives.
     void finish_sending();
+    // The same once it has said nothing for a moment: what it is in the middle of arrives.
+    void finish_when_silent();
     // The server was asked to end it: the owner is told, and it is no loss. REQUIRES: a tunnel.
     void expect_end() { is_end_expected_ = true; }
     void pause_reading();
@@ -317,6 +319,7 @@ private:
     void expire_in_flight(uint64_t now_ms);
     void expire_waiting(uint64_t now_ms);
     void look_at_head(uint64_t now_ms);
+    void finish_if_silent(uint64_t now_ms);
 
     ConnectionContext& context_;
     UpstreamTarget* target_;  // null: retired
@@ -337,6 +340,7 @@ private:
 
     static constexpr size_t kCongestedBytes = size_t{1} << 20;
     static constexpr uint32_t kHeadWaitsUs = 50'000;
+    static constexpr uint64_t kSilentMs = 100;
 
     Ring<InFlight> in_flight_;
     size_t reply_bytes_ = 0;            // so far, of a reply whose end has not come yet
@@ -351,6 +355,8 @@ private:
     ConnectionOwner* owner_ = nullptr;
     bool is_tunnel_ = false;
     bool is_end_expected_ = false;
+    uint64_t silent_since_ms_ = 0;  // finish_when_silent(); 0: not asked for
+    uint64_t silent_bytes_ = 0;     // bytes_received_ then
 
     OwnReceiver own_receiver_;
     uint64_t heartbeat_sent_ms_ = 0;  // 0: none is owed
