@@ -20,6 +20,7 @@
 //   - A read that is sent again may reach another server than the receiver has: the loss of any
 //     shared connection voids everything, and a connection to another address stores nothing.
 #include "nearkey/base/sabotage.h"
+#include "nearkey/upstream/advice.h"
 #include "nearkey/upstream/keyspace.h"
 #include "nearkey/upstream/pool.h"
 
@@ -35,9 +36,6 @@ constexpr std::string_view kStats = "*3\r\n$4\r\nINFO\r\n$12\r\ncommandstats\r\n
 constexpr std::string_view kPing = "*1\r\n$4\r\nPING\r\n";
 // What the lease of max_staleness_ms is renewed with must be there well before it ends.
 constexpr uint64_t kBeatsPerLease = 3;
-// What Valkey does not allow nearkey's user is asked again so much later, since rights may change:
-// each refusal is an entry in its ACL LOG.
-constexpr uint64_t kRefusedAgainMs = 60'000;
 // With broadcast it takes two beats to prove anything.
 constexpr uint64_t kBeatsPerBroadcastLease = 4;
 }  // namespace

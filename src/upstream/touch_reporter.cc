@@ -3,6 +3,7 @@
 #include "nearkey/base/log.h"
 #include "nearkey/base/metrics.h"
 #include "nearkey/resp/reply_writer.h"
+#include "nearkey/upstream/advice.h"
 #include "nearkey/upstream/pool.h"
 
 #include <algorithm>
@@ -13,7 +14,6 @@ namespace nearkey {
 namespace {
 constexpr std::string_view kMemory = "*2\r\n$4\r\nINFO\r\n$6\r\nmemory\r\n";
 constexpr uint64_t kPolicyAgainMs = 10'000;
-constexpr uint64_t kRefusedAgainMs = 60'000;
 constexpr size_t kMemoryReplyMax = size_t{64} << 10;
 constexpr size_t kReplyMax = 256;
 // A longer key is not reported: a batch has a limit in bytes, too.

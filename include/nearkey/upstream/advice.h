@@ -3,10 +3,15 @@
 // functions.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
 namespace nearkey {
+
+// What Valkey does not allow nearkey's user is asked again so much later, since rights may change:
+// each refusal is an entry in its ACL LOG.
+inline constexpr uint64_t kRefusedAgainMs = 60'000;
 
 // "REASON; WHAT TO DO", without the reason's period, or the reason alone where nothing is known to
 // help.
