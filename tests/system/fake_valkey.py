@@ -9,6 +9,7 @@ import re
 import socket
 import threading
 
+from harness import SystemTest
 from resp import encode
 
 NAMES = {  # name: (arity, flags, first key, last key, step)
@@ -182,3 +183,13 @@ def echo_argument(args):
 
 def forwarded_bytes(fake):
     return b"".join(encode(*args) for args in fake.received)
+
+
+class FakeUpstreamTest(SystemTest):
+    """nearkey in front of a fake server that answers GET with its key."""
+
+    def setUp(self):
+        super().setUp()
+        self.fake = FakeValkey(f"{self.directory}/fake.sock")
+        self.addCleanup(self.fake.close)
+        self.fake.answers = {"get": echo_argument, "set": b"+OK\r\n"}

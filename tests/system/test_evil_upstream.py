@@ -4,7 +4,7 @@ nearkey goes on."""
 
 import unittest
 
-from fake_valkey import FakeValkey, bulk, echo_argument
+from fake_valkey import FakeUpstreamTest, bulk, echo_argument
 from harness import SLOW, SharedSystemTest, SystemTest, proxy_only, wait_for
 from procfs import rss_bytes
 from resp import Closed, encode
@@ -29,13 +29,7 @@ class DeepReplyTest(SharedSystemTest):
 
 
 @proxy_only
-class EvilTest(SystemTest):
-    def setUp(self):
-        super().setUp()
-        self.fake = FakeValkey(f"{self.directory}/fake.sock")
-        self.addCleanup(self.fake.close)
-        self.fake.answers = {"get": echo_argument, "set": b"+OK\r\n"}
-
+class EvilTest(FakeUpstreamTest):
     def start(self, **settings):
         defaults = {
             "upstream.connections": 1,

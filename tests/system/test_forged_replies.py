@@ -7,7 +7,7 @@ import time
 import unittest
 
 import forging
-from fake_valkey import FakeValkey, bulk, echo_argument
+from fake_valkey import FakeUpstreamTest, bulk, echo_argument
 from harness import EVERY_COMMAND, SystemTest, proxy_only, show_figure, wait_for
 from leases import LeaseTest
 from resp import encode
@@ -200,14 +200,8 @@ class ScriptErrorTest(LeaseTest):
 
 
 @proxy_only
-class SurplusTest(SystemTest):
+class SurplusTest(FakeUpstreamTest):
     """A server that says more than it was asked for, on a connection that many share."""
-
-    def setUp(self):
-        super().setUp()
-        self.fake = FakeValkey(f"{self.directory}/fake.sock")
-        self.addCleanup(self.fake.close)
-        self.fake.answers = {"get": echo_argument, "set": b"+OK\r\n"}
 
     def start(self, **settings):
         self.nearkey = self.start_nearkey(
