@@ -22,7 +22,7 @@ ROOT = FUZZ.parents[1]
 BUILD = ROOT / "build-fuzz"
 COMPILER = ["clang++", "-std=c++20", "-O1", "-g", "-fno-omit-frame-pointer", "-Wall", "-Wextra"]
 SANITIZERS = "address,undefined"
-# What the targets need: the pure parts, which no library but the C++ one (and toml11) is behind.
+# What the targets need: the pure parts, behind which are no libraries but toml11 and fmt.
 SOURCES = (
     "src/base/check.cc",
     "src/base/os_error.cc",
@@ -107,7 +107,7 @@ def compile_source(source):
 def link(name, objects):
     program = BUILD / f"fuzz_{name}"
     command = ["clang++", f"-fsanitize=fuzzer,{SANITIZERS}", *map(str, objects)]
-    make(program, [*command, "-o", str(program)], objects)
+    make(program, [*command, "-lfmt", "-o", str(program)], objects)
 
 
 def build(names, jobs):
