@@ -26,14 +26,23 @@ NearCache::SourceId NearCache::open_source(uint64_t proven_ms) {
         id = free_sources_.back();
         free_sources_.pop_back();
     }
-    sources_[id] = {take_slot(id, proven_ms), true};
+    sources_[id] = {take_slot(id, proven_ms), true, 0};
     return id;
 }
 
 void NearCache::renew_source(SourceId source, uint64_t proven_ms) {
     const Hold hold(*this);
     CHECK(source < sources_.size() && sources_[source].is_open);
-    slots_[sources_[source].slot].proven_ms = proven_ms;
+    const Source& renewed = sources_[source];
+    if (proven_ms > renewed.suspended_ms) slots_[renewed.slot].proven_ms = proven_ms;
+}
+
+void NearCache::suspend_source(SourceId source, uint64_t now_ms) {
+    const Hold hold(*this);
+    CHECK(source < sources_.size() && sources_[source].is_open);
+    sources_[source].suspended_ms = now_ms;
+    uint64_t& proven_ms = slots_[sources_[source].slot].proven_ms;
+    proven_ms = std::min(proven_ms, since(options_.max_staleness_ms, now_ms));
 }
 
 void NearCache::close_source(SourceId source) {

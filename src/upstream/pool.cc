@@ -305,6 +305,7 @@ void ConnectionPool::tick() {
     note_retired();
     expire_lease_queue(now);
     if (cache() != nullptr) cache()->end_long_waits(Loop::boot_ms() - kFillWaitMaxMs);
+    proofs_.end_late();
     watch_absence();
     update_health();
     if (wants_ticks()) {
@@ -327,6 +328,7 @@ void ConnectionPool::on_watch_wanted() {
 // Else a look with each heartbeat is enough.
 bool ConnectionPool::wants_ticks() {
     if (!health_.is_ready || !lease_queue_.empty() || has_former_ || silent_ticks_ > 0) return true;
+    if (proofs_.is_under_way()) return true;
     bool wanted = false;
     for_each_connection(
         [&](Connection& connection) { wanted = wanted || connection.wants_expiry(); });
@@ -344,7 +346,6 @@ void ConnectionPool::beat() {
     });
     if (!has_commands_ && metrics_.upstream_connections > 0) refresh_commands();
     if (cache() == nullptr) return;
-    proofs_.end_late();
     ask_for_swapdb();
     touch_->beat(*primary_, loop_.now_ms());
     auditor_->beat();

@@ -207,6 +207,21 @@ void ConnectionPool::renew_sources() {
     }
 }
 
+void ConnectionPool::suspend_sources(const Connection& connection) {
+    const uint64_t now_ms = Loop::boot_ms();
+    const auto suspend = [&](const Connection& proven) {
+        if (proven.source() != NearCache::kNoSource)
+            cache()->suspend_source(proven.source(), now_ms);
+    };
+    suspend(connection);
+    if (&connection != receiver_.get()) return;
+    for (const auto& [key, group] : shared_) {
+        if (key.first != 2) continue;
+        for (const auto& redirected : group)
+            suspend(*redirected);
+    }
+}
+
 bool ConnectionPool::are_reads_tracked(const Connection& connection) const {
     return connection.source() != NearCache::kNoSource;
 }
@@ -227,6 +242,7 @@ Connection* ConnectionPool::find_ready(int protocol, int database) {
 void ConnectionPool::SourceProofs::ask() {
     started_ms_ = Loop::boot_ms();
     is_asked_again_ = false;
+    pool_.watch();
     ++pool_.metrics_.near_cache_proofs_total;
     if (pool_.receiver_->is_ready()) ask(*pool_.receiver_);
     for (const auto& [key, group] : pool_.shared_) {
@@ -238,19 +254,46 @@ void ConnectionPool::SourceProofs::ask() {
 
 // Without a deadline: one that is too late proves nothing, but end_late() does.
 void ConnectionPool::SourceProofs::ask(Connection& connection) {
+    const auto is_it = [&](const Asked& asked) { return asked.connection == &connection; };
+    if (std::any_of(asked_.begin(), asked_.end(), is_it)) {
+        pool_.suspend_sources(connection);
+        return;
+    }
     owe();
-    connection.send({kPing, this, round(), RequestKind::Blocking});
+    asked_.push_back({&connection, ++last_ticket_, false});
+    connection.send({kPing, this, last_ticket_, RequestKind::Blocking});
+}
+
+void ConnectionPool::SourceProofs::note_answer(uint32_t ticket) {
+    const auto found = std::find_if(asked_.begin(), asked_.end(), [ticket](const Asked& asked) {
+        return asked.ticket == ticket;
+    });
+    const bool is_late = found->is_late;
+    asked_.erase(found);
+    if (!is_late) on_answer(round());
 }
 
 bool ConnectionPool::SourceProofs::ask_again() {
     const bool is_due =
         pool_.is_broadcast_ && pool_.receiver_->is_ready() && !std::exchange(is_asked_again_, true);
-    if (is_due) ask(*pool_.receiver_);
-    return is_due;
+    if (!is_due) return false;
+    ask(*pool_.receiver_);
+    return is_under_way();
 }
 
 void ConnectionPool::SourceProofs::end_late() {
-    if (is_under_way() && started_ms_ + pool_.max_staleness_ms_ < Loop::boot_ms()) end();
+    if (!is_under_way() || Loop::boot_ms() < started_ms_ + pool_.beat_interval_ms_) return;
+    for (Asked& asked : asked_) {
+        if (std::exchange(asked.is_late, true)) continue;
+        ++pool_.metrics_.near_cache_proofs_late_total;
+        pool_.suspend_sources(*asked.connection);
+    }
+    end();
+}
+
+void ConnectionPool::SourceProofs::shrink() {
+    ProofRounds::shrink();
+    asked_.shrink_to_fit();
 }
 
 void ConnectionPool::ask_for_swapdb() {

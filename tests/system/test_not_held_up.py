@@ -23,10 +23,13 @@ def seconds_of(action):
 
 
 class HoldingRelay(Relay):
-    """Holds the requests of the first connection that carries the word, until it is thawed."""
+    """Holds the requests of the first connection that carries the word, and what follows on it,
+    until it is released. With is_armed false: not before it is armed."""
 
-    def __init__(self, path, target, word):
+    def __init__(self, path, target, word, is_armed=True):
         self.word = word
+        self.is_armed = is_armed
+        self.chosen = None
         self.held = False
         self.released = threading.Event()
         super().__init__(path, target)
@@ -34,7 +37,9 @@ class HoldingRelay(Relay):
     def _pump_requests(self, near, far, *_):
         try:
             while data := near.recv(1 << 16):
-                if self.word in data and not self.held:
+                if self.chosen is None and self.word in data:
+                    self.chosen = near
+                if self.chosen is near and self.is_armed:
                     self.held = True
                     self.released.wait()
                 far.sendall(data)
@@ -105,25 +110,65 @@ class PausedServerTest(SystemTest):
 
 @proxy_only
 class StuckConnectionTest(SystemTest):
-    def test_who_waits_for_anothers_equal_read_goes_his_own_way_soon(self):
-        server = self.start_server()
-        server.run("SET", "stuck", "v")
-        relay = HoldingRelay(f"{self.directory}/relay.sock", server.path, b"stuck")
-        self.addCleanup(relay.close)
-        self.addCleanup(relay.released.set)
-        nearkey = self.start_nearkey(f"unix://{relay.path}", settings={"upstream.connections": 2})
-        first, second = nearkey.client(), nearkey.client()
-        self.addCleanup(first.close)
-        self.addCleanup(second.close)
-        for client in (first, second):
+    def setUp(self):
+        super().setUp()
+        self.server = self.start_server()
+        self.server.run("SET", "stuck", "v")
+
+    def start(self, word=b"stuck", is_armed=True, **settings):
+        path = f"{self.directory}/relay.sock"
+        self.relay = HoldingRelay(path, self.server.path, word, is_armed)
+        self.addCleanup(self.relay.close)
+        self.addCleanup(self.relay.released.set)
+        settings = {**EVERY_COMMAND, "upstream.connections": 2, **settings}
+        self.nearkey = self.start_nearkey(f"unix://{self.relay.path}", settings=settings)
+        self.first, self.second = self.nearkey.client(), self.nearkey.client()
+        for client in (self.first, self.second):
+            self.addCleanup(client.close)
             self.assertEqual(PONG, client.command("PING"))
-        wait_for(lambda: nearkey.metric("nearkey_near_cache_tracking") == 1, 3, "tracking")
-        first.send(encode("GET", "stuck"))
-        wait_for(lambda: relay.held, 3, "the read is held")
-        taken = seconds_of(lambda: self.assertEqual(b"$1\r\nv\r\n", second.command("GET", "stuck")))
+        tracking = "nearkey_near_cache_tracking"
+        wait_for(lambda: self.nearkey.metric(tracking) == 1, 3, "tracking")
+
+    def hold_the_first(self):
+        self.first.send(encode("GET", "stuck"))
+        wait_for(lambda: self.relay.held, 3, "the read is held")
+
+    def test_who_waits_for_anothers_equal_read_goes_his_own_way_soon(self):
+        self.start()
+        self.hold_the_first()
+        taken = seconds_of(
+            lambda: self.assertEqual(b"$1\r\nv\r\n", self.second.command("GET", "stuck"))
+        )
         self.assertLess(taken, 0.5 * SLOWNESS)
-        relay.released.set()
-        self.assertEqual(b"$1\r\nv\r\n", first.read_reply())
+        self.relay.released.set()
+        self.assertEqual(b"$1\r\nv\r\n", self.first.read_reply())
+
+    def store(self):
+        # What is stored may be older than what a script has read.
+        self.server.run("SET", "other", "1")
+        self.assertEqual(b"$1\r\n1\r\n", self.second.command("GET", "other"))
+
+    def assert_scripts_go_on(self):
+        script = ("EVAL", "return redis.call('INCR', 'n')", "1", "n")
+        times = [seconds_of(lambda: self.second.command(*script)) for _ in range(20)]
+        self.assertLess(times[0], 0.5 * SLOWNESS)
+        self.assertLess(sorted(times[1:])[10], 0.05 * SLOWNESS, times)
+        self.assertGreaterEqual(self.nearkey.metric("nearkey_near_cache_proofs_late_total"), 1)
+
+    def test_a_script_waits_for_a_stuck_connection_once_and_briefly(self):
+        self.start()
+        self.store()
+        self.hold_the_first()
+        self.assert_scripts_go_on()
+        self.relay.released.set()
+        self.assertEqual(b"$1\r\nv\r\n", self.first.read_reply())
+
+    def test_nor_for_one_that_is_told_of_all_longer_than_that(self):
+        self.start(b"BCAST", is_armed=False, **{"near_cache.tracking": "broadcast"})
+        self.store()
+        self.relay.is_armed = True
+        wait_for(lambda: self.relay.held, 3, "a heartbeat is held")
+        self.assert_scripts_go_on()
 
 
 @proxy_only

@@ -120,6 +120,7 @@
     X(near_cache_misses_total, Counter, "reads that the near cache could not answer")              \
     X(near_cache_joins_total, Counter, "reads that waited for another client's equal read")        \
     X(near_cache_proofs_total, Counter, "rounds of PINGs for replies that may be ahead of news")   \
+    X(near_cache_proofs_late_total, Counter, "connections that such a round waits for no longer")  \
     X(near_cache_unproven_total, Counter, "stored, not served: near_cache.max_staleness_ms")       \
     X(near_cache_stored_total, Counter, "replies stored")                                          \
     L(near_cache_not_stored_total, near_cache_dropped_fills_total,                                 \

@@ -174,6 +174,8 @@ public:
     // before are known.
     SourceId open_source(uint64_t proven_ms);
     void renew_source(SourceId source, uint64_t proven_ms);
+    // Nothing of it is served until it is renewed with a proof from after `now_ms`.
+    void suspend_source(SourceId source, uint64_t now_ms);
     // All that came from it is void: find() serves nothing of it any more.
     void close_source(SourceId source);
     // What was stored of a key when Valkey was there, near_cache.stale_if_unavailable_ms after the
@@ -274,6 +276,7 @@ private:
     struct Source {
         uint16_t slot;
         bool is_open;
+        uint64_t suspended_ms;  // what was proven until then does not renew it
     };
     struct Fill {
         uint32_t generation = 0;

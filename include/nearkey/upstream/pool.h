@@ -195,25 +195,35 @@ private:
         Connection* asked_ = nullptr;  // lives while it is open
         std::string reply_;
     };
-    // Each round is a PING over every connection; a ticket is the round's number.
+    // Each round is a PING over every connection that is told of changes. One that has not answered
+    // within a beat holds up nobody any longer: what came of it is suspended instead, in this round
+    // and in those that follow until it answers.
     class SourceProofs final : public ProofRounds, public ReplyReceiver {
     public:
         explicit SourceProofs(ConnectionPool& pool) : pool_(pool) {}
-        // An unanswered round has an end, too: by then nothing is served any more of who has not
-        // answered.
         void end_late();
+        void shrink();
 
         void on_reply_bytes(uint32_t, std::string_view) override {}
-        void on_reply_end(uint32_t ticket) override { on_answer(ticket); }
+        void on_reply_end(uint32_t ticket) override { note_answer(ticket); }
         bool on_reply_void(uint32_t) override { return true; }
-        void on_request_failed(uint32_t ticket, std::string_view) override { on_answer(ticket); }
+        void on_request_failed(uint32_t ticket, std::string_view) override { note_answer(ticket); }
 
     private:
+        struct Asked {
+            Connection* connection;  // lives until it has answered or failed
+            uint32_t ticket;
+            bool is_late;
+        };
+
         void ask() override;
         bool ask_again() override;
         void ask(Connection& connection);
+        void note_answer(uint32_t ticket);
 
         ConnectionPool& pool_;
+        std::vector<Asked> asked_;
+        uint32_t last_ticket_ = 0;
         bool is_asked_again_ = false;
         uint64_t started_ms_ = 0;
     };
@@ -290,6 +300,8 @@ private:
     void count_lease();
     void renew_sources();
     uint64_t proven_ms(const Connection& connection) const;
+    // Nothing is served of what this connection proves, until it has proven it anew.
+    void suspend_sources(const Connection& connection);
     ProofRounds& all_proofs() { return all_proofs_ != nullptr ? *all_proofs_ : proofs_; }
     void ask_for_swapdb();
     void on_stats(std::string_view reply);

@@ -171,6 +171,27 @@ TEST_CASE("C8: a source that has proven nothing for max_staleness_ms serves noth
     CHECK(rig.outcome(Rig::get("k")) == Outcome::Hit);
 }
 
+TEST_CASE("C8: a source that is suspended serves nothing until it is proven by what came later") {
+    Rig rig;
+    rig.now = 10'000;
+    rig.cache.renew_source(rig.source, rig.now);
+    rig.fill(Rig::get("k"), "v");
+    CHECK(rig.outcome(Rig::get("k")) == Outcome::Hit);
+    rig.cache.suspend_source(rig.source, rig.now);
+    CHECK(rig.outcome(Rig::get("k")) == Outcome::Unproven);
+    rig.now = 10'010;
+    for (const uint64_t too_early : {9'999, 10'000}) {
+        rig.cache.renew_source(rig.source, too_early);
+        CHECK(rig.outcome(Rig::get("k")) == Outcome::Unproven);
+    }
+    // Nor does anything else make up for it.
+    rig.cache.clear(InvalidationCause::Flush, rig.now);
+    rig.fill(Rig::get("k"), "v");
+    CHECK(rig.outcome(Rig::get("k")) == Outcome::Unproven);
+    rig.cache.renew_source(rig.source, 10'001);
+    CHECK(rig.outcome(Rig::get("k")) == Outcome::Hit);
+}
+
 TEST_CASE("C9: after a flush nothing is found, and everything can be filled again") {
     Rig rig;
     for (int round = 0; round < 3; ++round) {

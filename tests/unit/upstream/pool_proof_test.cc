@@ -104,6 +104,45 @@ TEST_CASE("proof: of a RESP2 connection both it and the receiver must have answe
     CHECK(proven_ms() >= silent_ms);
 }
 
+TEST_CASE("proof: who is late holds up a round for one beat, and no other one") {
+    PoolRig rig;
+    make_redirected(rig);
+    const Count& beats = rig.metrics.heartbeats_total;
+    REQUIRE(run_until(rig.loop, [&] { return beats > 8; }));
+    store(rig);
+    const auto outcome = [&] { return rig.cache->explain(kQuery, Loop::boot_ms()).outcome; };
+    // Each has one heartbeat outstanding by then.
+    const auto pass_beats = [&] {
+        const uint64_t begin_ms = Loop::boot_ms();
+        REQUIRE(run_until(rig.loop, [&] { return Loop::boot_ms() > begin_ms + 30; }));
+    };
+    const auto answer_all = [&] {
+        answer(rig, receiver(rig));
+        answer(rig, rig.valkey.peer_of(kRedirected));
+    };
+    rig.valkey.answers["PING"] = FakeValkey::kSilent;
+    pass_beats();
+    REQUIRE(outcome() == NearCache::Outcome::Hit);
+    Proof proof;
+    rig.pool->prove(proof);
+    CHECK(proof.told == 0);
+    REQUIRE(run_until(rig.loop, [&] { return proof.told == 1; }));
+    CHECK(rig.metrics.near_cache_proofs_late_total == 2);
+    CHECK(outcome() == NearCache::Outcome::Unproven);
+    rig.pool->prove(proof);
+    CHECK(proof.told == 2);
+    // The heartbeats and the round's own PINGs were asked too early to prove anything now.
+    answer_all();
+    answer_all();
+    CHECK(outcome() == NearCache::Outcome::Unproven);
+    pass_beats();
+    answer_all();
+    CHECK(outcome() == NearCache::Outcome::Hit);
+    // Both are asked again.
+    rig.pool->prove(proof);
+    CHECK(proof.told == 2);
+}
+
 TEST_CASE("proof: a PING that is not answered in time proves nothing") {
     PoolRig rig;
     rig.options.request_timeout_ms = 20;
