@@ -8,11 +8,11 @@
 namespace nearkey {
 
 namespace {
-constexpr std::array<std::string_view, 20> kNames = {
+constexpr std::array<std::string_view, 19> kNames = {
     "own_write",   "fill_ticket", "lease",         "generation",  "push",
     "null_push",   "database",    "queued_write",  "other_loops", "other_connection",
     "queued_read", "whole_read",  "unfilled_part", "ttl_sent",    "swapdb_asked",
-    "lost_script", "write_reply", "upstream",      "void_fill",   "way"};
+    "lost_script", "upstream",    "void_fill",     "way"};
 }
 
 bool is_broken(Rule rule) {

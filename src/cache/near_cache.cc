@@ -272,11 +272,11 @@ void NearCache::suspend(uint64_t now_ms) {
     CHECK(begin_barrier(now_ms) == nullptr);
 }
 
-void NearCache::resume(uint64_t now_ms) {
+void NearCache::resume() {
     const Hold hold(*this);
     if (!std::exchange(is_suspended_, false)) return;
     metrics_.near_cache_suspended = 0;
-    end_write(nullptr, now_ms);
+    end_write(nullptr);
 }
 
 bool NearCache::is_suspended() const {
@@ -299,18 +299,14 @@ NearCache::Write NearCache::begin_barrier(uint64_t now_ms) {
     return nullptr;
 }
 
-void NearCache::end_write(Write write, uint64_t now_ms) {
+// There is nothing to invalidate once more: since begin_write() its keys were neither stored nor
+// being read.
+void NearCache::end_write(Write write) {
     const Hold hold(*this);
     uint64_t& count = write == nullptr ? barriers_ : write->second.writes;
     CHECK(count > 0);
     --count;
-    if (is_broken(Rule::WriteReply)) {
-        if (write != nullptr) forget_if_idle(write->first);
-    } else if (write == nullptr) {
-        clear(InvalidationCause::Barrier, now_ms);
-    } else {
-        invalidate(write->first, InvalidationCause::Write, now_ms);
-    }
+    if (write != nullptr) forget_if_idle(write->first);
 }
 
 void NearCache::note(uint32_t hash, InvalidationCause cause, uint64_t now_ms) {

@@ -399,7 +399,9 @@ void NearCache::check_invariants() const {
         CHECK(of_slot[i] == slots_[i].entries);
     size_t open = 0;
     for (const auto& [key, state] : keys_) {
-        CHECK(state.writes > 0 || state.first_fill != kNone);
+        // What is being written is neither stored nor being read.
+        CHECK((state.writes > 0) == (state.first_fill == kNone));
+        CHECK(state.writes == 0 || !has_items(mark_of(key)));
         for (uint32_t i = state.first_fill; i != kNone; i = fills_[i].next_in_key, ++open)
             CHECK(fills_[i].is_open && fills_[i].key->first == key);
     }

@@ -131,7 +131,7 @@ void Daemon::suspend_near_cache() {
 }
 
 void Daemon::resume_near_cache() {
-    if (cache_ != nullptr) cache_->resume(Loop::boot_ms());
+    if (cache_ != nullptr) cache_->resume();
 }
 
 }  // namespace nearkey

@@ -1,6 +1,5 @@
 // What a session tells the near cache of writes, so that nobody on this host reads what was there
-// before: their keys are invalidated before they are sent and at their reply, and blocked in
-// between.
+// before: their keys are invalidated before they are sent, and blocked until their reply.
 #include "nearkey/session/session.h"
 
 #include "nearkey/base/sabotage.h"
@@ -106,7 +105,7 @@ WriteScope Session::end_write() {
     if (pending.scope == WriteScope::Told) {
         --told_writes_;
     } else {
-        context_.cache->end_write(pending.write, Loop::boot_ms());
+        context_.cache->end_write(pending.write);
     }
     return pending.scope;
 }

@@ -22,7 +22,6 @@ enum class Rule {
     TtlSent,          // the time left of a key counts from when it was asked for
     SwapDbAsked,      // so does what the number of SWAPDBs proves
     LostScript,       // what a lost script has written is not known
-    WriteReply,       // a write invalidates its keys when its reply is there, too
     Upstream,         // what another upstream has said is void
     VoidFill,         // a hit does not follow a read in flight whose key has changed
     Way,              // what follows a change of way waits for a proof

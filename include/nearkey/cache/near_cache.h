@@ -5,8 +5,8 @@
 //
 //   find ─Hit──▶ answer                       invalidate(key): what is stored is dropped,
 //        ─Miss─▶ begin_fill ─▶ read upstream    what is being filled will not be stored
-//                commit ◀───── reply          begin_write ... end_write: the same at both ends,
-//                                               and in between the key is neither stored nor found
+//                commit ◀───── reply          begin_write: the same, and until end_write
+//                                               the key is neither stored nor found
 //
 // The one rule: a reply is stored only if nothing has invalidated its key since before the read was
 // sent, and is served only while its source (one life of the connection that is told of changes) is
@@ -227,7 +227,7 @@ public:
     // ended once. A barrier is a write of every key.
     [[nodiscard]] Write begin_write(std::string_view key, uint64_t now_ms);
     [[nodiscard]] Write begin_barrier(uint64_t now_ms);
-    void end_write(Write write, uint64_t now_ms);
+    void end_write(Write write);
     // Of the key in every database.
     void invalidate(std::string_view key, InvalidationCause cause, uint64_t now_ms);
     void clear(InvalidationCause cause, uint64_t now_ms);
@@ -236,7 +236,7 @@ public:
     // Nothing is stored and nothing is found until resume(): a write of every key. Asking twice is
     // asking once.
     void suspend(uint64_t now_ms);
-    void resume(uint64_t now_ms);
+    void resume();
     bool is_suspended() const;
     // A client sees every command that reaches Valkey, so that all reads have to.
     void add_monitor() { ++monitors_; }

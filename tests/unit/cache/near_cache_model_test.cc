@@ -164,20 +164,18 @@ private:
             writes_.emplace(key, cache_.begin_write(key, now_));
             drop(key);
         } else if (!writes_.empty()) {
-            const std::string written = writes_.begin()->first;
-            cache_.end_write(writes_.begin()->second, now_);
+            cache_.end_write(writes_.begin()->second);
             writes_.erase(writes_.begin());
-            drop(written);
         }
     }
     void barrier() {
         if (barriers_ == 0) {
             barrier_ = cache_.begin_barrier(now_);
+            drop_all();
         } else {
-            cache_.end_write(barrier_, now_);
+            cache_.end_write(barrier_);
         }
         barriers_ = 1 - barriers_;
-        drop_all();
     }
     void renew() {
         for (auto& [source, proven] : proven_) {

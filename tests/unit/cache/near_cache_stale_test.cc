@@ -83,12 +83,12 @@ TEST_CASE("stale: own writes invalidate, however they end") {
     rig.cache.close_source(rig.source);
     const auto write = rig.cache.begin_write("k", rig.now);
     CHECK_FALSE(rig.is_stale("k"));
-    rig.cache.end_write(write, rig.now);
+    rig.cache.end_write(write);
     CHECK_FALSE(rig.is_stale("k"));
     CHECK(rig.is_stale("j"));
     const auto barrier = rig.cache.begin_barrier(rig.now);
     CHECK_FALSE(rig.is_stale("j"));
-    rig.cache.end_write(barrier, rig.now);
+    rig.cache.end_write(barrier);
     CHECK_FALSE(rig.is_stale("j"));
 }
 

@@ -82,9 +82,9 @@ TEST_CASE("C3: between a write and its reply its key is neither found nor filled
     CHECK(rig.outcome(Rig::get("k")) == Outcome::Blocked);
     CHECK(rig.cache.begin_fill(Rig::get("k"), rig.source) == 0);
     rig.cache.commit(before, "old", UINT64_MAX, rig.now);
-    rig.cache.end_write(first, rig.now);
+    rig.cache.end_write(first);
     CHECK(rig.outcome(Rig::get("k")) == Outcome::Blocked);
-    rig.cache.end_write(second, rig.now);
+    rig.cache.end_write(second);
     CHECK(rig.outcome(Rig::get("k")) == Outcome::Miss);
     CHECK(rig.outcome(Rig::field("k", "f")) == Outcome::Miss);
     rig.fill(Rig::get("k"), "new");
@@ -99,7 +99,7 @@ TEST_CASE("C4: a command whose keys are not known is a write to every key") {
     CHECK(rig.outcome(Rig::get("k")) == Outcome::Blocked);
     CHECK(rig.cache.begin_fill(Rig::get("k"), rig.source) == 0);
     rig.cache.commit(before, "old", UINT64_MAX, rig.now);
-    rig.cache.end_write(write, rig.now);
+    rig.cache.end_write(write);
     CHECK(rig.outcome(Rig::get("k")) == Outcome::Miss);
     CHECK(rig.outcome(Rig::get("j")) == Outcome::Miss);
 }
@@ -117,7 +117,7 @@ TEST_CASE("C5: a write closes the read that others wait for") {
     CHECK(waiter.told == 1);
     CHECK(gone.told == 0);
     CHECK_FALSE(rig.cache.wait(ticket, waiter, nullptr, 0));
-    rig.cache.end_write(write, rig.now);
+    rig.cache.end_write(write);
     CHECK(rig.outcome(Rig::get("k")) == Outcome::Miss);
     rig.cache.abandon(ticket);
 }
@@ -289,7 +289,7 @@ TEST_CASE("near cache: it explains what it would answer, and why") {
     CHECK(blocked.outcome == Outcome::Blocked);
     CHECK(blocked.cause == InvalidationCause::Write);
     CHECK(blocked.invalidated_ms == 5);
-    rig.cache.end_write(write, rig.now);
+    rig.cache.end_write(write);
 }
 
 TEST_CASE("near cache: only keys that near_cache.keys names, and skip_keys does not, are stored") {
@@ -397,7 +397,7 @@ TEST_CASE("near cache: long names of what is in flight are counted until it is o
     CHECK(rig.metrics.near_cache_in_flight_bytes == 20'000);
     rig.cache.abandon(fill);
     CHECK(rig.metrics.near_cache_in_flight_bytes == 10'000);
-    rig.cache.end_write(write, rig.now);
+    rig.cache.end_write(write);
     CHECK(rig.metrics.near_cache_in_flight_bytes == 0);
 }
 

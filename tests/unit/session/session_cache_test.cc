@@ -155,7 +155,7 @@ TEST_CASE("session: what was stored while a read was in flight counts, too, if i
     const NearCache::Write write = rig.cache->begin_write("k", Loop::boot_ms());
     client.ask({"GET k"});
     REQUIRE(rig.run_until_asked("GET k", 1));
-    rig.cache->end_write(write, Loop::boot_ms());
+    rig.cache->end_write(write);
     store(rig, kQuery);
     const size_t peer = rig.valkey.peer_of("GET k");
     rig.valkey.send(peer, kNew);
