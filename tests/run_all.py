@@ -4,8 +4,9 @@
 
 --full adds, for the first build: the comparison with the server (tests/differential), real clients
 (tests/clients), the examples, hostile bytes (tests/fuzz/parsers.py), two minutes of fuzzing, many
-system tests once more with two event loops, and these with the thread sanitizer; and for each build
-the simulation, and a minute of sequences whose replies must come in time (tests/liveness).
+system tests once more with two event loops, and these with the thread sanitizer; for each rule that
+tests may break, the case that must fail then; and for each build the simulation, and a minute of
+sequences whose replies must come in time (tests/liveness).
 
 The name of a case is SUITE/CASE: `unit/near cache: ...`, `style/layers`,
 `system/test_basics/PingTest.test_ping`. --only keeps the cases whose name the regex finds.
@@ -234,6 +235,32 @@ def run_liveness(build, only):
                        r"^(liveness): .*: (ok|FAIL)$")
 
 
+def rules():
+    """The names of all rules that a build with -Dsabotage=true can break."""
+    return re.findall(r'"([a-z_]+)"', (ROOT / "src" / "base" / "sabotage.cc").read_text())
+
+
+def run_rules(build, only):
+    """Of nearkey_rule_tests each case passes, and that of a rule fails where the rule is broken."""
+    program = str(build.parent / "build-sabotage" / "nearkey_rule_tests")
+    passed, failed, outputs = 0, [], []
+    for name in ["rules/unbroken"] + [f"rules/without {rule}" for rule in rules()]:
+        if only and not re.search(only, name):
+            continue
+        rule = name.removeprefix("rules/without ")
+        is_broken = rule != name
+        filters = [f"--test-case=rule {rule}:*"] if is_broken else []
+        status, output = run([program, "--no-colors", *filters], build,
+                             variables={"NEARKEY_SABOTAGE": rule} if is_broken else {})
+        is_found = f"TEST CASE:  rule {rule}: " in output and " ERROR: " in output
+        if is_found if is_broken else status == 0:
+            passed += 1
+        else:
+            failed.append(name)
+            outputs.append(f"{name}:\n{output}")
+    return Outcome(passed, len(failed), 0, failed, "\n".join(outputs))
+
+
 def run_simulation(build, only):
     seeds = "50" if is_sanitized(build) else "1000"
     return run_program(build, only, "simulation",
@@ -278,6 +305,7 @@ def suites(builds, is_full):
                                          "--set", "server.workers=3")))]
         for name, function in threads:
             yield name, builds[0], functools.partial(run_with_tsan, run=function)
+        yield "rules", builds[0], run_rules
     for build in builds if is_full else ():
         yield "simulation", build, run_simulation
         yield "liveness", build, run_liveness

@@ -294,8 +294,8 @@ void Session::tell_cache(uint32_t ticket, std::string_view reply) {
     if (!context_.cache->is_idle()) await_proof();
 }
 
-// The client was shown nothing: what is stored can't be older than that. What a script may have
-// written, before its connection was lost, Valkey can't tell of any more.
+// The client was shown nothing: what is stored can't be older than that. What a lost script has
+// written Valkey tells of, too; but who looks whether it ran does so at once.
 void Session::tell_cache_of_failure(uint32_t ticket) {
     if (context_.cache == nullptr) return;
     static_cast<void>(end_fills(ticket, {}));
