@@ -113,13 +113,23 @@ uint64_t read_categories(const Value& list, std::vector<std::string>& categories
     return bits;
 }
 
+// What has none of these flags (INFO, PING, TIME, MEMORY STATS) changes neither data nor the server
+// nor what the connection is; PUBLISH has may_replicate, CONFIG SET admin, CLIENT SETNAME noscript.
+bool tells_of_effects(std::string_view flag) {
+    constexpr std::string_view kFlags[] = {"write",    "may_replicate", "admin", "noscript",
+                                           "blocking", "pubsub",        "module"};
+    return std::find(std::begin(kFlags), std::end(kFlags), flag) != std::end(kFlags);
+}
+
 // An entry of COMMAND: name, arity, flags, first key, last key, step, categories, tips, key specs,
 // sub-commands.
 bool read_spec(const Value& entry, std::vector<std::string>& categories, CommandSpec& spec) {
     if (entry.elements.size() < 3) return false;
     spec.name = lower(entry.elements[0].text);
     spec.arity = entry.elements[1].integer;
+    spec.may_repeat = true;
     for (const Value& flag : entry.elements[2].elements) {
+        spec.may_repeat &= !tells_of_effects(flag.text);
         spec.needs_no_auth |= flag.text == "no_auth";
         spec.is_noscript |= flag.text == "noscript";
         spec.is_taken_busy |= flag.text == "allow_busy";
@@ -128,6 +138,7 @@ bool read_spec(const Value& entry, std::vector<std::string>& categories, Command
         spec.is_module |= flag.text == "module";
         spec.is_blocking |= flag.text == "blocking";
     }
+    spec.may_repeat |= spec.is_readonly;
     if (entry.elements.size() > 6) spec.family = family_of(entry.elements[6]);
     spec.is_servers_own = true;
     if (entry.elements.size() >= 7)

@@ -319,7 +319,7 @@ void Session::warn(std::string_view event, std::string_view what) {
 
 // Over the shared connection, unless others are to be spared the command or its reply.
 Session::Executed Session::forward_shared(const CommandView& command) {
-    const RequestKind kind = spec_->is_readonly ? RequestKind::Read : RequestKind::Write;
+    const RequestKind kind = spec_->may_repeat ? RequestKind::Read : RequestKind::Write;
     if (alone_ > 0 || command.raw().size() >= kLarge) return forward_apart(command, kind);
     return forward(command, kind);
 }
@@ -370,6 +370,21 @@ void Session::send(Connection& connection, const CommandView& command, RequestKi
     if (context_.cache != nullptr) note(connection, command, ticket);
     connection.send(
         {canonical(command), this, ticket, kind, 1, awaited_ms(), timing(command, kind)});
+}
+
+// Who is owed reads alone need not wait behind a command that the server keeps waiting
+// (CLIENT PAUSE WRITE). Each reply waits for its own proof, as with any other connection of the
+// kind; nothing is stored, since how long a key lives was asked over the former one.
+void Session::on_held_up() {
+    if (ended_ || lease_ != nullptr || preparation_ != Preparation::None || selecting_ >= 0) return;
+    if (!connection_->may_pass(*this)) return;
+    Connection* const next = context_.pool.find_ready(protocol_, database_);
+    if (next == nullptr) return;
+    connection_->pass(*this, *next);
+    connection_->forget(ttl_receiver_);
+    for (size_t i = 0; i < fills_.size(); ++i)
+        fills_[i].ttl_ms = PendingFill::kTtlUnknown;
+    context_.pool.change_connection(connection_, *next);
 }
 
 // REQUIRES: nothing is owed by it, or the session is ending.

@@ -165,6 +165,42 @@ void Connection::look_at_head(uint64_t now_ms) {
     head_waits_ = waits;
 }
 
+// --- held up ---
+
+bool Connection::may_pass(const ReplyReceiver& receiver) const {
+    if (!waiting_.empty() || in_flight_.empty()) return false;
+    if (in_flight_[0].receiver == &receiver) return false;
+    for (size_t i = 1; i < in_flight_.size(); ++i) {
+        if (in_flight_[i].receiver == &receiver && in_flight_[i].retained == 0) return false;
+    }
+    return true;
+}
+
+void Connection::pass(ReplyReceiver& receiver, Connection& to) {
+    std::string_view bytes = retained_.view();
+    for (size_t i = 0; i < in_flight_.size(); ++i) {
+        InFlight& entry = in_flight_[i];
+        const std::string_view request = bytes.substr(0, entry.retained);
+        bytes.remove_prefix(entry.retained);
+        if (entry.receiver != &receiver) continue;
+        to.transmit(request, entry);
+        ++context_.metrics.reads_retried_total;
+    }
+    forget(receiver);
+}
+
+void Connection::tell_held_up() {
+    std::vector<ReplyReceiver*> told;
+    for (size_t i = 1; i < in_flight_.size(); ++i) {
+        const InFlight& entry = in_flight_[i];
+        if (entry.receiver != nullptr && entry.retained > 0) told.push_back(entry.receiver);
+    }
+    std::sort(told.begin(), told.end());
+    told.erase(std::unique(told.begin(), told.end()), told.end());
+    for (ReplyReceiver* receiver : told)
+        receiver->on_held_up();
+}
+
 bool Connection::wants_expiry() {
     const bool has_tombstone =
         !in_flight_.empty() && in_flight_[0].receiver == nullptr && in_flight_[0].deadline_ms != 0;

@@ -132,7 +132,13 @@ void ConnectionPool::relieve_held_up() {
             open > 0 && std::all_of(group.begin(), group.end(), [&](const auto& each) {
                 return !is_open(each) || each->is_held_up();
             });
-        if (!is_stuck || shared_count() >= options_.connections_max) continue;
+        if (!is_stuck) {
+            for (const auto& each : group) {
+                if (each->is_passed()) each->tell_held_up();
+            }
+            continue;
+        }
+        if (shared_count() >= options_.connections_max) continue;
         const bool is_passed = std::any_of(group.begin(), group.end(),
                                            [](const auto& each) { return each->is_passed(); });
         if (open > options_.connections && !is_passed) continue;
@@ -161,6 +167,11 @@ bool ConnectionPool::close_least_needed() {
     if (least == nullptr) return false;
     least->close("its place is needed");
     return true;
+}
+
+void ConnectionPool::change_connection(Connection*& used, Connection& next) {
+    ++next.users;
+    release(*std::exchange(used, &next));
 }
 
 void ConnectionPool::release(Connection& connection) {

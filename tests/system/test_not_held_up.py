@@ -1,6 +1,7 @@
 """What one client makes wait, or takes for himself, holds up nobody else: a connection that is stuck
 or paused, databases that nobody uses any more, file descriptors, places at the admin server."""
 
+import random
 import socket
 import threading
 import time
@@ -90,6 +91,55 @@ class PausedServerTest(SystemTest):
     def test_nor_without_a_near_cache(self):
         self.start(**{"near_cache.enabled": "false"})
         self.assert_others_read_while_writes_wait(writers=3)
+
+    def test_reads_that_stand_behind_a_paused_write_already_go_another_way(self):
+        self.start(**{"upstream.connections": 1})
+        self.assert_reads_pass(random.Random(20261128))
+
+    def test_they_do_so_without_a_near_cache(self):
+        self.start(**{"upstream.connections": 1, "near_cache.enabled": "false"})
+        self.assert_reads_pass(random.Random(20261129))
+
+    def assert_reads_pass(self, chance):
+        keys = [f"k{number}" for number in range(8)]
+        for key in keys:
+            self.server.run("SET", key, f"value of {key}")
+        reads = [("GET", key) for key in keys] + [("MGET", key, "k0") for key in keys]
+        reads += [("TYPE", "k1"), ("STRLEN", "k2"), ("PING",), ("ECHO", "x"), ("DBSIZE",)]
+        self.server.run("DEL", "n")
+        with self.server.client() as direct:
+            self.assertEqual(OK, direct.command("CLIENT", "PAUSE", "60000", "WRITE"))
+            writer = self.client()
+            writer.send(encode("SET", "k0", "new"))
+            owed = []
+            for number in range(12):
+                commands = [chance.choice(reads) for _ in range(chance.randint(1, 30))]
+                client = self.client()
+                if number % 3 == 0:
+                    # Behind its own write it must wait.
+                    client.send(encode("INCR", "n"))
+                client.send(b"".join(encode(*command) for command in commands))
+                owed.append((client, number % 3 == 0, commands))
+            for client, writes, commands in owed:
+                if writes:
+                    continue
+                expected = [direct.command(*command) for command in commands]
+                begin = time.monotonic()
+                self.assertEqual(expected, client.read_replies(len(commands)))
+                self.assertLess(time.monotonic() - begin, SOON)
+            self.assertTrue(all(client.is_silent(0) for client, writes, _ in owed if writes))
+            self.assertTrue(writer.is_silent(0))
+            self.assertEqual(OK, direct.command("CLIENT", "UNPAUSE"))
+            self.assertEqual(OK, writer.read_reply())
+            counts = []
+            for client, writes, commands in owed:
+                if writes:
+                    counts.append(client.read_reply())
+                    expected = [direct.command(*command) for command in commands]
+                    self.assertEqual(expected, client.read_replies(len(commands)))
+                # What was asked twice is answered once.
+                self.assertEqual(b"$4\r\nlast\r\n", client.command("ECHO", "last"))
+            self.assertEqual([b":1\r\n", b":2\r\n", b":3\r\n", b":4\r\n"], sorted(counts))
 
     def test_a_server_that_answers_nobody_is_not_given_ever_more_connections(self):
         self.start()

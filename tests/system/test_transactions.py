@@ -28,6 +28,9 @@ class WholeTransactionTest(SharedSystemTest):
     def setUp(self):
         super().setUp()
         self.client().command("PING")
+        # By then nearkey has made the connections of its own.
+        tracking = "nearkey_near_cache_tracking"
+        wait_for(lambda: self.nearkey.metric(tracking) == 1, 5, "tracking")
         self.before = self.nearkey.metrics()
 
     def assert_no_lease(self, whole):

@@ -101,7 +101,7 @@
       "requests failed: never sent (down), or outcome unknown")                                    \
     L(upstream_lost_total, requests_failed_total, "reason=\"lost\"", Counter, "")                  \
     L(upstream_timeout_total, requests_failed_total, "reason=\"timeout\"", Counter, "")            \
-    X(reads_retried_total, Counter, "reads sent again after their connection was lost")            \
+    X(reads_retried_total, Counter, "reads sent again: connection lost or held up")                \
     X(tombstones, Gauge, "replies that will be dropped when they come")                            \
     X(tombstone_closes_total, Counter, "connections closed by upstream.tombstone_timeout_ms")      \
     X(memory_short, Gauge, "1 near the end of the memory that nearkey may use")                    \

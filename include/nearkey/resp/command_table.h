@@ -95,6 +95,7 @@ struct CommandSpec {
     bool is_noscript = false;     // scripts can't run it
     bool is_taken_busy = false;   // also while a script runs past busy-reply-threshold
     bool is_readonly = false;
+    bool may_repeat = false;      // run twice it does what it does once: nothing
     bool is_write = false;
     bool is_module = false;
     bool is_blocking = false;       // may wait for other clients

@@ -70,6 +70,7 @@ public:
     void on_reply_bytes(uint32_t ticket, std::string_view bytes) override;
     void on_reply_end(uint32_t ticket) override;
     bool on_reply_void(uint32_t ticket) override;
+    void on_held_up() override;
     void on_request_failed(uint32_t ticket, std::string_view error) override;
     void on_slow_request(uint32_t ticket, const RequestTiming& timing, SlowEnd end) override;
 

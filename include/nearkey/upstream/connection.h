@@ -221,6 +221,13 @@ public:
     bool is_congested() const { return reply_bytes_ > kCongestedBytes; }
     // A command waits at the server, as after CLIENT PAUSE WRITE, with the same consequence.
     bool is_held_up() const { return head_waits_; }
+    // Whether all that `receiver` is owed here are reads, and none of them is the head.
+    bool may_pass(const ReplyReceiver& receiver) const;
+    // Sends those over `to` instead, whose replies come in the same order; what is answered here
+    // goes to nobody. REQUIRES: may_pass(), `to` is ready.
+    void pass(ReplyReceiver& receiver, Connection& to);
+    // Tells each receiver of a read behind the head.
+    void tell_held_up();
     // The server answers others while it keeps this connection's head waiting.
     bool is_passed() const { return head_waits_ && context_.heard_ms > head_waits_since_ms_; }
 

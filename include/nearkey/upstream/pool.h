@@ -84,6 +84,8 @@ public:
     // release(). Null: upstream.connections_max is reached.
     Connection* acquire(int protocol, int database);
     void release(Connection& connection);
+    // From the connection that was acquired to another of its kind.
+    void change_connection(Connection*& used, Connection& next);
 
     // A connection for one session alone. Null: upstream.dedicated_max is reached, and the waiter
     // is told later, unless it calls stop_waiting().

@@ -22,6 +22,9 @@ public:
     // There will be no (more) reply. `error` is a RESP error's text ("UPSTREAMDOWN ..."). What came
     // of the reply in pieces is void.
     virtual void on_request_failed(uint32_t ticket, std::string_view error) = 0;
+    // What stands before its requests on their connection is kept waiting by a server that answers
+    // others, and another connection is ready: Connection::pass() sends them there.
+    virtual void on_held_up() {}
     // A request took longer than Latency allows. Its reply's end, or its failure, follows at once.
     enum class SlowEnd { Reply, Failure };
     virtual void on_slow_request(uint32_t /*ticket*/, const RequestTiming&, SlowEnd) {}
@@ -39,7 +42,7 @@ class DiscardReceiver final : public ReplyReceiver {
 };
 
 enum class RequestKind : uint8_t {
-    Read,      // may be sent again if its connection is lost
+    Read,      // may be sent again if its connection is lost or held up
     Write,     // is never sent twice
     Blocking,  // never sent twice, and waits as long as the server lets it
 };
