@@ -209,7 +209,8 @@ def programs(build):
                 "--seeds", RULES_SEEDS],
                r"^(simulation/without \w+): .*(ok|FAIL)$")
     yield "clients", [python, "tests/clients/run.py", str(build)], r"^(\S+/\S+): (ok|FAIL|skipped.*)"
-    yield "examples", [python, "examples/fastapi/test_app.py", "-v"], r"^(test_\w+) .*\.\.\. (.*)$"
+    yield ("examples", [python, "tests/examples/run.py", str(build)],
+           r"^(examples/[\w-]+|test_\w+)(?::| .*\.\.\.) (ok|FAIL|ERROR|skipped.*)")
     yield ("parsers", [python, "tests/fuzz/parsers.py", "--seconds", "30"],
            r"^(parsers): .*: (ok|FAIL)$")
     yield ("fuzz", ["env", "-u", "NEARKEY_SKIP_DEPS", "scripts/fuzz", "--seconds", "120"],
