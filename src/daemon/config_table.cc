@@ -179,6 +179,10 @@ constexpr auto kOptions = std::to_array<Option>({
          "Which commands clients may run, in the words of Valkey's ACL rules, from left to right:\n"
          "+get -config|set +@read -@dangerous; +@all allows all that Valkey itself allows. The\n"
          "default refuses what would change or stop the server for everybody."),
+    choice("server.when_down", server<&Server::when_down>, "error|close",
+           "What a client sees of a command that Valkey does not answer, since it is away, lost\n"
+           "or silent: an error (UPSTREAMDOWN, UPSTREAMLOST, UPSTREAMTIMEOUT), or, as without\n"
+           "us, the end of its connection; new ones then end at once until Valkey is back."),
     number("server.backlog", server<&Server::backlog>, {1, 65535},
            "Connections that wait to be accepted."),
     restart(

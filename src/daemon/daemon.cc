@@ -45,7 +45,8 @@ std::vector<AccessRule> rules_of(const ListenerOptions& options) {
 ClientTerms terms_of(const ListenerOptions& options) {
     return {.limits = options.limits,
             .database = static_cast<int>(options.database),
-            .cache_use = options.near_cache ? CacheUse::On : CacheUse::Off};
+            .cache_use = options.near_cache ? CacheUse::On : CacheUse::Off,
+            .when_down = options.when_down == "close" ? WhenDown::Close : WhenDown::Error};
 }
 
 std::string managed_directory(const Config& config, const std::vector<ListenAddress>& addresses,

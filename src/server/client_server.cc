@@ -262,6 +262,12 @@ bool ClientServer::is_admitted(const Listener& listener, int fd) {
                   "allow_groups)\r\n");
         return false;
     }
+    // As without us, where nobody listens then; a socket that systemd holds can't be closed for it.
+    if (listener.terms.when_down == WhenDown::Close && !context_.pool.health().is_ready) {
+        ++metrics_.clients_refused_down_total;
+        close(fd);
+        return false;
+    }
     // The kernel gives the lowest descriptor that is free, so as many are taken as its number says.
     if (clients_.size() + clients_elsewhere_ >= limits_.clients_max ||
         listener.clients >= listener.terms.limits.clients_max || fd >= client_fds_end_) {

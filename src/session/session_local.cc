@@ -236,6 +236,12 @@ void Session::client_setinfo(const CommandView& command) {
 }
 
 void Session::answer_error(std::string_view text) {
+    const bool waits = spec_ != nullptr && spec_->is_blocking;
+    if (is_cut_by(text, waits)) {
+        hold(next_ticket_++, {});
+        if (owed() == 1) settle();
+        return;
+    }
     std::string reply;
     append_error(reply, text);
     answer(reply);

@@ -27,7 +27,7 @@ void Session::on_reply_bytes(uint32_t ticket, std::string_view bytes) {
     }
     if (reply_type_ == 0) reply_type_ = bytes.front();
     reply_size_ += bytes.size();
-    if (ended_ || output_lost_) return;
+    if (ended_ || is_cut_ || output_lost_) return;
     output_.append(bytes);
     if (unsent() > terms_.limits.output_per_client_max) {
         ++context_.metrics.clients_closed_output_total;
@@ -39,7 +39,7 @@ void Session::on_reply_bytes(uint32_t ticket, std::string_view bytes) {
 }
 
 void Session::on_reply_end(uint32_t ticket) {
-    if (ended_) return;
+    if (ended_ || is_cut_) return;
     if (ticket != first_ticket_) {
         CHECK(preparation_ == Preparation::Pending);
         on_prepared();
@@ -75,12 +75,13 @@ void Session::on_reply_end(uint32_t ticket) {
 }
 
 bool Session::on_reply_void(uint32_t ticket) {
-    if (!ended_ && ticket == first_ticket_) void_partial_reply();
+    if (ended_ || is_cut_) return false;
+    if (ticket == first_ticket_) void_partial_reply();
     return !ended_;
 }
 
 void Session::on_request_failed(uint32_t ticket, std::string_view error) {
-    if (ended_) return;
+    if (ended_ || is_cut_) return;
     std::string reply;
     if (preparation_ == Preparation::Pending) {
         // It was ours: the client's command has not been sent.
@@ -92,7 +93,9 @@ void Session::on_request_failed(uint32_t ticket, std::string_view error) {
         on_prepared();
         return;
     }
-    if (is_in_transaction()) {
+    if (is_cut_by(error, lease_blocks_)) {
+        // An empty one: the place of the cut.
+    } else if (is_in_transaction()) {
         reply = fail_in_transaction(ticket, error);
     } else {
         append_error(reply, error);
@@ -103,6 +106,10 @@ void Session::on_request_failed(uint32_t ticket, std::string_view error) {
     }
     tell_cache_of_failure(ticket);
     if (!void_partial_reply()) return;
+    if (reply.empty()) {
+        cut();
+        return;
+    }
     if (!output_lost_) output_.append(reply);
     ++first_ticket_;
     if (selecting_ >= 0) {
@@ -122,6 +129,11 @@ void Session::settle() {
     for (auto next = held_.find(first_ticket_); next != held_.end();
          next = held_.find(++first_ticket_)) {
         tell_cache_of_failure(first_ticket_);
+        if (next->second.empty()) {
+            committed_ = output_.size();
+            cut();
+            return;
+        }
         if (!output_lost_) output_.append(next->second);
         held_bytes_ -= kHeldBytes + next->second.size();
         held_.erase(next);
@@ -187,7 +199,19 @@ void Session::flush() {
     if (unsent() <= terms_.limits.output_per_client_high_water / 2) unpause(kOutput);
     if (tunnel_ != nullptr) update_tunnel_reading();
     account();
+    if (is_cut_ && (output_.empty() || output_lost_)) end();
     end_if_done();
+}
+
+bool Session::is_cut_by(std::string_view error, bool waits) const {
+    return (terms_.when_down == WhenDown::Close || waits) && error.starts_with("UPSTREAM");
+}
+
+void Session::cut() {
+    ++context_.metrics.clients_closed_down_total;
+    is_cut_ = true;
+    stop_input();
+    flush_hook_.defer();
 }
 
 void Session::end_if_done() {

@@ -30,12 +30,14 @@
       "clients refused when they connected")                                                       \
     L(clients_refused_memory_total, clients_refused_total, "reason=\"memory_max\"", Counter, "")   \
     L(clients_refused_peer_total, clients_refused_total, "reason=\"user\"", Counter, "")           \
+    L(clients_refused_down_total, clients_refused_total, "reason=\"when_down\"", Counter, "")      \
     L(clients_closed_output_total, clients_closed_total, "reason=\"output_max\"", Counter,         \
       "clients closed by nearkey")                                                                 \
     L(clients_closed_input_total, clients_closed_total, "reason=\"input_max\"", Counter, "")       \
     L(clients_closed_memory_total, clients_closed_total, "reason=\"memory_max\"", Counter, "")     \
     L(clients_closed_state_total, clients_closed_total,                                            \
       "reason=\"transaction_lost\"", Counter, "")                                                  \
+    L(clients_closed_down_total, clients_closed_total, "reason=\"upstream_down\"", Counter, "")    \
     L(protocol_errors_total, clients_closed_total, "reason=\"malformed\"", Counter, "")            \
     L(security_closes_total, clients_closed_total, "reason=\"http\"", Counter, "")                 \
     L(clients_paused_in_flight_total, limits_reached_total,                                        \

@@ -27,6 +27,7 @@ struct ServerOptions {
     std::string listen_owner;  // Empty: as the file comes to be.
     std::string listen_group;
     std::string commands{kDefaultCommands};  // See resp/access_rules.h.
+    std::string when_down = "error";         // error or close.
     std::uint64_t backlog = 511;
     std::uint64_t workers = 1;
     std::string admin;  // Empty: beside the listening socket. See admin_address().
@@ -50,6 +51,7 @@ struct ListenerOptions {
     std::vector<std::string> allow_users;  // Both lists empty: whoever can open the socket.
     std::vector<std::string> allow_groups;
     std::string commands{kDefaultCommands};
+    std::string when_down = "error";
     ClientLimits limits;
 };
 

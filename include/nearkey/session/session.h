@@ -294,6 +294,13 @@ private:
     bool void_partial_reply();
     void flush();
     void end_if_done();
+    // The client sees what it would see directly: no reply, and the end of its connection. What
+    // stands before that leaves first.
+    void cut();
+    // Whether it is cut where `error` would be its reply: Valkey is away, lost or silent, and its
+    // listener says so, or the command waits for other clients. Job queues try that again on a new
+    // connection, and take an error for their end.
+    bool is_cut_by(std::string_view error, bool waits) const;
     void end();
     // Memory (session_memory.cc)
     void account();
@@ -384,6 +391,7 @@ private:
     uint32_t alone_ = 0;        // so many more commands go over a lease
     char reply_type_ = 0;       // first byte of the reply being received
     bool partly_sent_ = false;  // the beginning of the reply being received has left already
+    bool is_cut_ = false;       // the client's connection ends behind what is committed
     bool output_lost_ = false;  // the client can't be written to any more
     bool output_blocked_ = false;
     HeldBytes held_by_;

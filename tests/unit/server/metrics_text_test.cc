@@ -19,7 +19,8 @@ TEST_CASE("metrics text: a family's help and type stand once, before its rows") 
                    "# HELP nearkey_clients_refused_total clients refused when they connected\n"
                    "nearkey_clients_refused_total{reason=\"clients_max\"} 0\n"
                    "nearkey_clients_refused_total{reason=\"memory_max\"} 7\n"
-                   "nearkey_clients_refused_total{reason=\"user\"} 0\n# TYPE "));
+                   "nearkey_clients_refused_total{reason=\"user\"} 0\n"
+                   "nearkey_clients_refused_total{reason=\"when_down\"} 0\n# TYPE "));
     CHECK(contains(text, "# TYPE nearkey_build_info gauge\n"));
     CHECK(contains(text, "nearkey_build_info{version=\"" NEARKEY_VERSION "\"} 1\n"));
     CHECK_FALSE(contains(text, "# EOF"));
