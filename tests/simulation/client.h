@@ -41,7 +41,11 @@ struct ClientPlan {
     uint64_t bound_us;  // how old what it is shown may be
     uint64_t writes_one_in;
     uint64_t ways_one_in;  // changes of how its commands travel
+    uint64_t owed_max;     // it sends no more while it is owed so many
+    bool likes_mget;       // instead of GET
+    uint64_t hot_names;    // so many keys take half of all commands
     uint64_t swaps_one_in;
+    uint64_t expiring_one_in;  // of writes: those of keys that expire
 };
 
 class SimulatedClient {
@@ -52,10 +56,15 @@ public:
     void start(SessionContext& context);
     bool is_of(const Session& session) const { return session_.get() == &session; }
     int channel() const { return plan_.channel; }
+    int database() const { return database_; }
     void on_ended();
     // What its session has on a connection of its own stays with the former server.
     void on_turned();
     void abort();
+    // It reads the key so much later: as it mostly does, or in one of the ways in which it may see
+    // what is newer than what is stored.
+    void look_again(const KeyName& key, uint64_t delay_us);
+    void peek(const KeyName& key, uint64_t delay_us);
 
     uint64_t operations = 0;
 
@@ -91,17 +100,24 @@ private:
     void plan_write(std::string& bytes);
     void plan_whole(std::string& bytes);
     bool plan_way(std::string& bytes);
+    bool is_away() const { return database_ != plan_.database || protocol_ != plan_.protocol; }
     void plan_reset(std::string& bytes);
     void begin_steps(std::string& bytes);
     void plan_step(std::string& bytes);
     void plan_exec(std::string& bytes);
     Asked random_read();
     Asked random_read_of(uint64_t number);
-    void look_again(const KeyName& key, uint64_t delay_us);
+    Asked plain_read_of(uint64_t number);
+    Asked asked_for_two(const std::string& name);
+    bool is_in(const KeyName& key) const;
+    void peek_now(uint64_t number);
+    void peek_by_steps(uint64_t number);
     void look_again_after(const Asked& asked);
     Asked random_read_of_all();
+    uint64_t random_written();
     Words random_list();
     Words random_write();
+    Words plain_write(uint64_t number);
     Asked asked(const Words& words, const std::vector<std::string>& names) const;
     Asked written(const Words& words) const;
     void ask(Asked& asked) const;

@@ -10,7 +10,6 @@
 namespace nearkey::simulation {
 
 namespace {
-constexpr size_t kOwedMax = 16;
 constexpr uint64_t kBatchMax = 6;
 constexpr size_t kStepsMax = 6;
 
@@ -43,13 +42,14 @@ void SimulatedClient::act() {
         is_closing_ = true;
         owed_.clear();
         session_->on_stream_lost();
-    } else if (!is_closing_ && is_ready_ && owed_.size() < kOwedMax) {
+    } else if (!is_closing_ && is_ready_ && owed_.size() < plan_.owed_max) {
         send_batch();
     }
 }
 
 void SimulatedClient::send_batch() {
-    const uint64_t count = random_.one_in(2) ? 1 : random_.between(1, kBatchMax);
+    const uint64_t most = std::min(plan_.owed_max, kBatchMax);
+    const uint64_t count = random_.one_in(2) ? 1 : random_.between(1, most);
     for (uint64_t i = 0; i < count; ++i) {
         if (!plan_operation(unread_)) break;
     }
@@ -60,12 +60,10 @@ bool SimulatedClient::plan_operation(std::string& bytes) {
     ++operations;
     if (in_multi_) {
         plan_step(bytes);
-    } else if (random_.one_in(is_through_ ? 8 : plan_.ways_one_in)) {
+    } else if (random_.one_in(is_through_ ? 4 : is_away() ? 8 : plan_.ways_one_in)) {
         return plan_way(bytes);
     } else if (!random_.one_in(plan_.writes_one_in)) {
         plan_read(bytes);
-    } else if (random_.one_in(8)) {
-        plan_whole(bytes);
     } else {
         plan_write(bytes);
     }
@@ -99,11 +97,15 @@ bool SimulatedClient::plan_way(std::string& bytes) {
         add_plain(bytes, {"SELECT", std::to_string(database_)});
         return false;
     }
-    const uint64_t choice = random_.below(6);
+    const uint64_t choice = random_.below(protocol_ != plan_.protocol ? 1 : 8);
+    if (choice >= 6) {
+        plan_whole(bytes);
+        return true;
+    }
     if (choice == 0 && kinds.has(Kind::Hello)) {
         protocol_ = protocol_ == plan_.protocol ? 5 - protocol_ : plan_.protocol;
         add_plain(bytes, {"HELLO", std::to_string(protocol_)});
-    } else if (choice == 1 && kinds.has(Kind::Select)) {
+    } else if (choice <= 2 && kinds.has(Kind::Select)) {
         database_ = 1 - database_;
         is_ready_ = false;
         add_plain(bytes, {"SELECT", std::to_string(database_)});
@@ -141,20 +143,20 @@ void SimulatedClient::plan_reset(std::string& bytes) {
 // --- transactions ---
 
 void SimulatedClient::plan_whole(std::string& bytes) {
-    const std::string name = name_of_key(random_.below(kNamesWritten / 2) * 2);
+    const std::string name = name_of_key(random_written() / 2 * 2);
     add_plain(bytes, {"MULTI"});
     in_multi_ = true;
     const auto queue = [&](Asked each) {
         queued_.push_back(each);
         add(bytes, std::move(each));
     };
-    if (!random_.one_in(3)) queue(written({"SET", name, next_value(random_, name)}));
+    if (random_.one_in(2)) queue(written({"SET", name, next_value(random_, name)}));
     queue(random_read());
     plan_exec(bytes);
 }
 
 void SimulatedClient::begin_steps(std::string& bytes) {
-    if (random_.one_in(3)) add_plain(bytes, {"WATCH", name_of_key(random_.below(kNamesWritten))});
+    if (random_.one_in(3)) add_plain(bytes, {"WATCH", name_of_key(random_written())});
     add_plain(bytes, {"MULTI"});
     in_multi_ = true;
     // One that reads waits for a proof, whatever it writes.
@@ -215,7 +217,7 @@ SimulatedClient::Asked SimulatedClient::random_read() {
     if (plan_.kinds.has(Kind::Keyspace) && random_.one_in(40)) return random_read_of_all();
     if (plan_.kinds.has(Kind::Blocking) && random_.one_in(12))
         return random_read_of(kNames + random_.below(kLists));
-    uint64_t number = random_.below(random_.one_in(2) ? 4 : kNames);
+    uint64_t number = random_.below(random_.one_in(2) ? plan_.hot_names : kNames);
     if (number >= kNamesWritten) {
         const auto database = static_cast<uint64_t>(database_);
         number = kNamesWritten + 2 * database + (protocol_ == 3 ? 1 : 0);
@@ -234,6 +236,8 @@ SimulatedClient::Asked SimulatedClient::random_read_of(uint64_t number) {
         const bool is_named = !plan_.kinds.has(Kind::Undeclared);
         return asked({"EVAL_RO", what, "1", is_named ? name : other, name}, {name});
     }
+    // Most are the same, and so find what is stored.
+    if (random_.one_in(2)) return plain_read_of(number);
     const uint64_t choice = random_.below(12);
     if (choice == 10) return asked({"EXISTS", name}, {name});
     if (choice == 11) {
@@ -245,9 +249,20 @@ SimulatedClient::Asked SimulatedClient::random_read_of(uint64_t number) {
         // HSCAN is never stored.
         return asked(choice < 8 ? Words{"HGETALL", name} : Words{"HSCAN", name, "0"}, {name});
     }
-    if (choice < 7) return asked({"GET", name}, {name});
+    if (choice < 7) return plain_read_of(number);
     if (choice < 8) return asked({"GETRANGE", name, "0", "-1"}, {name});
-    const std::string other = name_of_key(random_.below(kNamesWritten / 2) * 2);
+    return asked_for_two(name);
+}
+
+SimulatedClient::Asked SimulatedClient::plain_read_of(uint64_t number) {
+    const std::string name = name_of_key(number);
+    if (number >= kNames) return asked({"LRANGE", name, "0", "-1"}, {name});
+    if (is_hash(number)) return asked({"HGET", name, "f"}, {name});
+    return plan_.likes_mget ? asked_for_two(name) : asked({"GET", name}, {name});
+}
+
+SimulatedClient::Asked SimulatedClient::asked_for_two(const std::string& name) {
+    const std::string other = name_of_key(random_written() / 2 * 2);
     return asked({"MGET", name, other}, {name, other});
 }
 
@@ -257,11 +272,15 @@ void SimulatedClient::look_again_after(const Asked& asked) {
     const bool is_px = words.size() == 5 && words[0] == "SET";
     if (is_px || words[0] == "PEXPIRE") {
         const uint64_t ttl_us = std::stoull(is_px ? words[4] : words[2]) * 1000;
+        const KeyName key{database_, words[1]};
+        look_again(key, random_.below(ttl_us));
         // Its reply took some time, too.
-        const uint64_t late_us = random_.below(60'000);
-        if (ttl_us + late_us > 40'000) look_again({database_, words[1]}, ttl_us + late_us - 40'000);
+        for (int i = 0; i < 2; ++i) {
+            const uint64_t late_us = random_.below(60'000);
+            if (ttl_us + late_us > 40'000) look_again(key, ttl_us + late_us - 40'000);
+        }
     }
-    if (!random_.one_in(3)) return;
+    if (!random_.one_in(2)) return;
     if (!asked.asks.empty()) {
         look_again(asked.asks[random_.below(asked.asks.size())].key, random_.below(2'000));
     } else if (!asked.writes.empty() && words.size() > 1 && !words[0].starts_with("EVAL") &&
@@ -272,11 +291,71 @@ void SimulatedClient::look_again_after(const Asked& asked) {
 
 void SimulatedClient::look_again(const KeyName& key, uint64_t delay_us) {
     events_.after(delay_us, [this, key, session = number_] {
-        const bool is_here = session == number_ && session_ && !is_closing_ && is_ready_;
-        if (!is_here || must_close_ || in_multi_ || key.first != database_) return;
-        if (owed_.size() >= kOwedMax) return;
+        if (session != number_ || !is_in(key) || in_multi_) return;
         ++operations;
-        add(unread_, random_read_of(std::stoull(key.second.substr(1))));
+        const uint64_t number = std::stoull(key.second.substr(1));
+        add(unread_, random_.one_in(4) ? random_read_of(number) : plain_read_of(number));
+        deliver();
+    });
+}
+
+void SimulatedClient::peek(const KeyName& key, uint64_t delay_us) {
+    events_.after(delay_us, [this, key] {
+        if (is_in(key)) peek_now(std::stoull(key.second.substr(1)));
+    });
+}
+
+// Ready to send a command of the key's database.
+bool SimulatedClient::is_in(const KeyName& key) const {
+    return session_ && !is_closing_ && is_ready_ && !must_close_ && key.first == database_ &&
+           owed_.size() <= plan_.owed_max;
+}
+
+void SimulatedClient::peek_now(uint64_t number) {
+    const Kinds& kinds = plan_.kinds;
+    ++operations;
+    const uint64_t choice = random_.below(6);
+    if (in_multi_ || choice == 0) {
+        if (!in_multi_) add_plain(unread_, {"MULTI"});
+        in_multi_ = true;
+        queued_.push_back(random_read_of(number));
+        add(unread_, queued_.back());
+        plan_exec(unread_);
+    } else if (choice <= 2 && kinds.has(Kind::Steps)) {
+        peek_by_steps(number);
+    } else if (choice == 3 && kinds.has(Kind::Tunnels) && !is_through_) {
+        is_through_ = true;
+        add_plain(unread_, {"CLIENT", "REPLY", "ON"});
+        add(unread_, random_read_of(number));
+        const int database = database_;
+        plan_reset(unread_);
+        if (database == database_) add(unread_, plain_read_of(number));
+    } else if (choice == 4 && kinds.has(Kind::Hello)) {
+        add(unread_, random_read_of(number));
+        protocol_ = 5 - protocol_;
+        add_plain(unread_, {"HELLO", std::to_string(protocol_)});
+        add(unread_, plain_read_of(number));
+    } else {
+        add(unread_, random_read_of(number));
+    }
+    deliver();
+}
+
+void SimulatedClient::peek_by_steps(uint64_t number) {
+    add_plain(unread_, {"MULTI"});
+    in_multi_ = true;
+    const bool writes = random_.one_in(3) && number < kNamesWritten;
+    events_.after(random_.below(3'000), [this, number, writes, session = number_] {
+        if (session != number_ || !in_multi_ || is_closing_ || must_close_) return;
+        queued_.push_back(writes ? written(plain_write(number)) : random_read_of(number));
+        add(unread_, queued_.back());
+        if (!writes) plan_exec(unread_);
+        deliver();
+    });
+    if (!writes) return;
+    events_.after(random_.between(3'000, 12'000), [this, session = number_] {
+        if (session != number_ || !in_multi_ || is_closing_ || must_close_) return;
+        plan_exec(unread_);
         deliver();
     });
 }
@@ -297,6 +376,10 @@ SimulatedClient::Asked SimulatedClient::written(const Words& words) const {
     return asked;
 }
 
+uint64_t SimulatedClient::random_written() {
+    return random_.below(random_.one_in(2) ? plan_.hot_names : kNamesWritten);
+}
+
 void SimulatedClient::plan_write(std::string& bytes) {
     add(bytes, written(random_write()));
 }
@@ -307,14 +390,22 @@ Words SimulatedClient::random_list() {
     return {"BLPOP", list, fmt::format("0.{:03}", random_.between(1, 100))};
 }
 
-Words SimulatedClient::random_write() {
-    if (plan_.kinds.has(Kind::Blocking) && random_.one_in(10)) return random_list();
-    const uint64_t number = random_.below(random_.one_in(2) ? 4 : kNamesWritten);
+Words SimulatedClient::plain_write(uint64_t number) {
     const std::string name = name_of_key(number);
     const std::string value = next_value(random_, name);
-    const Words put = is_hash(number) ? Words{"HSET", name, "f", value} : Words{"SET", name, value};
+    return is_hash(number) ? Words{"HSET", name, "f", value} : Words{"SET", name, value};
+}
+
+Words SimulatedClient::random_write() {
+    if (plan_.kinds.has(Kind::Blocking) && random_.one_in(10)) return random_list();
+    const uint64_t number = random_written();
+    const std::string name = name_of_key(number);
+    const Words put = plain_write(number);
+    const std::string& value = put.back();
     if (random_.one_in(plan_.swaps_one_in)) return {"SWAPDB", "0", "1"};
-    switch (random_.below(60)) {
+    if (!is_hash(number) && random_.one_in(plan_.expiring_one_in))
+        return {"SET", name, value, "PX", std::to_string(random_.between(1, 500))};
+    switch (random_.below(56)) {
         case 0:
             return random_.one_in(4) ? Words{"FLUSHALL"} : Words{"TOUCH", name};
         case 1:
@@ -334,12 +425,6 @@ Words SimulatedClient::random_write() {
         case 11:
         case 12:
             return {"PEXPIRE", name, std::to_string(random_.between(1, 500))};
-        case 13:
-        case 14:
-        case 15:
-        case 16:
-            if (is_hash(number)) return put;
-            return {"SET", name, value, "PX", std::to_string(random_.between(1, 500))};
         default:
             return put;
     }

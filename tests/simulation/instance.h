@@ -130,7 +130,7 @@ public:
         options_.backoff_max_ms = 50;
         options_.connect_timeout_ms = 100;
         cache_options_.max_staleness_ms = kBounds[random.below(4)];
-        if (random.one_in(3)) cache_options_.memory = 2048 << random.below(4);
+        if (random.one_in(8)) cache_options_.memory = 4096 << random.below(4);
         // So many writes have every key leave the cache.
         cache_options_.thrash_guard = random.one_in(8);
         cache_ = std::make_unique<NearCache>(cache_options_, metrics, seed);

@@ -8,7 +8,6 @@
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
-#include <sstream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -68,20 +67,6 @@ bool parse(const std::vector<std::string_view>& words, Arguments& arguments) {
     return true;
 }
 
-std::vector<uint64_t> seeds_of(const Arguments& arguments) {
-    std::vector<uint64_t> seeds;
-    // How many seeds a broken rule needs is counted from the first one.
-    const bool has_kept = !arguments.is_single && !arguments.expects_violations;
-    std::istringstream kept(has_kept ? contents("kept_seeds.txt") : "");
-    for (std::string line; std::getline(kept, line);) {
-        if (!line.empty() && line[0] != '#')
-            seeds.push_back(std::strtoull(line.c_str(), nullptr, 10));
-    }
-    for (uint64_t i = 0; i < arguments.seeds; ++i)
-        seeds.push_back(arguments.first + i);
-    return seeds;
-}
-
 // The run's digest.
 uint64_t run_seed(uint64_t seed, const Arguments& arguments, Totals& totals) {
     static const std::string commands = contents("command_reply.resp");
@@ -106,7 +91,7 @@ uint64_t run_seed(uint64_t seed, const Arguments& arguments, Totals& totals) {
 int run(const Arguments& arguments) {
     Totals totals;
     bool is_repeatable = true;
-    for (const uint64_t seed : seeds_of(arguments)) {
+    for (uint64_t seed = arguments.first; seed < arguments.first + arguments.seeds; ++seed) {
         const uint64_t digest = run_seed(seed, arguments, totals);
         // The same seed is the same run.
         if (totals.seeds == 1 && !arguments.is_single && !arguments.expects_violations) {

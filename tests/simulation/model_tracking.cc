@@ -46,6 +46,7 @@ std::string ModelValkey::run_connection(Client& client, const Words& words) {
         return reply;
     }
     if (is(words[0], "info")) {
+        if (info_lag_us > 0) network_.slow_down(client.link, info_lag_us);
         return info();
     }
     if (is(words[0], "config")) {
@@ -114,6 +115,12 @@ std::string ModelValkey::tracking_on(Client& client, const Words& words) {
     }
     client.is_tracking = true;
     client.redirect = redirect;
+    if (tracking_lag_us > 0) {
+        const Client& told = redirect != 0 ? *clients_.at(redirect) : client;
+        network_.slow_down(told.link, random_.between(tracking_lag_us / 2, tracking_lag_us));
+        if (random_.one_in(2))
+            network_.slow_down_requests(client.link, random_.between(20, tracking_lag_us));
+    }
     return kOk;
 }
 

@@ -55,6 +55,10 @@ public:
     std::map<KeyName, size_t> last_steps_of(const std::string& joined) const;
 
     History history;
+    // Connections that tell of changes do it up to so late, and who is asked for INFO answers so
+    // late.
+    uint64_t tracking_lag_us = 0;
+    uint64_t info_lag_us = 0;
 
 private:
     struct Stored {
@@ -78,8 +82,8 @@ private:
         std::set<KeyName> watched;
         bool is_dirty = false;  // what is watched has changed
         bool is_leaving = false;
-        Words blocked;          // the command that waits; empty: none does
-        uint64_t block = 0;     // its number
+        Words blocked;       // the command that waits; empty: none does
+        uint64_t block = 0;  // its number
         CommandParser parser{1 << 20};
         std::string input;
         std::string output;

@@ -195,6 +195,10 @@ void Network::slow_down(uint64_t id, uint64_t delay_us) {
     links_[id].down.delay_us = delay_us;
 }
 
+void Network::slow_down_requests(uint64_t id, uint64_t delay_us) {
+    links_[id].up.delay_us = delay_us;
+}
+
 void Network::slow_down_any(uint64_t delay_us) {
     if (const uint64_t id = any_open(); id != 0) slow_down(id, delay_us);
 }

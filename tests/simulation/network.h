@@ -65,6 +65,7 @@ public:
     void change_delays();
     // What comes from the server is late by so much from now on.
     void slow_down(uint64_t link, uint64_t delay_us);
+    void slow_down_requests(uint64_t link, uint64_t delay_us);
     void slow_down_any(uint64_t delay_us);
 
     std::map<std::string, Server*> servers;  // by name

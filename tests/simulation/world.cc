@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 namespace nearkey::simulation {
@@ -23,17 +24,25 @@ World::World(uint64_t seed, const Options& options)
       is_traced_(options.is_traced),
       is_calm_(random_.one_in(3)),
       client_pause_us_(random_.between(200, 20'000)),
-      writes_one_in_(is_calm_ ? random_.between(40, 300) : random_.between(2, 20)),
-      ways_one_in_(random_.between(20, 400)),
+      writes_one_in_(is_calm_ ? random_.between(40, 300) : random_.between(4, 40)),
+      ways_one_in_(random_.one_in(3) ? random_.between(4, 40) : random_.between(20, 400)),
+      owed_max_(random_.one_in(2) ? 1 : random_.between(2, 16)),
+      disturbs_(random_.one_in(2)),
+      likes_mget_(random_.one_in(4)),
+      hot_names_(uint64_t{1} << random_.below(4)),
+      are_alike_(random_.one_in(2)),
+      alike_kind_(random_.below(4)),
       swaps_one_in_(random_.one_in(4) ? random_.between(20, 100) : 180),
-      write_pause_us_(random_.between(500, is_calm_ ? 200'000 : 20'000)),
-      harm_pause_us_(random_.between(5'000, is_calm_ ? 2'000'000 : 400'000)),
+      expiring_one_in_(random_.one_in(4) ? 2 : 15),
+      write_pause_us_(random_.between(2'000, is_calm_ ? 200'000 : 60'000)),
+      harm_pause_us_(random_.between(20'000, is_calm_ ? 3'000'000 : 1'000'000)),
       harm_us_(random_.between(5'000, 1'500'000)) {
     loop_.raw()->random = &random_;
     for (const char* name : kServers) {
         valkeys_.push_back(std::make_unique<ModelValkey>(
             ModelValkey::Parts{events_, random_, network_, options.commands}, name));
     }
+    choose_lags();
     for (int i = 0; i < kInstances; ++i)
         instances_.push_back(std::make_unique<Instance>(*this, i, random_.below(UINT64_MAX)));
 }
@@ -58,6 +67,23 @@ void World::run() {
 #endif
 }
 
+void World::choose_lags() {
+    constexpr uint64_t kLags[] = {100, 5'000, 20'000, 60'000};
+    uint64_t tracking_lag_us = kLags[random_.below(4)];
+    const uint64_t info_lag_us = random_.one_in(6) ? random_.between(30'000, 100'000) : 0;
+    if (info_lag_us > 0) {
+        // Only RESP2 and database 0 are read over the connection that asks for INFO.
+        tracking_lag_us = 0;
+        swaps_one_in_ = 10;
+        are_alike_ = true;
+        alike_kind_ = random_.between(1, 3);
+    }
+    for (const auto& valkey : valkeys_) {
+        valkey->tracking_lag_us = kinds_.has(Kind::Lag) ? tracking_lag_us : 0;
+        valkey->info_lag_us = kinds_.has(Kind::Lag) ? info_lag_us : 0;
+    }
+}
+
 uint64_t World::operations() const {
     uint64_t sum = 0;
     for (const auto& client : clients_)
@@ -72,12 +98,15 @@ uint64_t World::hits() const {
     return sum;
 }
 
-// Of both protocols in both databases, and two more; each event loop has its share of them.
+// Mostly of one protocol in one database, or of both in both, and two more; each event loop has its
+// share of them.
 void World::start_clients(int channel, SessionContext& context) {
     Judge& judge = *this;
     const Instance& instance = *instances_[static_cast<size_t>(channel)];
-    for (uint64_t i = 0; i < kClients / instance.workers(); ++i) {
-        const uint64_t kind = i < 4 ? i : random_.below(4);
+    const uint64_t clients = std::max(kClients / instance.workers(), uint64_t{3});
+    for (uint64_t i = 0; i < clients; ++i) {
+        const uint64_t alike = random_.one_in(4) ? alike_kind_ ^ 1 : alike_kind_;
+        const uint64_t kind = are_alike_ ? alike : i < 4 ? i : random_.below(4);
         const ClientPlan plan{.channel = channel,
                               .upstream = instance.upstream,
                               .kinds = kinds_,
@@ -87,17 +116,55 @@ void World::start_clients(int channel, SessionContext& context) {
                               .bound_us = instance.bound_us(),
                               .writes_one_in = writes_one_in_,
                               .ways_one_in = ways_one_in_,
-                              .swaps_one_in = swaps_one_in_};
+                              .owed_max = owed_max_,
+                              .likes_mget = likes_mget_,
+                              .hot_names = hot_names_,
+                              .swaps_one_in = swaps_one_in_,
+                              .expiring_one_in = expiring_one_in_};
         clients_.push_back(std::make_unique<SimulatedClient>(events_, random_, judge, plan));
         clients_.back()->start(context);
     }
 }
 
 void World::write_directly() {
-    events_.after(random_.between(1, write_pause_us_), [this] { write_directly(); });
+    const auto go_on_after = [this](uint64_t delay_us) {
+        events_.after(delay_us + random_.between(1, write_pause_us_), [this] { write_directly(); });
+    };
+    const uint64_t number = random_.below(random_.one_in(2) ? hot_names_ : kNames);
+    if (clients_.empty() || random_.one_in(3)) {
+        go_on_after(0);
+        change_directly(random_database(), number);
+        return;
+    }
+    // What one nearkey has stored is changed, and a client of it sees that in another way while the
+    // news is on its way.
+    const uint64_t who = random_.below(clients_.size());
+    const int channel = clients_[who]->channel();
+    const int database = clients_[who]->database();
+    const KeyName key{database, name_of_key(number)};
+    const uint64_t change_us = random_.between(20'000, 80'000);
+    go_on_after(disturbs_ ? 0 : change_us + 20'000);
+    for (const auto& client : clients_) {
+        if (client->channel() != channel || random_.one_in(3)) continue;
+        client->look_again(key, random_.below(change_us / 3));
+        if (disturbs_) client->look_again(key, change_us + random_.below(20'000));
+    }
+    events_.after(change_us, [this, key, number, who, channel] {
+        change_directly(key.first, number);
+        for (size_t i = 0; i < clients_.size(); ++i) {
+            if (i == who || (clients_[i]->channel() == channel && random_.one_in(4)))
+                clients_[i]->peek(key, random_.below(4'000));
+        }
+    });
+}
+
+int World::random_database() {
+    if (are_alike_ && !random_.one_in(4)) return static_cast<int>(alike_kind_ / 2);
+    return static_cast<int>(random_.below(ModelValkey::kDatabases));
+}
+
+void World::change_directly(int database, uint64_t number) {
     if (network_.is_server_down || network_.server_frozen_until_us > events_.now_us) return;
-    const int database = static_cast<int>(random_.below(ModelValkey::kDatabases));
-    const uint64_t number = random_.below(kNames);
     const std::string name = name_of_key(number);
     const std::string value = next_value(random_, name);
     Words words = number % 2 == 0 ? Words{"SET", name, value} : Words{"HSET", name, "f", value};
@@ -167,8 +234,14 @@ void World::harm() {
             return;
         case 0:
         case 1:
+        case 8:
             note("a connection is killed");
             network_.kill_any();
+            // Which nobody is told of, then.
+            for (uint64_t number = kNamesWritten; number < kNames; ++number)
+                events_.after(random_.below(10'000), [this, number] {
+                    change_directly(static_cast<int>((number - kNamesWritten) / 2), number);
+                });
             return;
         case 2:
         case 3:

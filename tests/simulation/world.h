@@ -42,7 +42,10 @@ private:
     void on_answer(const std::string& line) override;
     uint64_t next_session() override { return ++sessions_; }
     void start_clients(int channel, SessionContext& context);
+    void choose_lags();
     void write_directly();
+    int random_database();
+    void change_directly(int database, uint64_t number);
     void maintain();
     void do_harm();
     void harm();
@@ -61,7 +64,14 @@ private:
     uint64_t client_pause_us_;
     uint64_t writes_one_in_;
     uint64_t ways_one_in_;
+    uint64_t owed_max_;
+    bool disturbs_;  // changes do not wait until the one before has been looked at
+    bool likes_mget_;
+    uint64_t hot_names_;
+    bool are_alike_;       // clients are mostly of one kind, in one database
+    uint64_t alike_kind_;  // of two bits: the database, and RESP3
     uint64_t swaps_one_in_;
+    uint64_t expiring_one_in_;
     uint64_t write_pause_us_;
     uint64_t harm_pause_us_;
     uint64_t harm_us_;
