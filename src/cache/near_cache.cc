@@ -54,8 +54,7 @@ NearCache::Found NearCache::find(const CacheQuery& query, uint64_t now_ms) {
     if (Item* item = find_item(query); item != nullptr) {
         const Slot& slot = slots_[item->source];
         if (!is_void(item, now_ms)) {
-            if (since(slot.proven_ms, now_ms) >= options_.max_staleness_ms &&
-                !is_broken(Rule::Lease)) {
+            if (!is_proven(slot, now_ms) && !is_broken(Rule::Lease)) {
                 ++metrics_.near_cache_unproven_total;
                 return {Outcome::Unproven, {}, 0};
             }
@@ -253,10 +252,11 @@ void NearCache::clear(InvalidationCause cause, uint64_t now_ms) {
     for (SourceId id = 0; id < sources_.size(); ++id) {
         Source& source = sources_[id];
         if (!source.is_open || slots_[source.slot].entries == 0) continue;
-        const uint64_t proven_ms = slots_[source.slot].proven_ms;
+        const Slot former = slots_[source.slot];
         slots_[source.slot].is_open = false;
         slots_[source.slot].is_lost = is_lost;
-        source.slot = take_slot(id, proven_ms);
+        source.slot = take_slot(id, former.proven_ms);
+        slots_[source.slot].is_suspended = former.is_suspended;
     }
 }
 

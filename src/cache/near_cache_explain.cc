@@ -59,8 +59,7 @@ NearCache::Explanation NearCache::explain(const CacheQuery& query, uint64_t now_
         const auto age = static_cast<int32_t>(tick_of(now_ms) - item->filled);
         result.age_ms = static_cast<uint64_t>(std::max(age, 0)) * kItemTickMs;
         result.left_ms = (item->deadline - tick_of(now_ms)) * kItemTickMs;
-        result.outcome =
-            result.proven_ms < options_.max_staleness_ms ? Outcome::Hit : Outcome::Unproven;
+        result.outcome = is_proven(slot, now_ms) ? Outcome::Hit : Outcome::Unproven;
     } else if (barriers_ > 0 || (state != keys_.end() && state->second.writes > 0)) {
         result.outcome = Outcome::Blocked;
     } else {
@@ -85,8 +84,7 @@ void NearCache::watch(WatchId id, const CacheQuery& query) {
 bool NearCache::is_watched_served(WatchId id, uint64_t now_ms) const {
     const Hold hold(*this);
     const Item* item = watched_[id];
-    return item != nullptr && !is_void(item, now_ms) &&
-           slots_[item->source].proven_ms + options_.max_staleness_ms > now_ms;
+    return item != nullptr && !is_void(item, now_ms) && is_proven(slots_[item->source], now_ms);
 }
 
 }  // namespace nearkey

@@ -34,15 +34,16 @@ void NearCache::renew_source(SourceId source, uint64_t proven_ms) {
     const Hold hold(*this);
     CHECK(source < sources_.size() && sources_[source].is_open);
     const Source& renewed = sources_[source];
-    if (proven_ms > renewed.suspended_ms) slots_[renewed.slot].proven_ms = proven_ms;
+    if (renewed.suspended_ms != 0 && proven_ms <= renewed.suspended_ms) return;
+    slots_[renewed.slot].proven_ms = proven_ms;
+    slots_[renewed.slot].is_suspended = false;
 }
 
 void NearCache::suspend_source(SourceId source, uint64_t now_ms) {
     const Hold hold(*this);
     CHECK(source < sources_.size() && sources_[source].is_open);
     sources_[source].suspended_ms = now_ms;
-    uint64_t& proven_ms = slots_[sources_[source].slot].proven_ms;
-    proven_ms = std::min(proven_ms, since(options_.max_staleness_ms, now_ms));
+    slots_[sources_[source].slot].is_suspended = true;
 }
 
 void NearCache::close_source(SourceId source) {
@@ -70,7 +71,7 @@ uint16_t NearCache::take_slot(SourceId source, uint64_t proven_ms) {
     }
     const uint16_t slot = free_slots_.back();
     free_slots_.pop_back();
-    slots_[slot] = {proven_ms, 0, source, true, false};
+    slots_[slot] = {proven_ms, 0, source, true, false, false};
     return slot;
 }
 

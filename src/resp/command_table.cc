@@ -135,6 +135,7 @@ bool read_spec(const Value& entry, std::vector<std::string>& categories, Command
         spec.is_taken_busy |= flag.text == "allow_busy";
         spec.is_readonly |= flag.text == "readonly";
         spec.is_write |= flag.text == "write";
+        spec.waits_in_pause |= flag.text == "write" || flag.text == "may_replicate";
         spec.is_module |= flag.text == "module";
         spec.is_blocking |= flag.text == "blocking";
     }

@@ -262,7 +262,7 @@ Session::Executed Session::execute(const CommandView& command, std::string_view 
     if (is_in_transaction()) return execute_in_transaction(*spec, command);
     // The server itself says what is wrong with a call that it will not run.
     if (spec->route != Route::Close && !spec->accepts(command.size())) {
-        return spec->route == Route::Shared ? forward(command, RequestKind::Write)
+        return spec->route == Route::Shared ? forward(command, RequestKind::Read)
                                             : forward_unproven(command);
     }
     if (!terms_.access.allows(*spec, command)) return refuse(command);
@@ -336,9 +336,7 @@ std::optional<Session::Executed> Session::pin(size_t commands) {
         if (owed() > 0) return wait_until_idle();
         leave_connection();
     }
-    const bool is_slow =
-        connection_ != nullptr && (connection_->is_congested() || connection_->is_held_up());
-    if (is_slow && owed() == 0) leave_connection();
+    if (owed() == 0) leave_slow_connection();
     if (connection_ == nullptr && !database_unsure_) {
         connection_ = context_.pool.acquire(protocol_, database_);
     }
@@ -346,6 +344,19 @@ std::optional<Session::Executed> Session::pin(size_t commands) {
     for (size_t i = 0; i < commands; ++i)
         answer_error(database_unsure_ ? kDatabaseUnsure : kNoConnectionLeft);
     return Executed::Yes;
+}
+
+void Session::leave_slow_connection() {
+    const bool waits = spec_ != nullptr && spec_->waits_in_pause && !database_unsure_;
+    if (waits && context_.pool.may_hold_writes()) {
+        Connection* const held_up = context_.pool.find_held_up(protocol_, database_);
+        if (held_up != nullptr) {
+            context_.pool.change_connection(connection_, *held_up);
+            return;
+        }
+    }
+    if (connection_ == nullptr) return;
+    if (connection_->is_congested() || connection_->is_held_up()) leave_connection();
 }
 
 Session::Executed Session::wait_until_idle() {
@@ -376,9 +387,9 @@ void Session::send(Connection& connection, const CommandView& command, RequestKi
 // (CLIENT PAUSE WRITE). Each reply waits for its own proof, as with any other connection of the
 // kind; nothing is stored, since how long a key lives was asked over the former one.
 void Session::on_held_up() {
-    if (ended_ || lease_ != nullptr || preparation_ != Preparation::None || selecting_ >= 0) return;
-    if (!connection_->may_pass(*this)) return;
-    Connection* const next = context_.pool.find_ready(protocol_, database_);
+    if (ended_ || lease_ != nullptr || preparation_ != Preparation::None) return;
+    const int database = selecting_ >= 0 ? selecting_ : database_;
+    Connection* const next = context_.pool.find_ready(protocol_, database);
     if (next == nullptr) return;
     connection_->pass(*this, *next);
     connection_->forget(ttl_receiver_);

@@ -308,6 +308,7 @@ void Connection::deliver(std::string_view bytes, bool is_end) {
     }
     reply_bytes_ = 0;
     head_waits_ = false;
+    answered_us_ = context_.latency.turn_us();
     InFlight& head = in_flight_.front();
     receiver = head.receiver;  // it may have been forgotten meanwhile
     if (head.replies > 1) {

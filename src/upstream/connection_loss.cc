@@ -159,21 +159,33 @@ void Connection::expire(uint64_t now_ms) {
 }
 
 void Connection::look_at_head(uint64_t now_ms) {
+    const uint32_t now_us = context_.latency.turn_us();
     const bool waits = is_ready() && !in_flight_.empty() && reply_bytes_ == 0 &&
-                       context_.latency.turn_us() - in_flight_[0].timing.sent_us > kHeadWaitsUs;
+                       now_us - in_flight_[0].timing.sent_us > kHeadWaitsUs &&
+                       now_us - answered_us_ > kHeadWaitsUs;
     if (waits && !head_waits_) head_waits_since_ms_ = now_ms;
     head_waits_ = waits;
 }
 
 // --- held up ---
 
-bool Connection::may_pass(const ReplyReceiver& receiver) const {
-    if (!waiting_.empty() || in_flight_.empty()) return false;
-    if (in_flight_[0].receiver == &receiver) return false;
-    for (size_t i = 1; i < in_flight_.size(); ++i) {
-        if (in_flight_[i].receiver == &receiver && in_flight_[i].retained == 0) return false;
+void Connection::tell_held_up(uint64_t now_ms) {
+    if (!head_waits_ || context_.heard_ms <= head_waits_since_ms_ + kPassedForMs) return;
+    if (now_ms < told_held_up_ms_ + kTellAgainMs || !waiting_.empty()) return;
+    told_held_up_ms_ = now_ms;
+    // Each receiver's entries together, those that keep it here first.
+    std::vector<std::pair<ReplyReceiver*, bool>> owed;
+    owed.reserve(in_flight_.size());
+    for (size_t i = 0; i < in_flight_.size(); ++i) {
+        const InFlight& entry = in_flight_[i];
+        const bool may_pass = i > 0 && entry.retained > 0;
+        if (entry.receiver != nullptr) owed.emplace_back(entry.receiver, may_pass);
     }
-    return true;
+    std::sort(owed.begin(), owed.end());
+    const ReplyReceiver* last = nullptr;
+    for (const auto& [receiver, may_pass] : owed) {
+        if (std::exchange(last, receiver) != receiver && may_pass) receiver->on_held_up();
+    }
 }
 
 void Connection::pass(ReplyReceiver& receiver, Connection& to) {
@@ -183,22 +195,13 @@ void Connection::pass(ReplyReceiver& receiver, Connection& to) {
         const std::string_view request = bytes.substr(0, entry.retained);
         bytes.remove_prefix(entry.retained);
         if (entry.receiver != &receiver) continue;
-        to.transmit(request, entry);
+        InFlight again = entry;
+        again.retained = 0;
+        again.is_retry = true;
+        to.transmit(request, again);
         ++context_.metrics.reads_retried_total;
     }
     forget(receiver);
-}
-
-void Connection::tell_held_up() {
-    std::vector<ReplyReceiver*> told;
-    for (size_t i = 1; i < in_flight_.size(); ++i) {
-        const InFlight& entry = in_flight_[i];
-        if (entry.receiver != nullptr && entry.retained > 0) told.push_back(entry.receiver);
-    }
-    std::sort(told.begin(), told.end());
-    told.erase(std::unique(told.begin(), told.end()), told.end());
-    for (ReplyReceiver* receiver : told)
-        receiver->on_held_up();
 }
 
 bool Connection::wants_expiry() {

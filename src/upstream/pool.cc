@@ -14,6 +14,7 @@ constexpr uint64_t kTickMs = 20;
 // Whoever waits for another's equal read longer than that reads for himself: the other's connection
 // may be stuck.
 constexpr uint64_t kFillWaitMaxMs = 100;
+constexpr size_t kPassedForPause = 3;
 constexpr size_t kFailuresLoggedMax = 16;
 constexpr size_t kBucketsPerBeat = 8192;
 constexpr size_t kHelloReplyMax = size_t{64} << 10;
@@ -123,6 +124,7 @@ Connection* ConnectionPool::acquire(int protocol, int database) {
 // One in any case; more only while the server answers others, for then it keeps these waiting on
 // purpose (CLIENT PAUSE WRITE).
 void ConnectionPool::relieve_held_up() {
+    may_hold_writes_ = false;
     for (auto& [key, group] : shared_) {
         const auto is_open = [](const auto& each) {
             return each->state() != ConnectionState::Closed;
@@ -132,10 +134,9 @@ void ConnectionPool::relieve_held_up() {
             open > 0 && std::all_of(group.begin(), group.end(), [&](const auto& each) {
                 return !is_open(each) || each->is_held_up();
             });
+        may_hold_writes_ = may_hold_writes_ || count_passed(group) >= kPassedForPause;
         if (!is_stuck) {
-            for (const auto& each : group) {
-                if (each->is_passed()) each->tell_held_up();
-            }
+            look_past_held_up(group);
             continue;
         }
         if (shared_count() >= options_.connections_max) continue;
@@ -169,9 +170,41 @@ bool ConnectionPool::close_least_needed() {
     return true;
 }
 
+size_t ConnectionPool::count_passed(const Connections& group) {
+    return static_cast<size_t>(std::count_if(
+        group.begin(), group.end(), [](const auto& each) { return each->is_passed(); }));
+}
+
+// What stands behind a head that waits may go another way, if the server goes on answering there:
+// each tick asks whether it does.
+void ConnectionPool::look_past_held_up(const Connections& group) {
+    const bool is_held_up = std::any_of(group.begin(), group.end(),
+                                        [](const auto& each) { return each->is_held_up(); });
+    if (!is_held_up) return;
+    for (const auto& each : group) {
+        if (each->is_held_up()) {
+            each->tell_held_up(loop_.now_ms());
+        } else {
+            each->send_heartbeat();
+        }
+    }
+}
+
+Connection* ConnectionPool::find_held_up(int protocol, int database) {
+    const auto found = shared_.find({protocol, database});
+    if (found == shared_.end() || count_passed(found->second) < kPassedForPause) return nullptr;
+    Connection* least = nullptr;
+    for (const auto& each : found->second) {
+        if (!each->is_passed()) continue;
+        if (least == nullptr || each->users < least->users) least = each.get();
+    }
+    return least;
+}
+
 void ConnectionPool::change_connection(Connection*& used, Connection& next) {
     ++next.users;
-    release(*std::exchange(used, &next));
+    Connection* const former = std::exchange(used, &next);
+    if (former != nullptr) release(*former);
 }
 
 void ConnectionPool::release(Connection& connection) {

@@ -255,7 +255,8 @@ void ConnectionPool::SourceProofs::ask() {
 // Without a deadline: one that is too late proves nothing, but end_late() does.
 void ConnectionPool::SourceProofs::ask(Connection& connection) {
     const auto is_it = [&](const Asked& asked) { return asked.connection == &connection; };
-    if (std::any_of(asked_.begin(), asked_.end(), is_it)) {
+    // One that the server keeps waiting while it answers others will not answer soon.
+    if (connection.is_passed() || std::any_of(asked_.begin(), asked_.end(), is_it)) {
         pool_.suspend_sources(connection);
         return;
     }
@@ -282,13 +283,19 @@ bool ConnectionPool::SourceProofs::ask_again() {
 }
 
 void ConnectionPool::SourceProofs::end_late() {
-    if (!is_under_way() || Loop::boot_ms() < started_ms_ + pool_.beat_interval_ms_) return;
+    if (!is_under_way()) return;
+    const bool is_over = Loop::boot_ms() >= started_ms_ + pool_.beat_interval_ms_;
+    const uint32_t ending = round();
+    size_t given_up = 0;
     for (Asked& asked : asked_) {
-        if (std::exchange(asked.is_late, true)) continue;
+        if (asked.is_late || !(is_over || asked.connection->is_passed())) continue;
+        asked.is_late = true;
+        ++given_up;
         ++pool_.metrics_.near_cache_proofs_late_total;
         pool_.suspend_sources(*asked.connection);
     }
-    end();
+    for (; given_up > 0; --given_up)
+        on_answer(ending);
 }
 
 void ConnectionPool::SourceProofs::shrink() {

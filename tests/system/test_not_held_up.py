@@ -10,7 +10,7 @@ import unittest
 from harness import EVERY_COMMAND, SLOWNESS, SystemTest, proxy_only, wait_for
 from processes import Nearkey
 from relay import Relay
-from resp import RespClient, encode
+from resp import RespClient, encode, parse
 
 OK = b"+OK\r\n"
 PONG = b"+PONG\r\n"
@@ -140,6 +140,51 @@ class PausedServerTest(SystemTest):
                 # What was asked twice is answered once.
                 self.assertEqual(b"$4\r\nlast\r\n", client.command("ECHO", "last"))
             self.assertEqual([b":1\r\n", b":2\r\n", b":3\r\n", b":4\r\n"], sorted(counts))
+
+    def test_nor_do_select_and_wrong_calls_wait_there(self):
+        self.start(**{"upstream.connections": 1})
+        self.server.run("CLIENT", "PAUSE", "60000", "WRITE")
+        writer, reader = self.client(), self.client()
+        commands = [("GET", "k"), ("GET",), ("ECHO",), ("SELECT", "3"), ("GET", "k"), ("SELECT", "0")]
+        with self.server.client() as direct:
+            expected = [direct.command(*command) for command in commands]
+        writer.send(encode("SET", "k", "1"))
+        begin = time.monotonic()
+        self.assertEqual(expected, reader.pipeline(commands))
+        self.assertLess(time.monotonic() - begin, SOON)
+        self.server.run("CLIENT", "UNPAUSE")
+
+    def test_many_paused_writes_leave_a_connection_to_those_who_read(self):
+        self.start()
+        self.server.run("CLIENT", "PAUSE", "60000", "WRITE")
+        reader = self.client()
+        writers = []
+        for number in range(100):
+            writers.append(self.client())
+            writers[-1].send(encode("INCR", "n"))
+            if number % 5 == 0:
+                taken = seconds_of(lambda: reader.command("GET", "k"))
+                self.assertLess(taken, SOON, f"beside {number + 1} writes")
+                time.sleep(0.02)
+        self.assertLess(self.nearkey.metric("nearkey_upstream_connections"), 12)
+        self.server.run("CLIENT", "UNPAUSE")
+        counts = [parse(writer.read_reply()) for writer in writers]
+        self.assertEqual(list(range(1, 101)), sorted(counts))
+
+    def test_a_server_that_is_busy_is_asked_each_thing_once(self):
+        self.start(**{"upstream.request_timeout_ms": 60_000, "near_cache.enabled": "false"})
+        self.server.run("SET", "a", "abcdefghij" * 40)
+        self.server.run("SET", "b", "jihgfedcba" * 40)
+        clients = [self.client() for _ in range(20)]
+        for client in clients:
+            self.assertEqual(PONG, client.command("PING"))
+        for client in clients:
+            client.send(encode("LCS", "a", "b", "LEN") * 100)
+        for client in clients:
+            client.read_replies(100)
+        stats = self.server.run("INFO", "commandstats").decode()
+        calls = int(stats.split("cmdstat_lcs:calls=")[1].split(",")[0])
+        self.assertEqual(2000, calls)
 
     def test_a_server_that_answers_nobody_is_not_given_ever_more_connections(self):
         self.start()

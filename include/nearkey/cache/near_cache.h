@@ -271,12 +271,13 @@ private:
         uint32_t entries;
         SourceId source;
         bool is_open;
-        bool is_lost;  // closed, and kept for find_stale()
+        bool is_lost;       // closed, and kept for find_stale()
+        bool is_suspended;  // until its source is renewed
     };
     struct Source {
         uint16_t slot;
         bool is_open;
-        uint64_t suspended_ms;  // what was proven until then does not renew it
+        uint64_t suspended_ms;  // what was proven until then does not renew it; 0: never was
     };
     struct Fill {
         uint32_t generation = 0;
@@ -322,6 +323,10 @@ private:
     void report_size();
     bool are_newcomers_recorded() const;
     uint16_t take_slot(SourceId source, uint64_t proven_ms);
+    // Whether every change to what came from it is known, or is younger than max_staleness_ms.
+    bool is_proven(const Slot& slot, uint64_t now_ms) const {
+        return !slot.is_suspended && since(slot.proven_ms, now_ms) < options_.max_staleness_ms;
+    }
     void release_slot(uint16_t slot);
     void purge();
 

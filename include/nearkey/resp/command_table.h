@@ -97,6 +97,7 @@ struct CommandSpec {
     bool is_readonly = false;
     bool may_repeat = false;      // run twice it does what it does once: nothing
     bool is_write = false;
+    bool waits_in_pause = false;  // CLIENT PAUSE WRITE holds it back: it writes, or may replicate
     bool is_module = false;
     bool is_blocking = false;       // may wait for other clients
     bool blocks_by_option = false;  // waits only when a BLOCK option is given

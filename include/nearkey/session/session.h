@@ -154,6 +154,7 @@ private:
     Executed forward_shared(const CommandView& command);
     Executed forward(const CommandView& command, RequestKind kind);
     std::optional<Executed> pin(size_t commands);
+    void leave_slow_connection();
     Executed wait_until_idle();
     std::string_view canonical(const CommandView& command);
     void send(Connection& connection, const CommandView& command, RequestKind kind);

@@ -221,15 +221,15 @@ public:
     bool is_congested() const { return reply_bytes_ > kCongestedBytes; }
     // A command waits at the server, as after CLIENT PAUSE WRITE, with the same consequence.
     bool is_held_up() const { return head_waits_; }
-    // Whether all that `receiver` is owed here are reads, and none of them is the head.
-    bool may_pass(const ReplyReceiver& receiver) const;
-    // Sends those over `to` instead, whose replies come in the same order; what is answered here
-    // goes to nobody. REQUIRES: may_pass(), `to` is ready.
-    void pass(ReplyReceiver& receiver, Connection& to);
-    // Tells each receiver of a read behind the head.
-    void tell_held_up();
     // The server answers others while it keeps this connection's head waiting.
     bool is_passed() const { return head_waits_ && context_.heard_ms > head_waits_since_ms_; }
+    // So it does for longer: it is not busy, it keeps it waiting on purpose. Tells each receiver
+    // that is owed reads alone, none of which is the head (on_held_up).
+    void tell_held_up(uint64_t now_ms);
+    // Sends the reads of a receiver that was told over `to` instead, whose replies come in the same
+    // order; what is answered here goes to nobody. Once: they are not kept any longer. REQUIRES:
+    // `to` is ready.
+    void pass(ReplyReceiver& receiver, Connection& to);
 
     ConnectionFacts facts();
 
@@ -347,12 +347,16 @@ private:
 
     static constexpr size_t kCongestedBytes = size_t{1} << 20;
     static constexpr uint32_t kHeadWaitsUs = 50'000;
+    static constexpr uint64_t kPassedForMs = 50;
+    static constexpr uint64_t kTellAgainMs = 100;
     static constexpr uint64_t kSilentMs = 100;
 
     Ring<InFlight> in_flight_;
     size_t reply_bytes_ = 0;            // so far, of a reply whose end has not come yet
-    bool head_waits_ = false;           // not a byte of its reply has come for kHeadWaitsUs
+    bool head_waits_ = false;           // no reply has ended for kHeadWaitsUs, nor has one begun
     uint64_t head_waits_since_ms_ = 0;  // when that was seen
+    uint32_t answered_us_ = 0;          // when the last reply ended
+    uint64_t told_held_up_ms_ = 0;
     size_t expired_ = 0;                // this many at the front can't expire any more
     Buffer retained_;                   // the bytes of retryable requests in flight, in order
     size_t counted_retained_ = 0;

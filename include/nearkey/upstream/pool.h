@@ -83,8 +83,14 @@ public:
     // The shared connection that a session of this protocol and database is pinned to until
     // release(). Null: upstream.connections_max is reached.
     Connection* acquire(int protocol, int database);
+    // Writes are held back by the server (CLIENT PAUSE WRITE), as it seems from three connections
+    // of a kind at least that it keeps waiting while it answers others.
+    bool may_hold_writes() const { return may_hold_writes_; }
+    // One of these connections, where a write waits as well as anywhere: on another one it would
+    // only keep reads waiting. Null: there are none.
+    Connection* find_held_up(int protocol, int database);
     void release(Connection& connection);
-    // From the connection that was acquired to another of its kind.
+    // From the connection that was acquired, if one was, to another of its kind.
     void change_connection(Connection*& used, Connection& next);
 
     // A connection for one session alone. Null: upstream.dedicated_max is reached, and the waiter
@@ -273,6 +279,8 @@ private:
     size_t shared_count() const;
     [[nodiscard]] bool close_least_needed();
     void relieve_held_up();
+    void look_past_held_up(const Connections& group);
+    static size_t count_passed(const Connections& group);
     // Another upstream (pool_target.cc)
     void on_role(std::string_view reply);
     void dial_candidate(std::unique_ptr<UpstreamTarget> target, TargetEvents& events);
@@ -324,6 +332,7 @@ private:
 
     std::map<Key, Connections> shared_;
     bool is_crowded_ = false;        // a group of them has more than one
+    bool may_hold_writes_ = false;   // since the last tick
     Connection* primary_ = nullptr;  // in shared_, never closed before the end
     struct QueuedLease {
         LeaseWaiter* waiter;

@@ -173,14 +173,13 @@ TEST_CASE("C8: a source that has proven nothing for max_staleness_ms serves noth
 
 TEST_CASE("C8: a source that is suspended serves nothing until it is proven by what came later") {
     Rig rig;
-    rig.now = 10'000;
-    rig.cache.renew_source(rig.source, rig.now);
     rig.fill(Rig::get("k"), "v");
     CHECK(rig.outcome(Rig::get("k")) == Outcome::Hit);
+    rig.now = 100;
     rig.cache.suspend_source(rig.source, rig.now);
     CHECK(rig.outcome(Rig::get("k")) == Outcome::Unproven);
-    rig.now = 10'010;
-    for (const uint64_t too_early : {9'999, 10'000}) {
+    rig.now = 110;
+    for (const uint64_t too_early : {99, 100}) {
         rig.cache.renew_source(rig.source, too_early);
         CHECK(rig.outcome(Rig::get("k")) == Outcome::Unproven);
     }
@@ -188,8 +187,15 @@ TEST_CASE("C8: a source that is suspended serves nothing until it is proven by w
     rig.cache.clear(InvalidationCause::Flush, rig.now);
     rig.fill(Rig::get("k"), "v");
     CHECK(rig.outcome(Rig::get("k")) == Outcome::Unproven);
-    rig.cache.renew_source(rig.source, 10'001);
+    rig.cache.renew_source(rig.source, 101);
     CHECK(rig.outcome(Rig::get("k")) == Outcome::Hit);
+    // One that never was takes back what was proven, too.
+    Rig other;
+    other.now = 2 * other.options.max_staleness_ms;
+    other.cache.renew_source(other.source, other.now);
+    other.fill(Rig::get("k"), "v");
+    other.cache.renew_source(other.source, 0);
+    CHECK(other.outcome(Rig::get("k")) == Outcome::Unproven);
 }
 
 TEST_CASE("C9: after a flush nothing is found, and everything can be filled again") {
