@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 namespace nearkey {
@@ -174,18 +175,24 @@ void Connection::tell_held_up(uint64_t now_ms) {
     if (now_ms < told_held_up_ms_ + kTellAgainMs || !waiting_.empty()) return;
     told_held_up_ms_ = now_ms;
     // Each receiver's entries together, those that keep it here first.
-    std::vector<std::pair<ReplyReceiver*, bool>> owed;
+    std::vector<std::tuple<ReplyReceiver*, bool, size_t>> owed;
     owed.reserve(in_flight_.size());
     for (size_t i = 0; i < in_flight_.size(); ++i) {
         const InFlight& entry = in_flight_[i];
         const bool may_pass = i > 0 && entry.retained > 0;
-        if (entry.receiver != nullptr) owed.emplace_back(entry.receiver, may_pass);
+        if (entry.receiver != nullptr) owed.emplace_back(entry.receiver, may_pass, i);
     }
     std::sort(owed.begin(), owed.end());
+    // Told in the order of their requests, not of their addresses.
+    std::vector<std::pair<size_t, ReplyReceiver*>> told;
     const ReplyReceiver* last = nullptr;
-    for (const auto& [receiver, may_pass] : owed) {
-        if (std::exchange(last, receiver) != receiver && may_pass) receiver->on_held_up();
+    for (const auto& [receiver, may_pass, place] : owed) {
+        if (std::exchange(last, receiver) != receiver && may_pass)
+            told.emplace_back(place, receiver);
     }
+    std::sort(told.begin(), told.end());
+    for (const auto& [place, receiver] : told)
+        receiver->on_held_up();
 }
 
 void Connection::pass(ReplyReceiver& receiver, Connection& to) {
