@@ -337,6 +337,7 @@ void SimulatedClient::peek_now(uint64_t number) {
         add(unread_, plain_read_of(number));
     } else {
         add(unread_, random_read_of(number));
+        look_again({database_, name_of_key(number)}, random_.below(20'000));
     }
     deliver();
 }

@@ -26,7 +26,7 @@ public:
     struct Parts {
         Log& log;
         NearCache& cache;
-        const UpstreamOptions& options;
+        UpstreamOptions options;
         const LimitOptions& limits;
         const UpstreamUrl& url;
         int channel;
@@ -38,6 +38,7 @@ public:
           channel_(parts.channel),
           instance_(parts.instance),
           cache_(parts.cache),
+          options_(parts.options),
           mailbox_(world.loop_),
           pool_(ConnectionPool::Parts{.loop = world.loop_,
                                       .metrics = metrics_,
@@ -46,7 +47,7 @@ public:
                                       .events = *this,
                                       .cache = &parts.cache,
                                       .backoff_seed = parts.seed},
-                parts.options, std::make_unique<UpstreamTarget>(parts.url, nullptr)),
+                options_, std::make_unique<UpstreamTarget>(parts.url, nullptr)),
           proofs_(mailbox_, pool_.own_proofs()),
           context(SessionContext{.loop = world.loop_,
                                  .limits = parts.limits,
@@ -102,6 +103,7 @@ private:
     const int channel_;
     Instance& instance_;
     NearCache& cache_;
+    const UpstreamOptions options_;
     bool is_listening_ = false;
     Metrics metrics_;
     std::vector<char> scratch_ = std::vector<char>(65536);
@@ -135,6 +137,7 @@ public:
         cache_options_.thrash_guard = random.one_in(8);
         cache_ = std::make_unique<NearCache>(cache_options_, metrics, seed);
         for (uint64_t i = random.between(1, 3); i > 0; --i) {
+            options_.client_name = i == 1 ? ModelValkey::kFirstLoop : "other";
             workers_.push_back(std::make_unique<Worker>(world, Worker::Parts{.log = log_,
                                                                              .cache = *cache_,
                                                                              .options = options_,

@@ -92,6 +92,7 @@ std::string ModelValkey::hello(Client& client, const Words& words) {
 }
 
 std::string ModelValkey::client_command(Client& client, const Words& words) {
+    if (is(words[1], "setname")) client.name = words[2];
     if (is(words[1], "setname") || is(words[1], "setinfo") || is(words[1], "reply")) return kOk;
     if (is(words[1], "tracking")) return tracking_on(client, words);
     if (is(words[1], "caching")) {
@@ -115,13 +116,17 @@ std::string ModelValkey::tracking_on(Client& client, const Words& words) {
     }
     client.is_tracking = true;
     client.redirect = redirect;
-    if (tracking_lag_us > 0) {
-        const Client& told = redirect != 0 ? *clients_.at(redirect) : client;
-        network_.slow_down(told.link, random_.between(tracking_lag_us / 2, tracking_lag_us));
-        if (random_.one_in(2))
-            network_.slow_down_requests(client.link, random_.between(20, tracking_lag_us));
-    }
+    if (tracking_lag_us > 0) slow_down(client);
     return kOk;
+}
+
+// It is tracked from now on.
+void ModelValkey::slow_down(const Client& client) {
+    if (do_loops_differ && client.name != kFirstLoop) return;
+    const Client& told = client.redirect != 0 ? *clients_.at(client.redirect) : client;
+    network_.slow_down(told.link, random_.between(tracking_lag_us / 2, tracking_lag_us));
+    if (random_.one_in(2))
+        network_.slow_down_requests(client.link, random_.between(20, tracking_lag_us));
 }
 
 // clearClientConnectionState in networking.c.

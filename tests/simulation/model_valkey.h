@@ -55,8 +55,10 @@ public:
     std::map<KeyName, size_t> last_steps_of(const std::string& joined) const;
 
     History history;
-    // Connections that tell of changes do it up to so late, and who is asked for INFO answers so
-    // late.
+    // Connections that tell of changes do it up to so late, or only those of whoever has this name;
+    // who is asked for INFO answers so late.
+    static constexpr const char* kFirstLoop = "first";
+    bool do_loops_differ = false;
     uint64_t tracking_lag_us = 0;
     uint64_t info_lag_us = 0;
 
@@ -72,6 +74,7 @@ private:
     struct Client {
         uint64_t id = 0;
         uint64_t link = 0;
+        std::string name;
         int protocol = 2;
         int database = 0;
         bool is_tracking = false;
@@ -119,6 +122,7 @@ private:
     std::string run_connection(Client& client, const Words& words);
     std::string client_command(Client& client, const Words& words);
     std::string tracking_on(Client& client, const Words& words);
+    void slow_down(const Client& client);
     std::string hello(Client& client, const Words& words);
     std::string rename_or_copy(Client& client, const Words& words);
     std::string info();

@@ -78,7 +78,9 @@ void World::choose_lags() {
         are_alike_ = true;
         alike_kind_ = random_.between(1, 3);
     }
+    const bool do_loops_differ = random_.one_in(2);
     for (const auto& valkey : valkeys_) {
+        valkey->do_loops_differ = do_loops_differ;
         valkey->tracking_lag_us = kinds_.has(Kind::Lag) ? tracking_lag_us : 0;
         valkey->info_lag_us = kinds_.has(Kind::Lag) ? info_lag_us : 0;
     }
