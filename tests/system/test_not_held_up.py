@@ -248,7 +248,6 @@ class StuckConnectionTest(SystemTest):
         times = [seconds_of(lambda: self.second.command(*script)) for _ in range(20)]
         self.assertLess(times[0], 0.5 * SLOWNESS)
         self.assertLess(sorted(times[1:])[10], 0.05 * SLOWNESS, times)
-        self.assertGreaterEqual(self.nearkey.metric("nearkey_near_cache_proofs_late_total"), 1)
 
     def test_a_script_waits_for_a_stuck_connection_once_and_briefly(self):
         self.start()

@@ -56,9 +56,9 @@ struct PoolRig final : PoolEvents {
         return run_until(loop, [&] { return receiver.told.size() >= count; });
     }
     // With a near cache, whose sources are RESP3 connections; beats often.
-    void make_ready_with_cache() {
+    void make_ready_with_cache(uint64_t heartbeat_interval_ms = 10) {
         valkey.answers["CLIENT TRACKING ON OPTOUT"] = "+OK\r\n";
-        options.heartbeat_interval_ms = 10;
+        options.heartbeat_interval_ms = heartbeat_interval_ms;
         cache = std::make_unique<NearCache>(near, metrics, 1);
         make_ready();
     }
