@@ -134,15 +134,14 @@ void ConnectionPool::relieve_held_up() {
             open > 0 && std::all_of(group.begin(), group.end(), [&](const auto& each) {
                 return !is_open(each) || each->is_held_up();
             });
-        may_hold_writes_ = may_hold_writes_ || count_passed(group) >= kPassedForPause;
+        const size_t passed = count_passed(group);
+        may_hold_writes_ = may_hold_writes_ || passed >= kPassedForPause;
         if (!is_stuck) {
             look_past_held_up(group);
             continue;
         }
         if (shared_count() >= options_.connections_max) continue;
-        const bool is_passed = std::any_of(group.begin(), group.end(),
-                                           [](const auto& each) { return each->is_passed(); });
-        if (open > options_.connections && !is_passed) continue;
+        if (open > options_.connections && passed == 0) continue;
         group.push_back(std::make_unique<Connection>(context_, key.first, key.second));
         group.back()->unused_since_ms = loop_.now_ms();
         is_crowded_ = true;

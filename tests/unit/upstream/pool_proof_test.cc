@@ -58,6 +58,18 @@ void store(PoolRig& rig, NearCache::SourceId source) {
     rig.cache->commit(ticket, "v", UINT64_MAX, Loop::boot_ms());
 }
 
+// With something stored, once heartbeats come and go.
+void make_stored(PoolRig& rig) {
+    make_redirected(rig);
+    const Count& beats = rig.metrics.heartbeats_total;
+    REQUIRE(run_until(rig.loop, [&] { return beats > 8; }));
+    store(rig, source_of_redirected(rig));
+}
+
+NearCache::Outcome outcome_of_stored(PoolRig& rig) {
+    return rig.cache->explain(kQuery, Loop::boot_ms()).outcome;
+}
+
 // No beat comes, and no PING is answered but by answer().
 void prove_in_silence(PoolRig& rig, Proof& proof) {
     rig.options.heartbeat_interval_ms = 3'600'000;
@@ -86,16 +98,13 @@ TEST_CASE("proof: a RESP2 connection that the server has dropped without our kno
         store(rig, source);
         rig.valkey.close(rig.valkey.peer_of(kRedirected));
         REQUIRE(run_until(rig.loop, [&] { return proof.told == 1; }));
-        CHECK(rig.cache->explain(kQuery, Loop::boot_ms()).outcome == NearCache::Outcome::Miss);
+        CHECK(outcome_of_stored(rig) == NearCache::Outcome::Miss);
     }
 }
 
 TEST_CASE("proof: of a RESP2 connection both it and the receiver must have answered") {
     PoolRig rig;
-    make_redirected(rig);
-    const Count& beats = rig.metrics.heartbeats_total;
-    REQUIRE(run_until(rig.loop, [&] { return beats > 8; }));
-    store(rig, source_of_redirected(rig));
+    make_stored(rig);
     rig.valkey.answers["PING"] = FakeValkey::kSilent;
     const auto proven_ms = [&] {
         const uint64_t now_ms = Loop::boot_ms();
@@ -114,11 +123,7 @@ TEST_CASE("proof: who is late holds up a round for one beat, and no other one") 
     PoolRig rig;
     // None is made beside those that wait, so nobody is answered.
     rig.options.connections_max = 1;
-    make_redirected(rig);
-    const Count& beats = rig.metrics.heartbeats_total;
-    REQUIRE(run_until(rig.loop, [&] { return beats > 8; }));
-    store(rig, source_of_redirected(rig));
-    const auto outcome = [&] { return rig.cache->explain(kQuery, Loop::boot_ms()).outcome; };
+    make_stored(rig);
     // Each has one heartbeat outstanding by then.
     const auto pass_beats = [&] {
         const uint64_t begin_ms = Loop::boot_ms();
@@ -130,22 +135,22 @@ TEST_CASE("proof: who is late holds up a round for one beat, and no other one") 
     };
     rig.valkey.answers["PING"] = FakeValkey::kSilent;
     pass_beats();
-    REQUIRE(outcome() == NearCache::Outcome::Hit);
+    REQUIRE(outcome_of_stored(rig) == NearCache::Outcome::Hit);
     Proof proof;
     rig.pool->prove(proof);
     CHECK(proof.told == 0);
     REQUIRE(run_until(rig.loop, [&] { return proof.told == 1; }));
     CHECK(rig.metrics.near_cache_proofs_late_total == 2);
-    CHECK(outcome() == NearCache::Outcome::Unproven);
+    CHECK(outcome_of_stored(rig) == NearCache::Outcome::Unproven);
     rig.pool->prove(proof);
     CHECK(proof.told == 2);
     // The heartbeats and the round's own PINGs were asked too early to prove anything now.
     answer_all();
     answer_all();
-    CHECK(outcome() == NearCache::Outcome::Unproven);
+    CHECK(outcome_of_stored(rig) == NearCache::Outcome::Unproven);
     pass_beats();
     answer_all();
-    CHECK(outcome() == NearCache::Outcome::Hit);
+    CHECK(outcome_of_stored(rig) == NearCache::Outcome::Hit);
     // Both are asked again.
     rig.pool->prove(proof);
     CHECK(proof.told == 2);
@@ -154,21 +159,17 @@ TEST_CASE("proof: who is late holds up a round for one beat, and no other one") 
 TEST_CASE("proof: a PING that is not answered in time proves nothing") {
     PoolRig rig;
     rig.options.request_timeout_ms = 20;
-    make_redirected(rig);
-    const Count& beats = rig.metrics.heartbeats_total;
-    REQUIRE(run_until(rig.loop, [&] { return beats > 8; }));
-    store(rig, source_of_redirected(rig));
-    const auto outcome = [&] { return rig.cache->explain(kQuery, Loop::boot_ms()).outcome; };
-    REQUIRE(outcome() == NearCache::Outcome::Hit);
+    make_stored(rig);
+    REQUIRE(outcome_of_stored(rig) == NearCache::Outcome::Hit);
     Proof proof;
     prove_in_silence(rig, proof);
     // The server answers a connection that is made beside those that wait, and these no longer
     // hold up anybody.
     REQUIRE(run_until(rig.loop, [&] { return proof.told == 1; }));
-    CHECK(outcome() == NearCache::Outcome::Unproven);
+    CHECK(outcome_of_stored(rig) == NearCache::Outcome::Unproven);
     answer(rig, receiver(rig));
     answer(rig, rig.valkey.peer_of(kRedirected));
-    CHECK(outcome() == NearCache::Outcome::Unproven);
+    CHECK(outcome_of_stored(rig) == NearCache::Outcome::Unproven);
     CHECK(proof.told == 1);
 }
 
