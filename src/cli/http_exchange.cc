@@ -1,10 +1,10 @@
 #include "nearkey/cli/http_exchange.h"
 
+#include "nearkey/base/unique_fd.h"
 #include "nearkey/loop/listen_socket.h"
 
 #include <sys/socket.h>
 #include <sys/time.h>
-#include <unistd.h>
 #include <cerrno>
 #include <chrono>
 
@@ -18,22 +18,18 @@ class Exchange {
 public:
     explicit Exchange(int timeout_ms)
         : deadline_(Clock::now() + std::chrono::milliseconds(timeout_ms)) {}
-    ~Exchange() {
-        if (fd_ >= 0) close(fd_);
-    }
-    Exchange(const Exchange&) = delete;
-    Exchange& operator=(const Exchange&) = delete;
 
     // False, and errno says why.
     bool connect_to(const SocketAddress& address) {
-        fd_ = socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        return fd_ >= 0 && limit_next_call() && connect(fd_, address.get(), address.length) == 0;
+        fd_.reset(socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+        return fd_.get() >= 0 && limit_next_call() &&
+               connect(fd_.get(), address.get(), address.length) == 0;
     }
 
     bool send_all(std::string_view bytes) {
         while (!bytes.empty()) {
             if (!limit_next_call()) return false;
-            const ssize_t count = send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+            const ssize_t count = send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
             if (count < 0 && errno != EINTR) return false;
             if (count > 0) bytes.remove_prefix(static_cast<size_t>(count));
         }
@@ -45,7 +41,7 @@ public:
         char bytes[16384];
         while (answer.size() <= kHttpAnswerMax) {
             if (!limit_next_call()) return false;
-            const ssize_t count = recv(fd_, bytes, sizeof bytes, 0);
+            const ssize_t count = recv(fd_.get(), bytes, sizeof bytes, 0);
             if (count == 0) return true;
             if (count < 0 && errno != EINTR) return false;
             if (count > 0) answer.append(bytes, static_cast<size_t>(count));
@@ -66,12 +62,12 @@ private:
         }
         const timeval limit{static_cast<time_t>(left.count() / 1'000'000),
                             static_cast<suseconds_t>(left.count() % 1'000'000)};
-        return setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) == 0 &&
-               setsockopt(fd_, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) == 0;
+        return setsockopt(fd_.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) == 0 &&
+               setsockopt(fd_.get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) == 0;
     }
 
     Clock::time_point deadline_;
-    int fd_ = -1;
+    UniqueFd fd_;
 };
 
 // A blocking call that ran into its limit says EAGAIN, and connect() says EINPROGRESS.

@@ -3,6 +3,7 @@
 #include "nearkey/daemon/config_file.h"
 
 #include "nearkey/base/os_error.h"
+#include "nearkey/base/unique_fd.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -32,38 +33,22 @@ std::size_t line_at(std::string_view text, std::size_t position) {
     return 1 + static_cast<std::size_t>(std::count(before.begin(), before.end(), '\n'));
 }
 
-// Closes a file descriptor, whatever happens.
-class OpenFile {
-public:
-    explicit OpenFile(const std::string& path) : fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {}
-    ~OpenFile() {
-        if (fd_ >= 0) close(fd_);
-    }
-    OpenFile(const OpenFile&) = delete;
-    OpenFile& operator=(const OpenFile&) = delete;
-
-    int fd() const { return fd_; }
-
-private:
-    int fd_;
-};
-
 // Reads at most one byte more than allowed, so that a device without an end is no trap.
 std::string read_bounded(const std::string& path, const std::string& named_by) {
     const auto fail = [&](const std::string& why) {
         throw ConfigError(path + ": cannot read this configuration file" + named_by + ": " + why);
     };
     if (path.empty()) throw ConfigError("the name of the configuration file is empty" + named_by);
-    const OpenFile file(path);
-    if (file.fd() < 0) fail(os_error(errno));
+    const UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (file.get() < 0) fail(os_error(errno));
     struct stat status {};
-    if (fstat(file.fd(), &status) != 0) fail(os_error(errno));
+    if (fstat(file.get(), &status) != 0) fail(os_error(errno));
     if (S_ISDIR(status.st_mode)) fail("it is a directory; name a file in it");
 
     std::string text;
     std::array<char, 65536> block;
     while (text.size() <= kFileBytesMax) {
-        const ssize_t count = read(file.fd(), block.data(), block.size());
+        const ssize_t count = read(file.get(), block.data(), block.size());
         if (count < 0 && errno == EINTR) continue;
         if (count < 0) fail(os_error(errno));
         if (count == 0) return text;

@@ -59,17 +59,17 @@ Successor::Successor(Loop& loop, ProgramStart command, uint64_t timeout_ms, Upgr
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) != 0) {
         throw std::runtime_error(reason_of(errno));
     }
-    channel_ = ends[0];
+    channel_.reset(ends[0]);
+    UniqueFd theirs(ends[1]);
     command.given.push_back(ends[1]);
     command.names.emplace_back(InheritedSockets::kChannel);
     const StartedProgram started = start_program(command);
-    close(ends[1]);
+    theirs.reset();
     if (started.pid < 0) {
-        close(channel_);
         throw std::runtime_error("can't run " + command.program + ": " + reason_of(started.error));
     }
     pid_ = started.pid;
-    watch_ = std::make_unique<FdWatch>(loop, channel_, [this](FdEvents) { on_readable(); });
+    watch_ = std::make_unique<FdWatch>(loop, channel_.get(), [this](FdEvents) { on_readable(); });
     watch_->want({true, false});
     timer_.start_once(timeout_ms);
 }
@@ -77,7 +77,6 @@ Successor::Successor(Loop& loop, ProgramStart command, uint64_t timeout_ms, Upgr
 Successor::~Successor() {
     watch_.reset();
     if (!is_let_go_ && !has_failed_) end(0);
-    close(channel_);
 }
 
 void Successor::let_go() {
@@ -85,11 +84,11 @@ void Successor::let_go() {
     is_let_go_ = true;
     timer_.stop();
     watch_->want({false, false});
-    say(channel_, kGo);
+    say(channel_.get(), kGo);
 }
 
 void Successor::on_readable() {
-    switch (hear(channel_, kReady)) {
+    switch (hear(channel_.get(), kReady)) {
         case Heard::Nothing:
             return;
         case Heard::Word:
@@ -127,18 +126,15 @@ Predecessor::Predecessor(Loop& loop, int channel, UpgradeEvents& events)
     watch_.want({true, false});
 }
 
-Predecessor::~Predecessor() {
-    watch_.want({false, false});
-    close(channel_);
-}
+Predecessor::~Predecessor() = default;
 
 void Predecessor::say_ready() {
-    if (!is_gone_) say(channel_, kReady);
+    if (!is_gone_) say(channel_.get(), kReady);
 }
 
 // An end without a word: it was ended by force, and left everything.
 void Predecessor::on_readable() {
-    const Heard heard = hear(channel_, kGo);
+    const Heard heard = hear(channel_.get(), kGo);
     if (heard == Heard::Nothing) return;
     is_gone_ = heard == Heard::End;
     if (is_gone_) watch_.want({false, false});

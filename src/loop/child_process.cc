@@ -1,6 +1,7 @@
 #include "nearkey/loop/child_process.h"
 
 #include "nearkey/base/check.h"
+#include "nearkey/base/unique_fd.h"
 #include "nearkey/loop/program_start.h"
 
 #include <fcntl.h>
@@ -22,8 +23,8 @@ constexpr int64_t kGraceMs = 1000;
 constexpr int64_t kLookEveryMs = 5;
 constexpr uint64_t kLookOnLoopEveryMs = 50;
 
-int open_pidfd(pid_t pid) {
-    return static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
+UniqueFd open_pidfd(pid_t pid) {
+    return UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
 }
 
 std::vector<std::string> own_environment() {
@@ -39,7 +40,7 @@ std::optional<int> reap_within(pid_t pid, int64_t timeout_ms) {
     using Clock = std::chrono::steady_clock;
     const auto deadline = Clock::now() + std::chrono::milliseconds(timeout_ms);
     // Where the kernel has no pidfd we look every few milliseconds: poll() skips a negative fd.
-    const int pidfd = open_pidfd(pid);
+    const UniqueFd pidfd = open_pidfd(pid);
     bool is_reaped = false;
     int status = 0;
     while (true) {
@@ -47,25 +48,24 @@ std::optional<int> reap_within(pid_t pid, int64_t timeout_ms) {
         const auto left =
             std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
         if (is_reaped || left <= 0) break;
-        pollfd watched{pidfd, POLLIN, 0};
-        poll(&watched, 1, static_cast<int>(pidfd < 0 ? std::min(left, kLookEveryMs) : left));
+        pollfd watched{pidfd.get(), POLLIN, 0};
+        poll(&watched, 1, static_cast<int>(pidfd.get() < 0 ? std::min(left, kLookEveryMs) : left));
     }
-    if (pidfd >= 0) close(pidfd);
     return is_reaped ? std::optional<int>(status) : std::nullopt;
 }
 
 ChildProcess::ChildProcess(Loop& loop, const ChildCommand& command, OnExit on_exit)
     : loop_(loop), on_exit_(std::move(on_exit)), timer_(loop, [this] { look(); }) {
     CHECK(!command.argv.empty());
-    const int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
-    const int output = command.output == ChildOutput::Discard ? nothing : STDERR_FILENO;
+    UniqueFd nothing(open("/dev/null", O_RDWR | O_CLOEXEC));
+    const int output = command.output == ChildOutput::Discard ? nothing.get() : STDERR_FILENO;
     const StartedProgram started = start_program({.program = command.argv.front(),
                                                   .argv = command.argv,
                                                   .environment = own_environment(),
-                                                  .stdio = {nothing, output, output},
+                                                  .stdio = {nothing.get(), output, output},
                                                   .given = {},
                                                   .ends = ProgramStart::Ends::WithUs});
-    if (nothing >= 0) close(nothing);
+    nothing.reset();
     if (started.pid < 0) {
         failure_ = std::system_category().message(started.error);
         return;
@@ -76,7 +76,6 @@ ChildProcess::ChildProcess(Loop& loop, const ChildCommand& command, OnExit on_ex
 
 ChildProcess::~ChildProcess() {
     watch_.reset();
-    if (pidfd_ >= 0) close(pidfd_);
     if (pid_ == 0) return;
     ::kill(pid_, SIGTERM);
     if (reap_within(pid_, kGraceMs)) return;
@@ -91,11 +90,11 @@ void ChildProcess::kill(int signum) {
 
 void ChildProcess::watch() {
     pidfd_ = open_pidfd(pid_);
-    if (pidfd_ < 0) {
+    if (pidfd_.get() < 0) {
         timer_.start_repeating(kLookOnLoopEveryMs);
         return;
     }
-    watch_ = std::make_unique<FdWatch>(loop_, pidfd_, [this](FdEvents) { look(); });
+    watch_ = std::make_unique<FdWatch>(loop_, pidfd_.get(), [this](FdEvents) { look(); });
     watch_->want({true, false});
 }
 

@@ -1,7 +1,6 @@
 #include "nearkey/loop/socket_stream.h"
 
 #include <sys/socket.h>
-#include <unistd.h>
 #include <algorithm>
 #include <cerrno>
 
@@ -22,10 +21,7 @@ SocketStream::SocketStream(Loop& loop, int fd, std::span<char> scratch, StreamEv
     watch();
 }
 
-SocketStream::~SocketStream() {
-    watch_.want({});
-    close(fd_);
-}
+SocketStream::~SocketStream() = default;
 
 WriteResult SocketStream::write(std::string_view bytes, size_t& written) {
     written = 0;
@@ -36,7 +32,7 @@ WriteResult SocketStream::write(std::string_view bytes, size_t& written) {
             return WriteResult::WouldBlock;
         }
         const ssize_t count =
-            send(fd_, bytes.data() + written, std::min(bytes.size() - written, Loop::kWholePiece),
+            send(fd(), bytes.data() + written, std::min(bytes.size() - written, Loop::kWholePiece),
                  MSG_NOSIGNAL);
         if (count >= 0) {
             written += static_cast<size_t>(count);
@@ -66,8 +62,8 @@ void SocketStream::resume_reading() {
 bool SocketStream::refuse_more() {
     int domain = 0;
     socklen_t length = sizeof domain;
-    return getsockopt(fd_, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 && domain == AF_UNIX &&
-           shutdown(fd_, SHUT_RD) == 0;
+    return getsockopt(fd(), SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 && domain == AF_UNIX &&
+           shutdown(fd(), SHUT_RD) == 0;
 }
 
 void SocketStream::on_events(FdEvents seen) {
@@ -80,7 +76,7 @@ void SocketStream::on_events(FdEvents seen) {
 }
 
 void SocketStream::read_once() {
-    const ssize_t count = recv(fd_, scratch_.data(), read_max_, 0);
+    const ssize_t count = recv(fd(), scratch_.data(), read_max_, 0);
     if (count > 0) {
         // A batch of requests is best read as a whole; what fills all there is is a large value.
         const bool is_full = static_cast<size_t>(count) == read_max_;

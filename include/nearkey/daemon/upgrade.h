@@ -15,6 +15,7 @@
 // A successor that ends, or is not ready in time, changes nothing. Both parts are owned by Daemon.
 #pragma once
 
+#include "nearkey/base/unique_fd.h"
 #include "nearkey/loop/fd_watch.h"
 #include "nearkey/loop/program_start.h"
 
@@ -63,7 +64,7 @@ private:
 
     UpgradeEvents& events_;
     pid_t pid_ = 0;
-    int channel_ = -1;
+    UniqueFd channel_;
     bool has_failed_ = false;
     bool is_let_go_ = false;
     Timer timer_;
@@ -87,7 +88,7 @@ private:
     void on_readable();
 
     UpgradeEvents& events_;
-    const int channel_;
+    UniqueFd channel_;
     bool has_left_ = false;
     bool is_gone_ = false;
     FdWatch watch_;

@@ -5,6 +5,7 @@
 // second, then sends SIGKILL, and reaps; if we ourselves are killed, the kernel kills it.
 #pragma once
 
+#include "nearkey/base/unique_fd.h"
 #include "nearkey/loop/fd_watch.h"
 #include "nearkey/loop/loop.h"
 
@@ -53,7 +54,7 @@ private:
     OnExit on_exit_;
     std::string failure_;
     pid_t pid_ = 0;
-    int pidfd_ = -1;  // readable when it has ended; -1: the kernel has none, and the timer looks
+    UniqueFd pidfd_;  // readable when it has ended; none: the kernel has none, and the timer looks
     std::unique_ptr<FdWatch> watch_;
     Timer timer_;
 };

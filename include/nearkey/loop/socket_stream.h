@@ -2,6 +2,7 @@
 // part of what there is, so that no client keeps the loop to itself.
 #pragma once
 
+#include "nearkey/base/unique_fd.h"
 #include "nearkey/loop/byte_stream.h"
 #include "nearkey/loop/fd_watch.h"
 
@@ -20,7 +21,7 @@ public:
     void pause_reading() override;
     void resume_reading() override;
     bool refuse_more() override;
-    int fd() const override { return fd_; }
+    int fd() const override { return fd_.get(); }
 
 private:
     void on_events(FdEvents seen);
@@ -28,7 +29,7 @@ private:
     void watch();
 
     Loop& loop_;
-    int fd_;
+    UniqueFd fd_;
     std::span<char> scratch_;
     StreamEvents& events_;
     size_t read_max_;
