@@ -187,6 +187,7 @@ void Daemon::on_health_changed(const UpstreamHealth& health) {
         open();
     } else if (stage_ == Stage::Serving || (stage_ == Stage::Starting && predecessor_ == nullptr)) {
         notify_status(health_text());
+        look_at_sockets();
     }
 }
 
@@ -279,15 +280,15 @@ void Daemon::on_second() {
     memory_->look();
     metrics_.client_memory_held_bytes = held_bytes(all_metrics_);
     give_back_spare_memory();
-    look_at_files();
+    look_at_sockets();
 }
 
 // Not during an upgrade: another nearkey has our sockets too.
-void Daemon::look_at_files() {
+void Daemon::look_at_sockets() {
     const bool is_alone = (successor_ == nullptr || successor_->has_failed()) &&
                           (predecessor_ == nullptr || predecessor_->is_gone());
     if (stage_ != Stage::Serving || !is_alone) return;
-    metrics_.sockets_lost = workers_->mend_sockets();
+    metrics_.sockets_lost = workers_->mend_sockets(workers_->health().is_ready);
     try {
         if (admin_->mend_socket(metrics_)) ++metrics_.sockets_lost;
     } catch (const std::runtime_error& error) {

@@ -36,6 +36,8 @@ void give(ProgramStart& command, const ListenSocket& socket, std::string_view fo
 AdminChange Daemon::upgrade() {
     ++upgrade_.number;
     if (const std::string reason = why_no_upgrade(); !reason.empty()) return refuse_upgrade(reason);
+    // It gets sockets that listen.
+    workers_->mend_sockets(true);
     try {
         successor_ = std::make_unique<Successor>(loop_, successor_command(),
                                                  config_.server.upgrade_start_timeout_ms, *this);

@@ -211,7 +211,7 @@ bool ListenSocket::is_file_there() const {
 
 void ListenSocket::set_backlog(int backlog) {
     backlog_ = backlog;
-    listen(fd_, backlog);
+    if (!is_refusing_) listen(fd_, backlog);
 }
 
 void ListenSocket::set_mode(mode_t mode) {
@@ -240,9 +240,27 @@ int ListenSocket::rebind() {
     return before;
 }
 
-// A connect() to a Unix socket asks whether its listener still receives.
+// A connect() to a Unix socket asks whether its listener still receives, which can't be taken back.
+// One of TCP stops listening, and keeps its port.
 bool ListenSocket::refuse_more() {
-    return is_ours_ && is_unix() && shutdown(fd_, SHUT_RD) == 0;
+    if (!is_ours_) return false;
+    if (is_unix() && access(parent_of(path_).c_str(), W_OK) != 0) return false;
+    is_refusing_ = shutdown(fd_, SHUT_RD) == 0;
+    return is_refusing_;
+}
+
+void ListenSocket::listen_again() {
+    if (is_unix()) {
+        close(rebind());
+    } else {
+        // A port that the kernel chose is not kept; EINVAL says that this one is.
+        const SocketAddress address = parse_socket_address(address_);
+        if (bind(fd_, address.get(), address.length) != 0 && errno != EINVAL) {
+            refuse(address_, os_error(errno));
+        }
+        if (listen(fd_, backlog_) != 0) refuse(address_, os_error(errno));
+    }
+    is_refusing_ = false;
 }
 
 void ListenSocket::claim() {

@@ -189,9 +189,11 @@ void ClientServer::apply_limits() {
 
 void ClientServer::drain(std::function<void()> drained) {
     accept_timer_.stop();
-    accept_last();
-    for (auto& listener : listeners_)
+    // Who has connected to a socket that goes with us may have sent commands: they are answered.
+    for (auto& listener : listeners_) {
+        if (listener->socket != nullptr) refuse_clients(*listener);
         listener->close();
+    }
     drained_ = std::move(drained);
     for (auto& [id, client] : clients_)
         client.session->drain();
@@ -223,11 +225,16 @@ void ClientServer::accept_some(Listener& listener) {
     }
 }
 
-// Who has connected to a socket that goes with us may have sent commands: they are answered.
-void ClientServer::accept_last() {
-    for (auto& listener : listeners_) {
-        if (listener->socket == nullptr || !listener->socket->refuse_more()) continue;
-        accept_all(*listener, listener->socket->fd());
+// Those who have connected are still accepted.
+void ClientServer::refuse_clients(Listener& listener) {
+    ListenSocket& socket = *listener.socket;
+    if (!socket.is_ours() || socket.is_refusing()) return;
+    accept_all(listener, socket.fd());
+    listener.watch.reset();
+    if (socket.refuse_more()) {
+        if (socket.is_unix()) accept_all(listener, socket.fd());
+    } else {
+        watch(listener);
     }
 }
 
@@ -236,20 +243,37 @@ void ClientServer::accept_all(Listener& listener, int from) {
     }
 }
 
-uint64_t ClientServer::mend_sockets() {
+uint64_t ClientServer::mend_sockets(bool is_upstream_ready) {
     uint64_t lost = 0;
     for (auto& listener : listeners_) {
         if (listener->socket == nullptr) continue;
-        const int before = listener->mender.mend(*listener->socket, log_, metrics_);
+        if (!is_upstream_ready && listener->terms.when_down == WhenDown::Close) {
+            refuse_clients(*listener);
+        } else {
+            mend_socket(*listener);
+        }
         if (listener->mender.is_lost()) ++lost;
-        if (before < 0) continue;
-        accept_all(*listener, before);
-        listener->watch.reset();
-        close(before);
-        listener->watch = listener->watch_socket(*this);
-        listener->watch->want({!accept_timer_.is_active(), false});
     }
     return lost;
+}
+
+void ClientServer::mend_socket(Listener& listener) {
+    ListenSocket& socket = *listener.socket;
+    if (socket.is_refusing()) {
+        if (listener.mender.listen_again(socket, log_)) watch(listener);
+        return;
+    }
+    const int before = listener.mender.mend(socket, log_, metrics_);
+    if (before < 0) return;
+    accept_all(listener, before);
+    listener.watch.reset();
+    close(before);
+    watch(listener);
+}
+
+void ClientServer::watch(Listener& listener) {
+    listener.watch = listener.watch_socket(*this);
+    listener.watch->want({!accept_timer_.is_active(), false});
 }
 
 // One that is not has had its last word.
@@ -262,7 +286,8 @@ bool ClientServer::is_admitted(const Listener& listener, int fd) {
                   "allow_groups)\r\n");
         return false;
     }
-    // As without us, where nobody listens then; a socket that systemd holds can't be closed for it.
+    // As without us, where nobody listens then. It comes here through a socket that others hold,
+    // too, as systemd does: that one can't refuse.
     if (listener.terms.when_down == WhenDown::Close && !context_.pool.health().is_ready) {
         ++metrics_.clients_refused_down_total;
         close(fd);

@@ -30,6 +30,17 @@ int SocketMender::mend(ListenSocket& socket, Log& log, Metrics& metrics) {
     }
 }
 
+bool SocketMender::listen_again(ListenSocket& socket, Log& log) {
+    try {
+        socket.listen_again();
+        problem_.clear();
+        return true;
+    } catch (const ListenError& error) {
+        note(socket, error.what(), log);
+        return false;
+    }
+}
+
 void SocketMender::note(const ListenSocket& socket, const std::string& problem, Log& log) {
     if (problem == problem_) return;
     problem_ = problem;

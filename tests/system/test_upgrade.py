@@ -362,6 +362,38 @@ class UpgradeFailureTest(UpgradeTest):
         self.assertIn("managed", self.events(nearkey, "upgrade_refused")[-1]["reason"])
         nearkey.stop()
 
+    def test_sockets_that_refused_go_over_listening(self):
+        server = self.start_server()
+        nearkey = self.start(server.url, settings={"server.when_down": "close"})
+        server.kill()
+        wait_for(lambda: nearkey.metric("nearkey_ready") == 0, 10, "not ready")
+        with self.assertRaises(ConnectionRefusedError):
+            nearkey.client()
+        self.begin_upgrade(nearkey)
+        # While both have them, who comes is let in and closed.
+        with nearkey.client() as client:
+            self.assertEqual((b"", "eof"), client.read_to_end(timeout=10))
+        server.start()
+        wait_for(lambda: self.events(nearkey, "upgraded"), 20, "the successor takes over")
+        new = successor_of(nearkey, self.events(nearkey, "upgrade_started")[-1]["pid"])
+        new.wait_ready()
+        self.wait_gone(nearkey)
+        for _ in range(2):
+            with new.client() as client:
+                self.assertEqual(b"+PONG\r\n", client.command("PING"))
+            server.kill()
+            wait_for(lambda: self.is_refused(new), 10, "the new one refuses by itself")
+            server.start()
+            wait_for(lambda: not self.is_refused(new), 10, "and listens again")
+        new.signal(signal.SIGTERM)
+
+    def is_refused(self, nearkey):
+        try:
+            nearkey.client().close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
     def test_one_at_a_time(self):
         server = self.start_server()
         old = self.start(server.url)

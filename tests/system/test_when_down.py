@@ -1,12 +1,15 @@
 """What a client sees of a Valkey that is away, lost or silent: an error (when_down = "error"), or
 what it would see directly, the end of its connection. Blocking commands end it in any case."""
 
+import os
 import random
+import signal
 import time
 
-from harness import SLOWNESS, proxy_only, wait_for
+from harness import SLOWNESS, free_port, proxy_only, wait_for
 from listeners import ListenerTest
 from resp import RespClient, encode
+from service import Service, SocketUnit
 
 OK, PONG = b"+OK\r\n", b"+PONG\r\n"
 CLOSE = {"server.when_down": "close"}
@@ -18,9 +21,10 @@ class WhenDownTest(ListenerTest):
         super().setUp()
         self.server = self.start_server()
 
-    def start(self, **settings):
+    def start(self, listen=None, **settings):
         settings = {"upstream.backoff_max_ms": 50, "near_cache.enabled": "false", **settings}
-        self.nearkey = self.start_nearkey(self.server.url, settings=settings)
+        options = {} if listen is None else {"listen": listen}
+        self.nearkey = self.start_nearkey(self.server.url, settings=settings, **options)
 
     def client(self):
         client = self.nearkey.client()
@@ -32,6 +36,9 @@ class WhenDownTest(ListenerTest):
 
     def is_unready(self):
         return self.nearkey.metric("nearkey_ready") == 0
+
+    def reloads(self):
+        return sum('"reloaded"' in line for line in list(self.nearkey.lines))
 
     def closed(self):
         return self.nearkey.metric("nearkey_clients_closed_down_total")
@@ -76,23 +83,73 @@ class WhenDownTest(ListenerTest):
             self.assert_ends(client)
         self.assertEqual(12, self.closed())
 
-    def test_with_close_who_comes_while_valkey_is_away_is_closed_at_once(self):
-        self.start(**CLOSE)
+    def assert_refused(self, addresses):
+        begin = time.monotonic()
+        for address in addresses * 5:
+            with self.assertRaises(ConnectionRefusedError, msg=address):
+                RespClient(address)
+        self.assertLess(time.monotonic() - begin, 0.5 * SLOWNESS)
+
+    def answered_by(self, addresses):
+        for address in addresses:
+            client = RespClient(address)
+            self.addCleanup(client.close)
+            self.assertEqual(PONG, client.command("PING"))
+
+    def test_with_close_connects_are_refused_while_valkey_is_away(self):
+        port = free_port()
+        path = os.path.join(self.directory, "nearkey.sock")
+        self.start(**CLOSE, listen=[path, f"tcp:127.0.0.1:{port}"])
+        addresses = [path, ("127.0.0.1", port)]
         idle = self.client()
         self.assertEqual(PONG, idle.command("PING"))
+        mode = os.stat(path).st_mode
+        for _ in range(3):
+            self.server.kill()
+            wait_for(self.is_unready, 10, "not ready")
+            self.assert_refused(addresses)
+            reloads = self.reloads()
+            self.nearkey.signal(signal.SIGHUP)  # A reload opens nothing.
+            wait_for(lambda: self.reloads() > reloads, 5, "reloaded")
+            self.assert_refused(addresses)
+            self.server.start()
+            wait_for(lambda: not self.is_unready(), 10, "ready")
+            self.answered_by(addresses)
+            self.assertEqual(mode, os.stat(path).st_mode)
+            # Who was idle has seen nothing of it.
+            self.assertEqual(PONG, idle.command("PING"))
+        self.assertEqual(0, self.nearkey.metric("nearkey_clients_refused_down_total"))
+
+    def test_with_close_a_socket_of_systemd_accepts_and_closes(self):
+        path = os.path.join(self.directory, "app.sock")
+        unit = SocketUnit(path, names=["app"])
+        self.addCleanup(unit.close)
+        self.nearkey = Service(
+            self.directory, self.server.url, unit=unit, settings=CLOSE, listen=[]
+        )
+        self.addCleanup(self.nearkey.kill)
+        self.nearkey.start()
+        self.addCleanup(self.nearkey.stop)
         self.server.kill()
         wait_for(self.is_unready, 10, "not ready")
-        begin = time.monotonic()
         for _ in range(5):
-            self.assert_ends(self.client())
-        self.assertLess(time.monotonic() - begin, 0.5 * SLOWNESS)
-        refused = "nearkey_clients_refused_down_total"
-        self.assertEqual(5, self.nearkey.metric(refused))
+            client = RespClient(path)
+            self.addCleanup(client.close)
+            self.assert_ends(client)
+        self.assertEqual(5, self.nearkey.metric("nearkey_clients_refused_down_total"))
         self.server.start()
         wait_for(lambda: not self.is_unready(), 10, "ready")
-        self.assertEqual(PONG, self.client().command("PING"))
-        # Who was idle has seen nothing of it.
-        self.assertEqual(PONG, idle.command("PING"))
+        self.answered_by([path])
+
+    def test_with_close_it_refuses_until_valkey_is_there_again_and_stops_as_ever(self):
+        self.start(**CLOSE)
+        path = self.nearkey.path
+        self.server.kill()
+        wait_for(self.is_unready, 10, "not ready")
+        self.assert_refused([path])
+        self.nearkey.stop()
+        self.assertFalse(os.path.exists(path))
+        self.assertFalse(os.path.exists(path + ".lock"))
 
     def test_with_close_a_server_that_says_nothing_ends_the_connection_too(self):
         self.start(**CLOSE, **{"upstream.request_timeout_ms": 300})

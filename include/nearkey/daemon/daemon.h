@@ -92,7 +92,7 @@ private:
     ProgramStart successor_command() const;
     void drain_clients();
     void on_second();
-    void look_at_files();
+    void look_at_sockets();
     // daemon_memory.cc
     MemoryFigures memory_figures() const;
     void give_back_spare_memory();

@@ -83,7 +83,9 @@ public:
                     const std::function<std::vector<ClientServer::Door>()>& make_doors);
     void start_accepting() { first().clients().start_accepting(); }
     std::vector<const ListenSocket*> sockets() { return first().clients().sockets(); }
-    uint64_t mend_sockets() { return first().clients().mend_sockets(); }
+    uint64_t mend_sockets(bool is_upstream_ready) {
+        return first().clients().mend_sockets(is_upstream_ready);
+    }
     void leave_sockets(std::function<void()> left);
     void drain(std::function<void()> drained);
     ClientList clients(uint64_t after, size_t limit);

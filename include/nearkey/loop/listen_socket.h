@@ -115,11 +115,16 @@ public:
     // Binds a new socket where the lost file was, with its owner and mode. Returns the descriptor
     // of the old one, the caller's to close: who has connected to it can still be accepted. Throws
     // ListenError, for one if somebody else answers there by now; then nothing has changed.
-    // REQUIRES: has_lost_file() and is_ours().
+    // REQUIRES: is_ours(), and has_lost_file() or is_refusing().
     int rebind();
-    // Whoever connects from now on is refused; who has connected can still be accepted. False, and
-    // nothing is done: others accept on it too, or the kernel can't (TCP).
+    // Whoever connects from now on is refused. Who has connected to a Unix socket can still be
+    // accepted, and is cut off from one of TCP. Whoever watches it has stopped. False, and nothing
+    // is done: others accept on it too, or listen_again() could not make a file there.
     bool refuse_more();
+    bool is_refusing() const { return is_refusing_; }
+    // A Unix socket is another one from here on, with the same owner and mode. Throws ListenError;
+    // then it refuses still. REQUIRES: is_refusing().
+    void listen_again();
     // We are the only one to accept on it from here on, if it is left to us.
     void claim();
     // The socket lives on in another process, which has its descriptors: closes ours, and removes
@@ -152,6 +157,7 @@ private:
     int backlog_ = SOMAXCONN;
     bool is_ours_ = true;
     bool is_left_to_us_ = false;
+    bool is_refusing_ = false;
     std::optional<BoundFile> file_;  // empty: TCP, or it was gone when we came
 };
 

@@ -74,8 +74,9 @@ public:
     void take(uint64_t listener, int fd, uint64_t id);
     // One who was handed over to another event loop is gone.
     void on_client_left(uint64_t listener);
-    // Binds anew what has lost its file; how many sockets have lost it still.
-    uint64_t mend_sockets();
+    // Binds anew what has lost its file; how many sockets have lost it still. While Valkey is away
+    // a listener with when_down = "close" refuses all who connect.
+    uint64_t mend_sockets(bool is_upstream_ready);
     // Another process accepts from here on; `left` is called once no session is left.
     void leave_sockets(std::function<void()> left);
     // Accepts nobody any more, lets every session finish what it owes; `drained` is called once
@@ -124,7 +125,9 @@ private:
     Accepted accept_one(Listener& listener, int from);
     void accept_all(Listener& listener, int from);
     void accept_some(Listener& listener);
-    void accept_last();
+    void refuse_clients(Listener& listener);
+    void mend_socket(Listener& listener);
+    void watch(Listener& listener);
     bool is_admitted(const Listener& listener, int fd);
     void admit(Listener& listener, int fd);
     void welcome(Listener& listener, int fd, uint64_t id);

@@ -1,4 +1,5 @@
-// Notices that a Unix socket's file was removed or replaced, and binds it anew.
+// Notices that a Unix socket's file was removed or replaced, and binds it anew. Lets a socket listen
+// again that has refused.
 // One for each listening socket, asked from time to time by its owner; says each change of state
 // once in the log.
 #pragma once
@@ -14,7 +15,9 @@ class SocketMender {
 public:
     // The descriptor of the old socket if a new one was bound (ListenSocket::rebind), else -1.
     int mend(ListenSocket& socket, Log& log, Metrics& metrics);
-    // As mend() left it: nobody can connect.
+    // False: it could not be, and refuses still. REQUIRES: socket.is_refusing().
+    bool listen_again(ListenSocket& socket, Log& log);
+    // As those left it: nobody can connect.
     bool is_lost() const { return !problem_.empty(); }
 
 private:

@@ -292,6 +292,51 @@ TEST_CASE("listen socket: a file that is put back is not lost") {
     CHECK_FALSE(socket.has_lost_file());
 }
 
+TEST_CASE("listen socket: refuses for a while, and listens again") {
+    const TemporaryDirectory directory;
+    std::string address = directory / "a.sock";
+    SUBCASE("a Unix socket") {
+    }
+    SUBCASE("TCP, a port that the kernel chose") {
+        address = "127.0.0.1:0";
+    }
+    SUBCASE("TCP, a port that was named") {
+        address = ListenSocket("127.0.0.1:0", kBacklog, {kMode}).address();
+    }
+    ListenSocket socket(address, kBacklog, {0640});
+    address = socket.address();
+    for (int round = 0; round < 3; ++round) {
+        CAPTURE(round);
+        REQUIRE(socket.refuse_more());
+        CHECK(socket.is_refusing());
+        CHECK_FALSE(is_answered(address));
+        socket.set_backlog(kBacklog + 1);
+        CHECK_FALSE(is_answered(address));
+        if (round == 1 && socket.is_unix()) REQUIRE(unlink(address.c_str()) == 0);
+        socket.listen_again();
+        CHECK_FALSE(socket.is_refusing());
+        CHECK(is_answered(address));
+        CHECK(socket.address() == address);
+        if (socket.is_unix()) CHECK(mode_of(address) == 0640);
+    }
+}
+
+TEST_CASE("listen socket: who has taken its place meanwhile stays there") {
+    const TemporaryDirectory directory;
+    const std::string path = directory / "a.sock";
+    ListenSocket socket(path, kBacklog, {kMode});
+    REQUIRE(socket.refuse_more());
+    REQUIRE(unlink(path.c_str()) == 0);
+    const int other = foreign_socket(path);
+    REQUIRE(listen(other, kBacklog) == 0);
+    CHECK_THROWS_AS(socket.listen_again(), ListenError);
+    CHECK(socket.is_refusing());
+    CHECK(is_answered(path));
+    close(other);
+    socket.listen_again();
+    CHECK(is_answered(path));
+}
+
 TEST_CASE("file lock: one at a time, and gone with its owner") {
     const TemporaryDirectory directory;
     const std::string path = directory / "a.lock";
