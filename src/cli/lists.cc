@@ -106,6 +106,7 @@ constexpr Field kSlowFields[] = {
     {"TIME", Show::Own, "", time_of},
     {"SESSION", Show::Number, "session"},
     {"REQUEST", Show::Number, "request"},
+    {"TAG", Show::Text, "tag"},
     {"COMMAND", Show::Text, "command"},
     {"KEY", Show::Text, "key"},
     {"ROUTE", Show::Text, "route"},

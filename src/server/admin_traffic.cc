@@ -57,6 +57,7 @@ AdminAnswer slow_log_page(AdminSource& source, const AdminRequest& /*request*/) 
                            {"time_ms", entry->time_ms},
                            {"session", entry->session},
                            {"request", entry->request},
+                           {"tag", entry->tag},
                            {"command", entry->command},
                            {"key", log.key_hash().shown(entry->key_hash)},
                            {"route", name_of(entry->route)},

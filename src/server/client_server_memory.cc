@@ -89,7 +89,8 @@ void ClientServer::close_for_memory(Session& session) {
     ++metrics_.clients_closed_memory_total;
     log_.warning("client_closed_for_memory",
                  {{"session", static_cast<int64_t>(session.id())},
-                  {"bytes", static_cast<int64_t>(session.memory_bytes())}});
+                  {"bytes", static_cast<int64_t>(session.memory_bytes())},
+                  {"tag", session.tag()}});
     session.abort();
 }
 

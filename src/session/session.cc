@@ -312,7 +312,8 @@ void Session::close_attacker() {
 void Session::warn(std::string_view event, std::string_view what) {
     context_.log.warning(event, {{"what", what},
                                  {"session", static_cast<int64_t>(id_)},
-                                 {"request", int64_t{next_ticket_}}});
+                                 {"request", int64_t{next_ticket_}},
+                                 {"tag", tag()}});
 }
 
 // --- routes ---

@@ -63,8 +63,7 @@ Session::Executed Session::execute_local(const CommandSpec& spec, const CommandV
             client_setinfo(command);
             return Executed::Yes;
         case Special::Nearkey:
-            nearkey(command);
-            return Executed::Yes;
+            return nearkey(command);
         default:
             CHECK(false);
             return Executed::Yes;
@@ -204,6 +203,7 @@ void Session::forget_state() {
     identity_.name.clear();
     count_identity();
     cache_use_ = terms_.cache_use;
+    tags_.reset();
     leave_transaction();
     forget_queued();
 }

@@ -38,6 +38,7 @@ void Session::account() {
                   held_by_.identity + held_by_.multi_keys + parser_.memory_bytes();
     const size_t rings = fills_.capacity() + writes_.capacity() + unstored_reads_.capacity();
     if (rings > kRingsFree || held_by_.spare > 0) held += ring_bytes();
+    if (tags_ != nullptr) held += tags_->memory_bytes();
     context_.metrics.client_memory_bytes += held - held_by_.accounted;
     held_by_.accounted = held;
     if (context_.memory.is_short_of_buffers()) context_.events.on_memory_exceeded();

@@ -1,5 +1,5 @@
-// NEARKEY HELP | STATS | CACHE ON|OFF|CLEAR | EXPLAIN command [argument ...]: what nearkey tells of
-// itself, and how its near cache is used.
+// NEARKEY HELP | STATS | CACHE ON|OFF|CLEAR | EXPLAIN command [argument ...] | TAG id: what nearkey
+// tells of itself, how its near cache is used, and by which word a client's commands are known.
 #include "nearkey/session/session.h"
 
 #include "nearkey/base/ignoring_case.h"
@@ -22,6 +22,8 @@ constexpr std::string_view kHelp[] = {
     "    Tell which route a command takes, and why; of a read, what the near cache knows.",
     "STATS",
     "    Return nearkey's own counters and gauges.",
+    "TAG <id>",
+    "    Mark this client's commands in the slow log and in warnings, until the next TAG or RESET.",
     "HELP",
     "    Print this help.",
 };
@@ -157,7 +159,7 @@ struct Session::Pairs {
     size_t count = 0;
 };
 
-void Session::nearkey(const CommandView& command) {
+Session::Executed Session::nearkey(const CommandView& command) {
     std::string reply;
     const std::string_view what = command.size() > 1 ? command[1] : std::string_view{};
     if (equals_ignoring_case(what, "HELP") && command.size() == 2) {
@@ -176,10 +178,12 @@ void Session::nearkey(const CommandView& command) {
         reply += pairs.bytes;
     } else if (equals_ignoring_case(what, "CACHE") && command.size() == 3) {
         nearkey_cache(command[2]);
-        return;
+        return Executed::Yes;
+    } else if (equals_ignoring_case(what, "TAG") && command.size() == 3) {
+        return nearkey_tag(command[2]);
     } else if (equals_ignoring_case(what, "EXPLAIN") && command.size() > 2) {
         explain(command);
-        return;
+        return Executed::Yes;
     } else if (command.size() == 1) {
         append_error(reply, "ERR wrong number of arguments for 'nearkey' command");
     } else {
@@ -188,6 +192,21 @@ void Session::nearkey(const CommandView& command) {
                                         what.substr(0, 128)));
     }
     answer(reply);
+    return Executed::Yes;
+}
+
+Session::Executed Session::nearkey_tag(std::string_view tag) {
+    if (!RequestTags::is_valid(tag)) {
+        answer_error(fmt::format("ERR NEARKEY TAG takes up to {} printable characters, no spaces",
+                                 RequestTags::kLengthMax));
+        return Executed::Yes;
+    }
+    if (tags_ == nullptr) tags_ = std::make_unique<RequestTags>();
+    tags_->keep_from(first_ticket_);
+    if (tags_->is_full()) return wait_until_idle();
+    tags_->set(tag, next_ticket_);
+    answer("+OK\r\n");
+    return Executed::Yes;
 }
 
 void Session::nearkey_cache(std::string_view what) {

@@ -37,6 +37,7 @@ void Session::on_slow_request(uint32_t ticket, const RequestTiming& timing, Slow
     SlowEntry entry;
     entry.session = id_;
     entry.request = ticket;
+    if (tags_ != nullptr) entry.tag = tags_->of(ticket);
     if (timing.command != nullptr) entry.command = *timing.command;
     entry.key_hash = timing.key_hash;
     entry.has_failed = end == SlowEnd::Failure;

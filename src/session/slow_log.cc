@@ -37,6 +37,7 @@ void SlowLog::add(SlowEntry entry) {
                      {{"slow_id", static_cast<int64_t>(entry.id)},
                       {"session", static_cast<int64_t>(entry.session)},
                       {"request", static_cast<int64_t>(entry.request)},
+                      {"tag", std::string_view(entry.tag)},
                       {"command", std::string_view(entry.command)},
                       {"key_hash", std::string_view(key_hash_.shown(entry.key_hash))},
                       {"route", name_of(entry.route)},

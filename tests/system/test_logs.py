@@ -41,7 +41,7 @@ class LogTest(SystemTest):
         for event in ("listening", "ready", "possible_attack", "upstream_lost", "draining"):
             self.assertIn(event, events)
         (attack,) = [line for line in nearkey.lines if "possible_attack" in line]
-        self.assertRegex(attack, r"Z warning possible_attack what=\".*\" session=1 request=0$")
+        self.assertRegex(attack, r"Z warning possible_attack what=\".*\" session=1 request=0 tag=\"\"$")
 
     def test_a_warning_about_a_client_names_its_session_and_request(self):
         server = self.start_server()
@@ -49,7 +49,7 @@ class LogTest(SystemTest):
             server.url, settings={"limits.input_per_client_max": "64KiB"}
         )
         with nearkey.client() as client:
-            client.command("SET", "k", "v")
+            client.command("NEARKEY", "TAG", "trace-1")
             client.send(b"*1\r\n$-7\r\n")
             client.read_to_end()
         with nearkey.client() as client:
@@ -59,6 +59,8 @@ class LogTest(SystemTest):
         entries = {entry["event"]: entry for entry in nearkey.logs()}
         self.assertEqual((1, 1), self.who(entries["protocol_error"]))
         self.assertEqual((2, 0), self.who(entries["client_closed"]))
+        tags = [entries[event]["tag"] for event in ("protocol_error", "client_closed")]
+        self.assertEqual(["trace-1", ""], tags)
         self.assertEqual("limits.input_per_client_max", entries["client_closed"]["what"])
 
     def who(self, entry):

@@ -136,6 +136,7 @@ class MetricsTest(SharedSystemTest):
         loops = 1_000_000
         with self.client() as client:
             client.command("CLIENT", "GETNAME")  # request 0
+            self.assertEqual(b"+OK\r\n", client.command("NEARKEY", "TAG", "trace-1"))
 
             def is_entered():
                 nonlocal loops
@@ -148,6 +149,7 @@ class MetricsTest(SharedSystemTest):
         entry = page["entries"][0]
         self.assertEqual(100_000, page["threshold_us"])
         self.assertEqual("eval", entry["command"])
+        self.assertEqual("trace-1", entry["tag"])
         self.assertEqual("dedicated", entry["route"])
         self.assertFalse(entry["failed"])
         self.assertGreater(entry["request"], 0)

@@ -1,6 +1,7 @@
 """The whole app, over HTTP, while its cache goes and comes back."""
 
 import json
+import time
 
 from harness import wait_for
 
@@ -130,6 +131,23 @@ class CorrelationTest(ServedTest):
         (away,) = app.logged("the cache is away")
         (access,) = app.logged("GET /reports/x")
         self.assertEqual(["my-id"] * 2, [away["correlation_id"], access["correlation_id"]])
+
+    def test_the_id_is_in_the_slow_log_of_nearkey(self):
+        app = self.start_app()
+        self.server.freeze()
+        answer = self.in_background(
+            lambda: app.ask("GET", "/reports/x", headers={"X-Request-Id": "my-id"})
+        )
+        wait_for(lambda: self.nearkey.metric("nearkey_in_flight") > 0, 5, "it waits for Valkey")
+        time.sleep(0.1)  # slowlog.threshold_ms is 50
+        self.server.thaw()
+        self.assertEqual(200, answer()[0])
+        wait_for(lambda: self.slow_tags(), 5, "it is in the slow log")
+        self.assertEqual({("get", "my-id")}, self.slow_tags())
+
+    def slow_tags(self):
+        entries = self.nearkey.get("/slowlog")[1]["entries"]
+        return {(entry["command"], entry["tag"]) for entry in entries}
 
     def test_each_request_without_an_id_gets_its_own(self):
         app = self.start_app()

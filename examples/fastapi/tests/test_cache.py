@@ -70,6 +70,25 @@ class CacheTest(ServedTest):
         self.assertEqual([("INFO", "the cache is there")], self.messages_of(test))
         self.assertEqual(1, maker.made)
 
+    def test_valkey_itself_serves_as_well(self):
+        async def test(cache):
+            self.assertTrue(await cache.set("k", "v"))
+            self.assertEqual("v", await cache.get("k"))
+            with self.assertRaises(ResponseError):
+                await cache.lpush("k", "x")
+
+        self.assertEqual(
+            [("INFO", "the cache is there")], self.messages_of(test, cache_url=self.server.url)
+        )
+
+    def test_an_error_of_valkey_is_the_commands_own(self):
+        async def test(cache):
+            await cache.set("k", "v")
+            with self.assertRaisesRegex(ResponseError, "^WRONGTYPE"):
+                await cache.lpush("k", "x")
+
+        self.run_with_cache(test)
+
     def test_a_cache_away_at_start_is_found_later(self):
         self.nearkey.kill()
 

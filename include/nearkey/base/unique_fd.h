@@ -1,4 +1,5 @@
-// A file descriptor that one owner closes.
+// A file descriptor that one owner closes, when it ends or before. The one rule: nobody else closes
+// the number, for by then it may be another's.
 #pragma once
 
 #include <unistd.h>

@@ -1,5 +1,5 @@
-// Notices that a Unix socket's file was removed or replaced, and binds it anew. Lets a socket listen
-// again that has refused.
+// Notices that a Unix socket's file was removed or replaced, and binds it anew. Lets a socket that
+// has refused listen again.
 // One for each listening socket, asked from time to time by its owner; says each change of state
 // once in the log.
 #pragma once

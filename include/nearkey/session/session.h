@@ -22,6 +22,7 @@
 #include "nearkey/session/facts.h"
 #include "nearkey/session/pause.h"
 #include "nearkey/session/pending.h"
+#include "nearkey/session/request_tags.h"
 #include "nearkey/session/tunnel.h"
 
 #include <map>
@@ -59,6 +60,8 @@ public:
     void shrink();
 
     uint64_t id() const { return id_; }
+    // The client's last NEARKEY TAG; empty: none.
+    std::string_view tag() const { return tags_ == nullptr ? std::string_view() : tags_->last(); }
     ClientFacts facts() const;
 
     // StreamEvents
@@ -274,7 +277,8 @@ private:
     void answer_error(std::string_view text);
     void answer_hello();
     // session_nearkey.cc
-    void nearkey(const CommandView& command);
+    Executed nearkey(const CommandView& command);
+    Executed nearkey_tag(std::string_view tag);
     void nearkey_cache(std::string_view what);
     void explain(const CommandView& command);
     struct Pairs;
@@ -380,6 +384,7 @@ private:
     bool is_retried_ = false;     // it could not be executed then
     bool is_cache_read_ = false;  // it is a read that the near cache could not answer
     std::vector<SlowReply> slow_;
+    std::unique_ptr<RequestTags> tags_;  // from the first NEARKEY TAG on
 
     uint32_t first_ticket_ = 0;
     uint32_t next_ticket_ = 0;

@@ -25,6 +25,7 @@ struct SlowEntry {
     int64_t time_ms = 0;    // since 1970, when it was complete
     uint64_t session = 0;   // with `request`, what a warning names it by
     uint32_t request = 0;   // the number of the command in its session, from 0
+    std::string tag;        // the client's own word for it (NEARKEY TAG); empty: none
     std::string command;    // "get", "client|list"; empty: unknown to the server
     uint64_t key_hash = 0;  // of its first key; 0: it has none
     Route route = Route::Shared;

@@ -113,5 +113,73 @@ TEST_CASE("slow log: a command that waits because it was told to is not slow") {
     CHECK(rig.slow->entries().empty());
 }
 
+// A tag as bytes, which may be none that a line of words has.
+std::string tag_command(const std::string& tag) {
+    return "*3\r\n$7\r\nNEARKEY\r\n$3\r\nTAG\r\n$" + std::to_string(tag.size()) + "\r\n" + tag +
+           "\r\n";
+}
+
+TEST_CASE("slow log: an entry has the tag that stood before its command") {
+    SlowRig rig;
+    rig.silence("GET a");
+    rig.silence("GET b");
+    rig.silence("GET c");
+    FakeClient& client = rig.make_ready_with({});
+    client.ask({"GET a", "NEARKEY TAG one", "GET b", "NEARKEY TAG two|2", "GET c"});
+    REQUIRE(rig.run_until_asked("GET c", 1));
+    rig.valkey.send(0, "+a\r\n+b\r\n+c\r\n");
+    REQUIRE(rig.run_until_output(client, "+a\r\n+OK\r\n+b\r\n+OK\r\n+c\r\n"));
+    client.ask({"GET d"});
+    REQUIRE(run_until(rig.loop, [&] { return client.output().ends_with("+GET d\r\n"); }));
+    client.ask({"RESET", "GET e", "NEARKEY TAG three"});
+    client.send(tag_command("") + encoded("GET f"));
+    REQUIRE(run_until(rig.loop, [&] { return client.output().ends_with("+GET f\r\n"); }));
+    std::string tags;
+    for (const SlowEntry& entry : rig.slow->entries())
+        tags += entry.command == "get" ? entry.tag + "," : "";
+    CHECK(tags == ",one,two|2,two|2,,,");
+}
+
+TEST_CASE("slow log: a tag is a word of bounded length") {
+    SlowRig rig;
+    FakeClient& client = rig.make_ready_with({});
+    const std::string longest(RequestTags::kLengthMax, 'x');
+    client.send(tag_command(longest));
+    REQUIRE(rig.run_until_output(client, "+OK\r\n"));
+    const std::string refusal =
+        "-ERR NEARKEY TAG takes up to 128 printable characters, no spaces\r\n";
+    std::string expected = "+OK\r\n";
+    for (const std::string& tag : {longest + "x", std::string("a b"), std::string("\xc3\xa9"),
+                                   std::string(1, '\0'), std::string("a\n"), std::string("\x7f")}) {
+        CAPTURE(tag);
+        client.send(tag_command(tag));
+        expected += refusal;
+        CHECK(rig.run_until_output(client, expected));
+    }
+    CHECK(client.session.tag() == longest);
+}
+
+TEST_CASE("slow log: more tags than are kept wait for the replies before them") {
+    SlowRig rig;
+    rig.silence("GET k");
+    FakeClient& client = rig.make_ready_with({.entries_max = 1000});
+    const size_t kept = RequestTags::kKeptMax;
+    const size_t count = 2 * kept;
+    std::string commands;
+    for (size_t i = 0; i < count; ++i)
+        commands += tag_command("t" + std::to_string(i)) + encoded("GET k");
+    client.send(commands);
+    for (const size_t asked : {kept, count}) {
+        REQUIRE(rig.run_until_asked("GET k", asked));
+        rig.settle();
+        CHECK(rig.valkey.times_asked("GET k") == asked);
+        for (size_t i = 0; i < kept; ++i)
+            rig.valkey.send(0, "+k\r\n");
+    }
+    REQUIRE(run_until(rig.loop, [&] { return rig.slow->entries().size() == count; }));
+    for (size_t i = 0; i < count; ++i)
+        CHECK(rig.slow->entries()[i].tag == "t" + std::to_string(i));
+}
+
 }  // namespace
 }  // namespace nearkey

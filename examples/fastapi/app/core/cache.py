@@ -16,6 +16,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError
 
+from app.core.logging import correlation_id
 from app.core.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -43,15 +44,26 @@ class Cache(Redis):
 
     Then one request a second asks whether it is back, and the others do not wait for it. What has
     changed is logged once, not with every request.
+    nearkey is told the id of the request that a command belongs to, for its slow log and warnings.
     """
 
     _is_there: Optional[bool] = None
+    _takes_tags = False
     _reason = ""
     _ask_again_at = 0.0
 
     async def execute_command(self, *args, **options):
         async with self.watched():
-            return await super().execute_command(*args, **options)
+            if not self._takes_tags:
+                return await super().execute_command(*args, **options)
+            # Both go in one write, and come back in one.
+            pipeline = self.pipeline(transaction=False)
+            pipeline.execute_command("NEARKEY", "TAG", correlation_id.get() or "")
+            pipeline.execute_command(*args, **options)
+            _, reply = await pipeline.execute(raise_on_error=False)
+            if isinstance(reply, RedisError):
+                raise reply
+            return reply
 
     @asynccontextmanager
     async def watched(self):
@@ -71,12 +83,21 @@ class Cache(Redis):
         self._ask_again_at = now + ASK_AGAIN_S
         try:
             await super().execute_command("PING")
+            self._takes_tags = await self._is_tag_taken()
         except RedisError as error:
             self._raise(error)
         if not self._is_there:
             log.info("the cache is there" if self._is_there is None else "the cache is back")
         self._is_there = True
         self._ask_again_at = 0.0
+
+    async def _is_tag_taken(self) -> bool:
+        """Valkey itself does not know the command."""
+        try:
+            await super().execute_command("NEARKEY", "TAG", "")
+        except ResponseError:
+            return False
+        return True
 
     def _raise(self, error: RedisError):
         if not is_away(error):
