@@ -20,6 +20,7 @@ constexpr uint32_t kAloneAfterLarge = 32;
 }  // namespace
 
 void Session::on_reply_bytes(uint32_t ticket, std::string_view bytes) {
+    if (ended_ || is_cut_) return;
     if (ticket != first_ticket_) {
         CHECK(preparation_ == Preparation::Pending);
         if (preparation_error_.size() + bytes.size() <= kOwnReplyMax) preparation_error_ += bytes;
@@ -27,7 +28,7 @@ void Session::on_reply_bytes(uint32_t ticket, std::string_view bytes) {
     }
     if (reply_type_ == 0) reply_type_ = bytes.front();
     reply_size_ += bytes.size();
-    if (ended_ || is_cut_ || output_lost_) return;
+    if (output_lost_) return;
     output_.append(bytes);
     if (unsent() > terms_.limits.output_per_client_max) {
         ++context_.metrics.clients_closed_output_total;

@@ -272,5 +272,38 @@ TEST_CASE("lease: one that can't be connected costs a large command nothing") {
     CHECK(rig.valkey.peer_of(large) == 0);
 }
 
+TEST_CASE("session: behind a cut nothing leaves, whether it is answered or fails") {
+    for (const bool is_answered : {false, true}) {
+        CAPTURE(is_answered);
+        SessionRig rig;
+        rig.options.request_timeout_ms = 300;
+        rig.terms.when_down = WhenDown::Close;
+        rig.silence("GET never");
+        rig.silence("GET behind");
+        FakeClient& client = rig.make_ready();
+        client.socket.room = 0;
+        client.ask({"GET a"});
+        REQUIRE(rig.run_until_asked("GET a", 1));
+        client.ask({"GET never"});
+        const uint64_t sent_ms = rig.loop.now_ms();
+        REQUIRE(run_until(rig.loop, [&] { return rig.loop.now_ms() >= sent_ms + 150; }));
+        client.ask({"GET behind"});
+        REQUIRE(run_until(rig.loop, [&] { return rig.metrics.clients_closed_down_total == 1; }));
+        if (is_answered) {
+            rig.valkey.send(0, "+late\r\n+behind\r\n");
+            rig.run_until_read(0);
+        } else {
+            const uint64_t cut_ms = rig.loop.now_ms();
+            REQUIRE(run_until(rig.loop, [&] { return rig.loop.now_ms() >= cut_ms + 400; }));
+        }
+        CHECK_FALSE(rig.is_ended(client));
+        client.socket.room = SIZE_MAX;
+        client.session.on_writable();
+        REQUIRE(rig.run_until_ended(client));
+        CHECK(client.output() == "+GET a\r\n");
+        CHECK(rig.metrics.clients_closed_down_total == 1);
+    }
+}
+
 }  // namespace
 }  // namespace nearkey
