@@ -53,6 +53,16 @@ def suites(build):
             yield "system/" + module, functools.partial(run_all.run_system, module=module)
 
 
+def clear_counters(build):
+    """Tests run nearkey as other users, too: these may write as well, or it complains in its log."""
+    for path in build.rglob("*.gcda"):
+        path.unlink()
+    for path in build.rglob("*.gcno"):
+        counters = path.with_suffix(".gcda")
+        counters.touch()
+        counters.chmod(0o666)
+
+
 def run_suites(build, only):
     """How many suites there were, and what failed. As many at a time as there are cores."""
     def run(suite):
@@ -66,8 +76,7 @@ def run_suites(build, only):
         failed = [case for case in outcome.names if " skipped: " not in case]
         return [f"{name}: {', '.join(failed)}"] if outcome.failed else []
 
-    for path in build.rglob("*.gcda"):
-        path.unlink()
+    clear_counters(build)
     chosen = [suite for suite in suites(build) if re.search(only or "", suite[0])]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         return len(chosen), [what for found in pool.map(run, chosen) for what in found]
@@ -75,6 +84,9 @@ def run_suites(build, only):
 
 def measure(build):
     """gcovr's list of files; build/coverage/index.html shows them."""
+    for path in build.rglob("*.gcda"):
+        if path.stat().st_size == 0:
+            path.unlink()
     pages = build / "coverage"
     shutil.rmtree(pages, ignore_errors=True)
     pages.mkdir()
@@ -131,12 +143,13 @@ def main():
     count, failed = (0, []) if options.report else run_suites(build, options.only)
     lines = print_table(measure(build))
     print(f"every line: {build / 'coverage' / 'index.html'}")
-    for layer, limit in LIMITS.items():
+    limits = {} if options.only else LIMITS
+    for layer, limit in limits.items():
         if lines.get(layer, 0.0) < limit:
             failed.append(f"{layer}: {lines.get(layer, 0.0):.1f} % of its lines, not {limit:g}")
     for what in failed:
         print(f"    FAILED {what}")
-    print(f"{count + len(LIMITS) - len(failed)} passed, {len(failed)} failed")
+    print(f"{count + len(limits) - len(failed)} passed, {len(failed)} failed")
     return 1 if failed else 0
 
 
