@@ -12,7 +12,7 @@ constexpr std::string_view kMember = "a question about the value";
 
 // Every one has its one key first, or is split by its keys, is answered from them alone, and says
 // the same until one is written, expires or is deleted. All of them are tracked by the server, for
-// it flags them "readonly".
+// it flags them "readonly". The number of a rule is its place in the list, from 1; at most 127.
 constexpr CacheRule kRules[] = {
     // Strings and bitmaps
     {"get", kValue},
@@ -93,10 +93,6 @@ bool tells_of_keys(const CommandSpec& spec) {
 }
 
 }  // namespace
-
-std::span<const CacheRule> cache_rules() {
-    return kRules;
-}
 
 void apply_cache_rules(CommandSpec& spec, bool specs_known) {
     const bool is_unflagged =

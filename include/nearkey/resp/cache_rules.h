@@ -4,7 +4,6 @@
 
 #include "nearkey/resp/command_table.h"
 
-#include <span>
 #include <string_view>
 
 namespace nearkey {
@@ -14,9 +13,6 @@ struct CacheRule {
     std::string_view reason;
     CacheSplit split = CacheSplit::None;
 };
-
-// The number of a rule is its place in the list, from 1; at most 127.
-std::span<const CacheRule> cache_rules();
 
 // Says what `spec` may change, and whether its replies may be kept. Called once for each spec,
 // after apply_rules(). `specs_known`: COMMAND told of all its keys.

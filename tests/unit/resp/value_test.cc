@@ -38,3 +38,12 @@ TEST_CASE("value: nulls, errors and attributes") {
     CHECK(parse_value("-ERR x\r\n")->is_error());
     CHECK(parse_value("|1\r\n+a\r\n+b\r\n:7\r\n")->integer == 7);
 }
+
+TEST_CASE("value: a null is written as the protocol has it") {
+    std::string resp2;
+    append_value(resp2, *parse_value("*2\r\n:1\r\n_\r\n"), 2);
+    CHECK(resp2 == "*2\r\n:1\r\n$-1\r\n");
+    std::string resp3;
+    append_value(resp3, *parse_value("*2\r\n:1\r\n$-1\r\n"), 3);
+    CHECK(resp3 == "*2\r\n:1\r\n_\r\n");
+}

@@ -90,5 +90,12 @@ TEST_CASE("memory budget: an event loop that holds less than its share is never 
     CHECK_FALSE(budget.is_short());
 }
 
+TEST_CASE("memory budget: what alone keeps it from resuming is too much") {
+    Metrics metrics;
+    const MemoryBudget budget(metrics, kMax);
+    CHECK_FALSE(budget.is_too_much(13'000'000));
+    CHECK(budget.is_too_much(13'000'001));
+}
+
 }  // namespace
 }  // namespace nearkey

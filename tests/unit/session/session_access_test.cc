@@ -136,5 +136,19 @@ TEST_CASE("access: EXPLAIN says what the rules refuse") {
                     [&] { return client.output().find("refused by rule") != std::string::npos; }));
 }
 
+TEST_CASE("access: a long error is not kept until it ends") {
+    TunnelRig rig;
+    FakeClient& client = rig.make_tunnel();
+    refuse(rig, "+@all -set");
+    rig.valkey.answers["nearkey:refused:set"] = "";
+    client.ask({"SET a 1"});
+    REQUIRE(rig.run_until_asked("nearkey:refused:set", 1));
+    const std::string begin = "-ERR " + std::string(300, 'x');
+    rig.valkey.send(rig.peer, begin);
+    CHECK(rig.run_until_output(client, begin));
+    rig.valkey.send(rig.peer, "y\r\n" + kUnknown);
+    CHECK(rig.run_until_output(client, begin + "y\r\n" + refused("set")));
+}
+
 }  // namespace
 }  // namespace nearkey

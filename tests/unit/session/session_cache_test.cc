@@ -162,5 +162,47 @@ TEST_CASE("session: who leaves before the proof stores nothing") {
     rig.cache->check_invariants();
 }
 
+TEST_CASE("session: who waits for another client's read waits no longer than for its own") {
+    CachedRig rig;
+    rig.options.request_timeout_ms = 50;
+    FakeClient& first = rig.make_cached();
+    FakeClient& second = rig.add_client();
+    second.ask({"HELLO 3", "GET second"});
+    REQUIRE(rig.run_until_end(second, "+GET second\r\n"));
+    rig.silence("GET k");
+    first.ask({"GET k"});
+    second.ask({"GET k"});
+    REQUIRE(run_until(
+        rig.loop, [&] { return second.output().find("-UPSTREAMTIMEOUT") != std::string::npos; }));
+    CHECK(second.output().ends_with(
+        "-UPSTREAMTIMEOUT Valkey did not answer another client's equal read in time\r\n"));
+    CHECK(first.output().find("-UPSTREAMTIMEOUT") != std::string::npos);
+    CHECK(rig.metrics.upstream_timeout_total == 2);
+    CHECK(rig.valkey.times_asked("GET k") == 1);
+}
+
+TEST_CASE("session: EXPLAIN tells what is being read, and what is stored but not proven") {
+    CachedRig rig;
+    FakeClient& client = rig.make_cached();
+    FakeClient& other = rig.add_client();
+    rig.silence("GET k");
+    client.ask({"GET k"});
+    REQUIRE(rig.run_until_asked("GET k", 1));
+    other.ask({"HELLO 3", "NEARKEY EXPLAIN GET k"});
+    REQUIRE(
+        run_until(rig.loop, [&] { return other.output().find("pending") != std::string::npos; }));
+    rig.reply("GET k", kNew);
+    REQUIRE(rig.run_until_end(client, kNew));
+    const CacheQuery query{.key = "u", .arguments = {}, .command = 3, .database = 0};
+    const NearCache::SourceId source = rig.cache->open_source(Loop::boot_ms());
+    rig.cache->commit(rig.cache->begin_fill(query, source), kStored, UINT64_MAX, Loop::boot_ms());
+    rig.cache->suspend_source(source, Loop::boot_ms());
+    other.ask({"NEARKEY EXPLAIN GET u"});
+    CHECK(run_until(rig.loop, [&] {
+        return other.output().find("unproven") != std::string::npos &&
+               other.output().find("Valkey has proven nothing") != std::string::npos;
+    }));
+}
+
 }  // namespace
 }  // namespace nearkey

@@ -277,5 +277,23 @@ TEST_CASE("session: while Valkey is away commands wait, then fail in order") {
     CHECK(rig.run_until_output(client, down + local_answer("b") + down + "+GET c\r\n"));
 }
 
+TEST_CASE("session: HELLO tells of the server's modules as each protocol has them") {
+    SessionRig rig;
+    const auto hello = [](int protocol, const std::string& module) {
+        return std::string(protocol == 3 ? "%3" : "*6") +
+               "\r\n$6\r\nserver\r\n$6\r\nvalkey\r\n$5\r\nproto\r\n:" + std::to_string(protocol) +
+               "\r\n$7\r\nmodules\r\n*1\r\n" + module;
+    };
+    const std::string fields = "$4\r\nname\r\n$1\r\nm\r\n$3\r\nver\r\n:7\r\n";
+    rig.valkey.answers["HELLO 2"] = hello(2, "*4\r\n" + fields);
+    rig.valkey.answers["HELLO 3"] = hello(3, "%2\r\n" + fields);
+    FakeClient& client = rig.make_ready();
+    client.ask({"HELLO 3"});
+    CHECK(rig.run_until_output(client, hello(3, "%2\r\n" + fields)));
+    client.socket.written.clear();
+    client.ask({"HELLO 2"});
+    CHECK(rig.run_until_output(client, hello(2, "*4\r\n" + fields)));
+}
+
 }  // namespace
 }  // namespace nearkey

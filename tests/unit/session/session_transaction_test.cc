@@ -337,5 +337,55 @@ TEST_CASE("transaction: one that is owed ends as the busy server would end it") 
     }
 }
 
+TEST_CASE("transaction: one that is owed is lost with the server's other errors") {
+    SessionRig rig;
+    FakeClient& client = make_busy(rig);
+    client.ask({"MULTI"});
+    REQUIRE(rig.run_until_output(client, "+OK\r\n"));
+    rig.valkey.answers["SELECT 3"] = "-ERR DB index is out of range\r\n";
+    client.ask({"INCR n", "EXEC"});
+    REQUIRE(rig.run_until_ended(client));
+    CHECK(client.output().starts_with("+OK\r\n-ERR DB index is out of range"));
+    CHECK(rig.valkey.times_asked("MULTI") == 0);
+    CHECK(rig.valkey.times_asked("INCR n") == 0);
+}
+
+TEST_CASE("transaction: one that is owed is spoilt by a command that finds no connection left") {
+    SessionRig rig;
+    rig.options.dedicated_max = 1;
+    rig.options.queue_timeout_ms = 200;
+    FakeClient& client = make_busy(rig);
+    client.ask({"MULTI"});
+    REQUIRE(rig.run_until_output(client, "+OK\r\n"));
+    rig.valkey.answers.erase("SELECT 3");
+    rig.silence("BLPOP k 0");
+    // It waits for the connection that could not be set up.
+    FakeClient& other = rig.add_client();
+    other.ask({"BLPOP k 0"});
+    client.ask({"INCR n"});
+    REQUIRE(rig.run_until_asked("BLPOP k 0", 1));
+    const std::string refused =
+        "-ERR nearkey has no dedicated connection left (upstream.dedicated_max)\r\n";
+    REQUIRE(rig.run_until_output(client, "+OK\r\n" + refused));
+    rig.valkey.send(rig.valkey.peer_of("BLPOP k 0"), "+done\r\n");
+    REQUIRE(rig.run_until_output(other, "+done\r\n"));
+    client.ask({"INCR m", "EXEC"});
+    REQUIRE(rig.run_until_asked("EXEC", 1));
+    const Lines sent = rig.valkey.asked_when_ready(rig.valkey.peer_of("EXEC"));
+    CHECK(Lines(sent.end() - 4, sent.end()) == Lines{"MULTI", "GET", "INCR m", "EXEC"});
+}
+
+TEST_CASE("transaction: MULTI that is owed goes before an unknown command as well") {
+    SessionRig rig;
+    FakeClient& client = make_busy(rig);
+    client.ask({"MULTI"});
+    REQUIRE(rig.run_until_output(client, "+OK\r\n"));
+    rig.valkey.answers.erase("SELECT 3");
+    client.ask({"WHAT now", "EXEC"});
+    REQUIRE(rig.run_until_output(client, "+OK\r\n+WHAT now\r\n+EXEC\r\n"));
+    const Lines sent = rig.valkey.asked_when_ready(rig.valkey.peer_of("EXEC"));
+    CHECK(Lines(sent.end() - 3, sent.end()) == Lines{"MULTI", "WHAT now", "EXEC"});
+}
+
 }  // namespace
 }  // namespace nearkey

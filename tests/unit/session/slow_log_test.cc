@@ -5,6 +5,11 @@
 
 #include <doctest/doctest.h>
 
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <string>
+
 namespace nearkey {
 namespace {
 
@@ -179,6 +184,30 @@ TEST_CASE("slow log: more tags than are kept wait for the replies before them") 
     REQUIRE(run_until(rig.loop, [&] { return rig.slow->entries().size() == count; }));
     for (size_t i = 0; i < count; ++i)
         CHECK(rig.slow->entries()[i].tag == "t" + std::to_string(i));
+}
+
+TEST_CASE("slow log: where it is told to, each is a line in the log, with the key's hash alone") {
+    SlowRig rig;
+    const int log = memfd_create("log", MFD_CLOEXEC);
+    REQUIRE(log >= 0);
+    REQUIRE(dup3(log, rig.null_fd, O_CLOEXEC) == rig.null_fd);
+    FakeClient& client = rig.make_ready_with({.threshold_ms = 1, .entries_max = 0, .log = true});
+    client.ask({"GET secret"});
+    REQUIRE(run_until(rig.loop, [&] { return rig.metrics.slow_requests_total == 1; }));
+    CHECK(rig.slow->entries().empty());
+    std::string lines(65536, '\0');
+    const ssize_t size = pread(log, lines.data(), lines.size(), 0);
+    close(log);
+    REQUIRE(size > 0);
+    lines.resize(static_cast<size_t>(size));
+    const size_t start = lines.find("\"event\":\"slow_request\"");
+    REQUIRE(start != std::string::npos);
+    for (const char* word : {"\"slow_id\":1", "\"command\":\"get\"", "\"route\":\"shared\"",
+                             "\"key_hash\":", "\"total_us\":"}) {
+        CAPTURE(word);
+        CHECK(lines.find(word, start) != std::string::npos);
+    }
+    CHECK(lines.find("secret") == std::string::npos);
 }
 
 }  // namespace

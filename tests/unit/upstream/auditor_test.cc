@@ -190,4 +190,27 @@ TEST_CASE("audit: an error says nothing of the key, but WRONGTYPE does") {
     CHECK(rig.metrics.near_cache_audits_total == 1);
 }
 
+TEST_CASE("audit: a read that is lost is no result, and the next hit is compared") {
+    AuditRig rig(1);
+    // A heartbeat's answer would be that of the read.
+    rig.valkey.answers["PING"] = FakeValkey::kSilent;
+    rig.valkey.answers["GET k"] = FakeValkey::kSilent;
+    rig.store(kServed);
+    rig.hit();
+    REQUIRE(run_until(rig.loop, [&] { return rig.valkey.times_asked("GET k") == 1; }));
+    rig.valkey.close(rig.valkey.peer_of("GET k"));
+    rig.valkey.answers.erase("PING");
+    rig.valkey.answers["GET k"] = kServed;
+    REQUIRE(run_until(rig.loop, [&] { return !rig.connection->is_ready(); }));
+    REQUIRE(run_until(rig.loop, [&] {
+        return rig.connection->is_ready() && rig.connection->source() != NearCache::kNoSource;
+    }));
+    rig.run_beats();
+    CHECK(rig.metrics.near_cache_audits_total == 0);
+    rig.store(kServed);
+    rig.hit();
+    REQUIRE(rig.run_until_audited(1));
+    CHECK(rig.metrics.near_cache_audit_violations_total == 0);
+}
+
 }  // namespace nearkey

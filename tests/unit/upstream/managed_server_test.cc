@@ -262,5 +262,28 @@ TEST_CASE("managed server: another server is found where the one that was named 
     }
 }
 
+TEST_CASE("managed server: one that can't be started at all is tried again, and said once") {
+    Parts parts;
+    const std::string program = parts.directory / "server";
+    std::ofstream(program) << "#!/no/such/interpreter\n";
+    std::filesystem::permissions(program, std::filesystem::perms::owner_all);
+    parts.options.server = program;
+    const auto server = parts.start();
+    CHECK(run_until(parts.loop, [&] { return parts.metrics.managed_restarts_total >= 3; }));
+    CHECK(parts.logged("managed_server_not_started") == 1);
+    CHECK(parts.logged("managed_server_ended") == 0);
+    CHECK(parts.logged("managed_server_running") == 0);
+}
+
+TEST_CASE("managed server: what stands in the place of its folder and is none is said") {
+    if (!has_server()) return;
+    Parts parts;
+    std::filesystem::create_directories(parts.options.directory);
+    const std::string place = parts.options.directory + "/managed-" + std::to_string(getpid());
+    std::ofstream(place) << "a file";
+    CHECK(parts.refusal().find("cannot create " + place) != std::string::npos);
+    CHECK(access(place.c_str(), F_OK) == 0);
+}
+
 }  // namespace
 }  // namespace nearkey

@@ -5,6 +5,7 @@
 
 #include <doctest/doctest.h>
 
+#include <memory>
 #include <string>
 
 namespace nearkey {
@@ -103,6 +104,28 @@ TEST_CASE("broadcast: what Valkey refuses stores nothing") {
     REQUIRE(run_until(rig.loop, [&] { return rig.valkey.times_asked(kTracking) == 2; }));
     settle(rig);
     CHECK(rig.pool->source_of(*rig.pool->find_ready(2, 0)) == NearCache::kNoSource);
+}
+
+TEST_CASE("broadcast: of a source it is said who is told of changes, as long as there is one") {
+    PoolRig rig;
+    make_ready(rig);
+    const auto source = rig.pool->source_of(*rig.pool->find_ready(2, 0));
+    CHECK(rig.pool->describe_source(source).ends_with("(broadcast)"));
+    CHECK(rig.pool->describe_source(source + 1) == "lost");
+}
+
+TEST_CASE("broadcast: what a busy server refuses is asked for again when it is no longer busy") {
+    PoolRig rig;
+    rig.near.tracking = "broadcast";
+    rig.near.prefixes = {"a:", "b:"};
+    rig.valkey.answers[kTracking] = "-BUSY running a script\r\n";
+    rig.options.heartbeat_interval_ms = 10;
+    rig.cache = std::make_unique<NearCache>(rig.near, rig.metrics, 1);
+    rig.make_ready();
+    REQUIRE(run_until(rig.loop, [&] { return rig.valkey.times_asked(kTracking) >= 2; }));
+    CHECK(rig.metrics.near_cache_tracking == 0);
+    rig.valkey.answers[kTracking] = "+OK\r\n";
+    CHECK(run_until(rig.loop, [&] { return rig.metrics.near_cache_tracking == 1; }));
 }
 
 }  // namespace nearkey

@@ -5,7 +5,9 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace nearkey {
@@ -250,6 +252,51 @@ TEST_CASE("pool: requests that are too old fail within a tick, sent or waiting")
     rig.send(primary, receiver, "SET b 1");
     REQUIRE(rig.run_until_told(receiver, 2));
     CHECK(receiver.told.back() == "0 failed UPSTREAMDOWN");
+}
+
+TEST_CASE("pool: a server that does not tell its commands is not ready, and its words are why") {
+    PoolRig rig;
+    rig.valkey.answers["COMMAND"] = "-NOPERM no permissions to run 'command'\r\n";
+    rig.start();
+    REQUIRE(run_until(rig.loop, [&] {
+        return rig.pool->health().reason.find("NOPERM no permissions") != std::string::npos;
+    }));
+    CHECK_FALSE(rig.pool->health().is_ready);
+}
+
+TEST_CASE("pool: a lease that is kept is listed as idle") {
+    PoolRig rig;
+    rig.make_ready();
+    const auto has_kind = [&](std::string_view kind) {
+        const ConnectionList list = rig.pool->list(10);
+        CHECK(list.total == 2);
+        return std::any_of(list.connections.begin(), list.connections.end(),
+                           [&](const ConnectionFacts& facts) { return facts.kind == kind; });
+    };
+    Connection& lease = rig.used_lease("EVAL x 0");
+    CHECK(has_kind("dedicated"));
+    CHECK_FALSE(has_kind("idle"));
+    rig.pool->give_back(lease, LeaseEnd::Clean);
+    CHECK(has_kind("idle"));
+    CHECK_FALSE(has_kind("dedicated"));
+    CHECK(rig.pool->list(1).connections.size() == 1);
+    CHECK(rig.pool->list(1).total == 2);
+}
+
+TEST_CASE("pool: what a busy server does not track is tracked when it is no longer busy") {
+    PoolRig rig;
+    rig.make_ready_with_cache();
+    rig.valkey.answers["CLIENT TRACKING ON OPTOUT"] = "-BUSY running a script\r\n";
+    Connection* connection = rig.pool->acquire(3, 0);
+    Collector receiver;
+    rig.send(*connection, receiver, "ECHO x");
+    REQUIRE(rig.run_until_told(receiver, 1));
+    REQUIRE(run_until(rig.loop,
+                      [&] { return rig.valkey.times_asked("CLIENT TRACKING ON OPTOUT") >= 1; }));
+    CHECK(connection->source() == NearCache::kNoSource);
+    rig.valkey.answers["CLIENT TRACKING ON OPTOUT"] = "+OK\r\n";
+    CHECK(run_until(rig.loop, [&] { return connection->source() != NearCache::kNoSource; }));
+    CHECK(rig.metrics.near_cache_tracking == 1);
 }
 
 }  // namespace
