@@ -267,6 +267,7 @@ private:
     void on_select_failed(SelectFailure failure);
     Executed reset();
     void forget_state();
+    bool is_client_name(std::string_view name) const;
     void client_setname(std::string_view name);
     void client_setinfo(const CommandView& command);
     void answer(std::string_view reply);
