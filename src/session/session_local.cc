@@ -207,10 +207,9 @@ void Session::forget_state() {
     forget_queued();
 }
 
-// Up to the first NUL; Redis 7.0, which has no WAITAOF yet, looks behind it, too.
+// Up to the first NUL; Redis 7.0 looks behind it, too.
 bool Session::is_client_name(std::string_view name) const {
-    const bool ends_at_nul = context_.pool.commands().find_name("waitaof") != nullptr;
-    return is_plain_word(ends_at_nul ? until_nul(name) : name);
+    return is_plain_word(context_.pool.is_of_redis_7_0() ? name : until_nul(name));
 }
 
 void Session::client_setname(std::string_view name) {

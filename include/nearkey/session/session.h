@@ -118,7 +118,7 @@ private:
         void on_request_failed(uint32_t ticket, std::string_view error) override;
 
     private:
-        static constexpr size_t kReplyMax = 32;
+        static constexpr size_t kReplyMax = 48;
         Session& session_;
         char reply_[kReplyMax];
         size_t size_ = 0;
@@ -242,6 +242,7 @@ private:
     Executed refuse(const CommandView& command);
     Executed forward_config_get(const CommandView& command);
     [[nodiscard]] bool hide_secrets(const CommandView& command, std::string& instead);
+    std::string refused_user() const;
     void finish_refusal(Special what, std::string_view reply);
     std::string in_words_of_refusal(std::string_view reply) const;
 
