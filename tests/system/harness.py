@@ -22,7 +22,7 @@ from processes import (  # For the tests as well, which import all of it from he
     Nearkey,
     ValkeyServer,
     free_port,
-    is_redis_7_0,
+    is_server,
     run_nearkey,
     valkey_program,
     wait_for,

@@ -43,10 +43,10 @@ def valkey_program(name):
 
 
 @functools.cache
-def is_redis_7_0():
-    """Whether the tests run with it: it says some things in other words."""
-    version = subprocess.run([valkey_program("server"), "--version"], capture_output=True, text=True)
-    return version.stdout.startswith("Redis server v=7.0.")
+def is_server(version):
+    """Whether the tests run with it, as in "Redis server v=7.0.": some say things in other words."""
+    said = subprocess.run([valkey_program("server"), "--version"], capture_output=True, text=True)
+    return said.stdout.startswith(version)
 
 
 def wait_for(condition, timeout, what):

@@ -5,19 +5,20 @@ The oracle is Valkey itself: a second server whose default user has the same rul
 
 import unittest
 
-from harness import EVERY_COMMAND, is_redis_7_0, proxy_only, wait_for
+from harness import EVERY_COMMAND, is_server, proxy_only, wait_for
 from listeners import ListenerTest
 from near_cache import explain
 from resp import RespClient, encode, mask_ids, parse
 from test_reload import ReloadTest
 
+REDIS_7_0 = "Redis server v=7.0."
 OK = b"+OK\r\n"
 PONG = b"+PONG\r\n"
 RULES = "+@all -flushall -getset -config|set -object -select +select|0 -acl|deluser -psubscribe"
 
 
 def noperm(name, user="default"):
-    who = "this user" if is_redis_7_0() else f"User {user}"
+    who = "this user" if is_server(REDIS_7_0) else f"User {user}"
     return f"-NOPERM {who} has no permissions to run the '{name}' command\r\n".encode()
 
 
@@ -211,7 +212,8 @@ class PlacesTest(RulesTest):
         self.server.run("ACL", "SETUSER", "default", "-flushall")
         self.addCleanup(self.server.run, "ACL", "SETUSER", "default", "+@all")
         client.command("SET", "k", "1")
-        self.assertTrue(client.command(*script).startswith(b"-ERR ACL failure"))
+        words = b"The user executing the script" if is_server(REDIS_7_0) else b"ACL failure"
+        self.assertTrue(client.command(*script).startswith(b"-ERR " + words))
         self.assertEqual(b"$1\r\n1\r\n", client.command("GET", "k"))
 
     def test_a_refused_script_command_leaves_no_way(self):
