@@ -149,7 +149,7 @@ ROWS = [
     Mask("client|id", "the id", OWN_ID, positive),
     Mask(
         "client|info",
-        " ".join(CLIENT_FIELDS),
+        " ".join(CLIENT_FIELDS) + ", and whether multi is -1 or 0",
         "tells of the connection, its buffers and its traffic",
         client_fields,
     ),
