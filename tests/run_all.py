@@ -1,6 +1,7 @@
 """Runs the unit tests, the style checks and the system tests, and counts their cases.
 
     tests/run_all.py [--only REGEX] [--full] BUILD_DIR...   e.g. tests/run_all.py build build-asan
+    tests/run_all.py --server BUILD_DIR                     what depends on the server
 
 --full adds, for the first build: the comparison with the server (tests/differential), real clients
 (tests/clients), the examples, hostile bytes (tests/fuzz/parsers.py), two minutes of fuzzing, many
@@ -44,6 +45,11 @@ WITH_WORKERS = ("drain", "leases", "limits", "near_cache", "near_cache_commands"
                 "near_cache_scripts", "near_cache_split", "near_cache_stale", "near_cache_ways", "reload",
                 "session_commands", "slow_clients", "transactions", "tunnels", "upgrade",
                 "upstream_loss", "wait")
+
+# What depends on the server most, besides the comparison with it and the history checker: its table
+# of commands, which of them name which keys, and what it tells of changes.
+SERVER_TESTS = ("command_rules", "command_rules_oracle", "forged_replies", "near_cache",
+                "near_cache_commands", "near_cache_fields", "near_cache_keys")
 
 COHERENCE_CASE = r"^(coherence/[\w ]+): .* (ok|FAIL)$"
 
@@ -316,10 +322,22 @@ def suites(builds, is_full):
             run_program, name=name, command=command, pattern=pattern)
 
 
+def suites_of_server(build):
+    for name in SERVER_TESTS:
+        module = "test_" + name
+        yield "system/" + module, build, functools.partial(run_system, module=module)
+    for name, command, pattern in programs(build):
+        if name in ("differential", "coherence"):
+            yield name, build, functools.partial(
+                run_program, name=name, command=command, pattern=pattern)
+
+
 def main():
     parser = argparse.ArgumentParser(description="Runs all suites and counts their cases.")
     parser.add_argument("--only", metavar="REGEX", help="run the cases whose name matches")
     parser.add_argument("--full", action="store_true", help="and what takes minutes")
+    parser.add_argument("--server", action="store_true",
+                        help="only what depends on the server: NEARKEY_TEST_SERVER names another")
     parser.add_argument("--module", nargs=2, metavar=("MODULE", "REPORT"), help=argparse.SUPPRESS)
     parser.add_argument("builds", nargs="*", metavar="BUILD_DIR", default=["build"])
     options = parser.parse_args()
@@ -327,8 +345,9 @@ def main():
         run_module(*options.module, options.only)
         return 0
     passed = failed = skipped = 0
-    for name, build, function in suites([(ROOT / build).resolve() for build in options.builds],
-                                        options.full):
+    builds = [(ROOT / build).resolve() for build in options.builds]
+    for name, build, function in (suites_of_server(builds[0]) if options.server else
+                                  suites(builds, options.full)):
         started = time.monotonic()
         outcome = function(build, options.only)
         if outcome.passed + outcome.failed + outcome.skipped == 0:

@@ -80,7 +80,12 @@ constexpr std::string_view kUnflagged[] = {
 // Show what is stored, though their flags do not say so: how many keys there are, or what was
 // written to them.
 constexpr std::string_view kTelling[] = {
-    "info", "slowlog|get", "memory|stats", "cluster|countkeysinslot", "cluster|getkeysinslot",
+    "info",
+    "slowlog|get",
+    "commandlog|get",
+    "memory|stats",
+    "cluster|countkeysinslot",
+    "cluster|getkeysinslot",
 };
 
 // Whether a reply may show something newer than what is stored.
@@ -100,9 +105,11 @@ void apply_cache_rules(CommandSpec& spec, bool specs_known) {
             return spec.name == name ||
                    (spec.name.starts_with(name) && spec.name[name.size()] == '|');
         });
-    // PFCOUNT is "readonly", and may write the count that it has found.
-    const bool is_writing = std::any_of(spec.key_specs.begin(), spec.key_specs.end(),
-                                        [](const KeySpec& keys) { return keys.is_written; });
+    // PFCOUNT is "readonly", and may write the count that it has found. Of a module's keys the
+    // server says "RW" where the module says nothing.
+    const bool is_writing =
+        !spec.is_module && std::any_of(spec.key_specs.begin(), spec.key_specs.end(),
+                                       [](const KeySpec& keys) { return keys.is_written; });
     if (spec.is_readonly) {
         spec.writes = is_writing ? WriteScope::Keys : WriteScope::Nothing;
     } else if (spec.is_write && specs_known && !spec.key_specs.empty() && !spec.is_module) {

@@ -263,8 +263,11 @@ void Session::TtlReceiver::on_reply_bytes(uint32_t, std::string_view bytes) {
 
 void Session::TtlReceiver::on_reply_end(uint32_t number) {
     const std::string_view reply{reply_, std::exchange(size_, 0)};
-    // Of one key alone it says "NOPERM No permissions to access a key".
-    if (reply.starts_with("-NOPERM User ")) session_.context_.pool.on_pttl_refused();
+    // Of one key alone it says "NOPERM No permissions to access a key"; Redis 7.0 "NOPERM this user
+    // has no permissions to access one of the keys ...".
+    const bool is_refused = reply.starts_with("-NOPERM User ") ||
+                            reply.starts_with("-NOPERM this user has no permissions to run ");
+    if (is_refused) session_.context_.pool.on_pttl_refused();
     if (!reply.starts_with(':') || !reply.ends_with("\r\n")) return;
     const auto ttl = parse_integer(reply.substr(1, reply.size() - 3));
     const uint32_t place = number - session_.first_fill_;

@@ -20,9 +20,8 @@ std::string_view until_nul(std::string_view text) {
     return text.substr(0, text.find('\0'));
 }
 
-// validateClientAttr in networking.c: printable ASCII without blanks, up to the first NUL.
+// validateClientAttr in networking.c: printable ASCII without blanks.
 bool is_plain_word(std::string_view text) {
-    text = until_nul(text);
     return std::all_of(text.begin(), text.end(), [](char c) { return c >= '!' && c <= '~'; });
 }
 
@@ -99,7 +98,7 @@ Session::Executed Session::hello(const CommandSpec& spec, const CommandView& com
         }
         name = command[++i];
         has_name = true;
-        if (!is_plain_word(name)) {
+        if (!is_client_name(name)) {
             answer_error(kNameRefused);
             return Executed::Yes;
         }
@@ -208,8 +207,13 @@ void Session::forget_state() {
     forget_queued();
 }
 
+// Up to the first NUL; Redis 7.0 looks behind it, too.
+bool Session::is_client_name(std::string_view name) const {
+    return is_plain_word(context_.pool.is_of_redis_7_0() ? name : until_nul(name));
+}
+
 void Session::client_setname(std::string_view name) {
-    if (!is_plain_word(name)) {
+    if (!is_client_name(name)) {
         answer_error(kNameRefused);
         return;
     }
@@ -225,7 +229,7 @@ void Session::client_setinfo(const CommandView& command) {
         answer_error(fmt::format("ERR Unrecognized option '{}'", until_nul(command[2])));
         return;
     }
-    if (!is_plain_word(command[3])) {
+    if (!is_plain_word(until_nul(command[3]))) {
         answer_error(fmt::format("ERR {} cannot contain spaces, newlines or special characters.",
                                  command[2]));
         return;

@@ -35,11 +35,19 @@ bool is_same_server(const UpstreamUrl& one, const UpstreamUrl& other) {
 
 constexpr std::string_view kHello = "*1\r\n$5\r\nHELLO\r\n";
 
+std::string_view text_of(const Value& hello, std::string_view name) {
+    const Value* const value = hello.find(name);
+    return value == nullptr ? std::string_view{} : std::string_view(value->text);
+}
+
 std::string_view role_of(const Value& hello) {
-    const Value* const role = hello.find("role");
-    return role == nullptr ? std::string_view{} : std::string_view(role->text);
+    return text_of(hello, "role");
 }
 }  // namespace
+
+bool ConnectionPool::is_of_redis_7_0() const {
+    return text_of(hello_, "server") == "redis" && text_of(hello_, "version").starts_with("7.0.");
+}
 
 // --- after a failover ---
 

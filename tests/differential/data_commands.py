@@ -118,6 +118,7 @@ SET {rel} {value} EX {ttl}
 SET {str} {value} KEEPTTL
 SET {str} {value} PXAT {at_ms}
 SET {str} {value} IFEQ {value}
+! SET {str} {value} IFEQ value GET
 SETBIT {bits} {offset} 1
 SETEX {rel} {ttl} {value}
 SETNX {new} {value}
@@ -149,6 +150,48 @@ HSET {new} {field} {value}
 HSETNX {hash} {field} {value}
 HSTRLEN {hash} {field}
 HVALS {hash}
+"""
+
+# Fields that expire by themselves: Redis 7.4, and what Redis 8.0 has besides.
+FIELDS = """
+! HEXPIRE {hash} {ttl} FIELDS 1 f ; HTTL {hash} FIELDS 1 f ; HGETALL {hash} ; HSET {hash} f v
+HEXPIREAT {hash} {at} FIELDS 2 {field} {field}
+HEXPIREAT {hash} {at} NX FIELDS 1 {field}
+HEXPIREAT {hash} 1 FIELDS 1 {field}
+HEXPIRETIME {hash} FIELDS 2 {field} {field}
+HGETDEL {hash} FIELDS 2 {field} {field}
+HGETEX {hash} FIELDS 2 {field} {field}
+HGETEX {hash} EXAT {at} FIELDS 1 {field}
+HGETEX {hash} PERSIST FIELDS 1 {field}
+HPERSIST {hash} FIELDS 2 {field} {field}
+! HPEXPIRE {hash} {ttl_ms} FIELDS 1 f ; HPTTL {hash} FIELDS 1 f
+! HPEXPIRE {hash} 0 FIELDS 2 f n ; HGETALL {hash} ; EXISTS {hash}
+HPEXPIREAT {hash} {at_ms} FIELDS 1 {field}
+HPEXPIREAT {hash} {at_ms} GT FIELDS 2 {field} {field}
+HPEXPIRETIME {hash} FIELDS 1 {field}
+HPTTL {hash} FIELDS 2 {field} {field}
+HSETEX {hash} FIELDS 2 {field} {value} {field} {value}
+HSETEX {hash} FNX EXAT {at} FIELDS 1 {field} {value}
+HSETEX {new} FXX KEEPTTL FIELDS 1 {field} {value}
+HTTL {hash} FIELDS 2 {field} {field}
+"""
+
+# Redis 8.0. What it finds hangs on chance, but not among this few.
+VECTORS = """
+! VADD {vec} VALUES 2 1 0 a ; VADD {vec} VALUES 2 0 1 b ; VSIM {vec} VALUES 2 1 0.1 WITHSCORES
+VADD {vec} VALUES 2 {number} 1 {member} SETATTR {"a":1}
+VCARD {vec}
+VDIM {vec}
+VEMB {vec} {member}
+VGETATTR {vec} {member}
+! VINFO {vec}
+! VADD {vec} VALUES 2 1 0 a ; VINFO {vec} ; VLINKS {vec} a WITHSCORES ; VRANDMEMBER {vec}
+VISMEMBER {vec} {member}
+VLINKS {vec} {value}
+VRANDMEMBER {vec}
+VREM {vec} {member}
+VSETATTR {vec} {member} {"b":2}
+! VSIM {vec} ELE a COUNT 2
 """
 
 LISTS = """
@@ -343,4 +386,4 @@ XTRIM {stream} MAXLEN 2
 XTRIM {stream} MINID {id}
 """
 
-TEXT = GENERIC + STRINGS + HASHES + LISTS + SETS + SORTED_SETS + STREAMS
+TEXT = GENERIC + STRINGS + HASHES + FIELDS + VECTORS + LISTS + SETS + SORTED_SETS + STREAMS

@@ -3,6 +3,7 @@ session. The same seed and number make the same sequence."""
 
 import random
 
+import exceptions
 import pools
 import templates
 import wire
@@ -16,11 +17,13 @@ ALL_KEYS = pools.KEYS["key"]
 
 
 class Generator:
-    def __init__(self, seed, containers, extra):
+    def __init__(self, seed, specs, containers, world):
         self.seed = seed
-        self.extra = extra
+        self.extra = world.extra
+        names = {spec.name for spec in specs}
         parsed = templates.all_templates(containers)
-        self.templates = [template for template in parsed if template.is_random]
+        self.templates = [each for each in parsed if each.is_random and each.name in names
+                          and not (world.interrupts and each.line == exceptions.INTERRUPTING)]
         chunks = (
             (30, self._select),
             (20, self._hello),

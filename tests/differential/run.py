@@ -53,6 +53,8 @@ class Run:
         if self.seed is None:
             self.seed = random.SystemRandom().getrandbits(32)
         self.specs, self.containers = world.command_table()
+        if not world.is_steady:
+            masks.MASKS.update({row.command: row for row in masks.UNSTEADY_ROWS})
         self.comparer = Comparer(world, self.containers)
         self.only = re.compile(options.only)
         self.differences = Counter()
@@ -60,7 +62,9 @@ class Run:
         self.random_commands = 0
 
     def systematic(self):
-        sequences, unknown = systematic.build(self.specs, self.containers, self.world.extra)
+        sequences, unknown = systematic.build(
+            self.specs, self.containers, self.world.extra, self.world.interrupts
+        )
         for sequence in sequences:
             if self.only.search(sequence.name):
                 self._check(sequence)
@@ -86,7 +90,7 @@ class Run:
                     self._report(difference)
 
     def random(self):
-        generator = Generator(self.seed, self.containers, self.world.extra)
+        generator = Generator(self.seed, self.specs, self.containers, self.world)
         number = 0
         while self.random_commands < self.options.commands:
             sequence = generator.make(number)
@@ -197,7 +201,7 @@ def self_check(options):
 def main():
     options = arguments()
     if options.table:
-        print(exceptions.markdown_table(masks.ROWS))
+        print(exceptions.markdown_table(masks.ROWS + masks.UNSTEADY_ROWS))
         return 0
     options.binary = os.path.abspath(options.binary)
     if options.self_check:

@@ -3,7 +3,7 @@ number of them, on keys of the wrong type, and inside MULTI. Each sequence start
 
 import pools
 import templates
-from exceptions import OMITTED
+from exceptions import INTERRUPTING, OMITTED
 from sequence import Sequence
 
 PROTOCOLS = (2, 3)
@@ -17,7 +17,7 @@ class MissingExamples(Exception):
     pass
 
 
-def build(specs, containers, extra):
+def build(specs, containers, extra, interrupts=False):
     """All sequences, in the order of the server's table."""
     by_name = {}
     for template in templates.all_templates(containers):
@@ -38,16 +38,17 @@ def build(specs, containers, extra):
             f"the server has commands without an example: {' '.join(missing)}; "
             "add them to data_commands.py or server_commands.py"
         )
-    builder = Builder(containers, extra)
+    builder = Builder(containers, extra, interrupts)
     for spec in specs:
         builder.add(spec, by_name.get(spec.name, []))
     return builder.sequences, unknown
 
 
 class Builder:
-    def __init__(self, containers, extra):
+    def __init__(self, containers, extra, interrupts):
         self.containers = containers
         self.extra = extra
+        self.interrupts = interrupts  # A push stands inside EXEC's array.
         self.sequences = []
 
     def add(self, spec, examples):
@@ -55,7 +56,7 @@ class Builder:
             for number, example in enumerate(examples):
                 commands = self._filled(example)
                 self._append(spec, protocol, "good", number, commands)
-                if example.is_for_multi:
+                if example.is_for_multi and not (self.interrupts and example.line == INTERRUPTING):
                     multi = [(b"MULTI",), commands[0], (b"EXEC",)]
                     self._append(spec, protocol, "multi", number, multi)
             wrong = self._wrong_counts(spec, examples)

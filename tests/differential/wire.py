@@ -5,6 +5,7 @@ import re
 SIMPLE = b"+-:_#,("
 BLOBS = b"$=!"
 AGGREGATES = b"*~>"
+CONFIRMATIONS = re.compile(rb">\d+\r\n\$\d+\r\n[ps]?(un)?subscribe\r\n")
 
 
 def encode(args):
@@ -53,7 +54,9 @@ def frame_end(data, start):
             pending -= 1
         else:
             count = max(int(data[at + 1 : line_end]), 0)
-            if kind in AGGREGATES:
+            if kind == 0x3E and at > start and not CONFIRMATIONS.match(data, at):
+                pending += count  # Redis 7.0 puts a push between the elements of EXEC's array.
+            elif kind in AGGREGATES:
                 pending += count - 1
             elif kind == 0x25:  # A map.
                 pending += 2 * count - 1
@@ -97,9 +100,6 @@ def split_frames(data):
 def elements(frame):
     """The elements of an array, each as bytes."""
     return split_frames(frame[frame.index(b"\r\n") + 2 :])[0]
-
-
-CONFIRMATIONS = re.compile(rb">\d+\r\n\$\d+\r\n[ps]?(un)?subscribe\r\n")
 
 
 def is_out_of_band(frame):

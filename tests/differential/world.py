@@ -11,6 +11,7 @@ from collections import namedtuple
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "system"))
 
+import exceptions  # noqa: E402
 import pools  # noqa: E402
 import processes  # noqa: E402
 import wire  # noqa: E402
@@ -56,9 +57,13 @@ class World:
             self.relay = relay(os.path.join(self.directory, "relay.sock"), self.path)
             self.path = self.relay.path
         self.admin = self.server.client()
+        replies = [self.admin.command("DEBUG", switch, "0") for switch in pools.DEBUG_SWITCHES]
+        is_switched = all(reply == b"+OK\r\n" for reply in replies)
+        assert is_switched or replies[-1].startswith(b"-ERR unknown subcommand"), replies
+        self._look_up_subcommands()
+        self.is_steady = is_switched and self._is_steady()
+        self.interrupts = self._interrupts()
         self.neighbours = [Neighbour(self.path, 2), Neighbour(self.path, 3)]
-        for switch in pools.DEBUG_SWITCHES:
-            assert self.admin.command("DEBUG", switch, "0") == b"+OK\r\n"
         self._data = b"".join(
             wire.encode([as_bytes(arg) for arg in args]) for args in pools.DATA
         )
@@ -94,6 +99,31 @@ class World:
             specs += [spec_of(sub) for sub in row[9]]
         containers = {spec.name.split("|")[0] for spec in specs if "|" in spec.name}
         return sorted(specs), containers
+
+    def _look_up_subcommands(self):
+        """Redis 7.0 reorders its tables of them while it looks them up, until they are in place."""
+        for name in self.command_table()[1]:
+            for _ in range(20):
+                assert self.admin.command(name, "nosuch").startswith(b"-ERR unknown subcommand")
+
+    def _is_steady(self):
+        """Whether the table of keys stays as it is while nobody uses it."""
+        self.admin.command("SELECT", "9")
+        for number in range(34):  # One more, and Valkey 8.1 grows it at once.
+            self.admin.command("SET", number, "v")
+        before = self.admin.value("DEBUG", "HTSTATS", "9")
+        time.sleep(0.2)
+        is_steady = self.admin.value("DEBUG", "HTSTATS", "9") == before
+        self.admin.command("SELECT", "0")
+        return is_steady
+
+    def _interrupts(self):
+        """Whether a push stands between the elements of EXEC's array, as in Redis 7.0."""
+        with RespClient(self.server.path) as client:
+            client.command("HELLO", "3")
+            client.command("MULTI")
+            client.command(*exceptions.INTERRUPTING.split())
+            return client.command("EXEC").startswith(b"*1\r\n>")
 
     def reset(self, is_thorough):
         """Everything as every sequence finds it; thorough before and after those that change more

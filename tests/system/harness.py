@@ -22,6 +22,7 @@ from processes import (  # For the tests as well, which import all of it from he
     Nearkey,
     ValkeyServer,
     free_port,
+    is_server,
     run_nearkey,
     valkey_program,
     wait_for,

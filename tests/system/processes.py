@@ -4,6 +4,7 @@ Only processes that were started here are ever signalled, by pid; each dies with
 (setpriv --pdeathsig).
 """
 
+import functools
 import http.client
 import json
 import os
@@ -26,13 +27,26 @@ WORKERS = os.environ.get("NEARKEY_TEST_WORKERS")
 SLOWNESS = 6 if SLOW else 2
 
 
+# Another server than the one that is installed: scripts/test --server sets it.
+SERVER = os.environ.get("NEARKEY_TEST_SERVER")
+
+
 def valkey_program(name):
     """The path of valkey-NAME, or of redis-NAME where the distribution has no Valkey."""
+    if name == "server" and SERVER:
+        return SERVER
     for prefix in ("valkey-", "redis-"):
         path = shutil.which(prefix + name)
         if path is not None:
             return path
     raise unittest.SkipTest(f"neither valkey-{name} nor redis-{name} is installed")
+
+
+@functools.cache
+def is_server(version):
+    """Whether the tests run with it, as in "Redis server v=7.0.": some say things in other words."""
+    said = subprocess.run([valkey_program("server"), "--version"], capture_output=True, text=True)
+    return said.stdout.startswith(version)
 
 
 def wait_for(condition, timeout, what):

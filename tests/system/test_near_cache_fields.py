@@ -1,11 +1,14 @@
-"""C7: fields of hashes that expire by themselves, which PTTL says nothing of. The server that the
-tests run with has none, so the server here is one of our own that says it has."""
+"""C7: fields of hashes that expire by themselves, which PTTL says nothing of. Valkey 8 has none, so
+the server here is one of our own that says it has; and the installed one if it has them."""
 
 import os
+import random
+import time
 import unittest
 
 from fake_valkey import FakeValkey, bulk
-from harness import SystemTest, proxy_only, wait_for
+from harness import SLOWNESS, SystemTest, proxy_only, show_figure, wait_for
+from near_cache import HITS, NearCacheTest
 from resp import parse
 
 STALENESS_MS = 2000
@@ -84,6 +87,98 @@ class FieldsTest(SystemTest):
         _, client = self.start([b"hget", b"get", b"ping"], "")
         wait_for(lambda: self.left_ms(client, "HGET", "h", "f") > 10 * STALENESS_MS, 5,
                  "a server without HPEXPIRE has no such fields")
+
+
+@proxy_only
+class FieldsOfAServerTest(NearCacheTest):
+    """Fields that somebody else lets expire, with a real server (Redis 7.4 or newer)."""
+
+    # So many writes would have every key leave the cache.
+    settings = {"near_cache.thrash_guard": "false"}
+    SECONDS = 4
+    BOUND_S = 1.0
+    HASHES = 40
+    FIELDS = 3
+    READS = (("HGETALL",), ("HKEYS",), ("HMGET", "f0", "f1", "f2"), ("HGET", "f0"), ("HEXISTS", "f1"))
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        reply = cls.server.run("COMMAND", "INFO", "hpexpire")
+        if not reply or reply[0] is None:
+            raise unittest.SkipTest("the server has no fields that expire")
+
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(self.direct.command, "DEBUG", "SET-ACTIVE-EXPIRE", "1")
+        self.random = random.Random(7)
+        self.expires = {}  # (hash, field): when, or infinity
+        self.late = 0.0
+
+    def write(self):
+        """A new value of each field of a hash; it ends soon, later, or never."""
+        key = f"h{self.random.randrange(self.HASHES)}"
+        for field in (f"f{i}" for i in range(self.FIELDS)):
+            self.direct.command("HSET", key, field, f"{key}{field}")
+            self.expires[key, field] = float("inf")
+            if self.random.random() < 0.6:
+                milliseconds = self.random.choice((1, 20, 150, 800, 1500))
+                self.direct.command("HPEXPIRE", key, milliseconds, "FIELDS", 1, field)
+                self.expires[key, field] = time.time() + milliseconds / 1000
+
+    def read(self, client):
+        key = f"h{self.random.randrange(self.HASHES)}"
+        name, *fields = self.random.choice(self.READS)
+        sent = time.time()
+        reply = client.command(name, key, *fields)
+        if name == "HEXISTS":
+            shown = fields if reply == b":1\r\n" else []
+        else:
+            shown = [f"f{i}" for i in range(self.FIELDS)
+                     if f"f{i}\r\n".encode() in reply]
+        for field in shown:
+            late = sent - self.expires.get((key, field), float("inf"))
+            self.late = max(self.late, late)
+            self.assertLess(late, self.BOUND_S * SLOWNESS / 2 + 0.05, (name, key, field, reply))
+
+    def check(self):
+        clients = [self.client_of(2), self.client_of(3)]
+        hits = self.nearkey.metric(HITS)
+        end = time.monotonic() + self.SECONDS
+        while time.monotonic() < end:
+            if self.random.random() < 0.02:
+                self.write()
+            self.read(self.random.choice(clients))
+        # Nobody writes any more: what was stored last is what would be seen too long.
+        end = time.monotonic() + self.BOUND_S + 1.6
+        while time.monotonic() < end:
+            self.read(self.random.choice(clients))
+        hits = self.nearkey.metric(HITS) - hits
+        self.assertGreater(hits, 100)
+        show_figure(f"{hits:.0f} hits, an expired field shown at most {self.late:.3f} s too long")
+
+    def test_c7_an_expired_field_is_shown_no_longer_than_the_bound(self):
+        self.check()
+
+    def test_c7_nor_where_the_server_leaves_it_where_it_is(self):
+        self.assertEqual(b"+OK\r\n", self.direct.command("DEBUG", "SET-ACTIVE-EXPIRE", "0"))
+        self.check()
+
+    def test_c7_nor_where_the_first_one_ends_before_it_is_asked_whether_there_are_any(self):
+        client = self.client_of(3)
+        for number in range(200):
+            key = f"first{number}"
+            self.direct.command("HSET", key, "f", "1", "g", "2")
+            self.direct.command("HPEXPIRE", key, 5 + number % 40, "FIELDS", "1", "f")
+            self.assertIn(client.command("HGET", key, "f"), (b"$1\r\n1\r\n", b"_\r\n"))
+            wait_for(lambda: self.is_hit(client, "HGET", key, "g"), 5, "stored")
+            time.sleep(0.005)
+            if number % 4 == 0:  # Whoever finds an expired field removes it.
+                time.sleep(0.05)
+                self.assertEqual(b"$-1\r\n", self.direct.command("HGET", key, "f"))
+        time.sleep(self.BOUND_S * SLOWNESS / 2)
+        for number in range(200):
+            self.assertEqual(b"_\r\n", client.command("HGET", f"first{number}", "f"))
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ private:
         void on_request_failed(uint32_t ticket, std::string_view error) override;
 
     private:
-        static constexpr size_t kReplyMax = 32;
+        static constexpr size_t kReplyMax = 48;
         Session& session_;
         char reply_[kReplyMax];
         size_t size_ = 0;
@@ -245,6 +245,7 @@ private:
     Executed refuse(const CommandView& command);
     Executed forward_config_get(const CommandView& command);
     [[nodiscard]] bool hide_secrets(const CommandView& command, std::string& instead);
+    std::string refused_user() const;
     void finish_refusal(Special what, std::string_view reply);
     std::string in_words_of_refusal(std::string_view reply) const;
 
@@ -270,6 +271,7 @@ private:
     void on_select_failed(SelectFailure failure);
     Executed reset();
     void forget_state();
+    bool is_client_name(std::string_view name) const;
     void client_setname(std::string_view name);
     void client_setinfo(const CommandView& command);
     void answer(std::string_view reply);

@@ -77,6 +77,25 @@ TEST_CASE("command table: routes come from flags and from our rules") {
     CHECK(find(table, "client nothing") == nullptr);
 }
 
+TEST_CASE("command table: a module's read writes nothing, whatever its keys are said to be") {
+    // As Redis 8.0 tells of VSIM, and of PFCOUNT.
+    const std::string written =
+        "*1\r\n*6\r\n+flags\r\n*3\r\n+RW\r\n+access\r\n+update\r\n+begin_search\r\n"
+        "*4\r\n+type\r\n+index\r\n+spec\r\n*2\r\n+index\r\n:1\r\n+find_keys\r\n"
+        "*4\r\n+type\r\n+range\r\n+spec\r\n*6\r\n+lastkey\r\n:0\r\n+keystep\r\n:1\r\n"
+        "+limit\r\n:0\r\n";
+    const auto row = [&](const std::string& name, const std::string& flags) {
+        return "*10\r\n+" + name + "\r\n:-2\r\n" + flags + ":1\r\n:1\r\n:1\r\n*0\r\n*0\r\n" +
+               written + "*0\r\n";
+    };
+    const CommandTable table(*nearkey::parse_value("*2\r\n" +
+                                                   row("VSIM", "*2\r\n+readonly\r\n+module\r\n") +
+                                                   row("pfcount", "*1\r\n+readonly\r\n")));
+    CHECK(find(table, "vsim k")->writes == nearkey::WriteScope::Nothing);
+    CHECK(find(table, "vsim k")->tells_of_keys);
+    CHECK(find(table, "pfcount k")->writes == nearkey::WriteScope::Keys);
+}
+
 TEST_CASE("command table: arity is the server's") {
     const CommandTable table = make_table();
     CHECK(find(table, "get k")->accepts(2));
