@@ -4,7 +4,7 @@ directly, in time, and nothing runs outside of its transaction."""
 
 import unittest
 
-from harness import SystemTest, proxy_only, wait_for
+from harness import SLOWNESS, SystemTest, proxy_only, wait_for
 from leases import wait_leased
 from resp import RespClient, encode
 
@@ -72,7 +72,7 @@ class AsDirectlyTest(BusyTest):
                             if command[0] in ("AUTH", "HELLO") and database != "0":
                                 continue  # It is answered late: see below.
                             expected = oracle.command(*command)
-                            reply = client.command(*command, timeout=1)
+                            reply = client.command(*command, timeout=SLOWNESS)
                             self.assertEqual(expected, reply, str(command)[:80])
                     finally:
                         self.end_script(script)
