@@ -1,12 +1,14 @@
 #include "nearkey/daemon/ask_verbs.h"
 
 #include "nearkey/base/log.h"
+#include "nearkey/base/parse_number.h"
 #include "nearkey/cli/changes.h"
 #include "nearkey/cli/lists.h"
 #include "nearkey/cli/ready.h"
 #include "nearkey/cli/stats.h"
 #include "nearkey/cli/top.h"
 
+#include <fmt/format.h>
 #include <CLI/CLI.hpp>
 #include <variant>
 
@@ -74,9 +76,15 @@ constexpr const char* kExitCodes =
     "Exit codes: 0 done, 1 nearkey refused, 2 nobody answers (or a wrong command line)\n";
 
 template <class Value>
-CLI::Option* add_number(CLI::App& verb, const std::string& name, Value& value,
-                        const std::string& help) {
-    return verb.add_option(name, value, help)->type_name("N");
+void add_number(CLI::App& verb, const std::string& name, Value& value, const std::string& help,
+                uint64_t least, uint64_t most) {
+    const auto check = [least, most](const std::string& text) {
+        const auto number = parse_number<uint64_t>(text);
+        return number && *number >= least && *number <= most
+                   ? std::string()
+                   : fmt::format("{} is no integer from {} to {}", text, least, most);
+    };
+    verb.add_option(name, value, help)->type_name("N")->check(check);
 }
 
 std::string check_level(const std::string& text) {
@@ -90,21 +98,19 @@ void add_flags(CLI::App& verb, const AskVerb& row, Asked& asked) {
     verb.add_option("--config", asked.config_file, "Its configuration, which says where it is")
         ->type_name("FILE");
     const std::string fallback = " [" + std::to_string(row.timeout_ms) + "]";
-    add_number(verb, "--timeout-ms", asked.timeout_ms, "How long to wait for the answer" + fallback)
-        ->check(CLI::Range(1, kTimeoutMsMax).description(""));
+    add_number(verb, "--timeout-ms", asked.timeout_ms, "How long to wait for the answer" + fallback,
+               1, kTimeoutMsMax);
     if ((row.takes & kJson) != 0) {
         verb.add_flag("--json", asked.options.json, "For programs: what the admin server says");
     }
     if ((row.takes & kLimit) != 0) {
         add_number(verb, "--limit", asked.limit,
-                   "At most so many rows [" + std::to_string(row.limit) + "]")
-            ->check(CLI::Range(uint64_t{1}, row.limit_max).description(""));
+                   "At most so many rows [" + std::to_string(row.limit) + "]", 1, row.limit_max);
     }
     if ((row.takes & kPace) != 0) {
         verb.add_flag("--once", asked.options.once, "Print one page, and end");
         add_number(verb, "--interval-ms", asked.options.interval_ms,
-                   "From one page to the next [1000]")
-            ->check(CLI::Range(kIntervalMsMin, kIntervalMsMax).description(""));
+                   "From one page to the next [1000]", kIntervalMsMin, kIntervalMsMax);
     }
     if ((row.takes & kLevel) != 0) {
         verb.add_option("LEVEL", asked.options.level, "debug, info, warning or error")

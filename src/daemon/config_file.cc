@@ -164,7 +164,7 @@ std::string first_line(std::string_view message) {
         message.remove_prefix(function.size() + 2);
     }
     if (message.ends_with('.')) message.remove_suffix(1);
-    const bool is_twice = message.find("already exists") != std::string_view::npos;
+    const bool is_twice = message.find("already ") != std::string_view::npos;
     return std::string(message) +
            (is_twice ? "; name it once" : "; write key = \"text\", key = 5 or key = true");
 }

@@ -268,7 +268,8 @@ constexpr auto kOptions = std::to_array<Option>({
           "What clients make nearkey hold: near it reading pauses, at it the largest go."),
 
     restart(text("managed.server", managed<&ManagedOptions::server>, check_not_empty,
-                 "The server of managed:, a name or a path. redis-server is tried next.")),
+                 "The server of managed:, a name or a path. Where valkey-server is not there, "
+                 "redis-server will do.")),
     restart(bytes("managed.memory", managed<&ManagedOptions::memory>, {kMiB, kTiB},
                   "Its maxmemory, with allkeys-lru.")),
     restart(text("managed.directory", managed<&ManagedOptions::directory>, check_absolute,

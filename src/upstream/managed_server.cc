@@ -46,13 +46,15 @@ std::string find_program(const std::string& name) {
 }
 
 std::string find_server(const std::string& name) {
-    for (const std::string& candidate : {name, std::string("redis-server")}) {
-        const std::string path = find_program(candidate);
-        if (!path.empty()) return path;
-    }
-    throw std::runtime_error("managed: neither " + name +
-                             " nor redis-server is installed; install valkey-server, or name a "
-                             "Valkey with --upstream");
+    const std::string path = find_program(name);
+    if (!path.empty()) return path;
+    // Whoever names another program wants that one.
+    const bool is_default = name == ManagedServerOptions{}.server;
+    const std::string instead = is_default ? find_program("redis-server") : "";
+    if (!instead.empty()) return instead;
+    throw std::runtime_error("managed: there is no " + name +
+                             (is_default ? ", nor redis-server" : "") +
+                             "; install valkey-server, or name a Valkey with --upstream");
 }
 
 // The pid of a name as "managed-123", or 0.

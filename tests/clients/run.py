@@ -107,7 +107,7 @@ def is_busy(row):
     """Whether a connection is a subscriber or a monitor, is blocked, or has or watches for a
     transaction: nothing of that may outlive the client it was for."""
     watches = int(row.get("watch", 0))
-    return set("PObx") & set(row["flags"]) or int(row["multi"]) >= 0 or watches > 0
+    return set("PObx") & set(row["flags"]) or watches > 0
 
 
 class Run:

@@ -234,8 +234,8 @@ STARTING = [
         "a managed server that is not there",
         managed("--set", "managed.server=/absent/valkey-server"),
         1,
-        r"nearkey: managed: neither /absent/valkey-server nor redis-server is installed; install "
-        r"valkey-server, or name a Valkey with --upstream",
+        r"nearkey: managed: there is no /absent/valkey-server; install valkey-server, or name a "
+        r"Valkey with --upstream",
     ),
     StartError(
         "a managed folder that may not be written to",
@@ -296,7 +296,7 @@ PROBE = [
         "ready: a time that is none",
         plain("ready", "--timeout-ms", "soon"),
         2,
-        r"nearkey: --timeout-ms: Value soon not in range 1 to 3600000" + HELP,
+        r"nearkey: --timeout-ms: soon is no integer from 1 to 3600000" + HELP,
     ),
     StartError(
         "ready: the socket may not be opened",

@@ -81,7 +81,7 @@ class ProtocolErrorTest(SharedSystemTest):
             (b"+PING\r\n", None),
             (b"$4\r\nPING\r\n", None),
             (b"SET a b\r\nGET a\r\n", b"+OK\r\n$1\r\nb\r\n"),
-            (b"ECHO \xff\xfe\r\n", b"$2\r\n\xff\xfe\r\n"),
+            (b"ECHO \xfd\xfe\r\n", b"$2\r\n\xfd\xfe\r\n"),
         ):
             with self.subTest(line):
                 self.assert_same_answer(line, answer)

@@ -108,7 +108,10 @@ class LimitsTest(SystemTest):
     def test_trap_S11_idle_leases_are_bounded_and_used_again(self):
         self.start(**{"upstream.dedicated_idle_max": 3, "upstream.connections": 1})
         self.client().command("PING")
-        shared = self.nearkey.metric("nearkey_upstream_connections")
+        shared = 2  # With the one that hears of changes, which may be ready later.
+        wait_for(
+            lambda: self.nearkey.metric("nearkey_upstream_connections") == shared, 5, "they are ready"
+        )
         blocked = self.block(20)
         for number, client in enumerate(blocked):
             self.server.run("RPUSH", f"l{number}", "v")

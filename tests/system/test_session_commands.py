@@ -275,8 +275,8 @@ class StatefulCommandsTest(SharedSystemTest):
             if row["id"] == shared or row["name"] == "nearkey":
                 self.assertRegex(row["flags"], "^[NU]+$", row)
                 self.assertEqual(
-                    ("-1", "0", "0", "0", "-1"),
-                    (row["multi"], row["sub"], row["psub"], row["watch"], row["redir"]),
+                    ("0", "0", "0", "-1"),
+                    (row["sub"], row["psub"], row["watch"], row["redir"]),
                     row,
                 )
         client.close()
@@ -287,9 +287,7 @@ class StatefulCommandsTest(SharedSystemTest):
         )
         for row in self.server.clients():
             self.assertRegex(row["flags"], "^[NU]+$", row)
-            self.assertEqual(
-                ("-1", "0", "0", "0"), (row["multi"], row["sub"], row["psub"], row["watch"]), row
-            )
+            self.assertEqual(("0", "0", "0"), (row["sub"], row["psub"], row["watch"]), row)
 
     def test_a_blocking_command_holds_up_nobody_else(self):
         blocked, bystander = self.client(), self.client()

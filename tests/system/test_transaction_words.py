@@ -49,8 +49,9 @@ class TransactionStateTest(LeaseTest):
     def holds_state(self):
         """Whether the server says that its client is in a transaction or watches."""
         row = client_row(self.server, name="oracle")
-        # "d": a watched key has changed, and is not watched any more.
-        return row["multi"] != "-1" or row["watch"] != "0" or "d" in row["flags"]
+        # "x": MULTI ("multi" is 0 after it in Valkey 8.1); "d": a watched key has changed, and is not
+        # watched any more.
+        return "x" in row["flags"] or row["watch"] != "0" or "d" in row["flags"]
 
     def assert_same_state(self, commands):
         """The same replies one by one, and a connection of its own is held exactly as long as the
@@ -83,7 +84,7 @@ class TransactionStateTest(LeaseTest):
             commands = choose.choices(COMMANDS, k=choose.randint(3, 9))
             with self.subTest(commands, seed=SEED, number=number):
                 client = self.assert_same_state(commands)
-                in_multi = client_row(self.server, name="oracle")["multi"] != "-1"
+                in_multi = "x" in client_row(self.server, name="oracle")["flags"]
                 wait = ("BLPOP", "none", "0.01" if in_multi else "0.6")
                 for last in (("GET", "k"), wait, ("DISCARD",), ("UNWATCH",)):
                     client.send(encode(*last))

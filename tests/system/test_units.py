@@ -162,7 +162,9 @@ class UnitTest(SystemTest):
                 self.assertTrue({"clone", "clone3", "fork", "vfork"} & set(calls), sorted(calls))
             else:
                 self.assertIn(needed, calls)
-        outside = {name: calls[name] for name in calls if name not in allowed_calls(UNITS[0])}
+        # libuv 1.45 and later ask for a ring, and go without where the answer is EPERM.
+        allowed = {*allowed_calls(UNITS[0]), "io_uring_setup", "io_uring_enter"}
+        outside = {name: calls[name] for name in calls if name not in allowed}
         show_figure(
             f"{len(calls)} different system calls, {sum(calls.values())} in all, "
             f"{len(outside)} outside the filter"

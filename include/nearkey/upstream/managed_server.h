@@ -23,7 +23,7 @@
 namespace nearkey {
 
 struct ManagedServerOptions {
-    std::string server = "valkey-server";  // a name or a path; redis-server is tried next
+    std::string server = "valkey-server";  // a name or a path; redis-server in the default's place
     uint64_t memory_bytes = uint64_t{256} << 20;
     std::string directory;  // absolute; created with mode 0700 if it does not exist
     uint64_t backoff_min_ms = 50;

@@ -251,16 +251,15 @@ TEST_CASE("tunnel: a connection that is lost after it was proven, before it is u
     SessionRig rig;
     rig.silence("CLIENT SETNAME ");
     FakeClient& client = rig.make_ready();
-    rig.context->memory.set_max(1, nullptr, 1);
     client.ask({"SUBSCRIBE a"});
     REQUIRE(rig.run_until_asked("CLIENT SETNAME ", 1));
+    client.session.pause_for_memory();
     const size_t peer = rig.valkey.peer_of("CLIENT SETNAME ");
     rig.valkey.send(peer, "+PONG\r\n");
     rig.run_until_read(peer);
     rig.valkey.stop_listening();
     rig.valkey.close(peer);
     rig.settle();
-    rig.context->memory.set_max(uint64_t{1} << 30, nullptr, 1);
     client.session.resume_after_memory();
     rig.settle();
     CHECK(client.output().starts_with("-UPSTREAM"));
