@@ -256,7 +256,7 @@ TEST_CASE("managed server: redis-server will do in the place of valkey-server, o
     Parts parts;
     const std::string path = std::getenv("PATH");
     setenv("PATH", parts.directory.path().c_str(), 1);
-    CHECK(parts.refusal().find("there is no valkey-server, nor redis-server;") != std::string::npos);
+    CHECK(parts.refusal().find("no valkey-server, nor redis-server;") != std::string::npos);
     const std::string program = parts.directory / "redis-server";
     std::ofstream(program) << "#!/bin/sh\n";
     std::filesystem::permissions(program, std::filesystem::perms::owner_all);
