@@ -138,7 +138,7 @@ class Transaction(SoakWorker):
         if self.number % 2:
             replies = self.ask(client, ("MULTI",), *block, ("EXEC",))
         else:
-            replies = [self.ask(client, command)[0] for command in [("MULTI",), *block, ("EXEC",)]]
+            replies = self.step_by_step(client, [("MULTI",), *block, ("EXEC",)])
         self.check(replies[:4] == [b"OK"] + [b"QUEUED"] * 3, replies)
         result = replies[4]
         if not isinstance(result, list) or len(result) != 3:
@@ -149,6 +149,14 @@ class Transaction(SoakWorker):
         self.check(0 <= skipped <= self.unexplained, tag, result, self.last, self.unexplained)
         self.unexplained -= skipped
         self.last = result[0]
+
+    def step_by_step(self, client, commands):
+        try:
+            return [self.ask(client, command)[0] for command in commands]
+        except (Refused, Unknown):
+            # A server that is loading refuses a step, and stays in MULTI.
+            self.ask(client, ("DISCARD",))
+            raise
 
     def on_unknown(self):
         self.unexplained += 1
