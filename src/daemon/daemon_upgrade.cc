@@ -36,8 +36,13 @@ void give(ProgramStart& command, const ListenSocket& socket, std::string_view fo
 AdminChange Daemon::upgrade() {
     ++upgrade_.number;
     if (const std::string reason = why_no_upgrade(); !reason.empty()) return refuse_upgrade(reason);
-    // It gets sockets that listen.
+    // It gets sockets that listen, or nothing.
     workers_->mend_sockets(true);
+    for (const ListenSocket* socket : workers_->sockets()) {
+        if (socket->is_refusing()) {
+            return refuse_upgrade(socket->address() + " can't be bound anew (socket_lost)");
+        }
+    }
     try {
         successor_ = std::make_unique<Successor>(loop_, successor_command(),
                                                  config_.server.upgrade_start_timeout_ms, *this);

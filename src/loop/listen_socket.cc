@@ -246,11 +246,19 @@ bool ListenSocket::refuse_more() {
     if (!is_ours_) return false;
     if (is_unix() && access(parent_of(path_).c_str(), W_OK) != 0) return false;
     is_refusing_ = shutdown(fd_, SHUT_RD) == 0;
+    if (is_refusing_ && is_unix()) {
+        // Those who wait in connect() for room in the queue are woken by one that grows, and by
+        // nothing else before the close (unix_listen in the kernel's af_unix.c).
+        listen(fd_, 0);
+        listen(fd_, backlog_);
+    }
     return is_refusing_;
 }
 
 void ListenSocket::listen_again() {
     if (is_unix()) {
+        // Its mode may forbid even us to ask who answers there.
+        if (is_file_ours()) unlink(path_.c_str());
         close(rebind());
     } else {
         // A port that the kernel chose is not kept; EINVAL says that this one is.

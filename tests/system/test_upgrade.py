@@ -387,6 +387,29 @@ class UpgradeFailureTest(UpgradeTest):
             wait_for(lambda: not self.is_refused(new), 10, "and listens again")
         new.signal(signal.SIGTERM)
 
+    def test_a_socket_that_can_not_be_bound_anew_is_handed_to_nobody(self):
+        server = self.start_server()
+        folder = os.path.join(self.directory, "sockets")
+        os.mkdir(folder)
+        path = os.path.join(folder, "app.sock")
+        nearkey = self.start(server.url, settings={"server.when_down": "close"}, listen=[path])
+        server.kill()
+        wait_for(lambda: nearkey.metric("nearkey_ready") == 0, 10, "not ready")
+        os.rename(folder, folder + ".away")
+        with open(folder, "w"):
+            pass
+        server.start()
+        wait_for(lambda: nearkey.metric("nearkey_sockets_lost") == 1, 10, "it is lost")
+        nearkey.signal(signal.SIGUSR2)
+        wait_for(lambda: self.events(nearkey, "upgrade_refused"), 10, "the upgrade is refused")
+        self.assertIn("app.sock", self.events(nearkey, "upgrade_refused")[0]["reason"])
+        os.remove(folder)
+        os.rename(folder + ".away", folder)
+        wait_for(lambda: nearkey.metric("nearkey_sockets_lost") == 0, 10, "it is bound anew")
+        with RespClient(path) as client:
+            self.assertEqual(b"+PONG\r\n", client.command("PING"))
+        nearkey.stop()
+
     def is_refused(self, nearkey):
         try:
             nearkey.client().close()

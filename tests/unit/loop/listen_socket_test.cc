@@ -9,7 +9,10 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <atomic>
 #include <fstream>
+#include <thread>
+#include <vector>
 
 namespace nearkey {
 namespace {
@@ -319,6 +322,44 @@ TEST_CASE("listen socket: refuses for a while, and listens again") {
         CHECK(socket.address() == address);
         if (socket.is_unix()) CHECK(mode_of(address) == 0640);
     }
+}
+
+TEST_CASE("listen socket: who waits for room in its queue is refused as well") {
+    const TemporaryDirectory directory;
+    const std::string path = directory / "a.sock";
+    ListenSocket socket(path, 1, {kMode});
+    std::atomic<int> refused = 0;
+    std::atomic<int> ended = 0;
+    constexpr int kClients = 12;
+    std::vector<std::thread> clients;
+    for (int i = 0; i < kClients; ++i) {
+        clients.emplace_back([&] {
+            const SocketAddress parsed = parse_socket_address(path);
+            const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+            if (connect(fd, parsed.get(), parsed.length) != 0) refused += errno == ECONNREFUSED;
+            ++ended;
+            close(fd);
+        });
+    }
+    Loop loop;
+    // A queue of one lets two in.
+    REQUIRE(run_until(loop, [&] { return ended == 2; }));
+    REQUIRE(socket.refuse_more());
+    CHECK(run_until(loop, [&] { return ended == kClients; }));
+    CHECK(refused == kClients - 2);
+    if (ended != kClients) socket.stop_listening();
+    for (std::thread& client : clients)
+        client.join();
+}
+
+TEST_CASE("listen socket: a mode that lets nobody in is no obstacle") {
+    const TemporaryDirectory directory;
+    const std::string path = directory / "a.sock";
+    ListenSocket socket(path, kBacklog, {0000});
+    REQUIRE(socket.refuse_more());
+    socket.listen_again();
+    CHECK(mode_of(path) == 0);
+    CHECK_FALSE(socket.has_lost_file());
 }
 
 TEST_CASE("listen socket: who has taken its place meanwhile stays there") {
