@@ -48,6 +48,15 @@ class InvalidationTest(NearCacheTest):
         super().setUp()
         self.readers = [self.client_of(2), self.client_of(3)]
         self.oracles = [self.direct_of(2), self.direct_of(3)]
+        for reader in self.readers:
+            wait_for(lambda r=reader: self.has_heard(r), 5, "of the FLUSHALL before this test")
+
+    def has_heard(self, reader):
+        """Whether a write is told of as one: what the server told before has arrived then."""
+        self.store(reader, "GET", "heard")
+        self.direct.command("SET", "heard", "1")
+        wait_for(lambda: explain(reader, "GET", "heard")["cache"] == b"miss", 5, "it is dropped")
+        return explain(reader, "GET", "heard")["last_invalidation"] == b"push"
 
     def prepare(self, steps, read):
         self.direct.command("DEL", "k", "o", "other", "x")
