@@ -125,6 +125,10 @@ def poem(_args, reply):
     return re.sub(rb"\A[$=]\d+\r\n.*?\n\n", b"$#\n\n", reply, flags=re.DOTALL)
 
 
+def max_level(_args, reply):
+    return re.sub(rb"(\bmax-level\r\n:)\d+", rb"\1#", reply)
+
+
 def hello(_args, reply):
     return re.sub(rb"(\$2\r\nid\r\n:)\d+", rb"\1#", reply)
 
@@ -201,6 +205,8 @@ ROWS = [
     Mask("srandmember", "the members", RANDOM, shape),
     Mask("zrandmember", "the members", RANDOM, shape),
     Mask("vrandmember", "the members", RANDOM, shape),
+    Mask("vlinks", "the whole reply", "the levels of an element are drawn", whole),
+    Mask("vinfo", "max-level", "the levels of an element are drawn", max_level),
     Mask("spop", "the members", RANDOM, shape),
     Mask("xadd", "the id that * stands for", CLOCK, new_entry),
     Mask("xpending", "the idle time of an entry", CLOCK, pending_times),
