@@ -205,11 +205,11 @@ TEST_CASE("lease: with dedicated_max reached a command waits, and gets the one t
 TEST_CASE("lease: with dedicated_max reached for too long a command is refused, and tries again") {
     SessionRig rig;
     rig.options.dedicated_max = 1;
-    rig.options.queue_timeout_ms = 50;
     FakeClient& first = rig.make_ready();
     FakeClient& second = rig.add_client();
     first.ask({"WATCH k"});
     REQUIRE(rig.run_until_output(first, "+WATCH k\r\n"));
+    rig.options.queue_timeout_ms = 50;
     second.ask({"WATCH l"});
     CHECK(rig.run_until_output(second, kNoneLeft));
     second.ask({"SUBSCRIBE c", "GET a"});
