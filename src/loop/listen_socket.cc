@@ -244,7 +244,6 @@ int ListenSocket::rebind() {
 // One of TCP stops listening, and keeps its port.
 bool ListenSocket::refuse_more() {
     if (!is_ours_) return false;
-    if (is_unix() && access(parent_of(path_).c_str(), W_OK) != 0) return false;
     is_refusing_ = shutdown(fd_, SHUT_RD) == 0;
     if (is_refusing_ && is_unix()) {
         // Those who wait in connect() for room in the queue are woken by one that grows, and by
@@ -253,6 +252,10 @@ bool ListenSocket::refuse_more() {
         listen(fd_, backlog_);
     }
     return is_refusing_;
+}
+
+bool ListenSocket::may_listen_again() const {
+    return !is_unix() || access(parent_of(path_).c_str(), W_OK) == 0;
 }
 
 void ListenSocket::listen_again() {

@@ -232,7 +232,7 @@ void ClientServer::refuse_clients(Listener& listener) {
     accept_all(listener, socket.fd());
     listener.watch.reset();
     if (socket.refuse_more()) {
-        if (socket.is_unix()) accept_all(listener, socket.fd());
+        accept_all(listener, socket.fd());
     } else {
         watch(listener);
     }
@@ -247,7 +247,9 @@ uint64_t ClientServer::mend_sockets(bool is_upstream_ready) {
     uint64_t lost = 0;
     for (auto& listener : listeners_) {
         if (listener->socket == nullptr) continue;
-        if (!is_upstream_ready && listener->terms.when_down == WhenDown::Close) {
+        const ListenSocket& socket = *listener->socket;
+        const bool refuses = !is_upstream_ready && listener->terms.when_down == WhenDown::Close;
+        if (refuses && (socket.is_refusing() || socket.may_listen_again())) {
             refuse_clients(*listener);
         } else {
             mend_socket(*listener);

@@ -119,9 +119,11 @@ public:
     int rebind();
     // Whoever connects from now on is refused. Who has connected to a Unix socket can still be
     // accepted, and is cut off from one of TCP. Whoever watches it has stopped. False, and nothing
-    // is done: others accept on it too, or listen_again() could not make a file there.
+    // is done: others accept on it too.
     bool refuse_more();
     bool is_refusing() const { return is_refusing_; }
+    // Whether listen_again() may make a file where it needs one.
+    bool may_listen_again() const;
     // A Unix socket is another one from here on, with the same owner and mode. Throws ListenError;
     // then it refuses still. REQUIRES: is_refusing().
     void listen_again();
