@@ -77,6 +77,11 @@ const Value* Value::find(std::string_view key) const {
     return nullptr;
 }
 
+std::string_view Value::text_of(std::string_view key) const {
+    const Value* const value = find(key);
+    return value == nullptr ? std::string_view{} : std::string_view(value->text);
+}
+
 std::optional<Value> parse_value(std::string_view reply) {
     ValueParser parser(reply);
     Value value;

@@ -1,6 +1,7 @@
 #include "nearkey/session/request_tags.h"
 
 #include "nearkey/base/check.h"
+#include "nearkey/base/plain_word.h"
 
 #include <algorithm>
 
@@ -14,8 +15,7 @@ bool is_before(uint32_t ticket, uint32_t other) {
 }  // namespace
 
 bool RequestTags::is_valid(std::string_view tag) {
-    return tag.size() <= kLengthMax &&
-           std::all_of(tag.begin(), tag.end(), [](char c) { return c >= '!' && c <= '~'; });
+    return tag.size() <= kLengthMax && is_plain_word(tag);
 }
 
 std::vector<RequestTags::Kept>::const_iterator RequestTags::after(uint32_t ticket) const {

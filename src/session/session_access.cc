@@ -10,6 +10,7 @@
 #include "nearkey/base/check.h"
 #include "nearkey/resp/reply_writer.h"
 #include "nearkey/session/config_get.h"
+#include "nearkey/upstream/handshake.h"
 
 #include <fmt/format.h>
 
@@ -30,13 +31,16 @@ std::string name_of(const CommandSpec* spec, const CommandView& command) {
     return name;
 }
 
-std::string refusal(std::string_view who, std::string_view name) {
+// As the server's own error names the user.
+std::string refusal(const ConnectionPool& pool, std::string_view name) {
+    const std::string who =
+        is_redis_7_0(pool.hello()) ? "this user" : fmt::format("User {}", pool.user());
     return fmt::format("NOPERM {} has no permissions to run the '{}' command", who, name);
 }
 
 // Of EXEC, in a transaction or not.
-std::string exec_refusal(std::string_view who) {
-    return "EXECABORT Transaction discarded because of: " + refusal(who, "exec");
+std::string exec_refusal(const ConnectionPool& pool) {
+    return "EXECABORT Transaction discarded because of: " + refusal(pool, "exec");
 }
 
 std::string encoded(std::string_view word, std::string_view more) {
@@ -56,18 +60,12 @@ bool Session::is_refused(const CommandSpec* spec, const CommandView& command) co
     return !terms_.access.allows(*spec, command) && spec->accepts(command.size());
 }
 
-// As the server's errors name the user.
-std::string Session::refused_user() const {
-    if (context_.pool.is_of_redis_7_0()) return "this user";
-    return fmt::format("User {}", context_.pool.user());
-}
-
 Session::Executed Session::refuse(const CommandView& command) {
     const std::string name = name_of(spec_, command);
     const bool is_exec = spec_ != nullptr && spec_->special == Special::Exec;
     if (tunnel_ == nullptr && !is_in_transaction()) {
         ++context_.metrics.commands_refused_total;
-        answer_error(is_exec ? exec_refusal(refused_user()) : refusal(refused_user(), name));
+        answer_error(is_exec ? exec_refusal(context_.pool) : refusal(context_.pool, name));
         return Executed::Yes;
     }
     if (tunnel_ == nullptr) {
@@ -118,7 +116,7 @@ void Session::finish_refusal(Special what, std::string_view reply) {
     if (what == Special::Refused) {
         text = in_words_of_refusal(reply);
     } else {
-        append_error(text, exec_refusal(refused_user()));
+        append_error(text, exec_refusal(context_.pool));
     }
     output_.truncate(committed_);
     output_.append(text);
@@ -134,7 +132,7 @@ std::string Session::in_words_of_refusal(std::string_view reply) const {
     }
     const std::string_view name = reply.substr(start, reply.find_first_of("'`", start) - start);
     std::string text;
-    append_error(text, refusal(refused_user(), name));
+    append_error(text, refusal(context_.pool, name));
     return text;
 }
 

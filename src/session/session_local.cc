@@ -2,8 +2,10 @@
 
 #include "nearkey/base/check.h"
 #include "nearkey/base/ignoring_case.h"
+#include "nearkey/base/plain_word.h"
 #include "nearkey/resp/number.h"
 #include "nearkey/resp/reply_writer.h"
+#include "nearkey/upstream/handshake.h"
 
 #include <fmt/format.h>
 
@@ -20,9 +22,9 @@ std::string_view until_nul(std::string_view text) {
     return text.substr(0, text.find('\0'));
 }
 
-// validateClientAttr in networking.c: printable ASCII without blanks.
-bool is_plain_word(std::string_view text) {
-    return std::all_of(text.begin(), text.end(), [](char c) { return c >= '!' && c <= '~'; });
+// Up to the first NUL; Redis 7.0 looks behind it, too.
+bool is_client_name(std::string_view name, const Value& hello) {
+    return is_plain_word(is_redis_7_0(hello) ? name : until_nul(name));
 }
 
 // Ids that nearkey gives are far from the server's own, so that CLIENT KILL ID meets nobody else.
@@ -98,7 +100,7 @@ Session::Executed Session::hello(const CommandSpec& spec, const CommandView& com
         }
         name = command[++i];
         has_name = true;
-        if (!is_client_name(name)) {
+        if (!is_client_name(name, context_.pool.hello())) {
             answer_error(kNameRefused);
             return Executed::Yes;
         }
@@ -207,13 +209,8 @@ void Session::forget_state() {
     forget_queued();
 }
 
-// Up to the first NUL; Redis 7.0 looks behind it, too.
-bool Session::is_client_name(std::string_view name) const {
-    return is_plain_word(context_.pool.is_of_redis_7_0() ? name : until_nul(name));
-}
-
 void Session::client_setname(std::string_view name) {
-    if (!is_client_name(name)) {
+    if (!is_client_name(name, context_.pool.hello())) {
         answer_error(kNameRefused);
         return;
     }

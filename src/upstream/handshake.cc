@@ -144,4 +144,8 @@ void Handshake::fail(Failure failure, const Value& reply) {
     error_ = reply.is_error() ? reply.text : "unexpected answer: " + reply.text;
 }
 
+bool is_redis_7_0(const Value& hello) {
+    return hello.text_of("server") == "redis" && hello.text_of("version").starts_with("7.0.");
+}
+
 }  // namespace nearkey

@@ -35,19 +35,7 @@ bool is_same_server(const UpstreamUrl& one, const UpstreamUrl& other) {
 
 constexpr std::string_view kHello = "*1\r\n$5\r\nHELLO\r\n";
 
-std::string_view text_of(const Value& hello, std::string_view name) {
-    const Value* const value = hello.find(name);
-    return value == nullptr ? std::string_view{} : std::string_view(value->text);
-}
-
-std::string_view role_of(const Value& hello) {
-    return text_of(hello, "role");
-}
 }  // namespace
-
-bool ConnectionPool::is_of_redis_7_0() const {
-    return text_of(hello_, "server") == "redis" && text_of(hello_, "version").starts_with("7.0.");
-}
 
 // --- after a failover ---
 
@@ -65,7 +53,7 @@ void ConnectionPool::on_readonly(Connection& connection) {
 
 void ConnectionPool::on_role(std::string_view reply) {
     const std::optional<Value> hello = parse_value(reply);
-    const std::string_view role = hello ? role_of(*hello) : std::string_view{};
+    const std::string_view role = hello ? hello->text_of("role") : std::string_view{};
     if (role.empty()) return;
     hello_ = *hello;
     if (role != "master") {
@@ -135,7 +123,7 @@ void ConnectionPool::judge_candidate() {
     if (candidate_->connection->is_ready() && !candidate_->connection->pong().serves) {
         candidate_->connection->give_up(candidate_->connection->pong().refusal);
     } else if (candidate_->connection->is_ready()) {
-        if (candidate_->target == nullptr && role_of(candidate_->hello) != "master") {
+        if (candidate_->target == nullptr && candidate_->hello.text_of("role") != "master") {
             refuse_candidate("a replica answers there");
             return;
         }

@@ -50,8 +50,7 @@ void ConnectionPool::bound_staleness(uint64_t max_staleness_ms) {
 
 // As the server said at HELLO what it is.
 void ConnectionPool::note_mode() {
-    const Value* const mode = hello_.find("mode");
-    const bool is_cluster = mode != nullptr && mode->text == "cluster";
+    const bool is_cluster = hello_.text_of("mode") == "cluster";
     if (std::exchange(is_cluster_, is_cluster) == is_cluster || cache() == nullptr) return;
     is_told_of_all_ = !is_broadcast_ && !is_cluster_;
     if (is_cluster_) stop_storing();

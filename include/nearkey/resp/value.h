@@ -20,6 +20,8 @@ struct Value {
     bool is_null() const { return type == '_'; }
     // The value behind `key` in a map, or in an array of alternating keys and values.
     const Value* find(std::string_view key) const;
+    // Its text; empty if there is none.
+    std::string_view text_of(std::string_view key) const;
 };
 
 // Nothing if `reply` is not exactly one reply, or is deeper than 16 or larger than 1,000,000

@@ -245,7 +245,6 @@ private:
     Executed refuse(const CommandView& command);
     Executed forward_config_get(const CommandView& command);
     [[nodiscard]] bool hide_secrets(const CommandView& command, std::string& instead);
-    std::string refused_user() const;
     void finish_refusal(Special what, std::string_view reply);
     std::string in_words_of_refusal(std::string_view reply) const;
 
@@ -271,7 +270,6 @@ private:
     void on_select_failed(SelectFailure failure);
     Executed reset();
     void forget_state();
-    bool is_client_name(std::string_view name) const;
     void client_setname(std::string_view name);
     void client_setinfo(const CommandView& command);
     void answer(std::string_view reply);

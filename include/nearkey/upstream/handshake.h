@@ -77,4 +77,7 @@ private:
     Value hello_;
 };
 
+// Whether the server that answered HELLO so is Redis 7.0, which has other words for some errors.
+bool is_redis_7_0(const Value& hello);
+
 }  // namespace nearkey

@@ -117,8 +117,6 @@ public:
     void refresh_commands();
     // The server's reply to HELLO. REQUIRES: ready once.
     const Value& hello() const { return hello_; }
-    // Which has other words for some errors.
-    bool is_of_redis_7_0() const;
     // Whether it is a node of a cluster. Then nothing is stored: Valkey does not tell of a key that
     // was not there when its slot moves to another node.
     bool is_cluster() const { return is_cluster_; }

@@ -96,6 +96,17 @@ TEST_CASE("command table: a module's read writes nothing, whatever its keys are 
     CHECK(find(table, "pfcount k")->writes == nearkey::WriteScope::Keys);
 }
 
+TEST_CASE("command table: what shows written keys tells of keys, though it reads none") {
+    const auto row = [](const std::string& name) {
+        return "*10\r\n+" + name + "\r\n:-2\r\n*0\r\n:0\r\n:0\r\n:0\r\n*0\r\n*0\r\n*0\r\n*0\r\n";
+    };
+    const CommandTable table(*nearkey::parse_value("*3\r\n" + row("slowlog|get") +
+                                                   row("commandlog|get") + row("commandlog|len")));
+    CHECK(table.find_name("slowlog|get")->tells_of_keys);
+    CHECK(table.find_name("commandlog|get")->tells_of_keys);
+    CHECK_FALSE(table.find_name("commandlog|len")->tells_of_keys);
+}
+
 TEST_CASE("command table: arity is the server's") {
     const CommandTable table = make_table();
     CHECK(find(table, "get k")->accepts(2));

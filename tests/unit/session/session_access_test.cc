@@ -24,6 +24,14 @@ void refuse(Rig& rig, std::string_view text) {
     rig.terms.access = CommandAccess(std::move(rules), rig.pool->commands());
 }
 
+// Through a tunnel, whose server says nothing of the stand-in yet.
+void ask_for_refused(TunnelRig& rig, FakeClient& client) {
+    refuse(rig, "+@all -set");
+    rig.valkey.answers["nearkey:refused:set"] = "";
+    client.ask({"SET a 1"});
+    REQUIRE(rig.run_until_asked("nearkey:refused:set", 1));
+}
+
 TEST_CASE("access: a refused command is answered here, at its turn, and is not sent") {
     SessionRig rig;
     FakeClient& client = rig.make_ready();
@@ -33,6 +41,21 @@ TEST_CASE("access: a refused command is answered here, at its turn, and is not s
                                "+GET a\r\n" + refused("set") + "+GET c\r\n" + refused("set")));
     CHECK(rig.valkey.times_asked("SET b 1") == 0);
     CHECK(rig.metrics.commands_refused_total == 2);
+}
+
+TEST_CASE("access: Redis 7.0 does not name the user, and so is its refusal worded") {
+    for (const std::string version : {"7.0.15", "7.2.4"}) {
+        CAPTURE(version);
+        SessionRig rig;
+        rig.valkey.answers["HELLO 2"] =
+            "*4\r\n+server\r\n+redis\r\n+version\r\n+" + version + "\r\n";
+        FakeClient& client = rig.make_ready();
+        refuse(rig, "+@all -set");
+        client.ask({"SET b 1"});
+        const std::string unnamed =
+            "-NOPERM this user has no permissions to run the 'set' command\r\n";
+        CHECK(rig.run_until_output(client, version == "7.0.15" ? unnamed : refused("set")));
+    }
 }
 
 TEST_CASE("access: a call that the server would not run is the server's to answer") {
@@ -102,10 +125,7 @@ TEST_CASE("access: in a tunnel the server's error to the stand-in is exchanged, 
     for (size_t cut = 1; cut < kUnknown.size(); ++cut) {
         TunnelRig rig;
         FakeClient& client = rig.make_tunnel();
-        refuse(rig, "+@all -set");
-        rig.valkey.answers["nearkey:refused:set"] = "";
-        client.ask({"SET a 1"});
-        REQUIRE(rig.run_until_asked("nearkey:refused:set", 1));
+        ask_for_refused(rig, client);
         rig.valkey.send(rig.peer, kMessage + kUnknown.substr(0, cut));
         rig.run_until_read(rig.peer);
         rig.valkey.send(rig.peer, kUnknown.substr(cut) + "-ERR other\r\n" + kMessage);
@@ -118,10 +138,7 @@ TEST_CASE("access: in a tunnel the server's error to the stand-in is exchanged, 
 TEST_CASE("access: a long error is no reply to a stand-in, and is passed on") {
     TunnelRig rig;
     FakeClient& client = rig.make_tunnel();
-    refuse(rig, "+@all -set");
-    rig.valkey.answers["nearkey:refused:set"] = "";
-    client.ask({"SET a 1"});
-    REQUIRE(rig.run_until_asked("nearkey:refused:set", 1));
+    ask_for_refused(rig, client);
     const std::string error = "-ERR " + std::string(1000, 'x') + "\r\n";
     rig.valkey.send(rig.peer, error + kUnknown);
     CHECK(rig.run_until_output(client, error + refused("set")));
@@ -139,10 +156,7 @@ TEST_CASE("access: EXPLAIN says what the rules refuse") {
 TEST_CASE("access: a long error is not kept until it ends") {
     TunnelRig rig;
     FakeClient& client = rig.make_tunnel();
-    refuse(rig, "+@all -set");
-    rig.valkey.answers["nearkey:refused:set"] = "";
-    client.ask({"SET a 1"});
-    REQUIRE(rig.run_until_asked("nearkey:refused:set", 1));
+    ask_for_refused(rig, client);
     const std::string begin = "-ERR " + std::string(300, 'x');
     rig.valkey.send(rig.peer, begin);
     CHECK(rig.run_until_output(client, begin));

@@ -28,4 +28,22 @@ TEST_CASE("session: nothing more is run while buffers are too large, and all of 
     CHECK(other.socket.is_reading);
 }
 
+TEST_CASE("session: its tags are part of what it holds") {
+    SessionRig rig;
+    FakeClient& client = rig.make_ready();
+    client.ask({"PING"});
+    REQUIRE(rig.run_until_output(client, "+PONG\r\n"));
+    rig.settle();
+    const uint64_t before = rig.metrics.client_memory_bytes;
+    client.ask({"NEARKEY TAG " + std::string(RequestTags::kLengthMax, 'x')});
+    REQUIRE(rig.run_until_output(client, "+PONG\r\n+OK\r\n"));
+    rig.settle();
+    const uint64_t held = rig.metrics.client_memory_bytes;
+    CHECK(held >= before + RequestTags::kLengthMax);
+    client.ask({"RESET"});
+    REQUIRE(rig.run_until_output(client, "+PONG\r\n+OK\r\n+RESET\r\n"));
+    rig.settle();
+    CHECK(rig.metrics.client_memory_bytes + RequestTags::kLengthMax <= held);
+}
+
 }  // namespace nearkey

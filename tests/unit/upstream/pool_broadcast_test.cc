@@ -30,11 +30,6 @@ void make_ready(PoolRig& rig) {
     REQUIRE(run_until(rig.loop, [&] { return rig.metrics.near_cache_tracking == 1; }));
 }
 
-void settle(PoolRig& rig) {
-    int looks = 0;
-    run_until(rig.loop, [&] { return ++looks > 5; });
-}
-
 }  // namespace
 
 TEST_CASE("broadcast: the receiver alone is told, and by its word all reads may be stored") {
@@ -66,14 +61,14 @@ TEST_CASE("broadcast: a proof takes two PINGs, the second behind the first one's
     rig.valkey.answers["PING"] = FakeValkey::kSilent;
     Proof proof;
     rig.pool->prove(proof);
-    settle(rig);
+    rig.settle();
     rig.valkey.send(receiver, "+PONG\r\n");
     REQUIRE(run_until(rig.loop, [&] { return rig.valkey.unread(receiver) == 0; }));
-    settle(rig);
+    rig.settle();
     CHECK(proof.told == 0);
     rig.valkey.send(receiver, "+PONG\r\n");
     REQUIRE(run_until(rig.loop, [&] { return proof.told == 1; }));
-    settle(rig);
+    rig.settle();
     CHECK(rig.valkey.is_open(receiver));  // Both had been asked for.
 }
 
@@ -102,7 +97,7 @@ TEST_CASE("broadcast: what Valkey refuses stores nothing") {
     rig.valkey.answers[kTracking] = "-NOPERM no\r\n";
     rig.valkey.close(rig.valkey.peer_of(kTracking));
     REQUIRE(run_until(rig.loop, [&] { return rig.valkey.times_asked(kTracking) == 2; }));
-    settle(rig);
+    rig.settle();
     CHECK(rig.pool->source_of(*rig.pool->find_ready(2, 0)) == NearCache::kNoSource);
 }
 

@@ -32,15 +32,10 @@ void make_redirected(PoolRig& rig) {
     REQUIRE(run_until(rig.loop, [&] { return rig.metrics.near_cache_tracking == 1; }));
 }
 
-void settle(PoolRig& rig) {
-    int looks = 0;
-    run_until(rig.loop, [&] { return ++looks > 5; });
-}
-
 void answer(PoolRig& rig, size_t peer) {
     rig.valkey.send(peer, "+PONG\r\n");
     REQUIRE(run_until(rig.loop, [&] { return rig.valkey.unread(peer) == 0; }));
-    settle(rig);
+    rig.settle();
 }
 
 size_t receiver(PoolRig& rig) {
@@ -74,7 +69,7 @@ NearCache::Outcome outcome_of_stored(PoolRig& rig) {
 void prove_in_silence(PoolRig& rig, Proof& proof) {
     rig.options.heartbeat_interval_ms = 3'600'000;
     rig.pool->bound_staleness(60'000'000);
-    settle(rig);
+    rig.settle();
     rig.valkey.answers["PING"] = FakeValkey::kSilent;
     rig.pool->prove(proof);
 }
@@ -87,7 +82,7 @@ TEST_CASE("proof: a RESP2 connection that the server has dropped without our kno
     const NearCache::SourceId source = source_of_redirected(rig);
     Proof proof;
     prove_in_silence(rig, proof);
-    settle(rig);
+    rig.settle();
     answer(rig, receiver(rig));
     CHECK(proof.told == 0);
     SUBCASE("it has answered") {

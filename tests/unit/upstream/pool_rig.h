@@ -52,6 +52,11 @@ struct PoolRig final : PoolEvents {
               RequestKind kind = RequestKind::Write) {
         connection.send({encoded(line), &receiver, 0, kind});
     }
+    // Lets the loop turn until all work that is deferred is done.
+    void settle() {
+        int looks = 0;
+        run_until(loop, [&] { return ++looks > 5; });
+    }
     bool run_until_told(const Collector& receiver, size_t count) {
         return run_until(loop, [&] { return receiver.told.size() >= count; });
     }

@@ -18,11 +18,6 @@ struct Trial final : TargetEvents {
     int refused = 0;
 };
 
-void settle(PoolRig& rig) {
-    int looks = 0;
-    run_until(rig.loop, [&] { return ++looks > 5; });
-}
-
 }  // namespace
 
 TEST_CASE("target: one that is lost before it is adopted is adopted all the same, and dialled") {
@@ -36,7 +31,7 @@ TEST_CASE("target: one that is lost before it is adopted is adopted all the same
     REQUIRE(run_until(rig.loop, [&] { return told.proven == 1; }));
     other.stop_listening();
     other.close_all();
-    settle(rig);
+    rig.settle();
     rig.pool->adopt_target();
     other.listen();
     Collector receiver;
@@ -58,7 +53,7 @@ TEST_CASE("target: a primary that is lost before it is adopted is forgotten") {
     REQUIRE(candidate == 1);
     rig.valkey.stop_listening();
     rig.valkey.close(candidate);
-    settle(rig);
+    rig.settle();
     rig.pool->adopt_target();
     rig.valkey.listen();
     Collector receiver;
