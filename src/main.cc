@@ -1,8 +1,7 @@
-#include "nearkey/daemon/check.h"
 #include "nearkey/daemon/command_line.h"
 #include "nearkey/daemon/config_secrets.h"
 #include "nearkey/daemon/daemon.h"
-#include "nearkey/daemon/descriptors.h"
+#include "nearkey/daemon/process_limits.h"
 
 #include <unistd.h>
 #include <clocale>
@@ -15,8 +14,8 @@
 
 namespace {
 
-// Nothing can be done by then, but it is said: operator new calls this in place of a bad_alloc that
-// no callback of the loop may throw.
+// Says it, for nothing can be done by then: operator new calls this in place of a bad_alloc that no
+// callback of the loop may throw.
 [[noreturn]] void on_no_memory() {
     constexpr std::string_view kWords = "nearkey: out of memory; raise MemoryMax= or ulimit -v\n";
     [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, kWords.data(), kWords.size());

@@ -1,7 +1,7 @@
 """Runs the unit tests, the style checks and the system tests, and counts their cases.
 
-    tests/run_all.py [--only REGEX] [--full] BUILD_DIR...   e.g. tests/run_all.py build build-asan
-    tests/run_all.py --server BUILD_DIR                     what depends on the server
+    tests/run_all.py [-j N] [--only REGEX] [--full | --fast] BUILD_DIR...    e.g. build build-asan
+    tests/run_all.py [-j N] --server BUILD_DIR                               what depends on the server
 
 --full adds, for the first build: the comparison with the server (tests/differential), real clients
 (tests/clients), the examples, hostile bytes (tests/fuzz/parsers.py), two minutes of fuzzing, many
@@ -11,7 +11,19 @@ sequences whose replies must come in time (tests/liveness).
 
 The name of a case is SUITE/CASE: `unit/near cache: ...`, `style/layers`,
 `system/test_basics/PingTest.test_ping`. --only keeps the cases whose name the regex finds.
-The output of a suite is shown when one of its cases failed; the last line is `N passed, N failed`.
+
+--fast leaves out what takes longest and what needs a machine without other load (LONG, ALONE).
+
+Suites run at the same time, the longest first: each has its own folder, sockets and ports. -j says
+how many, if they mostly wait: three for each core; one that keeps a core busy counts as three. Those
+whose outcome depends on what else the machine does (ALONE) run after all others, one after the
+other. The output of a suite is shown when it has ended and one of its cases failed.
+
+A case with bounds of time that fails while other suites, or other users of the machine, have the
+processors says little. So the few that failed (AGAIN) run once more at the end, alone. What passes
+then counts as passed and is named in a line that begins with UNSTEADY, with its first output above:
+it is to be looked at. What a sanitizer or the history checker found fails at once. The last line is
+`N passed, N failed`.
 """
 import argparse
 import functools
@@ -22,44 +34,99 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import traceback
 import unittest
 import xml.etree.ElementTree as ElementTree
 from collections import namedtuple
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SYSTEM_TESTS = ROOT / "tests" / "system"
+# Of one suite: the longest take two minutes.
 TIMEOUT_S = 600
+# No suite begins after it: then something is wrong, and hours would not make it right.
+BEGIN_WITHIN_S = 3600
+# Below what the kernel gives to connections (net.ipv4.ip_local_port_range).
+PORTS = range(12000, 32000)
 # Of include/nearkey/base/sabotage.h, which the simulation finds broken; docs/near_cache.md says how
 # soon, and why not the others. The rarest show in one seed in 200, and any change of what is drawn
 # makes other runs of them.
 RULES = ("own_write", "fill_ticket", "lease", "generation", "null_push", "database", "queued_write",
          "other_loops", "other_connection", "queued_read", "whole_read", "unfilled_part", "ttl_sent",
-         "swapdb_asked", "void_fill", "way")
+         "swapdb_asked", "void_fill", "way", "failover_void", "ownership_beat", "suspicion")
 RULES_SEEDS = "1000"  # at most; it ends with the first that finds it
 
 # Run once more with two event loops (server.workers): all that crosses sessions.
-WITH_WORKERS = ("drain", "leases", "limits", "near_cache", "near_cache_commands",
+WITH_WORKERS = ("cluster", "cluster_face", "cluster_parts", "cluster_pubsub", "cluster_topology",
+                "drain", "leases", "limits", "near_cache", "near_cache_commands",
                 "near_cache_cluster", "near_cache_fields", "near_cache_invalidations", "near_cache_lease",
-                "near_cache_scripts", "near_cache_split", "near_cache_stale", "near_cache_ways", "reload",
-                "session_commands", "slow_clients", "transactions", "tunnels", "upgrade",
-                "upstream_loss", "wait")
+                "near_cache_nodes", "near_cache_scripts", "near_cache_split", "near_cache_stale",
+                "near_cache_ways", "reload", "session_commands", "slow_clients", "transactions",
+                "tunnels", "upgrade", "upstream_loss", "wait")
 
 # What depends on the server most, besides the comparison with it and the history checker: its table
 # of commands, which of them name which keys, and what it tells of changes.
 SERVER_TESTS = ("command_rules", "command_rules_oracle", "forged_replies", "near_cache",
                 "near_cache_commands", "near_cache_fields", "near_cache_keys")
 
-COHERENCE_CASE = r"^(coherence/[\w ]+): .* (ok|FAIL)$"
+# One after the other, when nothing else runs, and why.
+ALONE = (
+    r"system/test_costs",  # system calls and wake-ups that other load would move
+    r"(system|two workers)/test_not_held_up",  # medians of milliseconds
+    r"(system|two workers)/test_slow_clients",  # compares tails of latency, milliseconds again
+    r"system/test_memory",  # what one connection costs, of a process at rest
+    r"system/test_memory_ways",  # peaks of memory, which are higher where turns of the loop are longer
+    r"system/test_sentinel_load",  # how long a failover takes, to 20 ms
+    # Load from four processes and more, for a given time: with half of the cores it would find half.
+    r"coherence.*",
+    r"threads/coherence",
+    r"liveness",  # a reply is late after a second
+)
+# A sanitizer build has six times the time for everything: nothing of it needs to be alone.
 
-# Counts of one suite, the names of its cases that failed or were skipped, and what it printed.
-Outcome = namedtuple("Outcome", "passed failed skipped names output", defaults=([], ""))
+# These keep a core busy all the time.
+BUSY = (r"unit", r"rules", r"simulation.*", r"differential", r"parsers", r"fuzz", r"liveness",
+        r"clients.*", r"examples", r"system/test_(bench|soak|status_page|near_cache_memory)")
+PLACES_OF_A_CORE = 3
+
+# Begun first, the longest first, so that no long one is left at the end.
+LONGEST = ("fuzz", "simulation", "system/test_status_page", "system/test_sentinel_lies",
+           "system/test_cluster_pubsub", "system/test_cluster", "system/test_cluster_parts",
+           "system/test_cluster_topology", "clients", "clients before a cluster", "examples", "unit",
+           "differential", "system/test_sentinel", "system/test_bench", "parsers",
+           "system/test_forged_replies", "system/test_liveness_oracles", "system/test_package",
+           "system/test_units", "system/test_operator_errors", "system/test_server_secrets",
+           "system/test_upstream_network", "system/test_words_of_a_live_server",
+           "system/test_upstream_loss", "system/test_upstream_state")
+
+# Not with --fast: half a minute and more each, and half of the time of all.
+LONG = (r"system/test_(memory_ways|near_cache_memory|status_page|sentinel|sentinel_lies|bench"
+        r"|forged_replies|liveness_oracles|package|soak)",)
+
+# Run once more alone, if not more than a few failed: more would have one cause, and not that.
+AGAIN = (r"unit", r"(system|two workers)/.*", r"clients.*", r"examples")
+AGAIN_MAX = 5
+# Never run again: a finding is one, also if it comes once in a hundred runs.
+FINDINGS = r"ERROR: (Address|Leak)Sanitizer|WARNING: ThreadSanitizer|: runtime error: "
+
+COHERENCE_CASE = r"^(coherence/[\w ]+): (?:.* )?(ok|FAIL|skipped: .*)$"
+
+Suite = namedtuple("Suite", "name build run")
+# Counts of one suite, the names of its cases that failed or were skipped, what it printed, and what
+# of it is shown even where all is well.
+Outcome = namedtuple("Outcome", "passed failed skipped names output shown", defaults=([], "", ""))
+
+
+# What a suite finds in its environment besides, by the thread that runs it.
+place = threading.local()
 
 
 def environment(build):
     env = dict(os.environ, NEARKEY_BINARY=str(build / "nearkey"), PYTHONPATH=str(ROOT),
-               PYTHONUNBUFFERED="1")
+               PYTHONUNBUFFERED="1", NEARKEY_TEST_PORTS=getattr(place, "ports", ""))
     if is_sanitized(build):
         env.update(NEARKEY_TEST_SLOW="1",
                    ASAN_OPTIONS="detect_stack_use_after_return=1:strict_string_checks=1",
@@ -141,6 +208,8 @@ def run_style(build, only):
 
 def run_system(build, only, module, variables=()):
     """Runs one file of system tests in a process of its own, which is run_module below."""
+    if only and not may_name(only, module):
+        return Outcome(0, 0, 0)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         status, output = run([sys.executable, __file__, "--module", module, str(report),
@@ -149,6 +218,12 @@ def run_system(build, only, module, variables=()):
         if not report.exists():
             return Outcome(0, 1, 0, ["the suite itself"], output)
         return with_status(Outcome(**json.loads(report.read_text()), output=output), status)
+
+
+def may_name(only, module):
+    """False where the regex begins with the name of another module: it need not be loaded then."""
+    named = re.match(r"\^?system/(\w+)\w", only)
+    return not named or "|" in only or module.startswith(named[1])
 
 
 def cases_of(suite):
@@ -185,9 +260,9 @@ def run_program(build, only, name, command, pattern):
     failed = [case for case, verdict in cases if verdict.startswith(("FAIL", "ERROR"))]
     skipped = [f"{case} skipped: {verdict[8:]}" for case, verdict in cases if verdict.startswith("skipped")]
     passed = len(cases) - len(failed) - len(skipped)
-    outcome = Outcome(passed, len(failed), len(skipped), failed + skipped, output)
-    print("\n".join(output.rstrip().splitlines()[-2:]))
-    return with_status(outcome, status)
+    last = "\n".join(output.rstrip().splitlines()[-2:])
+    return with_status(
+        Outcome(passed, len(failed), len(skipped), failed + skipped, output, last), status)
 
 
 def coherence(build, *options):
@@ -206,16 +281,18 @@ def programs(build):
     yield ("coherence with two workers",
            coherence(build, "--set", "server.workers=2", "--seconds", "20"), COHERENCE_CASE)
     yield ("coherence/sabotaged",
-           coherence(build, "--sabotaged", str(build.parent / "build-sabotage" / "nearkey")),
+           coherence(build, "--sabotaged", str(build / "nearkey_sabotaged")),
            COHERENCE_CASE)
-    simulation = str(build.parent / "build-sabotage" / "nearkey_simulation")
+    simulation = str(build / "nearkey_simulation_sabotaged")
     for rule in RULES:
         # Ends with the first seed that finds what is wrong then.
         yield (f"simulation/without {rule}",
                ["env", f"NEARKEY_SABOTAGE={rule}", simulation, "--expect-violations",
                 "--seeds", RULES_SEEDS],
                r"^(simulation/without \w+): .*(ok|FAIL)$")
-    yield "clients", [python, "tests/clients/run.py", str(build)], r"^(\S+/\S+): (ok|FAIL|skipped.*)"
+    clients = [python, "tests/clients/run.py", str(build)]
+    yield "clients", clients, r"^(\S+/\S+): (ok|FAIL|skipped.*)"
+    yield "clients before a cluster", [*clients, "--cluster"], r"^(\S+/\S+): (ok|FAIL|skipped.*)"
     yield ("examples", [python, "tests/examples/run.py", str(build)],
            r"^(examples/[\w-]+|test_\w+)(?::| .*\.\.\.) (ok|FAIL|ERROR|skipped.*)")
     yield ("parsers", [python, "tests/fuzz/parsers.py", "--seconds", "30"],
@@ -227,6 +304,8 @@ def programs(build):
 def run_with_tsan(build, only, run):
     """run(build, only) of the build with the thread sanitizer, which not every kernel lets run."""
     build = build.parent / "build-tsan"
+    if only and not (build / "nearkey").exists():
+        return Outcome(0, 0, 0)  # scripts/test builds it where the name says so.
     probe = subprocess.run([build / "nearkey", "--version"], capture_output=True)
     if probe.returncode != 0:
         return Outcome(0, 0, 1, ["the thread sanitizer does not run here: skipped: "
@@ -244,13 +323,13 @@ def run_liveness(build, only):
 
 
 def rules():
-    """The names of all rules that a build with -Dsabotage=true can break."""
+    """The names of all rules that can be broken."""
     return re.findall(r'"([a-z_]+)"', (ROOT / "src" / "base" / "sabotage.cc").read_text())
 
 
 def run_rules(build, only):
     """Of nearkey_rule_tests each case passes, and that of a rule fails where the rule is broken."""
-    program = str(build.parent / "build-sabotage" / "nearkey_rule_tests")
+    program = str(build / "nearkey_rule_tests")
     passed, failed, outputs = 0, [], []
     for name in ["rules/unbroken"] + [f"rules/without {rule}" for rule in rules()]:
         if only and not re.search(only, name):
@@ -293,18 +372,18 @@ def name_in(module, case):
 
 
 def suites(builds, is_full):
-    """Triples of (name, build, function): style once, everything else for each build."""
-    yield "style", builds[0], run_style
+    """Style once, everything else for each build."""
+    yield Suite("style", builds[0], run_style)
     for build in builds:
-        yield "unit", build, run_unit
+        yield Suite("unit", build, run_unit)
     for build in builds:
         for path in sorted(SYSTEM_TESTS.glob("test_*.py")):
-            yield "system/" + path.stem, build, lambda build, only, module=path.stem: run_system(
-                build, only, module)
+            yield Suite("system/" + path.stem, build,
+                        functools.partial(run_system, module=path.stem))
     for name in WITH_WORKERS if is_full else ():
         module = "test_" + name
-        yield f"two workers/{module}", builds[0], functools.partial(
-            run_system, module=module, variables={"NEARKEY_TEST_WORKERS": "2"})
+        yield Suite(f"two workers/{module}", builds[0], functools.partial(
+            run_system, module=module, variables={"NEARKEY_TEST_WORKERS": "2"}))
     if is_full:
         threads = [("threads/test_workers", functools.partial(run_system, module="test_workers")),
                    ("threads/coherence", functools.partial(
@@ -312,30 +391,146 @@ def suites(builds, is_full):
                        command=coherence(builds[0].parent / "build-tsan", "--seconds", "10",
                                          "--set", "server.workers=3")))]
         for name, function in threads:
-            yield name, builds[0], functools.partial(run_with_tsan, run=function)
-        yield "rules", builds[0], run_rules
+            yield Suite(name, builds[0], functools.partial(run_with_tsan, run=function))
+        yield Suite("rules", builds[0], run_rules)
     for build in builds if is_full else ():
-        yield "simulation", build, run_simulation
-        yield "liveness", build, run_liveness
+        yield Suite("simulation", build, run_simulation)
+        yield Suite("liveness", build, run_liveness)
     for name, command, pattern in programs(builds[0]) if is_full else ():
-        yield name, builds[0], functools.partial(
-            run_program, name=name, command=command, pattern=pattern)
+        yield Suite(name, builds[0], functools.partial(
+            run_program, name=name, command=command, pattern=pattern))
 
 
 def suites_of_server(build):
     for name in SERVER_TESTS:
         module = "test_" + name
-        yield "system/" + module, build, functools.partial(run_system, module=module)
+        yield Suite("system/" + module, build, functools.partial(run_system, module=module))
     for name, command, pattern in programs(build):
         if name in ("differential", "coherence"):
-            yield name, build, functools.partial(
-                run_program, name=name, command=command, pattern=pattern)
+            yield Suite(name, build, functools.partial(
+                run_program, name=name, command=command, pattern=pattern))
+
+
+def is_one_of(suite, patterns):
+    return any(re.fullmatch(pattern, suite.name) for pattern in patterns)
+
+
+class Runner:
+    """Runs suites, tells of each when it has ended, and counts."""
+
+    def __init__(self, only):
+        self.only = only
+        self.passed = self.failed = self.skipped = 0
+        self.began = time.monotonic()
+        self.failures = []  # Pairs of a suite that failed, and its outcome.
+
+    def run_alone(self, suites):
+        for suite in suites:
+            self.end(suite, *self.outcome_of(suite, ""))
+
+    def run_together(self, suites, places):
+        """As many at the same time as there are places; a busy one takes those of a core."""
+        waiting = sorted(suites, key=lambda suite: LONGEST.index(suite.name)
+                         if suite.name in LONGEST else len(LONGEST))
+        free = list(range(places))
+        running = {}
+        with ThreadPoolExecutor(places) as pool:
+            while waiting or running:
+                for suite in list(waiting):
+                    size = min(places, PLACES_OF_A_CORE if is_one_of(suite, BUSY) else 1)
+                    if size <= len(free):
+                        waiting.remove(suite)
+                        taken = [free.pop() for _ in range(size)]
+                        future = pool.submit(self.outcome_of, suite, ports_of(taken[0], places))
+                        running[future] = suite, taken
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    suite, taken = running.pop(future)
+                    free += taken
+                    self.end(suite, *future.result())
+
+    def run_again(self):
+        """Those that failed, alone now."""
+        failed = sum(outcome.failed for _, outcome in self.failures)
+        if failed > AGAIN_MAX:
+            return
+        for suite, outcome in self.failures:
+            if not is_one_of(suite, AGAIN) or re.search(FINDINGS, outcome.output):
+                continue
+            names = [name for name in outcome.names if " skipped: " not in name]
+            # Of programs, and where a suite or a class could not begin, all cases.
+            is_whole = suite.name.startswith(("clients", "examples")) or not all(map(is_case, names))
+            only = self.only if is_whole else names_as_regex(names)
+            begin = time.monotonic()
+            again = suite.run(suite.build, only)
+            if again.failed == 0 and again.passed > 0:
+                self.failed -= outcome.failed
+                self.passed += outcome.failed
+                for name in names:
+                    print(f"UNSTEADY {suite.build.name}: {suite.name}: {name}: failed, and passed"
+                          f" when run again in {time.monotonic() - begin:.1f} s")
+            else:
+                print(again.output.rstrip())
+                print(f"{suite.build.name}: {suite.name}: failed again: {', '.join(again.names)}")
+
+    def outcome_of(self, suite, ports):
+        """And how long it took."""
+        begin = time.monotonic()
+        if begin - self.began > BEGIN_WITHIN_S:
+            return Outcome(0, 1, 0, ["the suite itself"], f"not begun within {BEGIN_WITHIN_S} s"), 0
+        place.ports = ports
+        try:
+            outcome = suite.run(suite.build, self.only)
+        except Exception:  # Of a suite, not of all: the others still tell.
+            outcome = Outcome(0, 1, 0, ["the suite itself"], traceback.format_exc())
+        return outcome, time.monotonic() - begin
+
+    def end(self, suite, outcome, seconds):
+        self.tell(suite, outcome, seconds)
+        if outcome.failed:
+            self.failures.append((suite, outcome))
+
+    def tell(self, suite, outcome, seconds):
+        if outcome.passed + outcome.failed + outcome.skipped == 0:
+            return
+        self.passed += outcome.passed
+        self.failed += outcome.failed
+        self.skipped += outcome.skipped
+        said = outcome.output.rstrip() if outcome.failed else outcome.shown
+        if said:
+            print(said)
+        print(f"{suite.build.name}: {suite.name}: {outcome.passed} passed, {outcome.failed} failed, "
+              f"{outcome.skipped} skipped in {seconds:.1f} s")
+        for figure in re.findall(r"figure: (.*)", outcome.output):
+            print(f"    {figure}")
+        for case in outcome.names:
+            print(f"    {case}" if " skipped: " in case else f"    FAILED {case}")
+        sys.stdout.flush()
+
+
+def is_case(name):
+    """Not the suite itself, nor a class that could not be set up."""
+    return name != "the suite itself" and not name.endswith(")")
+
+
+def names_as_regex(names):
+    """Of the names of cases as an outcome has them, which are without the name of the suite."""
+    return "/(" + "|".join(re.escape(name) for name in names) + ")$"
+
+
+def ports_of(number, places):
+    """The first and the last port of the range of one place."""
+    size = len(PORTS) // places
+    first = PORTS.start + number * size
+    return f"{first}-{first + size - 1}"
 
 
 def main():
     parser = argparse.ArgumentParser(description="Runs all suites and counts their cases.")
+    parser.add_argument("-j", "--jobs", metavar="N", type=int, default=PLACES_OF_A_CORE * (os.cpu_count() or 1),
+                        help="how many suites at the same time, if they mostly wait")
     parser.add_argument("--only", metavar="REGEX", help="run the cases whose name matches")
     parser.add_argument("--full", action="store_true", help="and what takes minutes")
+    parser.add_argument("--fast", action="store_true", help="without what takes longest")
     parser.add_argument("--server", action="store_true",
                         help="only what depends on the server: NEARKEY_TEST_SERVER names another")
     parser.add_argument("--module", nargs=2, metavar=("MODULE", "REPORT"), help=argparse.SUPPRESS)
@@ -344,29 +539,22 @@ def main():
     if options.module:
         run_module(*options.module, options.only)
         return 0
-    passed = failed = skipped = 0
     builds = [(ROOT / build).resolve() for build in options.builds]
-    for name, build, function in (suites_of_server(builds[0]) if options.server else
-                                  suites(builds, options.full)):
-        started = time.monotonic()
-        outcome = function(build, options.only)
-        if outcome.passed + outcome.failed + outcome.skipped == 0:
-            continue
-        passed, failed = passed + outcome.passed, failed + outcome.failed
-        skipped += outcome.skipped
-        if outcome.failed:
-            print(outcome.output.rstrip())
-        print(f"{build.name}: {name}: {outcome.passed} passed, {outcome.failed} failed, "
-              f"{outcome.skipped} skipped in {time.monotonic() - started:.1f} s")
-        for figure in re.findall(r"figure: (.*)", outcome.output):
-            print(f"    {figure}")
-        for case in outcome.names:
-            print(f"    {case}" if " skipped: " in case else f"    FAILED {case}")
-        sys.stdout.flush()
-    if skipped:
-        print(f"{skipped} skipped")
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed or passed == 0 else 0
+    wanted = list(suites_of_server(builds[0]) if options.server else suites(builds, options.full))
+    alone = [suite for suite in wanted
+             if is_one_of(suite, ALONE) and not is_sanitized(suite.build)]
+    if options.fast:
+        wanted = [suite for suite in wanted
+                  if suite not in alone and not is_one_of(suite, LONG)]
+        alone = []
+    runner = Runner(options.only)
+    runner.run_together([suite for suite in wanted if suite not in alone], max(1, options.jobs))
+    runner.run_alone(alone)
+    runner.run_again()
+    if runner.skipped:
+        print(f"{runner.skipped} skipped")
+    print(f"{runner.passed} passed, {runner.failed} failed")
+    return 1 if runner.failed or runner.passed == 0 else 0
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ constexpr size_t kFirstCapacity = 512;
 constexpr size_t kDoublingMax = size_t{8} << 20;
 
 // Empty blocks for the next buffers, the last one first: its memory is still in the processor's
-// cache. Of each size, a power of two from kFirstCapacity to kSizeMax, at most kBytesMax are kept.
+// cache. At most kBytesMax are kept of each size, a power of two from kFirstCapacity to kSizeMax.
 class BlockStore {
 public:
     static constexpr size_t kSizeMax = size_t{64} << 10;
@@ -50,7 +50,7 @@ public:
 
 private:
 #ifdef __SANITIZE_ADDRESS__
-    static constexpr size_t kBytesMax = 0;  // So that it sees who uses a block that was given back.
+    static constexpr size_t kBytesMax = 0;  // ASan must see a use of a block given back.
 #else
     static constexpr size_t kBytesMax = size_t{256} << 10;
 #endif

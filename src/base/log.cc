@@ -48,8 +48,8 @@ std::string json_line(LogLevel level, std::string_view event,
     return object.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
-// What is no plain word is written as JSON writes it: on one line, and without escape sequences
-// that a terminal would obey.
+// A value that is no plain word is written as JSON: on one line, and without escape sequences that
+// a terminal would obey.
 void append_value(std::string& line, std::string_view value) {
     const bool is_plain = !value.empty() && std::all_of(value.begin(), value.end(), [](char c) {
         return c > ' ' && c <= '~' && c != '"' && c != '=' && c != '\\';

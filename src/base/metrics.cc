@@ -2,6 +2,8 @@
 
 #include "nearkey/base/check.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 
@@ -30,12 +32,10 @@ std::string label(std::string_view name, std::string_view value) {
 
 // Microseconds and milliseconds as seconds, exactly and without a locale.
 std::string in_seconds(uint64_t number, uint64_t per_second, size_t digits) {
-    std::string text = std::to_string(number / per_second);
-    std::string rest = std::to_string(number % per_second);
-    if (rest == "0") return text;
-    rest.insert(0, digits - rest.size(), '0');
-    rest.erase(rest.find_last_not_of('0') + 1);
-    return text + "." + rest;
+    if (number % per_second == 0) return std::to_string(number / per_second);
+    std::string text = fmt::format("{}.{:0{}}", number / per_second, number % per_second, digits);
+    text.erase(text.find_last_not_of('0') + 1);
+    return text;
 }
 
 void join(MetricType type, uint64_t value, Count& total) {
@@ -55,17 +55,6 @@ void join(MetricType type, uint64_t value, Count& total) {
 }
 
 }  // namespace
-
-void Histograms::add(const Histograms& other) {
-    for (size_t family = 0; family < kFamilyNames.size(); ++family) {
-        for (size_t outcome = 0; outcome < kOutcomeNames.size(); ++outcome)
-            request[family][outcome].add(other.request[family][outcome]);
-        upstream[family].add(other.upstream[family]);
-    }
-    own.add(other.own);
-    queue.add(other.queue);
-    turn.add(other.turn);
-}
 
 Metrics MetricsGroup::total() const {
     CHECK(!members_.empty());

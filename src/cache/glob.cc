@@ -1,6 +1,5 @@
 #include "nearkey/cache/glob.h"
 
-#include <algorithm>
 #include <utility>
 
 namespace nearkey {
@@ -28,7 +27,7 @@ bool matches_class(std::string_view& pattern, unsigned char c) {
     return is_in != is_negated;
 }
 
-// Takes what stands for one byte off the pattern. REQUIRES: it is not empty and no '*' comes next.
+// Takes the part for one byte off the pattern. REQUIRES: it is not empty and no '*' comes next.
 bool matches_one(std::string_view& pattern, unsigned char c) {
     char first = pattern[0];
     pattern.remove_prefix(1);
@@ -43,7 +42,7 @@ bool matches_one(std::string_view& pattern, unsigned char c) {
 
 }  // namespace
 
-// What a '*' stands for grows only behind the last one: those before have found their place.
+// Only the text matched by the last '*' grows: those before have found their place.
 bool matches_glob(std::string_view pattern, std::string_view text) {
     bool has_star = false;
     std::string_view pattern_behind;

@@ -16,12 +16,12 @@ namespace nearkey {
 
 namespace {
 
-// What is behind the last field, where the struct itself would be padded.
+// The header ends behind the last field, without the struct's padding.
 constexpr size_t kHeaderSize = 28;
 static_assert(offsetof(Item, flags) + 1 == kHeaderSize);
 constexpr size_t kLinksOffset = sizeof(Item);
 constexpr size_t kLinkedOffset = kLinksOffset + offsetof(ItemLinks, arguments_size) + 4;
-// What malloc keeps before each piece.
+// malloc's own header before each piece.
 constexpr size_t kMallocHeader = 8;
 
 const char* bytes_at(const Item* item, size_t offset) {
@@ -131,7 +131,7 @@ void ItemTable::erase(Item* item) {
     item_bytes_ -= memory_of(item);
     --size_;
     free(item);
-    // Two at a time, so that what is emptied has shrunk to its end.
+    // Two at a time, so that an emptied table shrinks to its end.
     for (int i = 0; i < 2 && size_ < buckets_ / 2 && buckets_ > kSegment; ++i)
         merge();
 }

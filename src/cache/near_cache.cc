@@ -4,57 +4,69 @@
 #include "nearkey/base/sabotage.h"
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 namespace nearkey {
 
 namespace {
 
-bool is_same(const Item* item, const CacheQuery& query) {
-    return item->command == query.command && item->database == query.database &&
-           !item->has(Item::kHead) && item->key() == query.key &&
-           item->arguments() == query.arguments;
-}
-
-Count Metrics::*counter_of(InvalidationCause cause) {
-    switch (cause) {
-        case InvalidationCause::Flush:
-            return &Metrics::near_cache_clears_flush_total;
-        case InvalidationCause::Lost:
-            return &Metrics::near_cache_clears_lost_total;
-        case InvalidationCause::SwapDb:
-            return &Metrics::near_cache_clears_swapdb_total;
-        case InvalidationCause::Fields:
-            return &Metrics::near_cache_clears_fields_total;
-        case InvalidationCause::Asked:
-            return &Metrics::near_cache_clears_asked_total;
-        case InvalidationCause::Memory:
-            return &Metrics::near_cache_clears_memory_total;
-        default:
-            return &Metrics::near_cache_clears_barrier_total;
-    }
-}
+// By cause; those without one of their own count as barriers.
+constexpr auto kClears = std::to_array<Count Metrics::*>(
+    {&Metrics::near_cache_clears_barrier_total, &Metrics::near_cache_clears_barrier_total,
+     &Metrics::near_cache_clears_flush_total, &Metrics::near_cache_clears_barrier_total,
+     &Metrics::near_cache_clears_barrier_total, &Metrics::near_cache_clears_lost_total,
+     &Metrics::near_cache_clears_swapdb_total, &Metrics::near_cache_clears_fields_total,
+     &Metrics::near_cache_clears_asked_total, &Metrics::near_cache_clears_memory_total,
+     &Metrics::near_cache_clears_barrier_total, &Metrics::near_cache_clears_barrier_total});
+static_assert(kClears.size() == static_cast<size_t>(InvalidationCause::Options) + 1);
 
 }  // namespace
 
 NearCache::NearCache(const NearCacheOptions& options, Metrics& metrics, uint64_t seed)
     : options_(options),
       metrics_(metrics),
-      table_(seed),
-      keys_(0, KeyHash{table_}, KeyEqual{table_}),
-      guard_(metrics) {
-    metrics_.near_cache_max_bytes = options.memory;
-    report_size();
+      guard_(metrics),
+      sources_(options),
+      replies_(options, metrics, sources_, guard_, seed),
+      in_flight_(options, metrics, guard_, replies_.table()) {
 }
 
-NearCache::~NearCache() = default;
+NearCache::SourceId NearCache::open_source(uint64_t proven_ms) {
+    const Hold hold(*this);
+    free_slots();
+    return sources_.open(proven_ms);
+}
+
+void NearCache::close_source(SourceId source) {
+    const Hold hold(*this);
+    in_flight_.close_fills_of(source);
+    sources_.close(source);
+}
+
+// Frees all void entries at once if sweep() has not come to them for 65,535 clears.
+void NearCache::free_slots() {
+    if (!sources_.is_short_of_slots()) return;
+    sources_.drop_lost();
+    const size_t all = replies_.table().buckets() + replies_.size();
+    for (size_t i = 0; i < all; ++i)
+        replies_.sweep(1, 0);
+}
+
+std::string_view NearCache::find_stale(const CacheQuery& query, uint64_t now_ms) {
+    const Hold hold(*this);
+    if (in_flight_.obstacle_of(query).is_write) return {};
+    const Item* item = replies_.find(query);
+    const bool is_served = item != nullptr && !slot_voids_.is_void(query.key, *item) &&
+                           sources_.may_be_served_stale(*item, now_ms);
+    return is_served ? item->reply() : std::string_view{};
+}
 
 NearCache::Found NearCache::find(const CacheQuery& query, uint64_t now_ms) {
     const Hold hold(*this);
-    if (Item* item = find_item(query); item != nullptr) {
-        const Slot& slot = slots_[item->source];
-        if (!is_void(item, now_ms)) {
-            if (!is_proven(slot, now_ms) && !is_broken(Rule::Lease)) {
+    if (Item* item = replies_.find(query); item != nullptr) {
+        if (!is_void(query, *item, now_ms)) {
+            if (!sources_.is_proven(*item, now_ms) && !is_broken(Rule::Lease)) {
                 ++metrics_.near_cache_unproven_total;
                 return {Outcome::Unproven, {}, 0};
             }
@@ -62,207 +74,141 @@ NearCache::Found NearCache::find(const CacheQuery& query, uint64_t now_ms) {
             ++metrics_.near_cache_hits_total;
             return {Outcome::Hit, item->reply(), 0};
         }
-        if (!is_kept(item, now_ms)) erase(item);
+        const bool is_kept =
+            sources_.is_kept(*item, now_ms) && !slot_voids_.is_void(query.key, *item);
+        if (!is_kept) replies_.erase(item);
     }
     ++metrics_.near_cache_misses_total;
-    if (barriers_ > 0) return {Outcome::Blocked, {}, 0};
-    const auto state = keys_.find(query.key);
-    if (state == keys_.end()) return {Outcome::Miss, {}, 0};
-    if (state->second.writes > 0) return {Outcome::Blocked, {}, 0};
-    const uint32_t fill = find_open_fill(state->second, query);
-    if (fill == kNone) return {Outcome::Miss, {}, 0};
-    return {Outcome::Pending, {}, uint64_t{fills_[fill].generation} << 32 | fill};
+    const KeysInFlight::Obstacle obstacle = in_flight_.obstacle_of(query);
+    if (obstacle.is_write) return {Outcome::Blocked, {}, 0};
+    return {obstacle.fill == 0 ? Outcome::Miss : Outcome::Pending, {}, obstacle.fill};
 }
 
 void NearCache::expect(std::string_view key, Expected& expected) const {
     const Hold hold(*this);
-    const Item* const first = table_.chain(expected.before);
+    const ItemTable& table = replies_.table();
+    const Item* const first = table.chain(expected.before);
     if (first != nullptr) ItemTable::prefetch(first->next);
     expected.before = expected.last;
-    ItemTable::prefetch(table_.chain(expected.last));
-    expected.last = table_.hash_of(key, {});
-    table_.prefetch_chain(expected.last);
+    ItemTable::prefetch(table.chain(expected.last));
+    expected.last = table.hash_of(key, {});
+    table.prefetch_chain(expected.last);
 }
 
-Item* NearCache::find_item(const CacheQuery& query) {
-    Item* item = table_.chain(table_.hash_of(query.key, query.arguments));
-    while (item != nullptr && !nearkey::is_same(item, query))
-        item = item->next;
-    return item;
-}
-
-Item* NearCache::find_head(std::string_view key) {
-    Item* item = table_.chain(table_.hash_of(key, {}));
-    while (item != nullptr && !(item->has(Item::kHead) && item->key() == key))
-        item = item->next;
-    return item;
-}
-
-size_t NearCache::bytes() const {
-    return metrics_.near_cache_bytes;
-}
-
-size_t NearCache::entries() const {
+NearCache::Ticket NearCache::begin_fill(const CacheQuery& query, SourceId source) {
     const Hold hold(*this);
-    return entries_;
+    if (Item* item = replies_.find(query); item != nullptr) replies_.erase(item);
+    if (!in_flight_.takes_fills() || source == kNoSource || !sources_.is_open(source)) return 0;
+    if (query.arguments.size() > StoredReplies::kNamePartMax || !may_hold(query.key)) return 0;
+    if (!options_.takes_part(query.key) || guard_.is_off(query.key)) return 0;
+    return in_flight_.begin_fill(query, source);
+}
+
+bool NearCache::is_alone(Ticket ticket) const {
+    const Hold hold(*this);
+    const KeysInFlight::Fill& fill = in_flight_.fill(ticket);
+    return fill.is_open && in_flight_.is_only_one(fill) &&
+           !replies_.has_any(mark_of(fill.key->first));
+}
+
+void NearCache::commit(Ticket ticket, std::string_view reply, uint64_t deadline_ms,
+                       uint64_t now_ms) {
+    const Hold hold(*this);
+    const KeysInFlight::Fill& fill = in_flight_.fill(ticket);
+    if (fill.is_open) {
+        replies_.put({fill.query(), fill.source, reply, deadline_ms}, now_ms);
+    } else {
+        ++metrics_.near_cache_fills_void_total;
+    }
+    in_flight_.release(ticket);
+}
+
+void NearCache::abandon(Ticket ticket) {
+    const Hold hold(*this);
+    in_flight_.release(ticket);
+}
+
+bool NearCache::is_being_read(std::string_view key) const {
+    const Hold hold(*this);
+    return in_flight_.is_being_read(key);
+}
+
+bool NearCache::is_open(Ticket ticket) const {
+    const Hold hold(*this);
+    return in_flight_.fill(ticket).is_open;
+}
+
+bool NearCache::holds(KeyMark mark) const {
+    const Hold hold(*this);
+    return in_flight_.is_being_read(mark) || replies_.has_any(mark);
 }
 
 bool NearCache::is_idle() const {
     const Hold hold(*this);
-    return entries_ == 0 && keys_.empty();
+    return replies_.size() == 0 && in_flight_.is_empty();
 }
 
-bool NearCache::is_void(const Item* item, uint64_t now_ms) const {
-    // The ticks are cut to 32 bits: what matters is their difference.
-    return !slots_[item->source].is_open ||
-           static_cast<int32_t>(item->deadline - tick_of(now_ms)) <= 0;
+bool NearCache::wait(Ticket ticket, FillWaiter& waiter, FillWaiterLoop* loop, uint64_t now_ms) {
+    const Hold hold(*this);
+    return in_flight_.wait(ticket, {&waiter, loop, now_ms});
 }
 
-void NearCache::store(const Fill& fill, std::string_view reply, uint64_t deadline_ms,
-                      uint64_t now_ms) {
-    const std::string_view key = fill.key->first;
-    const ItemContent content{
-        .key = key,
-        .arguments = fill.arguments,
-        .reply = reply,
-        .flags = fill.arguments.empty() ? uint8_t{0} : uint8_t{Item::kArguments},
-    };
-    const uint64_t end_ms = std::min(deadline_ms, now_ms + options_.max_age_ms);
-    const bool fits = key.size() <= kNamePartMax && fill.arguments.size() <= kNamePartMax &&
-                      reply.size() <= options_.value_max;
-    if (!fits || static_cast<int32_t>(tick_of(end_ms) - tick_of(now_ms)) <= 0) {
-        ++metrics_.near_cache_not_stored_total;
-        return;
-    }
-    Item* item = ItemTable::make(content);
-    item->filled = tick_of(now_ms);
-    item->deadline = tick_of(end_ms);
-    item->source = sources_[fill.source].slot;
-    item->command = fill.command;
-    item->database = fill.database;
-    const uint32_t hash = table_.insert(item);
-    ++slots_[item->source].entries;
-    ++entries_;
-    if (item->has(Item::kArguments)) link(item, key);
-    ++metrics_.near_cache_stored_total;
-    if (!newcomers_.recall(hash)) {
-        item->flags |= Item::kNew;
-        newcomers_.push(hash);
-    }
-    make_room(now_ms);
-    trim_newcomers();
-    report_size();
+void NearCache::stop_waiting(Ticket ticket, const FillWaiter& waiter, FillWaiterLoop* loop) {
+    const Hold hold(*this);
+    if (loop != nullptr) loop->forget(waiter);
+    in_flight_.stop_waiting(ticket, waiter);
 }
 
-// Into the list of its key's items, behind the head.
-void NearCache::link(Item* item, std::string_view key) {
-    Item* head = find_head(key);
-    if (head == nullptr) {
-        head = ItemTable::make({key, {}, {}, Item::kHead | Item::kArguments});
-        table_.insert(head);
-    }
-    item->links().previous = head;
-    item->links().next = head->links().next;
-    if (head->links().next != nullptr) head->links().next->links().previous = item;
-    head->links().next = item;
+NearCache::Write NearCache::begin_write(std::string_view key, uint64_t now_ms) {
+    const Hold hold(*this);
+    const Write write = in_flight_.begin_write(key);
+    invalidate(key, InvalidationCause::Write, now_ms);
+    return write;
 }
 
-void NearCache::erase(Item* item) {
-    CHECK(!item->has(Item::kHead) && entries_ > 0);
-    if (item->has(Item::kArguments)) {
-        Item* previous = item->links().previous;
-        Item* next = item->links().next;
-        previous->links().next = next;
-        if (next != nullptr) next->links().previous = previous;
-        if (next == nullptr && previous->has(Item::kHead)) table_.erase(previous);
-    }
-    std::replace(watched_.begin(), watched_.end(), static_cast<const Item*>(item),
-                 static_cast<const Item*>(nullptr));
-    --entries_;
-    release_slot(item->source);
-    table_.erase(item);
-    trim_newcomers();
-    report_size();
+NearCache::Write NearCache::begin_barrier(uint64_t now_ms) {
+    const Hold hold(*this);
+    const Write barrier = in_flight_.begin_barrier();
+    clear(InvalidationCause::Barrier, now_ms);
+    return barrier;
 }
 
-void NearCache::report_size() {
-    metrics_.near_cache_entries = entries_;
-    metrics_.near_cache_bytes = bytes_held();
-}
-
-// `hash` is that of the key alone.
-void NearCache::drop_items(std::string_view key, uint32_t hash, uint64_t now_ms) {
-    const auto drop = [&](Item* item) {
-        if (options_.thrash_guard && !is_void(item, now_ms))
-            guard_.on_dropped(key, item->flags & Item::kUsesMask, now_ms);
-        erase(item);
-    };
-    Item* head = nullptr;
-    for (Item* item = table_.chain(hash); item != nullptr;) {
-        Item* next = item->next;
-        if (item->arguments().empty() && item->key() == key) {
-            if (item->has(Item::kHead)) {
-                head = item;
-            } else {
-                drop(item);
-            }
-        }
-        item = next;
-    }
-    // The last one takes the head with it.
-    while (head != nullptr) {
-        Item* first = head->links().next;
-        const bool is_last = first->links().next == nullptr;
-        drop(first);
-        if (is_last) head = nullptr;
-    }
-}
-
-// A head stands for those with arguments.
-bool NearCache::has_items(KeyMark mark) const {
-    const Item* item = table_.chain(mark);
-    while (item != nullptr && !(item->arguments().empty() && table_.hash_of(item) == mark))
-        item = item->next;
-    return item != nullptr;
+// There is nothing to invalidate once more: since begin_write() its keys were neither stored nor
+// being read.
+void NearCache::end_write(Write write) {
+    const Hold hold(*this);
+    in_flight_.end_write(write);
 }
 
 void NearCache::invalidate(std::string_view key, InvalidationCause cause, uint64_t now_ms) {
     const Hold hold(*this);
     ++(cause == InvalidationCause::Push ? metrics_.near_cache_invalidations_push_total
                                         : metrics_.near_cache_invalidations_write_total);
-    const uint32_t hash = table_.hash_of(key, {});
-    note(hash, cause, now_ms);
-    drop_items(key, hash, now_ms);
-    const auto state = keys_.find(key);
-    if (state == keys_.end() || is_broken(Rule::FillTicket)) return;
-    void_fills(&*state, now_ms);
-    forget_if_idle(key);
+    const uint32_t hash = mark_of(key);
+    log_.note({hash, cause, now_ms});
+    replies_.drop(key, hash, now_ms);
+    in_flight_.void_fills(key, now_ms);
 }
 
 void NearCache::clear(InvalidationCause cause, uint64_t now_ms) {
     const Hold hold(*this);
     ++clears_;
-    ++(metrics_.*counter_of(cause));
+    ++(metrics_.*kClears[static_cast<size_t>(cause)]);
     const bool is_lost = cause == InvalidationCause::Lost && options_.stale_if_unavailable_ms > 0;
-    if (!is_lost) drop_lost();
-    has_lost_ |= is_lost;
-    last_of_all_ = {0, cause, now_ms};
-    for (uint32_t i = 0; i < fills_.size(); ++i)
-        close_fill(i);
-    for (SourceId id = 0; id < sources_.size(); ++id) {
-        Source& source = sources_[id];
-        if (!source.is_open || slots_[source.slot].entries == 0) continue;
-        const Slot former = slots_[source.slot];
-        slots_[source.slot].is_open = false;
-        slots_[source.slot].is_lost = is_lost;
-        source.slot = take_slot(id, former.proven_ms);
-        slots_[source.slot].is_suspended = former.is_suspended;
-    }
+    if (!is_lost) sources_.drop_lost();
+    log_.note_all(cause, now_ms);
+    in_flight_.close_fills();
+    free_slots();
+    sources_.void_all(is_lost);
 }
 
-uint64_t NearCache::clears() const {
+void NearCache::void_slots(std::span<const uint16_t> slots, SlotVoids::SlotOf slot_of,
+                           uint64_t now_ms) {
     const Hold hold(*this);
-    return clears_;
+    metrics_.near_cache_slots_voided_total += slots.size();
+    slot_voids_.add(slots, slot_of, now_ms);
+    in_flight_.close_fills_if(
+        [this](std::string_view key) { return slot_voids_.is_among_newest(key); });
 }
 
 void NearCache::suspend(uint64_t now_ms) {
@@ -284,33 +230,78 @@ bool NearCache::is_suspended() const {
     return is_suspended_;
 }
 
-NearCache::Write NearCache::begin_write(std::string_view key, uint64_t now_ms) {
+void NearCache::sweep(size_t buckets, uint64_t now_ms) {
     const Hold hold(*this);
-    Keys::value_type& state = state_of(key);
-    ++state.second.writes;
-    invalidate(key, InvalidationCause::Write, now_ms);
-    return &state;
+    guard_.expire(now_ms);
+    slot_voids_.expire(now_ms);
+    replies_.sweep(buckets, now_ms);
 }
 
-NearCache::Write NearCache::begin_barrier(uint64_t now_ms) {
+NearCache::Explanation NearCache::explain(const CacheQuery& query, uint64_t now_ms) {
     const Hold hold(*this);
-    ++barriers_;
-    clear(InvalidationCause::Barrier, now_ms);
-    return nullptr;
+    Explanation result{};
+    const Invalidation& last = log_.last_of(mark_of(query.key));
+    result.cause = last.cause;
+    result.invalidated_ms = since(last.at_ms, now_ms);
+    result.refused_ms = guard_.off_for_ms(query.key, now_ms);
+    result.refusal = !options_.takes_part(query.key) ? Refusal::Keys
+                     : result.refused_ms > 0         ? Refusal::Thrash
+                                                     : Refusal::None;
+    const Item* item = replies_.find(query);
+    if (item == nullptr || is_void(query, *item, now_ms)) {
+        const KeysInFlight::Obstacle obstacle = in_flight_.obstacle_of(query);
+        result.outcome = obstacle.is_write    ? Outcome::Blocked
+                         : obstacle.fill != 0 ? Outcome::Pending
+                                              : Outcome::Miss;
+        return result;
+    }
+    result.source = sources_.source_of(*item);
+    result.proven_ms = since(sources_.proven_ms(*item), now_ms);
+    // Another event loop's time may be a little ahead.
+    const auto age = static_cast<int32_t>(tick_of(now_ms) - item->filled);
+    result.age_ms = static_cast<uint64_t>(std::max(age, 0)) * kItemTickMs;
+    result.left_ms = (item->deadline - tick_of(now_ms)) * kItemTickMs;
+    result.outcome = sources_.is_proven(*item, now_ms) ? Outcome::Hit : Outcome::Unproven;
+    return result;
 }
 
-// There is nothing to invalidate once more: since begin_write() its keys were neither stored nor
-// being read.
-void NearCache::end_write(Write write) {
-    const Hold hold(*this);
-    uint64_t& count = write == nullptr ? barriers_ : write->second.writes;
-    CHECK(count > 0);
-    --count;
-    if (write != nullptr) forget_if_idle(write->first);
+NearCache::Watch::Watch(NearCache& cache) : cache_(cache) {
+    const Hold hold(cache_);
+    id_ = cache_.replies_.add_watch();
 }
 
-void NearCache::note(uint32_t hash, InvalidationCause cause, uint64_t now_ms) {
-    last_[hash % kRemembered] = {hash, cause, now_ms};
+void NearCache::Watch::set(const CacheQuery& query) {
+    const Hold hold(cache_);
+    clears_ = cache_.clears_;
+    cache_.replies_.watch(id_, query);
+}
+
+bool NearCache::Watch::is_served(uint64_t now_ms) const {
+    const Hold hold(cache_);
+    const Item* item = cache_.replies_.watched(id_);
+    return item != nullptr && !cache_.sources_.is_void(*item, now_ms) &&
+           !cache_.slot_voids_.is_void(item->key(), *item) &&
+           cache_.sources_.is_proven(*item, now_ms);
+}
+
+bool NearCache::Watch::was_cleared() const {
+    const Hold hold(cache_);
+    return cache_.clears_ != clears_;
+}
+
+void NearCache::shrink() {
+    const Hold hold(*this);
+    in_flight_.shrink();
+    replies_.shrink();
+}
+
+void NearCache::check_invariants() const {
+    const Hold hold(*this);
+    replies_.check_invariants();
+    in_flight_.check_invariants();
+    // A key that is being written is not stored.
+    for (const auto& [key, state] : in_flight_.keys())
+        CHECK(state.writes == 0 || !replies_.has_any(mark_of(key)));
 }
 
 }  // namespace nearkey

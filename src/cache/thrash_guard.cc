@@ -43,7 +43,7 @@ void ThrashGuard::on_dropped(std::string_view key, uint32_t hits, uint64_t now_m
     const uint64_t hash = hash_of_family(key);
     Family& family = families_[hash % kFamilies];
     if (family.hash != hash) {
-        if (family.off_until_ms != 0) return;  // Whoever is off keeps the slot until it is over.
+        if (family.off_until_ms != 0) return;  // A family that is off keeps its slot.
         family = {.hash = hash, .window_ms = now_ms};
     }
     if (family.off_until_ms != 0) return;

@@ -38,7 +38,7 @@ std::string problem_of(const HttpOutcome& outcome, const std::string& address) {
             return nobody(address, "no answer in time");
         case Kind::Lost:
             return "the answer from " + address +
-                   " ended too early; ask again, and look into nearkey's log if that is so again";
+                   " ended too early; ask again, and look into nearkey's log if it happens again";
         case Kind::TooLong:
             return "the answer from " + address + " is longer than " +
                    bytes_text(static_cast<double>(kHttpAnswerMax)) + "; ask for less with --limit";

@@ -1,6 +1,6 @@
-#include "nearkey/cli/changes.h"
-
+// The verbs that change a running nearkey: reload, upgrade, log-level and cache-clear.
 #include "nearkey/base/exit_code.h"
+#include "nearkey/cli/ask.h"
 #include "nearkey/cli/text.h"
 
 #include <algorithm>

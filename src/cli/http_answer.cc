@@ -76,7 +76,7 @@ std::optional<uint64_t> chunk_size(std::string_view line) {
     return is_number ? std::optional(size) : std::nullopt;
 }
 
-// What follows the last chunk is of no interest.
+// Bytes behind the last chunk are of no interest.
 State take_chunks(std::string_view rest, std::string& body) {
     while (true) {
         const auto line = take_line(rest);

@@ -36,7 +36,7 @@ public:
         return true;
     }
 
-    // Up to the end of the connection, or to the first byte that is too much.
+    // Reads to the end of the connection, or to the first byte that is too much.
     bool receive_all(std::string& answer) {
         char bytes[16384];
         while (answer.size() <= kHttpAnswerMax) {
@@ -107,7 +107,7 @@ HttpOutcome ask_http(const std::string& address, const HttpRequest& request, int
         return {Kind::Nobody, {}, 0};
     }
     std::string bytes;
-    // Who answers and closes before it has read everything has answered.
+    // A server that answers and closes before it has read everything has answered.
     const bool is_sent = exchange.send_all(bytes_of(request));
     if (!is_sent && is_late(errno)) return {Kind::Late, {}, 0};
     if (!exchange.receive_all(bytes)) return {is_late(errno) ? Kind::Late : Kind::Lost, {}, 0};

@@ -1,17 +1,16 @@
 #include "nearkey/cli/latency.h"
 
 #include <cmath>
-#include <limits>
 #include <string>
 
 namespace nearkey {
 
 namespace {
 
-// No counter of 64 bits is above; sums of it are finite.
+// No 64-bit counter is above it; sums of it are finite.
 constexpr double kCountMax = 0x1p64;
 
-// As strtod() has it, "+Inf" too; the page is read up to its end, which is no digit.
+// Reads a number as strtod() does, "+Inf" too; the page's end is no digit.
 std::optional<double> number_at(std::string_view text) {
     const std::string copy(text.substr(0, 32));
     char* end = nullptr;

@@ -1,6 +1,6 @@
-#include "nearkey/cli/lists.h"
-
+// The verbs that list what a running nearkey has: clients, connections, nodes, keys, requests.
 #include "nearkey/base/wall_clock.h"
+#include "nearkey/cli/ask.h"
 #include "nearkey/cli/text.h"
 
 #include <pwd.h>
@@ -19,7 +19,7 @@ constexpr uint64_t kClientsAtATime = 200;
 
 enum class Show { Text, Number, Count, Rate, Bytes, Seconds, Microseconds, Own };
 
-// A column of a table, and what stands in it of each row of the page.
+// A column of a table, and its text for each row of the page.
 struct Field {
     const char* heading;
     Show show;
@@ -94,6 +94,12 @@ constexpr Field kConnectionFields[] = {
     {"RECEIVED", Show::Bytes, "bytes_received"},
     {"READY", Show::Seconds, "ready_seconds"},
     {"PROVEN", Show::Seconds, "proven_seconds"},
+};
+
+constexpr Field kNodeFields[] = {
+    {"NODE", Show::Text, "address"},       {"STATE", Show::Text, "state"},
+    {"SLOTS", Show::Number, "slots"},      {"CONNECTIONS", Show::Number, "connections"},
+    {"FLIGHT", Show::Number, "in_flight"}, {"ID", Show::Text, "id"},
 };
 
 constexpr Field kHotKeyFields[] = {
@@ -202,7 +208,7 @@ void print_hot(const Json& page, const char* what, uint64_t limit, std::ostream&
     if (!rows.empty()) print_table(rows, kHotKeyFields, limit, out);
 }
 
-// Of a page that has rows and their total.
+// Prints a page that has rows and their total.
 int print_list(const AdminReply& reply, const AskOptions& options, const char* what,
                std::span<const Field> fields, std::ostream& out, std::ostream& err) {
     if (!reply.is_good()) return report(reply, err);
@@ -227,6 +233,12 @@ int run_connections(const AskOptions& options, std::ostream& out, std::ostream& 
         ask_admin(options.target, {"GET", "/connections?limit=" + std::to_string(options.limit)},
                   "connections");
     return print_list(reply, options, "connection", kConnectionFields, out, err);
+}
+
+int run_nodes(const AskOptions& options, std::ostream& out, std::ostream& err) {
+    const AdminReply reply = ask_admin(
+        options.target, {"GET", "/nodes?limit=" + std::to_string(options.limit)}, "nodes");
+    return print_list(reply, options, "node", kNodeFields, out, err);
 }
 
 int run_hot_keys(const AskOptions& options, std::ostream& out, std::ostream& err) {

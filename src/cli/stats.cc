@@ -1,5 +1,6 @@
 #include "nearkey/cli/stats.h"
 
+#include "nearkey/cli/ask.h"
 #include "nearkey/cli/text.h"
 
 #include <algorithm>
@@ -11,7 +12,7 @@ namespace nearkey {
 
 namespace {
 
-// Sections of lines, what each is on the left.
+// Sections of lines, each with its name on the left.
 class Page {
 public:
     explicit Page(const Snapshot& snapshot) : snapshot_(snapshot) {}
@@ -72,8 +73,9 @@ void add_near_cache(Page& page, const Snapshot& snapshot) {
                                  page.count("near_cache_clears_total") + " times");
 }
 
-void add_valkey(Page& page) {
+void add_valkey(Page& page, const Snapshot& snapshot) {
     page.section("Valkey");
+    page.line("server", server_text(snapshot));
     page.line("connections", page.count("upstream_connections") + " ready, " +
                                  page.count("upstream_connections_connecting") + " connecting, " +
                                  page.count("upstream_connections_handshaking") + " handshaking");
@@ -112,6 +114,17 @@ std::string state_text(const Snapshot& snapshot) {
     return state + " for " + since + (state == "ready" ? "" : ": " + reason);
 }
 
+std::string server_text(const Snapshot& snapshot) {
+    const auto server = snapshot.status.find("server");
+    std::string text = server == snapshot.status.end()
+                           ? "none is connected"
+                           : text_of(*server, "address") + ", " + text_of(*server, "role");
+    text += ", " + count_text(snapshot.stat("failovers_total")) + " failovers";
+    if (snapshot.stat("sentinels_known") == 0) return text;
+    return text + ", " + count_text(snapshot.stat("sentinels_reachable")) + " of " +
+           count_text(snapshot.stat("sentinels_known")) + " Sentinels answer";
+}
+
 std::string near_cache_state(const Snapshot& snapshot) {
     if (snapshot.stat("near_cache_suspended") > 0) return "rests until an upgrade has ended";
     return snapshot.stat("near_cache_tracking") > 0 ? "on" : "nothing is stored now";
@@ -125,7 +138,7 @@ std::string stats_page(const Snapshot& snapshot, const std::string& address) {
     add_clients(page);
     add_commands(page);
     add_near_cache(page, snapshot);
-    add_valkey(page);
+    add_valkey(page, snapshot);
     add_latency(page, snapshot);
     return page.take();
 }

@@ -43,7 +43,7 @@ Terminal::Terminal() : has_keys_(isatty(STDIN_FILENO) == 1) {
 
 Terminal::~Terminal() {
     leave();
-    // What came after the last wait() has no further effect: we end.
+    // A signal after the last wait() has no further effect: we end.
     signalfd_siginfo late{};
     while (read(signal_fd_, &late, sizeof late) == sizeof late) {
     }

@@ -1,6 +1,5 @@
-#include "nearkey/cli/top.h"
-
 #include "nearkey/base/exit_code.h"
+#include "nearkey/cli/ask.h"
 #include "nearkey/cli/top_view.h"
 
 #include <chrono>
@@ -26,7 +25,7 @@ int print_once(const AskOptions& options, std::ostream& out, std::ostream& err) 
     return finish(out, err);
 }
 
-// What is on the screen: the last two answers, or why there is none.
+// The contents of the screen: the last two answers, or why there is none.
 class Picture {
 public:
     explicit Picture(const AdminTarget& target) : target_(target), now_(take_snapshot(target)) {}

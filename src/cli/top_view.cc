@@ -15,7 +15,7 @@ constexpr size_t kHotKeys = 10;
 constexpr size_t kLabel = 12;
 constexpr const char* kUnknown = "-";
 
-// How much a counter of /stats went up in each second.
+// The growth of counters of /stats in a second.
 class Rates {
 public:
     Rates(const Snapshot& now, const Snapshot* before) : now_(now), before_(before) {
@@ -38,7 +38,7 @@ public:
             all += gain(name);
         return rate_text(all / seconds_);
     }
-    // Of the time between the two; of all time if that is not known.
+    // The ratio in the time between the two; of all time if that is not known.
     std::string hit_ratio() const {
         constexpr const char* kHits = "near_cache_hits_total";
         constexpr const char* kMisses = "near_cache_misses_total";
@@ -98,6 +98,7 @@ void add_rates(const Snapshot& now, const Rates& rates, std::vector<ScreenLine>&
         {count("upstream_connections") + " connections",
          count("upstream_dedicated_leased") + " leased", count("in_flight") + " in flight",
          count("queued") + " waiting", "lost " + rates.text({"upstream_reconnects_total"})}));
+    lines.push_back(labelled("", {server_text(now)}));
 }
 
 void add_latency(const Rates& rates, std::vector<ScreenLine>& lines) {

@@ -22,36 +22,24 @@ std::optional<uint32_t> parse_id(const std::string& text) {
     return id && *id <= kIdMax ? id : std::nullopt;
 }
 
-std::optional<uid_t> find_user(const std::string& name) {
-    if (const auto id = parse_id(name)) return id;
-    const passwd* const found = getpwnam(name.c_str());
+std::optional<uint32_t> find_user(const char* name) {
+    const passwd* const found = getpwnam(name);
     return found == nullptr ? std::nullopt : std::optional(found->pw_uid);
 }
 
-std::optional<gid_t> find_group(const std::string& name) {
-    if (const auto id = parse_id(name)) return id;
-    const group* const found = getgrnam(name.c_str());
+std::optional<uint32_t> find_group(const char* name) {
+    const group* const found = getgrnam(name);
     return found == nullptr ? std::nullopt : std::optional(found->gr_gid);
 }
 
-[[noreturn]] void refuse(const Listener& listener, const std::string& key,
-                         const std::string& value) {
+uint32_t id_of(const Listener& listener, const std::string& key, const std::string& name) {
     const bool is_group = key.find("group") != std::string::npos;
-    throw ConfigError("the listener " + to_text(listener.address) + ": " + key + " = \"" + value +
+    std::optional<uint32_t> id = parse_id(name);
+    if (!id) id = is_group ? find_group(name.c_str()) : find_user(name.c_str());
+    if (id) return *id;
+    throw ConfigError("the listener " + to_text(listener.address) + ": " + key + " = \"" + name +
                       "\": this system knows no such " + (is_group ? "group" : "user") +
                       "; correct the name, or create it");
-}
-
-uid_t user_of(const Listener& listener, const std::string& key, const std::string& name) {
-    const auto id = find_user(name);
-    if (!id) refuse(listener, key, name);
-    return *id;
-}
-
-gid_t group_of(const Listener& listener, const std::string& key, const std::string& name) {
-    const auto id = find_group(name);
-    if (!id) refuse(listener, key, name);
-    return *id;
 }
 
 }  // namespace
@@ -59,12 +47,12 @@ gid_t group_of(const Listener& listener, const std::string& key, const std::stri
 ListenerAccounts resolve_accounts(const Listener& listener) {
     const ListenerOptions& options = listener.options;
     ListenerAccounts accounts;
-    if (!options.owner.empty()) accounts.owner = user_of(listener, "owner", options.owner);
-    if (!options.group.empty()) accounts.group = group_of(listener, "group", options.group);
+    if (!options.owner.empty()) accounts.owner = id_of(listener, "owner", options.owner);
+    if (!options.group.empty()) accounts.group = id_of(listener, "group", options.group);
     for (const std::string& name : options.allow_users)
-        accounts.allow_users.push_back(user_of(listener, "allow_users", name));
+        accounts.allow_users.push_back(id_of(listener, "allow_users", name));
     for (const std::string& name : options.allow_groups)
-        accounts.allow_groups.push_back(group_of(listener, "allow_groups", name));
+        accounts.allow_groups.push_back(id_of(listener, "allow_groups", name));
     return accounts;
 }
 

@@ -1,7 +1,6 @@
 // Comments above the TOML say what the defaults of listen and admin come to here.
-#include "nearkey/daemon/check.h"
-
 #include "nearkey/daemon/accounts.h"
+#include "nearkey/daemon/command_line.h"
 #include "nearkey/daemon/config_secrets.h"
 #include "nearkey/upstream/tls.h"
 #include "nearkey/upstream/url.h"

@@ -1,16 +1,18 @@
-// Sources are applied from the weakest to the strongest, each value judged as it comes; what spans
-// several options is checked at the end, with the place where each was set.
+// Sources are applied from the weakest to the strongest, each value judged as it comes; rules
+// across options are checked at the end, with the place where each was set.
 #include "nearkey/daemon/config.h"
 
 #include <algorithm>
 #include <array>
 #include <cstddef>
 #include <filesystem>
+#include <initializer_list>
 #include <utility>
 
 #include "nearkey/base/parse_number.h"
 #include "nearkey/daemon/config_file.h"
 #include "nearkey/daemon/config_option.h"
+#include "nearkey/daemon/config_rows.h"
 #include "nearkey/daemon/config_secrets.h"
 #include "nearkey/upstream/url.h"
 
@@ -64,7 +66,7 @@ void refuse_unknown(const Setting& setting) {
                       "; the nearest known one is " + nearest);
 }
 
-// Of "listener[2].address".
+// The index in "listener[2].address".
 std::optional<std::size_t> listener_index(const std::string& key) {
     const std::size_t end = key.find("].");
     if (!key.starts_with(kListenerPrefix) || end == std::string::npos) return std::nullopt;
@@ -73,21 +75,12 @@ std::optional<std::size_t> listener_index(const std::string& key) {
     return index && *index < kListenersMax ? index : std::nullopt;
 }
 
-void apply_to_listener(const Setting& setting, std::size_t index, Loading& loading);
-
-void apply(const Setting& setting, Loading& loading) {
-    if (const auto index = listener_index(setting.key)) {
-        apply_to_listener(setting, *index, loading);
-        return;
-    }
-    const Option* const option = find_option(setting.key);
-    if (option == nullptr) {
-        refuse_unknown(setting);
-        return;
-    }
-    if (const auto problem = assign(*option, setting.value, loading.config)) {
-        throw ConfigError(setting.origin + ": " + setting.key + " = " +
-                          printed(*option, setting.value) + ": " + *problem);
+// `name`: the key as messages have it.
+void store(const Option& option, const std::string& name, const Setting& setting,
+           Loading& loading) {
+    if (const auto problem = assign(option, setting.value, loading.config)) {
+        throw ConfigError(setting.origin + ": " + name + " = " + printed(option, setting.value) +
+                          ": " + *problem);
     }
     loading.origins[setting.key] = setting.origin;
 }
@@ -103,14 +96,20 @@ void apply_to_listener(const Setting& setting, std::size_t index, Loading& loadi
                           " in [[listener]]; the nearest known one is " + nearest_key(name, rows));
     }
     if (index >= loading.config.listeners.size()) loading.config.listeners.resize(index + 1);
-    if (const auto problem = assign(*option, setting.value, loading.config)) {
-        throw ConfigError(setting.origin + ": " + name + " = " + printed(*option, setting.value) +
-                          ": " + *problem);
-    }
-    loading.origins[setting.key] = setting.origin;
+    store(*option, name, setting, loading);
 }
 
-// "table.key=value"; no message quotes what is no key, for it may be a URL with a password.
+void apply(const Setting& setting, Loading& loading) {
+    if (const auto index = listener_index(setting.key)) {
+        apply_to_listener(setting, *index, loading);
+    } else if (const Option* const option = find_option(setting.key); option != nullptr) {
+        store(*option, setting.key, setting, loading);
+    } else {
+        refuse_unknown(setting);
+    }
+}
+
+// "table.key=value"; no message quotes text that is no key, for it may be a URL with a password.
 Setting parse_set(const std::string& text) {
     constexpr std::string_view kKeyCharacters = "abcdefghijklmnopqrstuvwxyz0123456789_.";
     const std::size_t equals = text.find('=');
@@ -198,6 +197,16 @@ void check_order(Loading& loading) {
     }
 }
 
+// The URL gives these options no effect, for the reason that follows its name.
+void refuse_set(std::initializer_list<std::string_view> keys, const char* reason,
+                Loading& loading) {
+    for (const std::string_view key : keys) {
+        if (text_at(key, loading.config).empty()) continue;
+        throw ConfigError(place(loading, key, kUrlKey) + assignment(loading, key) +
+                          ": has no effect, for " + assignment(loading, kUrlKey) + reason);
+    }
+}
+
 void check_tls(Loading& loading) {
     constexpr std::string_view kCert = "upstream.tls_cert_file";
     constexpr std::string_view kKey = "upstream.tls_key_file";
@@ -207,21 +216,26 @@ void check_tls(Loading& loading) {
                           ": goes together with " + assignment(loading, kKey) +
                           "; name both or neither");
     }
-    // Who asks for TLS must not get a connection that anybody can read.
+    // A user who asks for TLS must not get a connection that anybody can read.
     if (std::get<UpstreamUrl>(parse_url(upstream.url)).tls) return;
-    for (const std::string_view key : {"upstream.tls_ca_file", "upstream.tls_cert_file",
-                                       "upstream.tls_key_file", "upstream.tls_server_name"}) {
-        if (text_at(key, loading.config).empty()) continue;
-        throw ConfigError(place(loading, key, kUrlKey) + assignment(loading, key) +
-                          ": has no effect, for " + assignment(loading, kUrlKey) +
-                          " is without TLS; write valkeys:// there, or take this out");
-    }
+    refuse_set({"upstream.tls_ca_file", "upstream.tls_cert_file", "upstream.tls_key_file",
+                "upstream.tls_server_name"},
+               " is without TLS; write valkeys:// or sentinels:// there, or take this out",
+               loading);
 }
 
-// The secret itself is read again by who needs it, and may be another by then.
+void check_sentinel(Loading& loading) {
+    const UpstreamUrl url = std::get<UpstreamUrl>(parse_url(loading.config.upstream.url));
+    if (url.kind == UpstreamUrl::Kind::Sentinel) return;
+    refuse_set({"sentinel.username", "sentinel.password_file"},
+               " names no Sentinel; write sentinel://HOST/NAME there, or take this out", loading);
+}
+
+// The secret itself is read again when it is needed, and may be another by then.
 void check_secrets(const Loading& loading, const Environment& environment) {
     try {
         static_cast<void>(read_upstream(loading.config, environment));
+        static_cast<void>(read_sentinel_credentials(loading.config.sentinel));
     } catch (const ConfigError& error) {
         const std::string text = error.what();
         const auto origin = loading.origins.find(text.substr(0, text.find_first_of(" :")));
@@ -229,7 +243,7 @@ void check_secrets(const Loading& loading, const Environment& environment) {
     }
 }
 
-// As CLIENT TRACKING would refuse them, and prefixes that would have no effect.
+// Refuses prefixes that CLIENT TRACKING would refuse, and those that would have no effect.
 void check_prefixes(const Loading& loading) {
     constexpr std::string_view kPrefixes = "near_cache.prefixes";
     constexpr std::string_view kTracking = "near_cache.tracking";
@@ -257,26 +271,24 @@ ListenAddress normal(ListenAddress address) {
 // The addresses that do not fit a socket because of where their defaults come from.
 void check_default_paths(const Loading& loading, const Environment& environment) {
     if (loading.config.server.listen.empty() && loading.config.listeners.empty()) {
-        const AddressResult result = parse_listen_address(default_listen_path(environment));
-        if (const auto* const error = std::get_if<AddressError>(&result)) {
-            throw ConfigError("server.listen: its default is " + default_listen_path(environment) +
-                              ": " + error->message);
-        }
+        const std::string path = default_listen_path(environment);
+        const std::string problem = check_listen(path);
+        if (!problem.empty())
+            throw ConfigError("server.listen: its default is " + path + ": " + problem);
     }
     const ListenAddress admin = admin_address(loading.config, environment);
     if (admin.kind == ListenAddress::Kind::Tcp) return;
-    const AddressResult result = parse_admin_address(admin.path);
-    if (const auto* const error = std::get_if<AddressError>(&result)) {
-        throw ConfigError("server.admin: its default is " + admin.path + ": " + error->message);
-    }
+    const std::string problem = check_listen(admin.path);
+    if (!problem.empty())
+        throw ConfigError("server.admin: its default is " + admin.path + ": " + problem);
 }
 
-// Whether the upstream is the socket that we are about to listen on.
+// True if the upstream is the socket that we are about to listen on.
 bool is_self(const UpstreamUrl& url, const ListenAddress& address) {
     ListenAddress target;
     if (url.kind == UpstreamUrl::Kind::Unix) {
         target.path = url.path;
-    } else if (url.kind == UpstreamUrl::Kind::Tcp) {
+    } else if (url.kind == UpstreamUrl::Kind::Tcp || url.kind == UpstreamUrl::Kind::Cluster) {
         target.kind = ListenAddress::Kind::Tcp;
         target.host = url.host == "localhost" ? address.host : url.host;
         target.port = url.port;
@@ -284,7 +296,7 @@ bool is_self(const UpstreamUrl& url, const ListenAddress& address) {
     return normal(target) == normal(address);
 }
 
-// Where the listener's first option was set: "FILE:LINE: ".
+// The place of the listener's first option: "FILE:LINE: ".
 std::string listener_place(const Loading& loading, const std::string& prefix) {
     const auto first = loading.origins.lower_bound(prefix);
     return first == loading.origins.end() ? "" : first->second + ": ";
@@ -315,12 +327,12 @@ void check_addresses(const Loading& loading, const Environment& environment) {
     for (const ListenAddress& address : listen_addresses(loading.config, environment)) {
         if (is_self(url, address)) {
             throw ConfigError(place(loading, kUrlKey, kListenKey) + assignment(loading, kUrlKey) +
-                              ": this is nearkey's own listening address; here the URL of Valkey "
-                              "itself must stand (applications are the ones that name nearkey)");
+                              ": this is nearkey's own listening address; upstream.url must be "
+                              "Valkey's own URL (applications are the ones that name nearkey)");
         }
         if (std::find(seen.begin(), seen.end(), normal(address)) != seen.end()) {
             throw ConfigError(place(loading, kListenKey, "") + "server.listen: " +
-                              to_text(address) + " stands there twice; name it once");
+                              to_text(address) + " is given twice; name it once");
         }
         seen.push_back(normal(address));
     }
@@ -333,6 +345,11 @@ void check_addresses(const Loading& loading, const Environment& environment) {
 }
 
 }  // namespace
+
+const std::string* Environment::find(std::string_view name) const {
+    const auto found = variables.find(name);
+    return found == variables.end() || found->second.empty() ? nullptr : &found->second;
+}
 
 ConfigError::ConfigError(const std::string& message) : std::runtime_error(one_line(message)) {
 }
@@ -351,6 +368,7 @@ Config load_config(const ConfigSources& sources) {
     apply_flags(sources, loading);
     check_order(loading);
     check_tls(loading);
+    check_sentinel(loading);
     complete_listeners(loading);
     check_prefixes(loading);
     check_addresses(loading, sources.environment);

@@ -1,5 +1,4 @@
-// Where nearkey itself listens: addresses as written, and the defaults that the environment gives.
-#include <sys/types.h>
+// The addresses of nearkey itself: as written, and the defaults that the environment gives.
 #include <unistd.h>
 
 #include <algorithm>
@@ -62,11 +61,6 @@ std::string default_folder(const Environment& environment) {
 
 }  // namespace
 
-const std::string* Environment::find(std::string_view name) const {
-    const auto found = variables.find(name);
-    return found == variables.end() || found->second.empty() ? nullptr : &found->second;
-}
-
 Environment system_environment() {
     Environment environment;
     environment.user_id = geteuid();
@@ -126,17 +120,19 @@ std::vector<ListenAddress> listen_addresses(const Config& config, const Environm
     return addresses;
 }
 
+std::string unix_listen_path(const Config& config, const Environment& environment) {
+    const std::vector<ListenAddress> addresses = listen_addresses(config, environment);
+    const auto is_unix = [](const ListenAddress& a) { return a.kind == ListenAddress::Kind::Unix; };
+    const auto socket = std::find_if(addresses.begin(), addresses.end(), is_unix);
+    return socket == addresses.end() ? default_listen_path(environment) : socket->path;
+}
+
 ListenAddress admin_address(const Config& config, const Environment& environment) {
     if (!config.server.admin.empty()) {
         return std::get<ListenAddress>(parse_admin_address(config.server.admin));
     }
-    const std::vector<ListenAddress> addresses = listen_addresses(config, environment);
-    const auto is_unix = [](const ListenAddress& a) { return a.kind == ListenAddress::Kind::Unix; };
-    const auto socket = std::find_if(addresses.begin(), addresses.end(), is_unix);
-    const std::string beside =
-        socket == addresses.end() ? default_listen_path(environment) : socket->path;
     ListenAddress address;
-    address.path = folder_of(beside) + std::string(kAdminName);
+    address.path = folder_of(unix_listen_path(config, environment)) + std::string(kAdminName);
     return address;
 }
 

@@ -1,5 +1,4 @@
-// The table of a [[listener]]'s options, and what it has where it says nothing.
-#include <algorithm>
+// The table of a [[listener]]'s options, and the defaults that it inherits.
 #include <array>
 
 #include "nearkey/daemon/config_option.h"
@@ -11,6 +10,14 @@ namespace {
 
 std::string check_account_listed(const std::string& value) {
     return value.empty() ? "a name must not be empty" : check_account(value);
+}
+
+std::string check_announce(const std::string& value) {
+    if (value.empty()) return "";
+    const auto result = parse_endpoint(value);
+    const auto* const endpoint = std::get_if<Endpoint>(&result);
+    if (endpoint == nullptr) return std::get<UrlError>(result).message;
+    return endpoint->port == 0 ? "allowed is HOST:PORT, with the port" : "";
 }
 
 template <auto Field>
@@ -33,6 +40,11 @@ using Door = ListenerOptions;
 constexpr auto kListenerOptions = std::to_array<Option>({
     text("address", listener<&Door::address>, check_listen,
          "Where its clients connect, as in server.listen."),
+    choice("face", listener<&Door::face>, "standalone|cluster",
+           "What the upstream looks like to its clients: one server, or a cluster whose one node\n"
+           "is this listener, for clients that insist on a cluster. cluster needs TCP."),
+    text("announce", listener<&Door::announce>, check_announce,
+         "With face = \"cluster\": HOST:PORT at which its clients reach it. Empty: its address."),
     row("near_cache", OptionType::Boolean, listener<&Door::near_cache>,
         "Whether its clients' reads are answered from the near cache."),
     number("database", listener<&Door::database>, {0, INT32_MAX},
@@ -41,9 +53,10 @@ constexpr auto kListenerOptions = std::to_array<Option>({
                   "The file mode of its Unix socket."),
               "server.listen_mode"),
     inherited(restart(text("owner", listener<&Door::owner>, check_account,
-                           "Whose the socket file is: a user's name or number.")),
+                           "The owner of the socket file: a user's name or number.")),
               "server.listen_owner"),
-    inherited(restart(text("group", listener<&Door::group>, check_account, "And which group's.")),
+    inherited(restart(text("group", listener<&Door::group>, check_account,
+                           "Its group, by name or number.")),
               "server.listen_group"),
     list("allow_users", listener<&Door::allow_users>, check_account_listed,
          "Users, by name or number, who may connect to it."),
@@ -53,7 +66,7 @@ constexpr auto kListenerOptions = std::to_array<Option>({
                    "Which commands its clients may run, as server.commands."),
               "server.commands"),
     inherited(choice("when_down", listener<&Door::when_down>, "error|close",
-                     "What its clients see while Valkey is away, as server.when_down."),
+                     "The answer to its clients while Valkey is away, as server.when_down."),
               "server.when_down"),
     inherited(number("clients_max", listener_limits<&ClientLimits::clients_max>, {1, 1000000},
                      "Its clients at a time."),
@@ -95,7 +108,7 @@ std::string check_listen(const std::string& value) {
     return error == nullptr ? "" : error->message;
 }
 
-// A user or a group: whether there is one of this name is asked when it is needed.
+// A user or a group; whether the name exists is asked when it is needed.
 std::string check_account(const std::string& value) {
     const bool is_word = value.size() <= 64 && value.find_first_of(" :/") == std::string::npos;
     return is_word ? "" : "allowed is a name of at most 64 characters, or a number";
@@ -132,6 +145,14 @@ std::string listener_problem(const ListenerOptions& listener) {
     const bool asks_who = !listener.allow_users.empty() || !listener.allow_groups.empty();
     if (listener.address.starts_with("tcp:") && asks_who) {
         return "allow_users and allow_groups need a Unix socket: TCP does not tell who connects";
+    }
+    const bool is_cluster = listener.face == "cluster";
+    if (is_cluster && !listener.address.starts_with("tcp:")) {
+        return "face = \"cluster\" needs an address tcp:127.0.0.1:PORT or tcp:[::1]:PORT: clients "
+               "of a cluster dial the host and port that a node tells";
+    }
+    if (!is_cluster && !listener.announce.empty()) {
+        return "announce goes only together with face = \"cluster\"";
     }
     const ClientLimits& limits = listener.limits;
     if (limits.output_per_client_high_water <= limits.output_per_client_max) return "";

@@ -7,7 +7,6 @@
 #include <cstddef>
 #include <iterator>
 #include <limits>
-#include <utility>
 
 #include "nearkey/base/parse_number.h"
 
@@ -74,7 +73,7 @@ std::optional<std::uint64_t> as_bytes(const RawValue& value) {
     return text == nullptr ? as_integer(value) : parse_bytes(*text);
 }
 
-// From 0 to 1; TOML's inf and nan are not.
+// A number from 0 to 1; TOML's inf and nan are none.
 std::optional<double> as_fraction(const RawValue& value) {
     const auto* const integer = std::get_if<std::int64_t>(&value);
     const auto* const number = std::get_if<double>(&value);
@@ -95,7 +94,7 @@ std::optional<unsigned> as_file_mode(const RawValue& value) {
     return mode;
 }
 
-// Stores `value` if there is one; else says what would have been allowed.
+// Stores `value` if there is one; otherwise returns the allowed values.
 template <class Member, class Value>
 std::optional<std::string> keep(const Option& option, const std::optional<Value>& value,
                                 Config& config) {
@@ -104,33 +103,23 @@ std::optional<std::string> keep(const Option& option, const std::optional<Value>
     return std::nullopt;
 }
 
-std::optional<std::string> assign_text(const Option& option, const RawValue& value,
-                                       Config& config) {
-    const auto* const text = std::get_if<std::string>(&value);
-    if (text == nullptr) return "allowed is " + allowed_values(option);
-    if (auto problem = text_problem(option, *text)) return problem;
-    member<std::string>(option, config) = *text;
-    return std::nullopt;
+template <class Member>
+std::optional<Member> as(const RawValue& value) {
+    const auto* const held = std::get_if<Member>(&value);
+    return held == nullptr ? std::nullopt : std::optional(*held);
 }
 
-std::optional<std::string> assign_choice(const Option& option, const RawValue& value,
-                                         Config& config) {
-    const auto* const text = std::get_if<std::string>(&value);
-    if (text == nullptr || !is_choice(option.choices, *text)) {
-        return "allowed is " + allowed_values(option);
-    }
-    member<std::string>(option, config) = *text;
-    return std::nullopt;
+std::optional<std::string> as_choice(const Option& option, const RawValue& value) {
+    const auto text = as<std::string>(value);
+    return text && is_choice(option.choices, *text) ? text : std::nullopt;
 }
 
-std::optional<std::string> assign_list(const Option& option, const RawValue& value,
-                                       Config& config) {
-    const auto* const texts = std::get_if<std::vector<std::string>>(&value);
-    if (texts == nullptr) return "allowed is " + allowed_values(option);
-    for (const std::string& text : *texts) {
+// The first problem of these texts.
+std::optional<std::string> texts_problem(const Option& option,
+                                         const std::vector<std::string>& texts) {
+    for (const std::string& text : texts) {
         if (auto problem = text_problem(option, text)) return problem;
     }
-    member<std::vector<std::string>>(option, config) = *texts;
     return std::nullopt;
 }
 
@@ -172,8 +161,8 @@ std::string quoted_mode(unsigned mode) {
     return quoted(digits);
 }
 
-// Of a URL that is broken. A password stands before an @, or is all that there is; what stands
-// behind a scheme and has no @ and no colon but that of a port is none.
+// True if a broken URL may hold a password: before an @, or as all of the text. Text behind a
+// scheme without an @ and without a colon but that of a port is none.
 bool may_hold_password(std::string_view text) {
     const std::size_t scheme = text.find("://");
     if (scheme == std::string_view::npos || text.find('@') != std::string_view::npos) return true;
@@ -185,7 +174,7 @@ bool may_hold_password(std::string_view text) {
 }
 
 // The length of the UTF-8 character at the start of `text`, or 0 if there is none. Overlong forms,
-// surrogates and what lies above U+10FFFF are none: RFC 3629, section 4.
+// surrogates and numbers above U+10FFFF are none: RFC 3629, section 4.
 std::size_t utf8_length(std::string_view text) {
     const auto byte = [&](std::size_t i) {
         return i < text.size() ? static_cast<unsigned char>(text[i]) : 0U;
@@ -226,21 +215,24 @@ std::optional<std::string> assign(const Option& option, const RawValue& value, C
             return keep<std::uint64_t>(option, in_range(option, as_integer(value)), config);
         case OptionType::Bytes:
             return keep<std::uint64_t>(option, in_range(option, as_bytes(value)), config);
-        case OptionType::Boolean: {
-            const auto* const fact = std::get_if<bool>(&value);
-            return keep<bool>(option, fact == nullptr ? std::nullopt : std::optional(*fact),
-                              config);
-        }
+        case OptionType::Boolean:
+            return keep<bool>(option, as<bool>(value), config);
         case OptionType::FileMode:
             return keep<unsigned>(option, as_file_mode(value), config);
         case OptionType::Fraction:
             return keep<double>(option, as_fraction(value), config);
-        case OptionType::Text:
-            return assign_text(option, value, config);
+        case OptionType::Text: {
+            const auto text = as<std::string>(value);
+            const auto problem = text ? text_problem(option, *text) : std::nullopt;
+            return problem ? problem : keep<std::string>(option, text, config);
+        }
         case OptionType::Choice:
-            return assign_choice(option, value, config);
-        case OptionType::List:
-            return assign_list(option, value, config);
+            return keep<std::string>(option, as_choice(option, value), config);
+        case OptionType::List: {
+            const auto texts = as<std::vector<std::string>>(value);
+            const auto problem = texts ? texts_problem(option, *texts) : std::nullopt;
+            return problem ? problem : keep<std::vector<std::string>>(option, texts, config);
+        }
     }
     return "allowed is nothing";  // No such type: the switch is complete.
 }

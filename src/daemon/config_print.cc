@@ -32,7 +32,7 @@ std::string print_listeners(const Config& config, Before before) {
     return text;
 }
 
-// Prints every option; `before` writes what stands above each.
+// Prints every option; `before` writes the text above each.
 template <class Before>
 std::string print_options(const Config& config, Before before) {
     std::string text;
@@ -50,7 +50,7 @@ std::string print_options(const Config& config, Before before) {
     return text + print_listeners(config, before);
 }
 
-// The help, line by line; what is allowed, for the types whose limits the help does not say.
+// The help, line by line, and the allowed values of types whose limits the help does not say.
 void print_comment(const Option& option, std::string& text) {
     std::string_view help = option.help;
     while (!help.empty()) {
@@ -74,8 +74,10 @@ std::string to_toml(const Config& config) {
 }
 
 std::string to_commented_toml(const Config& config) {
-    return "# The configuration of nearkey, every option. Take what you change: what is not named\n"
-           "# keeps its default. `nearkey check --config FILE` says whether a file is sound.\n\n" +
+    return "# The configuration of nearkey, every option. Copy what you change; options that are "
+           "not\n"
+           "# named keep their defaults. `nearkey check --config FILE` says whether a file is "
+           "sound.\n\n" +
            print_options(config, print_comment) + std::string(kListenerExample);
 }
 

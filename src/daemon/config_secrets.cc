@@ -19,6 +19,7 @@ namespace {
 constexpr std::string_view kUrlKey = "upstream.url";
 constexpr std::string_view kUserKey = "upstream.username";
 constexpr std::string_view kFileKey = "upstream.password_file";
+constexpr std::string_view kSentinelFileKey = "sentinel.password_file";
 constexpr std::string_view kCredentialKey = "upstream.password_credential";
 constexpr std::string_view kVariable = "NEARKEY_UPSTREAM_PASSWORD";
 constexpr std::string_view kUrlVariable = "CACHE_URL";
@@ -28,23 +29,22 @@ std::string named(std::string_view key, const std::string& value) {
     return std::string(key) + " = \"" + value + "\"";
 }
 
-// Of a credential the option's value is shown, and the path that came of it.
+// For a credential the message has the option's value and the path made of it.
 [[noreturn]] void refuse(const std::string& what, const std::string& why) {
     throw ConfigError(what + ": " + why);
 }
 
 // A password that was written where its file's name belongs must not be shown. A name is shown if
 // it is absolute and its folder is there.
-std::string named_file(const std::string& path) {
+std::string named_file(std::string_view key, const std::string& path) {
     struct stat status {};
     const std::size_t slash = path.rfind('/');
     const bool is_absolute = path.starts_with('/');
     const std::string folder = is_absolute ? path.substr(0, slash + 1) : "";
     const bool is_name =
         is_absolute && stat(folder.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
-    if (is_name || stat(path.c_str(), &status) == 0) return named(kFileKey, path);
-    return named(kFileKey, "***") +
-           " (a name in no folder that is there; is it the password itself?)";
+    if (is_name || stat(path.c_str(), &status) == 0) return named(key, path);
+    return named(key, "***") + " (a name in no folder that is there; is it the password itself?)";
 }
 
 // One line, without its end. A file without an end, or one that makes us wait, is no trap.
@@ -120,7 +120,7 @@ bool has_password(const std::string& url) {
     return parsed != nullptr && !parsed->password.empty();
 }
 
-// Where the password of a URL begins and ends, if `text` holds one. Rather too much than too
+// Finds where the password of a URL begins and ends, if `text` holds one. Rather too much than too
 // little: it may be malformed.
 std::pair<std::size_t, std::size_t> find_password(std::string_view text) {
     const std::size_t scheme = text.find("://");
@@ -145,13 +145,20 @@ UpstreamUrl read_upstream(const Config& config, const Environment& environment) 
     refuse_if_twice(url, options, variable != nullptr);
     if (!options.username.empty()) url.user = options.username;
     if (!options.password_file.empty()) {
-        url.password = read_password(options.password_file, named_file(options.password_file));
+        url.password =
+            read_password(options.password_file, named_file(kFileKey, options.password_file));
     } else if (!options.password_credential.empty()) {
         url.password = read_credential(options.password_credential, environment);
     } else if (variable != nullptr) {
         url.password = *variable;
     }
     return url;
+}
+
+SentinelCredentials read_sentinel_credentials(const SentinelOptions& options) {
+    const std::string& path = options.password_file;
+    if (path.empty()) return {options.username, {}};
+    return {options.username, read_password(path, named_file(kSentinelFileKey, path))};
 }
 
 std::vector<std::string> secret_warnings(const ConfigSources& sources, const Config& config) {
@@ -172,11 +179,13 @@ std::vector<std::string> secret_warnings(const ConfigSources& sources, const Con
                            " holds the password of upstream.url, and everybody can read it: "
                            "chmod o= it, or use upstream.password_file");
     }
-    const std::string& password_file = config.upstream.password_file;
-    if (!password_file.empty() && is_readable_by_all(password_file)) {
-        warnings.push_back(password_file +
-                           " (upstream.password_file) can be read by everybody: chmod o= it");
-    }
+    const auto warn_of = [&warnings](std::string_view key, const std::string& password_file) {
+        if (password_file.empty() || !is_readable_by_all(password_file)) return;
+        warnings.push_back(password_file + " (" + std::string(key) +
+                           ") can be read by everybody: chmod o= it");
+    };
+    warn_of(kFileKey, config.upstream.password_file);
+    warn_of(kSentinelFileKey, config.sentinel.password_file);
     return warnings;
 }
 

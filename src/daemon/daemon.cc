@@ -4,18 +4,18 @@
 #include "nearkey/base/random.h"
 #include "nearkey/daemon/command_line.h"
 #include "nearkey/daemon/config_secrets.h"
-#include "nearkey/daemon/core_dumps.h"
-#include "nearkey/daemon/descriptors.h"
-#include "nearkey/daemon/logging.h"
 #include "nearkey/daemon/notify.h"
+#include "nearkey/daemon/process_limits.h"
 
 #include <fmt/format.h>
 
+#include <malloc.h>
 #include <unistd.h>
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
+#include <utility>
 #include <variant>
 
 namespace nearkey {
@@ -26,7 +26,7 @@ constexpr uint64_t kFinishMs = 200;
 constexpr uint64_t kSecondMs = 1000;
 constexpr int kAdminBacklog = 64;
 
-// One that arrives once nobody listens for it would end us in place of our exit code.
+// A signal that arrives once nobody listens for it would end us in place of our exit code.
 void block_late_signals() {
     sigset_t late;
     sigemptyset(&late);
@@ -42,35 +42,24 @@ std::vector<AccessRule> rules_of(const ListenerOptions& options) {
     return rules;
 }
 
-ClientTerms terms_of(const ListenerOptions& options) {
+ClientTerms terms_of(const Listener& listener) {
+    const ListenerOptions& options = listener.options;
+    Endpoint announced{listener.address.host, listener.address.port};
+    if (!options.announce.empty()) announced = std::get<Endpoint>(parse_endpoint(options.announce));
     return {.limits = options.limits,
             .database = static_cast<int>(options.database),
             .cache_use = options.near_cache ? CacheUse::On : CacheUse::Off,
-            .when_down = options.when_down == "close" ? WhenDown::Close : WhenDown::Error};
+            .when_down = options.when_down == "close" ? WhenDown::Close : WhenDown::Error,
+            .face = options.face == "cluster" ? Face::Cluster : Face::Standalone,
+            .announced = std::move(announced)};
 }
 
-std::string managed_directory(const Config& config, const std::vector<ListenAddress>& addresses,
-                              const Environment& environment) {
+std::string managed_directory(const Config& config, const Environment& environment) {
     if (!config.managed.directory.empty()) return config.managed.directory;
-    const auto unix_address = std::find_if(
-        addresses.begin(), addresses.end(),
-        [](const ListenAddress& address) { return address.kind == ListenAddress::Kind::Unix; });
-    const std::string path =
-        unix_address != addresses.end() ? unix_address->path : default_listen_path(environment);
-    return std::filesystem::path(path).parent_path();
+    return std::filesystem::path(unix_listen_path(config, environment)).parent_path();
 }
 
-// The program that runs now, as it will be found when another one is on disk. A link that is turned
-// to the next release is to be followed then, not now.
-std::string path_of_program(const std::vector<std::string>& arguments) {
-    std::error_code error;
-    if (!arguments.empty() && arguments.front().find('/') != std::string::npos) {
-        return std::filesystem::absolute(arguments.front(), error);
-    }
-    return std::filesystem::read_symlink("/proc/self/exe", error);
-}
-
-// As an inherited socket has it.
+// The address in the form of an inherited socket's.
 std::string bound_address(const ClientServer::Door& door) {
     constexpr std::string_view kTcp = "tcp:";
     return door.address.substr(door.address.starts_with(kTcp) ? kTcp.size() : 0);
@@ -94,32 +83,23 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
                       [this] {
                           if (workers_->have_turned()) notify_watchdog();
                       }),
-      second_timer_(loop_, [this] { on_second(); }),
-      program_(path_of_program(sources.arguments)),
-      retire_timer_(loop_, [this] { drain_clients(); }) {
+      second_timer_(loop_, [this] { on_second(); }) {
     const Environment& environment = sources.environment;
     apply_log_options(config.log, environment, STDERR_FILENO, log_);
     second_timer_.start_repeating(kSecondMs);
     watch_signals();
-    // A user that there is not is known now, not when serving.
+    // A user that does not exist is found now, not when serving.
     warn_of_hidden_accounts(doors(config_), log_);
-    set_core_dumps(config_.server.core_dumps ? CoreDumps::Allowed : CoreDumps::Forbidden);
+    set_core_dumps(config_.server);
     warn_of_few_descriptors(config, log_);
-    if (config_.upstream.url == kManagedUrl) {
-        managed_ = std::make_unique<ManagedServer>(
-            loop_, log_, metrics_,
-            ManagedServerOptions{.server = config.managed.server,
-                                 .memory_bytes = config.managed.memory,
-                                 .directory = managed_directory(
-                                     config, listen_addresses(config, environment), environment),
-                                 .backoff_min_ms = config.upstream.backoff_min_ms,
-                                 .backoff_max_ms = config.upstream.backoff_max_ms,
-                                 .seed = random_word()});
-    }
-    Workers::Targets targets = make_targets(config_);
+    if (config_.upstream.url == kManagedUrl) start_managed_server();
+    upstreams_ = std::make_unique<UpstreamMaker>(
+        UpstreamMaker::Parts{loop_, metrics_, log_, sources_.environment,
+                             managed_ == nullptr ? "" : managed_->socket_path()});
+    Workers::Targets targets = upstreams_->make_targets(config_, {});
     log_.info("starting",
               {{"version", NEARKEY_VERSION}, {"upstream", redacted(targets.front()->url)}});
-    warn_of_open_secrets(config_);
+    warn_of_open_secrets(sources_, config_, log_);
     if (config_.near_cache.is_on()) {
         cache_ = std::make_unique<NearCache>(config_.near_cache, metrics_, random_word());
     }
@@ -128,20 +108,35 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
         Workers::Parts{loop_, metrics_, *this},
         WorkerShared{all_metrics_, config_, log_, cache_.get(), key_hash_, slow_log_},
         std::move(targets));
+    const DaemonParts parts{loop_,    metrics_, all_metrics_, log_,      slow_log_,
+                            sources_, config_,  cache_.get(), *workers_, *upstreams_};
+    failover_ = std::make_unique<Failover>(parts);
     memory_ = std::make_unique<MemoryWatch>(loop_, metrics_, log_, cache_.get());
-    if (const int channel = inherited_.take_channel(); channel >= 0) {
-        predecessor_ = std::make_unique<Predecessor>(loop_, channel, *this);
-        suspend_near_cache();
-    } else {
-        start_admin();
-    }
-    metrics_.config_reload_success = 1;
+    reload_ = std::make_unique<Reload>(parts, *failover_, static_cast<ReloadEvents&>(*this));
+    succession_ = std::make_unique<Succession>(parts, static_cast<SuccessionEvents&>(*this),
+                                               inherited_.take_channel());
+    admin_view_ = std::make_unique<AdminView>(parts, *failover_, *reload_, *succession_);
+    if (!succession_->had_predecessor()) start_admin();
+}
+
+void Daemon::start_managed_server() {
+    const Environment& environment = sources_.environment;
+    managed_ = std::make_unique<ManagedServer>(
+        loop_, log_, metrics_,
+        ManagedServerOptions{.server = config_.managed.server,
+                             .memory_bytes = config_.managed.memory,
+                             .directory = managed_directory(config_, environment),
+                             .backoff_min_ms = config_.upstream.backoff_min_ms,
+                             .backoff_max_ms = config_.upstream.backoff_max_ms,
+                             .seed = random_word()});
 }
 
 Daemon::~Daemon() {
     memory_.reset();
     admin_.reset();
+    reload_->end();
     const bool is_over = workers_->end(kFinishMs);
+    failover_.reset();
     cache_.reset();
     managed_.reset();
     block_late_signals();
@@ -149,12 +144,10 @@ Daemon::~Daemon() {
     drain_timer_.stop();
     watchdog_timer_.stop();
     second_timer_.stop();
-    retire_timer_.stop();
-    // Not before: this tells the other one that we are gone.
-    predecessor_.reset();
-    successor_.reset();
-    // Everything that others can see is gone. What libuv's threads still wait for is not worth
-    // waiting for, and they can't be stopped.
+    // Not before: this tells the other nearkey that we are gone.
+    succession_->end();
+    // Everything that others can see is gone. libuv's threads may still wait; they can't be
+    // stopped, and are not worth waiting for.
     if (!loop_.finish(kFinishMs) || !is_over) _exit(exit_code_);
 }
 
@@ -164,15 +157,17 @@ void Daemon::watch_signals() {
         signals_.push_back(
             std::make_unique<SignalWatch>(loop_, signum, [this] { on_stop_signal(); }));
     }
-    signals_.push_back(std::make_unique<SignalWatch>(loop_, SIGUSR2, [this] { upgrade(); }));
-    signals_.push_back(std::make_unique<SignalWatch>(loop_, SIGHUP, [this] { reload(); }));
+    signals_.push_back(
+        std::make_unique<SignalWatch>(loop_, SIGUSR2, [this] { succession_->begin(); }));
+    signals_.push_back(std::make_unique<SignalWatch>(loop_, SIGHUP, [this] { reload_->begin(); }));
 }
 
 int Daemon::run() {
     workers_->start();
-    if (predecessor_ == nullptr) notify_status("connecting to Valkey");
-    // Twice as often as needed, and only from the loop: if it hangs, systemd hears nothing. Other
-    // loops are heard of one time later.
+    failover_->begin(upstreams_->make_watch(config_), {});
+    if (!succession_->had_predecessor()) notify_status("connecting to Valkey");
+    // Twice as often as needed, and only from the loop: if it hangs, systemd hears nothing. A hang
+    // of another loop is noticed one interval later.
     if (const uint64_t interval_ms = watchdog_ms(); interval_ms > 0) {
         const uint64_t share = config_.server.workers > 1 ? 4 : 2;
         watchdog_timer_.start_repeating(std::max(interval_ms / share, uint64_t{1}));
@@ -185,7 +180,8 @@ int Daemon::run() {
 void Daemon::on_health_changed(const UpstreamHealth& health) {
     if (health.is_ready && stage_ == Stage::Starting) {
         open();
-    } else if (stage_ == Stage::Serving || (stage_ == Stage::Starting && predecessor_ == nullptr)) {
+    } else if (stage_ == Stage::Serving ||
+               (stage_ == Stage::Starting && !succession_->had_predecessor())) {
         notify_status(health_text());
         look_at_sockets();
     }
@@ -198,8 +194,8 @@ std::string Daemon::health_text() const {
 
 void Daemon::start_admin() {
     if (admin_socket_ == nullptr) admin_socket_ = listen_for_admin();
-    admin_ = std::make_unique<AdminServer>(loop_, log_, std::move(admin_socket_), *this);
-    // One that an earlier nearkey has left to us may have another.
+    admin_ = std::make_unique<AdminServer>(loop_, log_, std::move(admin_socket_), *admin_view_);
+    // A socket that an earlier nearkey has left to us may have another mode.
     admin_->set_mode(static_cast<mode_t>(config_.server.admin_mode));
 }
 
@@ -211,22 +207,22 @@ std::unique_ptr<ListenSocket> Daemon::listen_for_admin() {
         address, kAdminBacklog, SocketFile{static_cast<mode_t>(config_.server.admin_mode)});
 }
 
-// From here on who connects waits to be accepted.
+// From here on a client that connects waits to be accepted.
 void Daemon::open() {
     try {
         std::vector<ClientServer::Door> all = doors(config_);
         for (ClientServer::Door& door : all)
             door.bound = inherited_.take(bound_address(door));
         workers_->open_doors(std::move(all), [this] { return doors(config_); });
-        // All that can fail has happened when the old one hears of us.
+        // All that can fail is done when the old nearkey hears of us.
         if (admin_ == nullptr) admin_socket_ = listen_for_admin();
     } catch (const std::runtime_error& error) {
         fail_to_listen(error);
         return;
     }
-    if (predecessor_ != nullptr && !predecessor_->has_left()) {
+    if (succession_->awaits_predecessor()) {
         stage_ = Stage::Waiting;
-        predecessor_->say_ready();
+        succession_->say_ready();
     } else {
         start_serving();
     }
@@ -241,7 +237,7 @@ void Daemon::start_serving() {
         fail_to_listen(error);
         return;
     }
-    give_back_spare_memory();  // Its first look: what is needed while nobody is there.
+    give_back_spare_memory();  // Its first look: the memory needed without clients.
     workers_->start_accepting();
     const bool is_suspended = cache_ != nullptr && cache_->is_suspended();
     notify_ready(is_suspended ? "ready; the near cache rests until the old one is gone" : "ready");
@@ -258,8 +254,8 @@ ListenPlan Daemon::plan(const Config& config) const {
     return listen_plan(config, sources_.environment, foreign_);
 }
 
-// Throws ConfigError where a listener names a user or a group that there is not.
-std::vector<ClientServer::Door> Daemon::doors(const Config& config) {
+// Throws ConfigError if a listener names a user or a group that does not exist.
+std::vector<ClientServer::Door> Daemon::doors(const Config& config) const {
     std::vector<ClientServer::Door> all;
     for (const Listener& listener : plan(config).listeners) {
         const ListenerAccounts accounts = resolve_accounts(listener);
@@ -268,7 +264,7 @@ std::vector<ClientServer::Door> Daemon::doors(const Config& config) {
                        .backlog = static_cast<int>(config.server.backlog),
                        .file = {listener.options.mode, accounts.owner, accounts.group},
                        .peers = {accounts.allow_users, accounts.allow_groups},
-                       .terms = terms_of(listener.options),
+                       .terms = terms_of(listener),
                        .rules = rules_of(listener.options),
                        .bound = nullptr});
     }
@@ -285,8 +281,7 @@ void Daemon::on_second() {
 
 // Not during an upgrade: another nearkey has our sockets too.
 void Daemon::look_at_sockets() {
-    const bool is_alone = (successor_ == nullptr || successor_->has_failed()) &&
-                          (predecessor_ == nullptr || predecessor_->is_gone());
+    const bool is_alone = !succession_->has_successor() && !succession_->has_predecessor();
     if (stage_ != Stage::Serving || !is_alone) return;
     metrics_.sockets_lost = workers_->mend_sockets(workers_->health().is_ready);
     try {
@@ -305,16 +300,89 @@ void Daemon::print_how_to_try() const {
     std::fflush(stdout);
 }
 
+std::string Daemon::why_no_reload() const {
+    if (stage_ == Stage::Draining) return "nearkey is stopping";
+    const bool is_upgrading =
+        stage_ == Stage::Waiting || stage_ == Stage::Retiring || succession_->has_successor();
+    return is_upgrading ? "an upgrade is under way, and the new nearkey reads the file itself" : "";
+}
+
+void Daemon::on_reload_begun() {
+    if (stage_ == Stage::Serving) notify_reloading();
+}
+
+void Daemon::check_next(const Config& next) const {
+    const bool is_managed = next.upstream.url == kManagedUrl;
+    if (is_managed != (managed_ != nullptr)) {
+        throw ConfigError("upstream.url: to or from managed: needs a restart");
+    }
+    if (next.near_cache.is_on() != (cache_ != nullptr)) {
+        throw ConfigError("near_cache.max_staleness_ms: to or from 0 needs a restart");
+    }
+    const ListenAddress admin = plan(next).admin;
+    if (!(admin == plan(config_).admin)) {
+        throw ConfigError("server.listen: the admin socket would move to " + to_text(admin) +
+                          ", which needs a restart; or name its present place in server.admin");
+    }
+    static_cast<void>(doors(next));
+}
+
+void Daemon::open_doors_of(const Config& next) {
+    if (stage_ != Stage::Serving) return;
+    workers_->open_doors(doors(next), [this, &next] { return doors(next); });
+    workers_->start_accepting();
+}
+
+void Daemon::apply_options() {
+    set_core_dumps(config_.server);
+    workers_->apply_options();
+    if (admin_ != nullptr) admin_->set_mode(static_cast<mode_t>(config_.server.admin_mode));
+}
+
+void Daemon::on_reload_ended() {
+    if (stage_ == Stage::Serving) notify_ready(health_text());
+}
+
+std::string Daemon::why_no_upgrade() const {
+    if (stage_ == Stage::Draining) return "nearkey is stopping";
+    if (stage_ != Stage::Serving) return "Valkey was not there yet, and no client is served";
+    return "";
+}
+
+void Daemon::retire() {
+    stage_ = Stage::Retiring;
+    workers_->leave_sockets([this] { loop_.stop(); });
+    admin_->leave();
+    watchdog_timer_.stop();
+}
+
+void Daemon::on_predecessor_left() {
+    if (stage_ == Stage::Waiting) start_serving();
+}
+
+void Daemon::on_predecessor_gone() {
+    if (stage_ == Stage::Serving) notify_status("ready");
+}
+
+void Daemon::give_back_spare_memory() {
+    if (!spare_memory_.is_due(memory_figures(metrics_, all_metrics_))) return;
+    workers_->shrink();
+    if (cache_ != nullptr) cache_->shrink();
+    malloc_trim(0);
+    ++metrics_.memory_given_back_total;
+    spare_memory_.settle(memory_figures(metrics_, all_metrics_));
+}
+
 // The first signal drains, the second ends at once.
 void Daemon::on_stop_signal() {
     if (stage_ == Stage::Draining) {
         loop_.stop();
         return;
     }
-    if (stage_ != Stage::Retiring) successor_.reset();
-    // In an upgrade the other one may be who speaks for the service.
+    if (stage_ != Stage::Retiring) succession_->end_successor();
+    // In an upgrade the other nearkey may speak for the service.
     const bool is_another = stage_ == Stage::Retiring || stage_ == Stage::Waiting ||
-                            (stage_ == Stage::Starting && predecessor_ != nullptr);
+                            (stage_ == Stage::Starting && succession_->had_predecessor());
     if (!is_another) {
         notify_stopping("draining " + std::to_string(all_metrics_.total(&Metrics::clients)) +
                         " clients");
@@ -324,7 +392,7 @@ void Daemon::on_stop_signal() {
 
 void Daemon::drain_clients() {
     stage_ = Stage::Draining;
-    draining_since_ms_ = loop_.now_ms();
+    admin_view_->on_draining();
     log_.info("draining",
               {{"clients", static_cast<int64_t>(all_metrics_.total(&Metrics::clients))}});
     drain_timer_.start_once(config_.server.drain_timeout_ms);

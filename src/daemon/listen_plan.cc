@@ -8,7 +8,7 @@ namespace nearkey {
 
 namespace {
 
-// As the configuration has the address of a socket that listens.
+// The address of a listening socket in the configuration's form.
 std::string option_text(const std::string& address) {
     return address.starts_with('/') ? address : "tcp:" + address;
 }

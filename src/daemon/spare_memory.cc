@@ -1,13 +1,16 @@
 #include "nearkey/daemon/spare_memory.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 #include <algorithm>
-#include <charconv>
+#include <fstream>
 
 namespace nearkey {
 
 namespace {
+
+// The least memory of each that is not counted in bytes.
+constexpr uint64_t kClientBytes = 700;
+constexpr uint64_t kRequestBytes = 128;  // in flight, in queues and tables
 
 uint64_t unaccounted(const MemoryFigures& figures) {
     return figures.resident - std::min(figures.resident, figures.accounted);
@@ -38,21 +41,26 @@ void SpareMemory::settle(const MemoryFigures& figures) {
 }
 
 uint64_t resident_bytes() {
-    char text[128];
-    const int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return 0;
-    const ssize_t count = read(fd, text, sizeof text);
-    close(fd);
     // In pages: all, resident, and of these the ones of files, which the kernel takes back itself.
-    uint64_t pages[3] = {};
-    const char* next = text;
-    const char* end = text + std::max<ssize_t>(count, 0);
-    for (uint64_t& number : pages) {
-        next = std::find_if(next, end, [](char c) { return c != ' '; });
-        next = std::from_chars(next, end, number).ptr;
-    }
-    const uint64_t anonymous = pages[1] - std::min(pages[1], pages[2]);
+    std::ifstream statm("/proc/self/statm");
+    uint64_t all = 0;
+    uint64_t resident = 0;
+    uint64_t of_files = 0;
+    statm >> all >> resident >> of_files;
+    const uint64_t anonymous = resident - std::min(resident, of_files);
     return anonymous * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
+MemoryFigures memory_figures(const Metrics& own, const MetricsGroup& all) {
+    const auto total = [&all](Count Metrics::*field) { return all.total(field); };
+    const uint64_t requests = total(&Metrics::in_flight) + total(&Metrics::queued);
+    return {.resident = resident_bytes(),
+            .accounted = own.near_cache_bytes + total(&Metrics::client_memory_bytes) -
+                         total(&Metrics::client_spare_bytes) +
+                         total(&Metrics::upstream_unsent_bytes) +
+                         total(&Metrics::upstream_retained_bytes) +
+                         total(&Metrics::near_cache_in_flight_bytes) + requests * kRequestBytes +
+                         total(&Metrics::clients) * kClientBytes};
 }
 
 }  // namespace nearkey

@@ -21,7 +21,7 @@ Workers::Workers(const Parts& parts, const WorkerShared& shared, Targets targets
     const size_t count = targets.size();
     CHECK(count == shared_.config.server.workers);
     if (count > 1 && shared_.cache != nullptr) shared_.cache->share();
-    // Threads seldom allocate; an arena for each would keep what a burst has left in it.
+    // Threads seldom allocate; an arena for each would keep memory of a burst.
     if (count > 1) mallopt(M_ARENA_MAX, 1);
     first_ = std::make_unique<Worker>(parts_of(0, parts.loop, *mailbox_, parts.metrics),
                                       std::move(targets[0]));
@@ -48,11 +48,11 @@ Worker::Parts Workers::parts_of(size_t number, Loop& loop, Mailbox& mailbox, Met
             .main_mailbox = *mailbox_,
             .metrics = metrics,
             .shared = shared_,
-            .events = *this};
+            .workers = *this};
 }
 
 void Workers::start() {
-    for_each([](Worker& worker) { worker.pool().start(); });
+    for_each([](Worker& worker) { worker.start(); });
     is_running_ = true;
     // Signals are the main thread's.
     sigset_t all;
@@ -115,7 +115,7 @@ void Workers::let_others_go() {
     paused_changed_.notify_all();
 }
 
-// On another thread. Who wakes up late may find the next pause begun, and stays.
+// Runs on another thread. One that wakes up late may find the next pause begun, and stays.
 void Workers::park() {
     std::unique_lock lock(mutex_);
     ++parked_;
@@ -145,7 +145,7 @@ bool Workers::have_turned() {
 // --- Valkey ---
 
 const UpstreamHealth& Workers::health() const {
-    const UpstreamHealth& here = first().pool().health();
+    const UpstreamHealth& here = first().health();
     if (!here.is_ready) return here;
     const auto unready = std::find_if(others_.begin(), others_.end(),
                                       [](const auto& other) { return !other->health.is_ready; });
@@ -169,23 +169,20 @@ void Workers::begin_trial(TargetEvents& events) {
     unproven_ = 1 + others_.size();
 }
 
-// All turn, or none: what one of them stores is served by all.
-void Workers::on_worker_demoted() {
-    if (target_events_ != nullptr) return;
-    begin_trial(*this);
-    for_each([this](Worker& worker) { worker.seek_primary(trial_); });
+void Workers::seek_primary(Targets targets, TargetEvents& events) {
+    begin_trial(events);
+    targets.resize(1 + others_.size());
+    auto target = targets.begin();
+    for_each([&](Worker& worker) { worker.seek_primary(std::move(*target++), trial_); });
 }
 
-void Workers::on_target_proven() {
-    adopt_target();
-    ++metrics_.upstream_failovers_total;
-    shared_.log.info("upstream_failover", {{"upstream", redacted(target().url)},
-                                           {"what", "a primary answers there now"}});
+void Workers::confirm_primary() {
+    for_each([](Worker& worker) { worker.node().confirm_primary(); });
 }
 
 void Workers::forget_target() {
     target_events_ = nullptr;
-    for_each([](Worker& worker) { worker.pool().forget_target(); });
+    for_each([](Worker& worker) { worker.node().topology().forget_target(); });
 }
 
 void Workers::on_worker_target_proven(uint64_t trial) {
@@ -201,25 +198,31 @@ void Workers::on_worker_target_refused(uint64_t trial, const std::string& reason
 }
 
 void Workers::adopt_target() {
-    for_each([](Worker& worker) { worker.pool().adopt_target(); });
+    for_each([](Worker& worker) { worker.adopt_target(); });
 }
 
 void Workers::turn_to(Targets targets) {
+    target_events_ = nullptr;
     auto target = targets.begin();
-    for_each([&](Worker& worker) { worker.pool().turn_to(std::move(*target++)); });
+    for_each([&](Worker& worker) { worker.turn_to(std::move(*target++)); });
 }
 
 void Workers::set_access(Targets targets) {
     auto target = targets.begin();
-    for_each([&](Worker& worker) { worker.pool().set_access(**target++); });
+    for_each([&](Worker& worker) {
+        if (worker.cluster() != nullptr) worker.cluster()->set_access(**target);
+        worker.node().set_access(**target++);
+    });
 }
 
 void Workers::apply_options() {
     for_each([this](Worker& worker) {
         if (shared_.cache != nullptr) {
-            worker.pool().bound_staleness(shared_.config.near_cache.max_staleness_ms);
+            const uint64_t bound_ms = shared_.config.near_cache.max_staleness_ms;
+            worker.for_each_node([=](Node& node) { node.bound_staleness(bound_ms); });
         }
-        worker.pool().apply_options();
+        worker.for_each_node([](Node& node) { node.apply_options(); });
+        if (worker.cluster() != nullptr) worker.cluster()->apply_options();
         worker.clients().apply_limits();
     });
 }
@@ -227,19 +230,32 @@ void Workers::apply_options() {
 void Workers::shrink() {
     for_each([](Worker& worker) {
         worker.clients().shrink();
-        worker.pool().shrink();
+        worker.for_each_node([](Node& node) { node.shrink(); });
     });
 }
 
 ConnectionList Workers::connections(size_t limit) {
     ConnectionList all;
     for_each([&](Worker& worker) {
-        ConnectionList list = worker.pool().list(limit - all.connections.size());
-        all.total += list.total;
-        std::move(list.connections.begin(), list.connections.end(),
-                  std::back_inserter(all.connections));
+        worker.for_each_node([&](Node& node) {
+            ConnectionList list = node.connections().list(limit - all.connections.size());
+            all.total += list.total;
+            std::move(list.connections.begin(), list.connections.end(),
+                      std::back_inserter(all.connections));
+        });
     });
     return all;
+}
+
+bool Workers::are_cluster() {
+    bool any = false;
+    for_each([&any](Worker& worker) { any = any || worker.cluster() != nullptr; });
+    return any;
+}
+
+std::vector<NodeFacts> Workers::nodes() const {
+    Cluster* const cluster = first().cluster();
+    return cluster == nullptr ? std::vector<NodeFacts>() : cluster->facts();
 }
 
 // --- clients ---
@@ -247,15 +263,21 @@ ConnectionList Workers::connections(size_t limit) {
 void Workers::open_doors(std::vector<ClientServer::Door> doors,
                          const std::function<std::vector<ClientServer::Door>()>& make_doors) {
     // First what can fail.
-    std::vector<std::vector<ClientServer::Door>> same;
+    using Doors = std::vector<ClientServer::Door>;
+    std::vector<std::shared_ptr<Doors>> same;
     while (same.size() < others_.size()) {
-        for (ClientServer::Door& door : same.emplace_back(make_doors()))
+        same.push_back(std::make_shared<Doors>(make_doors()));
+        for (ClientServer::Door& door : *same.back())
             door.is_elsewhere = true;
     }
-    const Pause pause(*this);
     first().clients().open_doors(std::move(doors));
-    for (size_t i = 0; i < others_.size(); ++i)
-        others_[i]->worker->clients().open_doors(std::move(same[i]));
+    // Clients that were handed over have come through the former doors, and are taken first.
+    for (size_t i = 0; i < others_.size(); ++i) {
+        others_[i]->mailbox->post(
+            [&clients = others_[i]->worker->clients(), opened = std::move(same[i])] {
+                clients.open_doors(std::move(*opened));
+            });
+    }
 }
 
 bool Workers::hand_over(uint64_t listener, int fd, uint64_t id) {
@@ -290,16 +312,19 @@ void Workers::drain(std::function<void()> drained) {
 // `ended` is called on the main thread, once each has no client any more.
 void Workers::end_each(std::function<void()> ended,
                        const std::function<void(ClientServer&, std::function<void()>)>& end) {
-    const Pause pause(*this);
     is_closing_ = true;
-    // What leave_sockets() has begun drain() ends: it is told of once.
+    // drain() ends what leave_sockets() has begun: it is told of once.
     const auto all = std::make_shared<size_t>(1 + others_.size());
     const auto one = [all, ended = std::move(ended)] {
         if (--*all == 0) ended();
     };
     end(first().clients(), one);
-    for (const auto& other : others_)
-        end(other->worker->clients(), [this, one] { mailbox_->post(one); });
+    // Behind the clients that were handed over before, and may still be in the mailbox.
+    for (const auto& other : others_) {
+        other->mailbox->post([this, end, one, &clients = other->worker->clients()] {
+            end(clients, [this, one] { mailbox_->post(one); });
+        });
+    }
 }
 
 ClientList Workers::clients(uint64_t after, size_t limit) {

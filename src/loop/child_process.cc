@@ -104,7 +104,7 @@ void ChildProcess::look() {
     pid_ = 0;
     if (watch_ != nullptr) watch_->want({false, false});
     timer_.stop();
-    // It may destroy us: nothing of ours is touched after it.
+    // on_exit may destroy us: no member is touched after it.
     const OnExit on_exit = std::move(on_exit_);
     on_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 0,
             WIFSIGNALED(status) ? WTERMSIG(status) : 0);

@@ -26,7 +26,7 @@ int option_of(int fd, int option) {
     return getsockopt(fd, SOL_SOCKET, option, &value, &length) == 0 ? value : -1;
 }
 
-// As ListenSocket::address() has it; empty for what we do not listen on.
+// The address as in ListenSocket::address(); empty for a socket that we can't listen on.
 std::string address_of(int fd) {
     const std::string name = local_name(fd);
     const bool is_ours =
@@ -37,12 +37,12 @@ std::string address_of(int fd) {
 }  // namespace
 
 InheritedSockets::InheritedSockets(const ListenVariables& variables) {
-    // An environment that was handed on further than it was meant to is none of ours.
+    // LISTEN_PID names another process: the variables were inherited by mistake. Ignore them.
     if (variables.fds.empty() || parse_number<int>(variables.pid) != getpid()) return;
     const std::optional<int> count = parse_number<int>(variables.fds);
     if (!count || *count < 0 || *count > kDescriptorsMax) {
         throw ListenError("LISTEN_FDS=" + variables.fds +
-                          " is no number of descriptors; systemd sets it, nobody else should");
+                          " is no number of descriptors; only systemd should set it");
     }
     std::vector<std::string> names;
     for (size_t begin = 0; begin <= variables.names.size() && !variables.names.empty();) {
@@ -51,7 +51,7 @@ InheritedSockets::InheritedSockets(const ListenVariables& variables) {
         begin = end + 1;
     }
     names.resize(static_cast<size_t>(*count));
-    // The locks first: who owns a socket's file is known by them.
+    // The locks first: they tell who owns a socket's file.
     for (int i = 0; i < *count; ++i) {
         const int fd = variables.first_fd + i;
         if (fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) refuse(fd, names[i], "it is not open");

@@ -77,8 +77,8 @@ SocketAddress tcp_address(const std::string& text) {
     return address;
 }
 
-// Why the file at the address must stay, or "" if it is a socket on which nobody listens. Only a
-// refused connection proves that: a full queue, for one, is a sign of life.
+// Returns why the file at the address must stay, or "" if nobody listens on it. Only a refused
+// connection proves that: a full queue, for one, is a sign of life.
 std::string why_taken(const SocketAddress& address) {
     struct stat found {};
     if (lstat(address.path.c_str(), &found) != 0) return errno == ENOENT ? "" : os_error(errno);
@@ -94,7 +94,7 @@ std::string why_taken(const SocketAddress& address) {
     return "a running process answers there; stop it or choose another path";
 }
 
-// Before listen(), so that nobody connects by the rights of another owner.
+// Done before listen(), so that nobody connects by the rights of another owner.
 void give_away(const std::string& path, const SocketFile& file) {
     if (file.owner == SocketFile::kOurs && file.group == SocketFile::kOurs) return;
     if (lchown(path.c_str(), file.owner, file.group) == 0) return;
@@ -103,7 +103,7 @@ void give_away(const std::string& path, const SocketFile& file) {
         return id == SocketFile::kOurs ? "unchanged" : std::to_string(id);
     };
     const std::string what =
-        "its owner can't be made " + text(file.owner) + ", its group " + text(file.group) + ": ";
+        "its owner can't be set to " + text(file.owner) + " (group " + text(file.group) + "): ";
     if (error != EPERM) refuse(path, what + os_error(error));
     refuse(path, what +
                      "only root can; without root, leave the owner out and name a group that "
@@ -138,7 +138,7 @@ void make_private_directory(const std::string& path) {
     const bool is_trusted = itself.st_uid == geteuid() || itself.st_uid == 0;
     if ((parent.st_mode & S_IWOTH) != 0 && !is_trusted) {
         throw ListenError("cannot use " + path +
-                          ": it belongs to another user, who could replace what we put there; "
+                          ": it belongs to another user, who could replace nearkey's files; "
                           "choose a folder of nearkey's own or of root's");
     }
 }
@@ -154,7 +154,7 @@ std::unique_ptr<FileLock> FileLock::take(const std::string& path) {
             if (error == EWOULDBLOCK) return nullptr;
             throw ListenError("cannot lock " + path + ": " + os_error(error));
         }
-        // Whoever had it may have removed the file between our open() and flock().
+        // Its former holder may have removed the file between our open() and flock().
         if (is_same_file(fd, path)) return lock;
         lock->path_.clear();
     }
@@ -167,7 +167,7 @@ std::unique_ptr<FileLock> FileLock::adopt(int fd) {
 FileLock::FileLock(std::string path, int fd) : path_(std::move(path)), fd_(fd) {
 }
 
-// Removed while it is locked: nobody else can have taken this very file.
+// The file is removed while it is locked: nobody else can have taken this very file.
 FileLock::~FileLock() {
     if (!path_.empty() && is_same_file(fd_, path_)) unlink(path_.c_str());
     close(fd_);
@@ -241,13 +241,13 @@ int ListenSocket::rebind() {
 }
 
 // A connect() to a Unix socket asks whether its listener still receives, which can't be taken back.
-// One of TCP stops listening, and keeps its port.
+// A TCP socket stops listening, and keeps its port.
 bool ListenSocket::refuse_more() {
     if (!is_ours_) return false;
     is_refusing_ = shutdown(fd_, SHUT_RD) == 0;
     if (is_refusing_ && is_unix()) {
-        // Those who wait in connect() for room in the queue are woken by one that grows, and by
-        // nothing else before the close (unix_listen in the kernel's af_unix.c).
+        // Clients that wait in connect() for room in the queue are woken by a queue that grows, and
+        // by nothing else before the close (unix_listen in the kernel's af_unix.c).
         listen(fd_, 0);
         listen(fd_, backlog_);
     }

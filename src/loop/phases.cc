@@ -1,4 +1,5 @@
 // The work that is done once a turn: independent of what turns the loop, libuv or a simulation.
+// style-ok(slices): the simulation links this and has the rest of loop/ anew.
 #include "nearkey/loop/loop.h"
 
 #include <algorithm>
@@ -41,7 +42,7 @@ void Loop::run_phases() {
     turn_watch_->on_turn({turn_us_, sent_us, is_over ? sent_us : now_us()});
 }
 
-// Runs what was listed when the phase began; what defers itself meanwhile has its turn next time.
+// Runs what was listed when the phase began; work deferred meanwhile has its turn next time.
 void Loop::run_phase(Phase phase) {
     if (listed(phase).empty()) return;
     running_.swap(listed(phase));

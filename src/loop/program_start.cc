@@ -53,7 +53,7 @@ struct Prepared {
     std::vector<std::string> argv;
     std::vector<std::string> environment;
     std::string* own_pid = nullptr;  // LISTEN_PID, without digits so far; null: not wanted
-    std::vector<int> fds;            // where the child has 0, 1, ...
+    std::vector<int> fds;            // the child's 0, 1, ...
     ProgramStart::Ends ends;
     pid_t parent;
     std::vector<char*> argv_pointers;
@@ -120,7 +120,7 @@ StartedProgram start_program(const ProgramStart& start) {
     close(channel[1]);
     int error = 0;
     ssize_t heard = 0;
-    // Its end without a word: the program runs.
+    // The channel's end without a word: the program runs.
     while (pid > 0 && (heard = read(channel[0], &error, sizeof error)) < 0 && errno == EINTR) {
     }
     close(channel[0]);

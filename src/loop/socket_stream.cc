@@ -78,7 +78,7 @@ void SocketStream::on_events(FdEvents seen) {
 void SocketStream::read_once() {
     const ssize_t count = recv(fd(), scratch_.data(), read_max_, 0);
     if (count > 0) {
-        // A batch of requests is best read as a whole; what fills all there is is a large value.
+        // A batch of requests is best read as a whole; a full buffer means a large value.
         const bool is_full = static_cast<size_t>(count) == read_max_;
         read_max_ = is_full ? std::min({kStreamRead, scratch_.size(), loop_.large_piece()})
                             : scratch_.size();

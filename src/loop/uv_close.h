@@ -1,4 +1,4 @@
-// How libuv handles end. Private to loop/: UvClose is the deleter of every UvHandle.
+// The end of libuv handles. Private to loop/: UvClose is the deleter of every UvHandle.
 // libuv frees later, in a callback; the owner has let go by then.
 #pragma once
 

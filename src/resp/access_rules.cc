@@ -19,7 +19,7 @@ constexpr auto kCategories = std::to_array<std::string_view>(
      "string", "transaction", "write",       "bloom",      "cms",       "cuckoo",
      "json",   "search",      "tdigest",     "timeseries", "topk"});
 
-// Of a command, or of its sub-command or first argument behind a bar.
+// True for a command, or one with its sub-command or first argument behind a bar.
 bool is_command_name(std::string_view name) {
     const auto is_graphic = [](char c) { return c > ' ' && c < 127; };
     return !name.empty() && std::count(name.begin(), name.end(), '|') <= 1 &&
@@ -27,7 +27,7 @@ bool is_command_name(std::string_view name) {
            std::all_of(name.begin(), name.end(), is_graphic);
 }
 
-// As Valkey reads one word (ACLSetSelector in acl.c). What is wrong with it, or "".
+// Reads one word as Valkey does (ACLSetSelector in acl.c). Returns what is wrong with it, or "".
 std::string parse_rule(const std::string& word, AccessRule& rule) {
     if (word == "allcommands" || word == "nocommands") {
         rule = {word == "allcommands", AccessRule::About::Everything, "all"};

@@ -10,9 +10,9 @@ constexpr std::string_view kValue = "the value, or a part of it";
 constexpr std::string_view kSize = "changes only with the value";
 constexpr std::string_view kMember = "a question about the value";
 
-// Every one has its one key first, or is split by its keys, is answered from them alone, and says
-// the same until one is written, expires or is deleted. All of them are tracked by the server, for
-// it flags them "readonly". The number of a rule is its place in the list, from 1; at most 127.
+// Each has its one key first, or is split by its keys, is answered from them alone, and has the
+// same reply until one is written, expires or is deleted. All of them are tracked by the server,
+// for it flags them "readonly". The number of a rule is its place in the list, from 1; at most 127.
 constexpr CacheRule kRules[] = {
     // Strings and bitmaps
     {"get", kValue},
@@ -72,13 +72,12 @@ constexpr CacheRule kRules[] = {
     {"exists", kMember, CacheSplit::Count},
 };
 
-// Change what is stored, though their flags do not say so.
+// Change keys, though their flags do not say so.
 constexpr std::string_view kUnflagged[] = {
     "debug", "exec", "replicaof", "slaveof", "failover", "cluster", "psync", "sync",
 };
 
-// Show what is stored, though their flags do not say so: how many keys there are, or what was
-// written to them.
+// Show keys, though their flags do not say so: their number, or the values written to them.
 constexpr std::string_view kTelling[] = {
     "info",
     "slowlog|get",
@@ -88,7 +87,7 @@ constexpr std::string_view kTelling[] = {
     "cluster|getkeysinslot",
 };
 
-// Whether a reply may show something newer than what is stored.
+// True if a reply may show a newer state of keys than stored replies do.
 bool tells_of_keys(const CommandSpec& spec) {
     const bool is_telling =
         std::find(std::begin(kTelling), std::end(kTelling), spec.name) != std::end(kTelling);
@@ -105,8 +104,8 @@ void apply_cache_rules(CommandSpec& spec, bool specs_known) {
             return spec.name == name ||
                    (spec.name.starts_with(name) && spec.name[name.size()] == '|');
         });
-    // PFCOUNT is "readonly", and may write the count that it has found. Of a module's keys the
-    // server says "RW" where the module says nothing.
+    // PFCOUNT is "readonly", and may write the count that it has found. The server says "RW" for a
+    // module's keys if the module says nothing.
     const bool is_writing =
         !spec.is_module && std::any_of(spec.key_specs.begin(), spec.key_specs.end(),
                                        [](const KeySpec& keys) { return keys.is_written; });
@@ -119,7 +118,7 @@ void apply_cache_rules(CommandSpec& spec, bool specs_known) {
     } else if (spec.is_write || is_unflagged || spec.is_module) {
         spec.writes = WriteScope::Everything;
     }
-    // Scripts and modules may read and write what they do not name.
+    // Scripts and modules may read and write keys that they do not name.
     spec.names_keys = specs_known && spec.special != Special::Script && !spec.is_module;
     spec.tells_of_keys = tells_of_keys(spec);
     const auto* const rule =

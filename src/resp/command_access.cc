@@ -26,8 +26,8 @@ const CommandSpec* find_command(const CommandTable& table, std::string_view name
     return child == spec->subcommands.end() ? nullptr : &*child;
 }
 
-// The command of whose first argument the rule is, or null. As in Valkey, what has sub-commands has
-// no such rules, and nothing can be refused by them.
+// The command whose first argument the rule names, or null. As in Valkey, a command with
+// sub-commands has no such rules, and nothing can be refused by them.
 const CommandSpec* find_command_of_argument(const CommandTable& table, const AccessRule& rule) {
     const auto [command, argument] = split_name(rule.name);
     if (!rule.allows || argument.empty()) return nullptr;
@@ -148,7 +148,7 @@ std::vector<std::string> find_open_to_scripts(const CommandAccess& access,
     const bool can_read = can_write || allows_one_of({"eval_ro", "evalsha_ro", "fcall_ro"});
     std::vector<std::string> names;
     for_each(table, [&](const CommandSpec& spec) {
-        // What has sub-commands is not run itself; "nearkey" and its like are not the server's.
+        // A command with sub-commands is not run itself; "nearkey" is not the server's.
         const bool is_run = spec.subcommands.empty() && spec.is_servers_own && !spec.is_noscript;
         const bool is_open = spec.is_write ? can_write : can_read;
         if (is_run && is_open && !access.allows_any(spec)) names.push_back(spec.name);

@@ -29,8 +29,8 @@ constexpr std::string_view kTooBigLength = "too big bulk count string";
 constexpr std::string_view kUnexpected = "expected '$', got '";
 constexpr std::string_view kInvalidLength = "invalid bulk length";
 
-// Where the first `wanted` stands; like strchr, the server's search ends at a NUL. The line limit
-// bounds the search, so that a long half line is not searched again and again.
+// Finds the first `wanted`; like strchr, the server's search ends at a NUL. The line limit bounds
+// the search, so that a long half line is not searched again and again.
 size_t find_before_nul(std::string_view text, char wanted) {
     const std::string_view line = text.substr(0, kLineMax + 1);
     const size_t found = line.find(wanted);

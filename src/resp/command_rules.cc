@@ -49,7 +49,7 @@ constexpr CommandRule kRules[] = {
     {"config|get",          Dedicated, S::ConfigGet, "passwords are left out of its reply"},
     {"debug",               Unproven,  S::None, "may change how the server treats a connection"},
 
-    // What changes the connection itself, or tells of it.
+    // Commands that change the connection itself, or tell of it.
     {"subscribe",           Tunnel, S::None, "turns the connection into a subscriber"},
     {"psubscribe",          Tunnel, S::None, "turns the connection into a subscriber"},
     {"ssubscribe",          Tunnel, S::None, "turns the connection into a subscriber"},

@@ -21,7 +21,7 @@ std::string lower(std::string_view text) {
     return result;
 }
 
-// FNV-1a over the name with the bit set that tells lower case: what collides is told apart later.
+// FNV-1a over the name with the lower-case bit set: names that collide are told apart later.
 size_t hash_name(std::string_view name) {
     uint64_t hash = 0xcbf29ce484222325;
     for (const char c : name)
@@ -34,7 +34,7 @@ int64_t find_integer(const Value& map, std::string_view key, int64_t otherwise) 
     return value == nullptr ? otherwise : value->integer;
 }
 
-// False if it does not tell of all keys.
+// False: it does not tell of all keys.
 bool read_key_spec(const Value& entry, KeySpec& spec) {
     const Value* flags = entry.find("flags");
     const Value* begin = entry.find("begin_search");
@@ -67,7 +67,7 @@ bool read_key_spec(const Value& entry, KeySpec& spec) {
     return spec.begin != 0 && spec.step > 0 && (spec.is_counted || keys_type->text == "range");
 }
 
-// By the categories of COMMAND: "@write", "@string", ...
+// Finds the family by the categories of COMMAND: "@write", "@string", ...
 CommandFamily family_of(const Value& categories) {
     for (size_t i = 0; i < kFamilyNames.size(); ++i) {
         for (const Value& category : categories.elements) {
@@ -94,7 +94,7 @@ void keep_name(CommandSpec& spec, std::set<std::string>& names) {
         keep_name(child, names);
 }
 
-// As Valkey itself, a table has at most 64 of them.
+// A table has at most 64 of them, as in Valkey.
 uint64_t bit_of(std::string_view name, std::vector<std::string>& categories) {
     auto found = std::find(categories.begin(), categories.end(), name);
     if (found == categories.end() && categories.size() < 64) {
@@ -113,8 +113,8 @@ uint64_t read_categories(const Value& list, std::vector<std::string>& categories
     return bits;
 }
 
-// What has none of these flags (INFO, PING, TIME, MEMORY STATS) changes neither data nor the server
-// nor what the connection is; PUBLISH has may_replicate, CONFIG SET admin, CLIENT SETNAME noscript.
+// A command without these flags (INFO, PING, TIME, MEMORY STATS) changes neither data nor the
+// server nor its connection; PUBLISH has may_replicate, CONFIG SET admin, CLIENT SETNAME noscript.
 bool tells_of_effects(std::string_view flag) {
     constexpr std::string_view kFlags[] = {"write",    "may_replicate", "admin", "noscript",
                                            "blocking", "pubsub",        "module"};
@@ -148,8 +148,10 @@ bool read_spec(const Value& entry, std::vector<std::string>& categories, Command
     bool specs_known = entry.elements.size() >= 9;
     for (size_t i = 0; specs_known && i < entry.elements[8].elements.size(); ++i)
         specs_known = read_key_spec(entry.elements[8].elements[i], spec.key_specs.emplace_back());
+    spec.names_one_key = !spec.key_specs.empty() && spec.key_specs[0].last == 0;
     apply_cache_rules(spec, specs_known);
     spec.first_key = fixed_place_of_key(spec);
+    apply_spread_rules(spec, entry.elements.size() > 7 ? &entry.elements[7] : nullptr);
     if (entry.elements.size() < 10) return true;
     for (const Value& child : entry.elements[9].elements) {
         CommandSpec subcommand;
@@ -165,15 +167,8 @@ bool read_spec(const Value& entry, std::vector<std::string>& categories, Command
 
 }  // namespace
 
-bool CommandSpec::accepts(size_t arguments) const {
-    const auto count = static_cast<int64_t>(arguments);
-    return arity >= 0 ? count == arity : count + arity >= 0;
-}
-
-bool CommandSpec::is_cacheable(const CommandView& command) const {
-    if (cache_number == 0) return false;
-    const bool has_one_key = key_specs[0].last == 0 || command.size() == 2;
-    return has_one_key || (cache_split != CacheSplit::None && command.size() <= kSplitMax);
+bool CommandSpec::is_cacheable_with(size_t words) const {
+    return words == 2 || (cache_split != CacheSplit::None && words <= kSplitMax);
 }
 
 CommandTable::CommandTable(const Value& reply) {
@@ -189,7 +184,7 @@ CommandTable::CommandTable(const Value& reply) {
         spec.arity = -1;
         spec.categories = bit_of("slow", categories_) | bit_of("admin", categories_);
         apply_rules(spec);
-        // Before it looks at rights, Valkey closes who sends HTTP.
+        // Valkey closes a client that sends HTTP before it checks rights.
         spec.needs_no_auth = spec.route == Route::Close;
         specs_.push_back(std::move(spec));
     }

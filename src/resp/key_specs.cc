@@ -1,8 +1,10 @@
-// Finds a command's keys by what the server says of them: getKeysUsingKeySpecs in db.c.
+// After getKeysUsingKeySpecs in the server's db.c.
+#include "nearkey/resp/key_specs.h"
+
 #include "nearkey/base/ignoring_case.h"
-#include "nearkey/resp/command_parser.h"
-#include "nearkey/resp/command_table.h"
 #include "nearkey/resp/number.h"
+
+#include <algorithm>
 
 namespace nearkey {
 
@@ -50,16 +52,25 @@ bool append_behind_keyword(const KeySpec& spec, const CommandView& command, Keys
     return true;
 }
 
+bool append_keys_of(const KeySpec& spec, const CommandView& command, Keys& keys) {
+    return spec.keyword.empty() ? append_keys(spec, command, spec.begin, keys)
+                                : append_behind_keyword(spec, command, keys);
+}
+
 }  // namespace
 
-bool CommandSpec::find_keys(const CommandView& command, std::vector<std::string_view>& keys) const {
+bool CommandKeys::find_keys(const CommandView& command, std::vector<std::string_view>& keys) const {
     if (!names_keys || command.size() > kKeysMax) return false;
-    for (const KeySpec& spec : key_specs) {
-        const bool is_found = spec.keyword.empty() ? append_keys(spec, command, spec.begin, keys)
-                                                   : append_behind_keyword(spec, command, keys);
-        if (!is_found) return false;
-    }
-    return true;
+    return std::all_of(key_specs.begin(), key_specs.end(),
+                       [&](const KeySpec& spec) { return append_keys_of(spec, command, keys); });
+}
+
+bool CommandKeys::find_first_key(const CommandView& command,
+                                 std::vector<std::string_view>& keys) const {
+    const size_t before = keys.size();
+    return std::any_of(key_specs.begin(), key_specs.end(), [&](const KeySpec& spec) {
+        return append_keys_of(spec, command, keys) && keys.size() > before;
+    });
 }
 
 }  // namespace nearkey

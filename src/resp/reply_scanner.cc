@@ -12,8 +12,8 @@ namespace {
 
 enum class LineKind { Unknown, Text, Length, Checked };
 
-// Text is passed on whatever it says. Length says what follows. Checked lines are short, and only
-// one spelling of them is right.
+// Text is passed on whatever it says. Length announces bytes or values. Checked lines are short,
+// and only one spelling of them is right.
 LineKind kind_of(char type) {
     switch (type) {
         case '+':

@@ -33,16 +33,16 @@ void append_bulk(std::string& out, std::string_view text) {
     out += "\r\n";
 }
 
-void append_null(std::string& out, int protocol) {
-    out += protocol == 3 ? "_\r\n" : "$-1\r\n";
+void append_null(std::string& out, Protocol protocol) {
+    out += protocol == Protocol::Resp3 ? "_\r\n" : "$-1\r\n";
 }
 
 void append_array_header(std::string& out, size_t elements) {
     append_line(out, '*', static_cast<int64_t>(elements));
 }
 
-void append_map_header(std::string& out, size_t pairs, int protocol) {
-    if (protocol == 3) {
+void append_map_header(std::string& out, size_t pairs, Protocol protocol) {
+    if (protocol == Protocol::Resp3) {
         append_line(out, '%', static_cast<int64_t>(pairs));
     } else {
         append_array_header(out, pairs * 2);

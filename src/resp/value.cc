@@ -89,7 +89,7 @@ std::optional<Value> parse_value(std::string_view reply) {
     return value;
 }
 
-void append_value(std::string& out, const Value& value, int protocol) {
+void append_value(std::string& out, const Value& value, Protocol protocol) {
     switch (value.type) {
         case '_':
             append_null(out, protocol);

@@ -1,14 +1,12 @@
-#include "nearkey/server/admin_clients.h"
+#include "nearkey/server/admin_page_functions.h"
 
 #include "nearkey/loop/loop.h"
 #include "nearkey/loop/peer.h"
 #include "nearkey/loop/socket_name.h"
-#include "nearkey/server/admin_json.h"
 #include "nearkey/server/process_facts.h"
 
 #include <nlohmann/json.hpp>
 
-#include <cmath>
 #include <unordered_map>
 
 namespace nearkey {
@@ -39,7 +37,7 @@ private:
     std::unordered_map<pid_t, ProcessFacts> facts_;
 };
 
-// Who is at the other end: the process of a Unix socket as the kernel knows it, or an address.
+// Adds the peer: the process of a Unix socket as the kernel knows it, or an address.
 void describe_peer(int fd, Processes& processes, Json& client) {
     const std::optional<Peer> peer = peer_of(fd);
     if (peer) {
@@ -68,7 +66,7 @@ Json client_json(const ClientFacts& facts, Processes& processes, uint64_t now_ms
     client["library"] = facts.identity.library;
     client["library_version"] = facts.identity.library_version;
     client["database"] = facts.database;
-    client["protocol"] = facts.protocol;
+    client["protocol"] = number_of(facts.protocol);
     client["route"] = facts.route;
     client["commands"] = facts.commands;
     client["bytes_in"] = facts.bytes_in;
@@ -83,7 +81,7 @@ Json client_json(const ClientFacts& facts, Processes& processes, uint64_t now_ms
 Json connection_json(const ConnectionFacts& facts, uint64_t now_ms, uint64_t boot_ms) {
     Json connection = {{"kind", facts.kind},
                        {"state", facts.state},
-                       {"protocol", facts.protocol},
+                       {"protocol", number_of(facts.protocol)},
                        {"database", facts.database},
                        {"address", facts.address},
                        {"server_id", facts.server_id},
@@ -116,7 +114,7 @@ AdminAnswer clients_page(AdminSource& source, const AdminRequest& request) {
     if (!request.read_number("after", UINT64_MAX, after)) {
         return admin_error(400, "after is the number of a session");
     }
-    // Their descriptors are asked whose they are.
+    // The peers are found by descriptors, which must stay open.
     const std::shared_ptr<void> still = source.hold_still();
     const ClientList list = source.clients(after, limit);
     Processes processes;
@@ -138,6 +136,25 @@ AdminAnswer connections_page(AdminSource& source, const AdminRequest& request) {
     for (const ConnectionFacts& facts : list.connections)
         connections.push_back(connection_json(facts, source.now_ms(), Loop::boot_ms()));
     return json_answer(200, {{"total", list.total}, {"connections", std::move(connections)}});
+}
+
+AdminAnswer nodes_page(AdminSource& source, const AdminRequest& request) {
+    uint64_t limit = kLimit;
+    if (!request.read_number("limit", kConnectionsMax, limit) || limit == 0) {
+        return admin_error(400, "limit is a number from 1 to 1000");
+    }
+    const std::vector<NodeFacts> all = source.nodes();
+    Json nodes = Json::array();
+    for (const NodeFacts& facts : all) {
+        if (nodes.size() == limit) break;
+        nodes.push_back({{"id", facts.id},
+                         {"address", facts.address},
+                         {"state", facts.state},
+                         {"slots", facts.slots},
+                         {"connections", facts.connections},
+                         {"in_flight", facts.in_flight}});
+    }
+    return json_answer(200, {{"total", all.size()}, {"nodes", std::move(nodes)}});
 }
 
 }  // namespace nearkey

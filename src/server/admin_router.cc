@@ -1,7 +1,6 @@
-// Which page a request gets, and which requests get none.
+// Chooses the page for a request, and refuses those that get none.
 #include "nearkey/base/ignoring_case.h"
-#include "nearkey/base/parse_number.h"
-#include "nearkey/server/admin_json.h"
+#include "nearkey/server/admin_page_functions.h"
 
 #include <nlohmann/json.hpp>
 
@@ -25,8 +24,8 @@ bool names_loopback(std::string_view host) {
     });
 }
 
-// What a browser says of a request that a page of another origin (another port of this host
-// included) makes it send. Other programs send none of these headers.
+// True by the headers of a browser whose page of another origin (another port of this host
+// included) made it send the request. Other programs send none of these headers.
 bool is_from_another_origin(const AdminRequest& request, std::string_view host) {
     const auto site = request.header("Sec-Fetch-Site");
     if (site && *site != "same-origin" && *site != "none") return true;
@@ -40,7 +39,7 @@ std::optional<AdminAnswer> refusal_over_tcp(const AdminRequest& request) {
     if (!names_loopback(host)) {
         return admin_error(403, "Host must be 127.0.0.1, localhost or [::1]");
     }
-    // What it could read by GET, its browser keeps from it; a POST would have been done by then.
+    // The browser keeps a GET's answer from such a page; a POST would have been done by then.
     if (request.method != "POST") return std::nullopt;
     if (is_from_another_origin(request, host)) {
         return admin_error(403, "a page of another origin may not do this");
@@ -61,37 +60,7 @@ AdminAnswer not_found(std::span<const AdminRoute> routes) {
     return json_answer(404, {{"error", "there is no such page"}, {"pages", pages}});
 }
 
-std::optional<std::string_view> first(const std::vector<AdminRequest::Named>& all,
-                                      std::string_view name,
-                                      bool (*is_equal)(std::string_view, std::string_view)) {
-    const auto found = std::find_if(all.begin(), all.end(),
-                                    [&](const auto& one) { return is_equal(one.first, name); });
-    if (found == all.end()) return std::nullopt;
-    return found->second;
-}
-
 }  // namespace
-
-std::optional<std::string_view> AdminRequest::parameter(std::string_view name) const {
-    return first(parameters, name, [](std::string_view a, std::string_view b) { return a == b; });
-}
-
-std::optional<std::string_view> AdminRequest::header(std::string_view name) const {
-    return first(headers, name, equals_ignoring_case);
-}
-
-bool AdminRequest::read_number(std::string_view name, uint64_t max, uint64_t& value) const {
-    const auto text = parameter(name);
-    if (!text) return true;
-    const auto number = parse_number<uint64_t>(*text);
-    if (!number || *number > max) return false;
-    value = *number;
-    return true;
-}
-
-bool AdminRequest::has_body() const {
-    return header("Transfer-Encoding") || header("Content-Length").value_or("0") != "0";
-}
 
 AdminAnswer admin_error(unsigned status, std::string_view what) {
     return json_answer(status, {{"error", what}});

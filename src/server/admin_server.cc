@@ -14,9 +14,9 @@ namespace nearkey {
 
 namespace {
 
-// Each a bound on what a caller can make us hold; nobody needs more for a page of 4 KiB.
+// Each bounds the memory that a caller can make us hold; a page of 4 KiB needs no more.
 constexpr unsigned kConnectionsMax = 32;
-// With more than this, the one that has been there for longest without a request makes a place.
+// With more than this, the one that has been there for longest without a request is closed.
 constexpr unsigned kConnectionsEasy = 24;
 // In one turn of the loop.
 constexpr int kRoundsMax = 32;
@@ -26,7 +26,7 @@ constexpr uint64_t kRequestMs = 3000;
 constexpr uint64_t kDeadlineCheckMs = 500;
 constexpr size_t kConnectionMemoryMax = size_t{16} << 10;
 
-// What every answer says: it is of this moment, of this type, and for no page of another origin.
+// Headers of every answer: it is of this moment, of this type, and for no page of another origin.
 constexpr std::pair<const char*, const char*> kHeaders[] = {
     {MHD_HTTP_HEADER_CACHE_CONTROL, "no-store"},
     {"X-Content-Type-Options", "nosniff"},
@@ -144,7 +144,7 @@ void AdminServer::start_http() {
     watch_->want({true, false});
 }
 
-// Does what there is to do, then asks libmicrohttpd when it wants to be called without an event.
+// Runs libmicrohttpd, then asks it when it wants to be called without an event.
 void AdminServer::serve() {
     const unsigned before = connections(http_.get());
     MHD_run(http_.get());
@@ -163,8 +163,8 @@ void AdminServer::serve() {
     }
 }
 
-// Whoever holds connections without asking anything must not keep a probe waiting: of many, those
-// that have asked nothing for longest end. False: there were not too many.
+// Callers that hold connections without asking must not keep a probe waiting: if there are many,
+// those that have asked nothing for longest end. False: there were not too many.
 bool AdminServer::make_places() {
     const unsigned count = connections(http_.get());
     if (count <= kConnectionsEasy) return false;

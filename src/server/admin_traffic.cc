@@ -1,6 +1,4 @@
-#include "nearkey/server/admin_traffic.h"
-
-#include "nearkey/server/admin_json.h"
+#include "nearkey/server/admin_page_functions.h"
 
 #include <nlohmann/json.hpp>
 
@@ -41,11 +39,10 @@ AdminAnswer hot_keys_page(AdminSource& source, const AdminRequest& request) {
         return admin_error(400, "count is a number from 0 to 1000");
     }
     using Outcome = HotKeys::Outcome;
-    return json_answer(200,
-                       {{"names_shown", source.shows_key_names()},
-                        {"window_seconds", HotKeys::kWindowMs / 1000},
-                        {"hits", listed(source.hot_keys(count, Outcome::Hit), source)},
-                        {"misses", listed(source.hot_keys(count, Outcome::Miss), source)}});
+    return json_answer(200, {{"names_shown", source.shows_key_names()},
+                             {"window_seconds", HotKeys::kWindowMs / 1000},
+                             {"hits", listed(source.hot_keys(count, Outcome::Hit), source)},
+                             {"misses", listed(source.hot_keys(count, Outcome::Miss), source)}});
 }
 
 AdminAnswer slow_log_page(AdminSource& source, const AdminRequest& /*request*/) {

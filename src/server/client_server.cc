@@ -1,7 +1,6 @@
 #include "nearkey/server/client_server.h"
 
 #include "nearkey/base/check.h"
-#include "nearkey/loop/peer.h"
 #include "nearkey/loop/socket_stream.h"
 
 #include <netinet/in.h>
@@ -19,14 +18,21 @@ namespace nearkey {
 
 namespace {
 
+constexpr uint64_t kMemoryCheckMs = 20;
+constexpr uint64_t kMemoryPatienceMs = 1000;
+// Freeing less than this part of all in that time is no progress.
+constexpr uint64_t kProgressShare = 64;
+// Closing a client that holds less would free nothing.
+constexpr size_t kWorthClosing = size_t{4} << 10;
+constexpr size_t kListedMax = 20;
 constexpr int kAcceptsPerTurn = 64;
 constexpr uint64_t kAcceptAgainMs = 100;
 // Descriptors that clients leave to connections to Valkey, the admin server, a reload and an
-// upgrade: without them nobody would get back what was lost.
+// upgrade: without them no lost connection could be replaced.
 constexpr rlim_t kKeptFdsMax = 64;
 constexpr rlim_t kKeptFdsShare = 4;  // no more than a fourth of all
 
-// From this descriptor on they are not for clients.
+// The first descriptor that is not for clients.
 int find_client_fds_end() {
     rlimit limit{};
     const bool is_bounded = getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < INT_MAX;
@@ -37,9 +43,19 @@ int find_client_fds_end() {
 
 // The last word to a client that is not let in.
 void turn_away(int fd, std::string_view error) {
-    // Whether it arrives is the client's affair.
+    // It need not arrive.
     [[maybe_unused]] const ssize_t sent = send(fd, error.data(), error.size(), MSG_NOSIGNAL);
     close(fd);
+}
+
+std::string listed(const std::vector<std::string>& names) {
+    std::string text;
+    for (size_t i = 0; i < names.size() && i < kListedMax; ++i)
+        text += (text.empty() ? "" : " ") + names[i];
+    if (names.size() > kListedMax) {
+        text += " and " + std::to_string(names.size() - kListedMax) + " more";
+    }
+    return text;
 }
 
 }  // namespace
@@ -62,7 +78,7 @@ std::unique_ptr<FdWatch> ClientServer::Listener::watch_socket(ClientServer& serv
                                      [this, &server](FdEvents) { server.accept_some(*this); });
 }
 
-// Of one that is closed its clients' terms stay as they are.
+// The terms of a closed listener's clients stay as they are.
 void ClientServer::Listener::change(Door to) {
     if (!is_open) return;
     if (socket != nullptr) {
@@ -94,17 +110,20 @@ ClientServer::ClientServer(const Parts& parts, const LimitOptions& limits)
                .limits = limits,
                .metrics = parts.metrics,
                .log = parts.log,
-               .pool = parts.pool,
+               .node = parts.node,
                .events = *this,
                .encoded = {},
-               .cache = parts.pool.cache(),
-               .fill_loop = parts.fill_loop,
+               .ledgers = {.node = parts.node,
+                           .cluster = parts.cluster,
+                           .cache = parts.node.cache(),
+                           .fill_loop = parts.fill_loop},
+               .cluster = parts.cluster,
                .hot_keys = &parts.hot_keys,
                .slow_log = &parts.slow_log,
                .all = parts.loops > 1 ? &parts.all : nullptr},
       accept_timer_(parts.loop, [this] { start_accepting(); }),
       memory_timer_(parts.loop, [this] { watch_memory(); }) {
-    parts.pool.latency().set_slow_us(parts.slow_log.threshold_us());
+    parts.node.latency().set_slow_us(parts.slow_log.threshold_us());
     apply_limits();
 }
 
@@ -189,7 +208,7 @@ void ClientServer::apply_limits() {
 
 void ClientServer::drain(std::function<void()> drained) {
     accept_timer_.stop();
-    // Who has connected to a socket that goes with us may have sent commands: they are answered.
+    // Clients of a socket that goes with us may have sent commands: these are answered.
     for (auto& listener : listeners_) {
         if (listener->socket != nullptr) refuse_clients(*listener);
         listener->close();
@@ -218,14 +237,14 @@ void ClientServer::accept_some(Listener& listener) {
             case Accepted::NoneLeft:
                 return;
             case Accepted::Failed:
-                // Out of descriptors or memory: those who wait stay in the backlog.
+                // Out of descriptors or memory: waiting clients stay in the backlog.
                 pause_accepting();
                 return;
         }
     }
 }
 
-// Those who have connected are still accepted.
+// Clients that have connected are still accepted.
 void ClientServer::refuse_clients(Listener& listener) {
     ListenSocket& socket = *listener.socket;
     if (!socket.is_ours() || socket.is_refusing()) return;
@@ -278,7 +297,7 @@ void ClientServer::watch(Listener& listener) {
     listener.watch->want({!accept_timer_.is_active(), false});
 }
 
-// One that is not has had its last word.
+// A client that is not admitted has had its last word.
 bool ClientServer::is_admitted(const Listener& listener, int fd) {
     if (!listener.peers.admits(fd)) {
         ++metrics_.clients_refused_peer_total;
@@ -288,9 +307,9 @@ bool ClientServer::is_admitted(const Listener& listener, int fd) {
                   "allow_groups)\r\n");
         return false;
     }
-    // As without us, where nobody listens then. It comes here through a socket that others hold,
-    // too, as systemd does: that one can't refuse.
-    if (listener.terms.when_down == WhenDown::Close && !context_.pool.health().is_ready) {
+    // As without us, where nobody listens then. The client came through a socket that others hold,
+    // too, as systemd does: it can't refuse.
+    if (listener.terms.when_down == WhenDown::Close && !context_.node.health().is_ready) {
         ++metrics_.clients_refused_down_total;
         close(fd);
         return false;
@@ -388,6 +407,144 @@ void ClientServer::shrink() {
     clients_.rehash(0);
     ended_.shrink_to_fit();
     context_.shrink();
+}
+
+// All clients' numbers are looked at, and no more of the clients than `limit`.
+ClientList ClientServer::list(uint64_t after, size_t limit) const {
+    std::vector<uint64_t> ids;
+    ids.reserve(clients_.size());
+    for (const auto& [id, client] : clients_) {
+        if (id > after) ids.push_back(id);
+    }
+    const size_t count = std::min(limit, ids.size());
+    const auto end = ids.begin() + static_cast<std::ptrdiff_t>(count);
+    std::partial_sort(ids.begin(), end, ids.end());
+    ClientList list;
+    list.total = clients_.size();
+    if (count > 0 && count < ids.size()) list.next = ids[count - 1];
+    for (auto id = ids.begin(); id != end; ++id)
+        list.clients.push_back(clients_.at(*id).session->facts());
+    return list;
+}
+
+// --- memory ---
+//
+// What happens when clients make nearkey hold too much (MemoryBudget).
+//
+// Reading pauses for all of them at once, so that nothing more comes in; clients that read take
+// replies, and Valkey takes waiting requests. Neither can be relied on: while too little is freed
+// the largest client is closed once a second. Replies that are on their way can't be kept back from
+// a connection that many share: as soon as limits.memory_max is exceeded, the largest clients are
+// closed until it is not, and the rest of their replies is dropped when it comes.
+//
+// Only a client's own bytes count for that, so that nobody is closed for others' memory. Requests
+// that wait for Valkey on a shared connection are nobody's: they end with their time limit.
+
+void ClientServer::on_memory_exceeded() {
+    defer();
+    if (memory_timer_.is_active()) return;
+    memory_timer_.start_repeating(kMemoryCheckMs);
+    memory_seen_ = context_.memory.held();
+    memory_looked_ms_ = loop_.now_ms();
+    ++metrics_.clients_paused_memory_total;
+    for (auto& [id, client] : clients_)
+        client.session->pause_for_memory();
+}
+
+void ClientServer::watch_memory() {
+    if (context_.memory.may_resume()) {
+        memory_timer_.stop();
+        for (auto& [id, client] : clients_)
+            client.session->resume_after_memory();
+        return;
+    }
+    if (loop_.now_ms() < memory_looked_ms_ + kMemoryPatienceMs) return;
+    memory_looked_ms_ = loop_.now_ms();
+    const uint64_t before = memory_seen_;
+    memory_seen_ = context_.memory.held();
+    if (memory_seen_ + context_.memory.share() / kProgressShare <= before) return;
+    if (!context_.memory.is_too_much(clients_bytes())) return;
+    const std::vector<Session*> sessions = largest_first();
+    if (!sessions.empty()) close_for_memory(*sessions.front());
+}
+
+// The memory that does not go by itself, with the requests that Valkey owes a reply.
+uint64_t ClientServer::clients_bytes() const {
+    uint64_t bytes = clients_.size() * MemoryBudget::kClientBytes;
+    for (const auto& [id, client] : clients_)
+        bytes += client.session->memory_bytes();
+    return bytes;
+}
+
+void ClientServer::close_while_full() {
+    if (!context_.memory.is_full()) return;
+    const bool would_help = context_.memory.held() < context_.memory.share() + clients_bytes();
+    if (!would_help) return;
+    for (Session* session : largest_first()) {
+        if (!context_.memory.is_full()) return;
+        close_for_memory(*session);
+    }
+}
+
+// The sessions that it would help to close.
+std::vector<Session*> ClientServer::largest_first() const {
+    std::vector<std::pair<size_t, Session*>> sizes;
+    for (const auto& [id, client] : clients_) {
+        const size_t size = client.session->memory_bytes();
+        if (size >= kWorthClosing) sizes.emplace_back(size, client.session.get());
+    }
+    std::sort(sizes.rbegin(), sizes.rend());
+    std::vector<Session*> sessions;
+    for (const auto& [size, session] : sizes)
+        sessions.push_back(session);
+    return sessions;
+}
+
+void ClientServer::close_for_memory(Session& session) {
+    ++metrics_.clients_closed_memory_total;
+    log_.warning("client_closed_for_memory",
+                 {{"session", static_cast<int64_t>(session.id())},
+                  {"bytes", static_cast<int64_t>(session.memory_bytes())},
+                  {"tag", session.tag()}});
+    session.abort();
+}
+
+// --- command rules ---
+
+void ClientServer::on_commands_changed() {
+    for (auto& listener : listeners_)
+        apply_rules(*listener);
+}
+
+// Logs once the rules that have no effect, or less than one would think.
+void ClientServer::apply_rules(Listener& listener) {
+    const CommandTable& table = context_.node.catalog().commands();
+    listener.terms.access = CommandAccess(listener.rules, table);
+    if (std::exchange(listener.is_checked, true)) return;
+    std::vector<AccessRule> defaults;
+    parse_access_rules(kDefaultCommands, defaults);
+    const bool is_default = listener.rules == defaults;
+    const std::string unknown = listed(find_unknown_names(listener.rules, table));
+    // The default names what only some versions have.
+    if (!unknown.empty() && !is_default) {
+        log_.warning("rules_without_effect",
+                     {{"address", listener.address},
+                      {"reason", "this server has no such command or category"},
+                      {"names", unknown}});
+    }
+    std::vector<std::string> open = find_open_to_scripts(listener.terms.access, table);
+    if (!context_.node.catalog().is_cluster()) {
+        std::erase_if(open, [](const std::string& name) { return name.starts_with("cluster|"); });
+    }
+    // docs/operations.md says it of the default.
+    if (is_default) std::erase(open, "migrate");
+    if (open.empty()) return;
+    log_.warning("rules_do_not_hold_in_scripts",
+                 {{"address", listener.address},
+                  {"reason",
+                   "a script runs with the rights of the user of upstream.url: refuse "
+                   "@scripting as well, or take the rights from that user (ACL SETUSER)"},
+                  {"commands", listed(open)}});
 }
 
 void ClientServer::before_sleep() {

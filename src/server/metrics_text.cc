@@ -13,7 +13,7 @@ namespace nearkey {
 
 namespace {
 
-// The two formats differ in what a counter's family is called, in units and in the end.
+// The two formats differ in the name of a counter's family, in units and in the end.
 class Text {
 public:
     explicit Text(MetricsFormat format) : is_open_(format == MetricsFormat::OpenMetrics) {}
@@ -34,6 +34,11 @@ public:
         } else {
             line({name, "{", labels, "} ", value});
         }
+    }
+    void single(std::string_view name, std::string_view type, std::string_view help,
+                std::string_view value) {
+        begin(name, type, help);
+        sample(name, "", value);
     }
     void histogram(std::string_view name, std::string_view labels, const Histogram& histogram) {
         const std::string bucket = std::string(name) + "_bucket";
@@ -102,26 +107,23 @@ uint64_t open_files() {
     return count;
 }
 
-// What Prometheus' own client libraries tell of their process, by the same names. proc(5) counts
-// the fields from 1, of which the first is [-2] here.
+// The metrics of the process, by the names of Prometheus' own client libraries. proc(5) counts the
+// fields from 1, of which the first is [-2] here.
 void append_process(Text& text) {
     const auto stat = own_stat();
     const auto ticks = static_cast<double>(sysconf(_SC_CLK_TCK));
     const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
-    text.begin("process_cpu_seconds_total", "counter", "user and system time");
-    text.sample("process_cpu_seconds_total", "",
+    text.single("process_cpu_seconds_total", "counter", "user and system time",
                 decimal(static_cast<double>(stat[11] + stat[12]) / ticks));
-    text.begin("process_start_time_seconds", "gauge", "when the process started, since 1970");
-    text.sample("process_start_time_seconds", "",
+    text.single("process_start_time_seconds", "gauge", "when the process started, since 1970",
                 decimal(boot_time() + static_cast<double>(stat[19]) / ticks));
-    text.begin("process_resident_memory_bytes", "gauge", "resident memory");
-    text.sample("process_resident_memory_bytes", "", std::to_string(stat[21] * page));
-    text.begin("process_virtual_memory_bytes", "gauge", "virtual memory");
-    text.sample("process_virtual_memory_bytes", "", std::to_string(stat[20]));
-    text.begin("process_open_fds", "gauge", "open file descriptors");
-    text.sample("process_open_fds", "", std::to_string(open_files()));
-    text.begin("process_max_fds", "gauge", "file descriptors that may be open");
-    text.sample("process_max_fds", "", std::to_string(sysconf(_SC_OPEN_MAX)));
+    text.single("process_resident_memory_bytes", "gauge", "resident memory",
+                std::to_string(stat[21] * page));
+    text.single("process_virtual_memory_bytes", "gauge", "virtual memory",
+                std::to_string(stat[20]));
+    text.single("process_open_fds", "gauge", "open file descriptors", std::to_string(open_files()));
+    text.single("process_max_fds", "gauge", "file descriptors that may be open",
+                std::to_string(sysconf(_SC_OPEN_MAX)));
 }
 
 }  // namespace

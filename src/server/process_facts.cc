@@ -8,7 +8,7 @@ namespace nearkey {
 
 namespace {
 
-// The beginning of a file; what is looked for in it is short.
+// The beginning of a file; the lines looked for in it are short.
 std::string read_start(const std::string& path) {
     char bytes[1024];
     const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);

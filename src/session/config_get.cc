@@ -14,7 +14,7 @@ namespace {
 
 constexpr auto kSecretEndings =
     std::to_array<std::string_view>({"pass", "auth", "password", "secret", "token"});
-// The secret parameters of Valkey itself: what a pattern is compared with while the server's own
+// The secret parameters of Valkey itself: patterns are compared with them while the server's own
 // names are not known.
 constexpr auto kKnownSecrets = std::to_array<std::string_view>(
     {"requirepass", "masterauth", "primaryauth", "tls-key-file-pass", "tls-client-key-file-pass"});

@@ -8,7 +8,7 @@ namespace nearkey {
 
 namespace {
 
-// By how many halvings counts of `windows` windows ago are lessened; then nothing is left.
+// After so many halvings nothing is left of a count.
 constexpr uint64_t kWindowsMax = 64;
 
 }  // namespace
@@ -68,7 +68,7 @@ void HotKeys::count(Sketch& sketch, std::string_view key) {
     least = {hash, least.count + weight, least.count, std::move(name)};
 }
 
-// At random, so that the sample does not fall in with a pattern of the reads.
+// Chooses at random, so that the sample does not fall in with a pattern of the reads.
 void HotKeys::schedule(Sketch& sketch) {
     std::uniform_int_distribution<uint64_t> distance(1, 2 * sketch.gap - 1);
     sketch.reads_left = distance(random_);

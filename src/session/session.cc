@@ -1,66 +1,45 @@
 #include "nearkey/session/session.h"
 
-#include "nearkey/base/check.h"
 #include "nearkey/resp/reply_writer.h"
+#include "nearkey/session/expected_reads.h"
 
-#include <string.h>
 #include <algorithm>
+#include <string>
 #include <utility>
 
 namespace nearkey {
 
 namespace {
-constexpr size_t kCopyMin = size_t{4} << 10;
-// Input of this size may be a read that came alone; more is several commands, or a large one.
-constexpr size_t kLoneReadMax = 512;
-// So many commands are looked ahead for keys: what is fetched of them stays in the nearest cache.
-constexpr size_t kExpectedAtOnce = 32;
-constexpr size_t kLookaheadMax = size_t{64} << 10;
-constexpr std::string_view kOneArgument = "*2\r\n";
+using enum PauseReason::Bits;
 
-// Of a command with one argument, if that is all there is: most likely the key of a read.
-std::string_view lone_key(std::string_view input) {
-    if (!input.starts_with(kOneArgument) || !input.ends_with("\r\n")) return {};
-    input.remove_suffix(2);
-    const void* const line_end = memrchr(input.data(), '\n', input.size());
-    if (line_end == nullptr) return {};
-    return input.substr(static_cast<size_t>(static_cast<const char*>(line_end) - input.data()) + 1);
+// Fewer places of the rings are not worth a look.
+constexpr size_t kRecordsFree = 64;
+constexpr size_t kKeptMuch = size_t{256} << 10;
+
+// Names can be as long as any argument; only their beginning is shown.
+std::string shown(std::string_view name) {
+    std::string text(name.substr(0, ClientFacts::kNameMax));
+    if (text.size() < name.size()) text.append("...");
+    return text;
 }
 }  // namespace
 
 Session::Session(SessionContext& context, const ClientTerms& terms, uint64_t id)
     : context_(context),
-      terms_(terms),
-      id_(id),
-      resume_hook_(*this, Phase::Resume, &Session::resume),
-      flush_hook_(*this, Phase::Client, &Session::flush),
-      database_(terms.database),
-      parser_(static_cast<int64_t>(context.limits.bulk_max)),
-      cache_use_(terms.cache_use),
-      ttl_receiver_(*this),
+      desk_(context, terms, id, *this, *this),
+      input_(static_cast<int64_t>(context.limits.bulk_max)),
+      conversation_(desk_, input_),
       connected_ms_(context.loop.now_ms()),
       active_ms_(connected_ms_) {
 }
 
-Session::~Session() {
-    CHECK(connection_ == nullptr && lease_ == nullptr);
-}
-
-void Session::attach(std::unique_ptr<ByteStream> stream) {
-    stream_ = std::move(stream);
-}
-
 void Session::drain() {
-    if (ended_) return;
-    // Who waits in a blocking command may leave, which must be noticed: its input stays open.
-    is_draining_ = !input_over_ && !lease_blocks_ && stream_->refuse_more();
+    if (desk_.has_ended()) return;
+    // A client in a blocking command may leave, which must be noticed: its input stays open.
+    is_draining_ = !desk_.is_input_over() && !conversation_.is_blocked() && stream_->refuse_more();
     if (is_draining_) return;  // on_end() follows.
-    stop_input();
+    desk_.stop_input();
     end_if_done();
-}
-
-void Session::abort() {
-    end();
 }
 
 // --- input ---
@@ -68,345 +47,468 @@ void Session::abort() {
 void Session::on_bytes(std::string_view bytes) {
     bytes_in_ += bytes.size();
     active_ms_ = context_.loop.now_ms();
-    if (ended_ || input_over_) return;
-    if (input_.empty() && paused_ == 0 && expect(bytes)) {
-        input_.append(bytes);
-        paused_ = kYield;
-        resume_hook_.defer();
+    if (desk_.has_ended() || desk_.is_input_over()) return;
+    // It is run when the memory that it needs has been fetched.
+    if (input_.buffer.empty() && !desk_.pauses.any() && expect_lone_read(desk_, bytes)) {
+        input_.buffer.append(bytes);
+        desk_.pauses.yield();
         return;
     }
-    while (!input_.empty() && !bytes.empty() && !ended_ && !input_over_)
-        complete_input(bytes);
-    if (ended_ || input_over_) return;
-    if (input_.empty()) run(bytes);
-    if (ended_) return;
-    input_.append(bytes);
+    while (!input_.buffer.empty() && !bytes.empty() && !desk_.has_ended() &&
+           !desk_.is_input_over()) {
+        if (input_.parser.missing() >= kLarge) conversation_.prefetch_lease();
+        input_.complete(bytes);
+        run_input();
+    }
+    if (desk_.has_ended() || desk_.is_input_over()) return;
+    if (input_.buffer.empty()) run(bytes);
+    if (desk_.has_ended()) return;
+    input_.buffer.append(bytes);
     check_memory();
 }
 
-bool Session::may_expect() const {
-    return context_.cache != nullptr && cache_use_ == CacheUse::On &&
-           context_.cache->bytes() >= context_.expected_from_bytes;
-}
-
-// True: the near cache will be asked, and what it looks at first is on its way from memory. It is
-// there when the others have been read of whom the loop knows in this turn; the read is run then.
-bool Session::expect(std::string_view input) {
-    if (!may_expect() || input.size() > kLoneReadMax) return false;
-    const std::string_view key = lone_key(input);
-    if (key.empty()) return false;
-    context_.cache->expect(key, context_.expected);
-    return true;
-}
-
-// The same of reads that came together: what the first ones look at comes while the others are
-// looked for.
-void Session::expect_batch(std::string_view input) {
-    if (!may_expect() || input.size() <= kLoneReadMax) return;
-    if (!input.starts_with(kOneArgument)) return;
-    // Not into one that is large: its arguments would be kept twice.
-    input = input.substr(0, kLookaheadMax);
-    const NearCache::Hold hold(*context_.cache);
-    CommandParser& parser = context_.lookahead;
-    parser.restart();
-    for (size_t i = 0; i < kExpectedAtOnce && parser.next(input) == ParseResult::Command; ++i) {
-        const CommandView& command = parser.command();
-        if (command.size() == 2) context_.cache->expect(command[1], context_.expected);
-        input.remove_prefix(parser.consumed());
-    }
-}
-
 void Session::check_memory() {
-    if (input_.size() > terms_.limits.input_per_client_max) {
+    if (input_.buffer.size() > desk_.terms.limits.input_per_client_max) {
         ++context_.metrics.clients_closed_input_total;
-        warn("client_closed", "limits.input_per_client_max");
+        desk_.warn("client_closed", "limits.input_per_client_max");
         end();
         return;
     }
     context_.shrink_if_large();
     account();
     if (!context_.memory.is_short()) return;
-    pause(kMemory, nullptr);
+    desk_.pauses.pause(kMemory, nullptr);
     context_.events.on_memory_exceeded();
 }
 
 void Session::on_end() {
-    input_over_ = true;
-    // As the server does: who leaves while waiting takes nothing more. If it was us who ended it,
-    // the client is still there.
-    if (lease_blocks_ && !is_draining_) {
+    desk_.note_input_over();
+    // As in the server, a client that leaves while it waits takes nothing more. If we ended its
+    // input, the client is still there.
+    if (conversation_.is_blocked() && !is_draining_) {
         end();
         return;
     }
-    // A client that only sends no more still reads. One that is gone must not stay blocked there.
-    if (tunnel_ != nullptr && tunnel_->is_left_to_server() && !is_draining_) {
-        lease_->finish_when_silent();
-    }
+    if (!is_draining_) conversation_.on_client_left();
     end_if_done();
 }
 
 void Session::on_stream_lost() {
-    output_lost_ = true;
-    flush_hook_.defer();
+    desk_.output.lose();
+    desk_.flush_soon();
     on_end();
 }
 
 void Session::on_writable() {
-    output_blocked_ = false;
+    desk_.output.on_writable();
     flush();
 }
 
-// Adds what is missing of the argument that is being received, and runs the command if that was
-// all of it. What follows a large argument is then run where it is, without a copy. A smaller one
-// is taken together with all that follows: whole transactions are found in what is there.
-void Session::complete_input(std::string_view& bytes) {
-    const size_t missing = parser_.missing();
-    if (missing >= kLarge) prefetch_lease();
-    const size_t count = missing >= kCopyMin ? std::min(missing, bytes.size()) : bytes.size();
-    input_.append(bytes.substr(0, count));
-    bytes.remove_prefix(count);
-    run_input();
-}
-
 void Session::run_input() {
-    std::string_view rest = input_.view();
+    std::string_view rest = input_.buffer.view();
     run(rest);
-    if (!ended_) input_.consume(input_.size() - rest.size());
+    if (!desk_.has_ended()) input_.buffer.consume(input_.buffer.size() - rest.size());
 }
 
 // Runs what waits in the input buffer.
 void Session::resume() {
-    if (ended_) return;
-    paused_ &= static_cast<uint8_t>(~kYield);
+    if (desk_.has_ended()) return;
+    desk_.pauses.end_yield();
     run_input();
-    if (!ended_) check_memory();
-    if (ended_) return;
+    if (!desk_.has_ended()) check_memory();
+    if (desk_.has_ended()) return;
     update_reading();
     end_if_done();
 }
 
 void Session::run(std::string_view& input) {
-    if (context_.cache != nullptr) context_.boot_ms = Loop::boot_ms();
-    if (!is_retried_) command_us_ = context_.loop.turn_us();
-    for (size_t executed = 0; !input.empty() && !ended_ && may_run(executed); ++executed) {
-        if (executed % kExpectedAtOnce == 0) expect_batch(input);
-        switch (parser_.next(input)) {
-            case ParseResult::Incomplete:
-                return;
-            case ParseResult::Empty:
-                consumed_ = parser_.consumed();
-                break;
-            case ParseResult::Invalid:
-                input = {};
-                refuse_input();
-                return;
-            case ParseResult::Command:
-                consumed_ = parser_.consumed();
-                if (execute(parser_.command(), input) == Executed::NotYet) {
-                    parser_.restart();
-                    is_retried_ = true;
-                    if (input_dropped_) input = {};
-                    return;
-                }
-                if (std::exchange(is_retried_, false)) command_us_ = context_.loop.turn_us();
-                break;
+    if (context_.ledgers.cache != nullptr) context_.ledgers.boot_ms = Loop::boot_ms();
+    if (!desk_.is_retried) desk_.taken_up_us = context_.loop.turn_us();
+    CommandParser& parser = input_.parser;
+    for (size_t executed = 0; !input.empty() && !desk_.has_ended(); ++executed) {
+        // QUIT, or an error: input behind it is not run.
+        if (desk_.is_input_stopped()) {
+            input = {};
+            return;
         }
-        if (ended_) return;
-        // A command that took its buffer along has left what follows it in a new one.
-        if (std::exchange(input_given_, false)) {
-            input = input_.view();
+        if (!may_run(executed)) return;
+        if (executed % kExpectedAtOnce == 0) expect_batch(desk_, input);
+        const ParseResult result = parser.next(input);
+        if (result == ParseResult::Incomplete) return;
+        if (result == ParseResult::Invalid) {
+            input = {};
+            conversation_.refuse_input();
+            return;
+        }
+        input_.consumed = parser.consumed();
+        if (result == ParseResult::Command) {
+            if (conversation_.execute(parser.command(), input) == Executed::NotYet) {
+                parser.restart();
+                desk_.is_retried = true;
+                if (desk_.is_input_stopped()) input = {};
+                return;
+            }
+            if (std::exchange(desk_.is_retried, false)) {
+                desk_.taken_up_us = context_.loop.turn_us();
+            }
+        }
+        if (desk_.has_ended()) return;
+        // A command that took its buffer along has left the rest in a new one.
+        if (input_.take_given()) {
+            input = input_.buffer.view();
         } else {
-            input.remove_prefix(consumed_);
+            input.remove_prefix(input_.consumed);
         }
-        // QUIT: what comes behind it is not run.
-        if (input_dropped_) input = {};
     }
+    if (desk_.is_input_stopped()) input = {};
+}
+
+void Session::update_server_reading() {
+    if (Tunnel* const tunnel = conversation_.tunnel()) tunnel->update_reading();
+    if (FanIn* const fan_in = conversation_.fan_in()) fan_in->update_reading();
 }
 
 bool Session::may_run(size_t executed) {
-    if (paused_ != 0) return false;
-    if (owed() >= terms_.limits.in_flight_per_client_max) {
-        pause(kInFlight, &context_.metrics.clients_paused_in_flight_total);
+    Pauses& pauses = desk_.pauses;
+    const ClientLimits& limits = desk_.terms.limits;
+    if (pauses.any()) return false;
+    if (desk_.owed() >= limits.in_flight_per_client_max) {
+        pauses.pause(kInFlight, &context_.metrics.clients_paused_in_flight_total);
         return false;
     }
-    // In a tunnel the server judges who takes nothing.
-    if (unsent() >= terms_.limits.output_per_client_high_water && tunnel_ == nullptr) {
-        pause(kOutput, &context_.metrics.clients_paused_output_total);
+    // In a tunnel the server judges a client that takes nothing.
+    if (desk_.unsent() >= limits.output_per_client_high_water &&
+        conversation_.tunnel() == nullptr) {
+        pauses.pause(kOutput, &context_.metrics.clients_paused_output_total);
         return false;
     }
     if (context_.memory.is_short_of_buffers()) {
-        pause(kMemory, nullptr);
+        pauses.pause(kMemory, nullptr);
         context_.events.on_memory_exceeded();
         return false;
     }
-    if (executed >= terms_.limits.commands_per_turn_max) {
-        pause(kYield, &context_.metrics.clients_yielded_total);
-        resume_hook_.defer();
+    if (executed >= limits.commands_per_turn_max) {
+        pauses.pause(kYield, &context_.metrics.clients_yielded_total);
+        pauses.yield();
         return false;
     }
     return true;
 }
 
-Session::Executed Session::execute(const CommandView& command, std::string_view input) {
-    const CommandSpec* spec = context_.pool.commands().find(command);
-    spec_ = spec;
-    if (tunnel_ != nullptr) return pass_through(spec, command);
-    if (spec == nullptr) {
-        context_.pool.refresh_commands();
-        if (multi_owed_) {
-            if (const auto executed = begin_owed(spec, command)) return *executed;
+// A client is not read while its replies come without that. One that may do nothing else until it
+// is read is read, and its input is kept. A client that leaves while it waits in a blocking command
+// must be noticed at once, too.
+void Session::update_reading() {
+    unsigned read_on = kOutput;
+    if (conversation_.tunnel() != nullptr) read_on |= kLease;
+    const bool may_leave = conversation_.waits_at_server();
+    if (may_leave) read_on = ~unsigned{kMemory};
+    const bool is_over = desk_.has_ended() || (desk_.is_input_over() && !may_leave);
+    if (is_over || desk_.pauses.any_of(~read_on)) {
+        stream_->pause_reading();
+    } else {
+        stream_->resume_reading();
+    }
+}
+
+// --- replies ---
+
+void Session::on_reply_bytes(uint32_t ticket, std::string_view bytes) {
+    if (desk_.is_over()) return;
+    if (!desk_.replies.is_first(ticket)) {
+        desk_.replies.keep(ticket, bytes);
+        // Much of it is accounted for while it comes.
+        if (!is_output_too_large() && desk_.replies.bytes() > kKeptMuch) desk_.flush_soon();
+        return;
+    }
+    Output& output = desk_.output;
+    output.receive(bytes);
+    if (output.is_lost() || is_output_too_large()) return;
+    if (output.is_large()) desk_.flush_soon();
+}
+
+bool Session::close_for_output() {
+    desk_.close_for_output();
+    return true;
+}
+
+void Session::on_reply_end(uint32_t ticket) {
+    if (desk_.is_over()) return;
+    if (!desk_.replies.is_first(ticket)) {
+        desk_.replies.keep_end(ticket);
+        if (desk_.replies.whole_group() != nullptr) settle();
+        return;
+    }
+    conversation_.on_reply(ticket);
+    desk_.replies.close_first();
+    settle();
+}
+
+bool Session::on_reply_void(uint32_t ticket) {
+    if (desk_.is_over()) return false;
+    if (!desk_.replies.is_first(ticket)) {
+        desk_.replies.drop_kept(ticket);
+    } else if (!desk_.output.take_back()) {
+        end();
+    }
+    return !desk_.has_ended();
+}
+
+// Nothing more is run before it is answered, so that nothing overtakes it.
+bool Session::on_request_delayed(uint32_t ticket) {
+    if (desk_.is_over()) return false;
+    // Parts of one command are of different slots: they may change places.
+    const auto last = desk_.replies.last_if_delayed(ticket);
+    if (!last || *last + 1 != desk_.replies.next()) return false;
+    desk_.pauses.pause(kUntilIdle, nullptr);
+    return true;
+}
+
+void Session::on_held_up() {
+    if (!desk_.has_ended()) conversation_.on_held_up();
+}
+
+void Session::on_request_failed(uint32_t ticket, std::string_view error) {
+    if (desk_.is_over()) return;
+    if (desk_.replies.fail_part(ticket, error)) {
+        if (desk_.replies.whole_group() != nullptr) settle();
+        return;
+    }
+    const bool is_cut = desk_.is_cut_by(error, conversation_.is_blocked());
+    std::string reply = is_cut ? std::string() : conversation_.fail(ticket, error);
+    if (!desk_.replies.is_first(ticket)) {
+        if (is_cut) {
+            desk_.replies.hold_cut(ticket);
+        } else {
+            desk_.replies.hold_answer(ticket, std::move(reply));
         }
-        if (is_refused(spec, command)) return refuse(command);
-        return forward_unproven(command);
+        return;
     }
-    if (is_in_transaction()) return execute_in_transaction(*spec, command);
-    // The server itself says what is wrong with a call that it will not run.
-    if (spec->route != Route::Close && !spec->accepts(command.size())) {
-        return spec->route == Route::Shared ? forward(command, RequestKind::Read)
-                                            : forward_unproven(command);
+    desk_.ledger.fail(ticket);
+    if (!desk_.output.take_back()) {
+        end();
+        return;
     }
-    if (!terms_.access.allows(*spec, command)) return refuse(command);
-    switch (spec->route) {
-        case Route::Shared:
-            if (spec->blocks_by_option && has_block_option(command)) {
-                return forward_alone(command, RequestKind::Blocking);
-            }
-            if (context_.cache != nullptr && may_be_stored(command)) return read(command);
-            return forward_shared(command);
-        case Route::Dedicated: {
-            if (spec->special == Special::Wait) return forward_wait(command);
-            if (spec->special == Special::ConfigGet) return forward_config_get(command);
-            const RequestKind kind = spec->is_blocking ? RequestKind::Blocking : RequestKind::Write;
-            return spec->may_say_anything() ? forward_script(command, kind)
-                                            : forward_alone(command, kind);
+    if (is_cut) {
+        desk_.cut();
+        return;
+    }
+    desk_.output.append(reply);
+    desk_.replies.close_first();
+    conversation_.on_failed(error);
+    settle();
+}
+
+// One reply in place of those to the parts of the first command. False: the client is cut instead.
+bool Session::give(const PartGroup& group) {
+    Output& output = desk_.output;
+    for (uint32_t i = 0; i < group.count(); ++i) {
+        const uint32_t ticket = group.first() + i;
+        if (group.has_failed(ticket)) {
+            desk_.ledger.fail(ticket);
+        } else {
+            desk_.ledger.end(ticket, group.reply(ticket));
         }
-        case Route::Unproven:
-            return forward_unproven(command);
-        case Route::Transaction:
-            return execute_transaction(*spec, command, input);
-        case Route::Tunnel:
-            return enter_tunnel(spec, command);
-        case Route::Local:
-            return execute_local(*spec, command);
-        case Route::Close:
-            close_attacker();
-            return Executed::Yes;
     }
-    return Executed::Yes;
-}
-
-void Session::stop_input() {
-    input_over_ = true;
-    input_dropped_ = true;
-    input_.consume(input_.size());
-    update_reading();
-}
-
-// Somebody makes a browser or another program speak HTTP to us.
-void Session::close_attacker() {
-    ++context_.metrics.security_closes_total;
-    warn("possible_attack", "POST or Host: instead of a command; client closed");
-    end();
-}
-
-void Session::warn(std::string_view event, std::string_view what) {
-    context_.log.warning(event, {{"what", what},
-                                 {"session", static_cast<int64_t>(id_)},
-                                 {"request", int64_t{next_ticket_}},
-                                 {"tag", tag()}});
-}
-
-// --- routes ---
-
-// Over the shared connection, unless others are to be spared the command or its reply.
-Session::Executed Session::forward_shared(const CommandView& command) {
-    const RequestKind kind = spec_->may_repeat ? RequestKind::Read : RequestKind::Write;
-    if (alone_ > 0 || command.raw().size() >= kLarge) return forward_apart(command, kind);
-    return forward(command, kind);
-}
-
-Session::Executed Session::forward(const CommandView& command, RequestKind kind) {
-    if (const auto executed = pin(1)) return *executed;
-    send(*connection_, command, kind);
-    return Executed::Yes;
-}
-
-std::optional<Session::Executed> Session::pin(size_t commands) {
-    if (lease_ != nullptr) return wait_until_idle();
-    if (connection_ != nullptr && connection_->is_leaving()) {
-        if (owed() > 0) return wait_until_idle();
-        leave_connection();
+    const PartGroup::Outcome outcome = group.outcome();
+    const bool has_failed = !outcome.failure.empty();
+    note_end(group, has_failed);
+    if (has_failed && desk_.is_cut_by(outcome.failure, false)) {
+        desk_.cut();
+        return false;
     }
-    if (owed() == 0) leave_slow_connection();
-    if (connection_ == nullptr && !database_unsure_) {
-        connection_ = context_.pool.acquire(protocol_, database_);
+    if (has_failed) {
+        std::string error;
+        append_error(error, outcome.failure);
+        output.append(error);
+    } else {
+        output.append(outcome.reply.head);
+        for (const std::string_view piece : outcome.reply.pieces)
+            output.append(piece);
     }
-    if (connection_ != nullptr && !database_unsure_) return std::nullopt;
-    for (size_t i = 0; i < commands; ++i)
-        answer_error(database_unsure_ ? kDatabaseUnsure : kNoConnectionLeft);
-    return Executed::Yes;
+    desk_.replies.close_group();
+    output.commit();
+    return true;
 }
 
-void Session::leave_slow_connection() {
-    const bool waits = spec_ != nullptr && spec_->waits_in_pause && !database_unsure_;
-    if (waits && context_.pool.may_hold_writes()) {
-        Connection* const held_up = context_.pool.find_held_up(protocol_, database_);
-        if (held_up != nullptr) {
-            context_.pool.change_connection(connection_, *held_up);
+// The parts are not counted: the client has sent one command.
+void Session::note_end(const PartGroup& group, bool has_failed) {
+    const RequestTiming& timing = group.timing();
+    if (timing.series == RequestTiming::kUncounted) return;
+    Latency& latency = context_.node.latency();
+    latency.note_end(timing, has_failed ? RequestOutcome::Failed : RequestOutcome::Forwarded);
+    if (!latency.is_slow(timing)) return;
+    on_slow_request(group.first(), timing, has_failed ? SlowEnd::Failure : SlowEnd::Reply);
+}
+
+// A reply is whole: replies held behind it may follow, and waiting input may go on.
+void Session::settle() {
+    using Early = ReplyQueue::Early;
+    ReplyQueue& replies = desk_.replies;
+    Output& output = desk_.output;
+    output.commit();
+    if (FanIn* const fan_in = conversation_.fan_in()) fan_in->show_held();
+    while (replies.has_early()) {
+        if (const PartGroup* const group = replies.whole_group()) {
+            if (!give(*group)) return;
+            continue;
+        }
+        const std::optional<Early> early = replies.take_first();
+        if (!early) break;
+        const uint32_t ticket = replies.first();
+        if (early->what == Early::What::Answer || early->what == Early::What::Cut) {
+            desk_.ledger.fail(ticket);
+        }
+        if (early->what == Early::What::Cut) {
+            desk_.cut();
             return;
         }
+        if (early->what == Early::What::Answer) {
+            output.append(early->bytes);
+        } else {
+            output.receive(early->bytes);
+            if (early->what == Early::What::Part) break;  // The rest of it goes straight there.
+            conversation_.on_reply(ticket);
+        }
+        replies.close_first();
+        output.commit();
     }
-    if (connection_ == nullptr) return;
-    if (connection_->is_congested() || connection_->is_held_up()) leave_connection();
-}
-
-Session::Executed Session::wait_until_idle() {
-    CHECK(owed() > 0);
-    pause(kUntilIdle, nullptr);
-    return Executed::NotYet;
-}
-
-// The command as every RESP parser reads it in the same way.
-std::string_view Session::canonical(const CommandView& command) {
-    if (command.is_canonical()) return command.raw();
-    context_.encoded.clear();
-    encode_command(command, context_.encoded);
-    return context_.encoded;
-}
-
-void Session::send(Connection& connection, const CommandView& command, RequestKind kind) {
-    ++commands_;
-    ++context_.metrics.commands_forwarded_total;
-    has_written_ |= kind != RequestKind::Read;
-    const uint32_t ticket = next_ticket_++;
-    if (context_.cache != nullptr) note(connection, command, ticket);
-    connection.send(
-        {canonical(command), this, ticket, kind, 1, awaited_ms(), timing(command, kind)});
-}
-
-// Who is owed reads alone need not wait behind a command that the server keeps waiting
-// (CLIENT PAUSE WRITE). Each reply waits for its own proof, as with any other connection of the
-// kind; nothing is stored, since how long a key lives was asked over the former one.
-void Session::on_held_up() {
-    if (ended_ || lease_ != nullptr || preparation_ != Preparation::None) return;
-    const int database = selecting_ >= 0 ? selecting_ : database_;
-    Connection* const next = context_.pool.find_ready(protocol_, database);
-    if (next == nullptr) return;
-    connection_->pass(*this, *next);
-    connection_->forget(ttl_receiver_);
-    for (size_t i = 0; i < fills_.size(); ++i)
-        fills_[i].ttl_ms = PendingFill::kTtlUnknown;
-    context_.pool.change_connection(connection_, *next);
-}
-
-// REQUIRES: nothing is owed by it, or the session is ending.
-void Session::leave_connection() {
-    if (connection_ == nullptr) return;
-    if (owed() > 0) {
-        connection_->forget(*this);
-        connection_->forget(ttl_receiver_);
+    desk_.flush_soon();
+    if (desk_.owed() == 0) {
+        conversation_.on_idle();
+        desk_.pauses.unpause(kUntilIdle | kInFlight);
+    } else if (desk_.owed() <= desk_.terms.limits.in_flight_per_client_max / 2) {
+        desk_.pauses.unpause(kInFlight);
     }
-    context_.pool.release(*std::exchange(connection_, nullptr));
+}
+
+void Session::on_slow_request(uint32_t ticket, const RequestTiming& timing, SlowEnd end) {
+    if (desk_.has_ended() || context_.slow_log == nullptr) return;
+    SlowEntry entry;
+    entry.session = desk_.id;
+    entry.request = ticket;
+    if (desk_.tags != nullptr) entry.tag = desk_.tags->of(ticket);
+    entry.has_failed = end == SlowEnd::Failure;
+    entry.route =
+        conversation_.has_lease() ? SlowEntry::Route::Dedicated : SlowEntry::Route::Shared;
+    slow_.add(std::move(entry), timing, context_.node.latency(), *context_.slow_log);
+}
+
+void Session::enter_slow() {
+    if (!slow_.empty()) slow_.enter(*context_.slow_log);
+}
+
+void Session::flush() {
+    if (desk_.has_ended()) return;
+    if (desk_.ledger.holds_replies()) {
+        account();  // Replies come all the same.
+        return;
+    }
+    Output& output = desk_.output;
+    const size_t written = output.write(*stream_, context_.loop.large_piece());
+    bytes_out_ += written;
+    if (written > 0 && !output.has_whole_replies()) enter_slow();
+    // The rest of a large reply follows in the next turn.
+    if (output.has_more()) desk_.flush_soon();
+    if (desk_.unsent() <= desk_.terms.limits.output_per_client_high_water / 2) {
+        desk_.pauses.unpause(kOutput);
+    }
+    update_server_reading();
+    account();
+    if (desk_.is_cut() && output.is_done()) end();
+    end_if_done();
+}
+
+// --- the end ---
+
+void Session::end_if_done() {
+    Tunnel* const tunnel = conversation_.tunnel();
+    const bool is_sent_to = tunnel != nullptr || conversation_.fan_in() != nullptr;
+    if (is_sent_to && desk_.output.is_lost()) end();
+    if (desk_.has_ended() || !desk_.is_input_over()) return;
+    if (desk_.pauses.any() || desk_.owed() > 0) return;
+    if (tunnel != nullptr) return tunnel->finish_sending();
+    if (desk_.output.is_done()) end();
+}
+
+void Session::end() {
+    if (desk_.has_ended()) return;
+    desk_.mark_ended();
+    enter_slow();
+    conversation_.end();
+    desk_.ledger.close();
+    stream_->pause_reading();
+    context_.metrics.client_memory_bytes -= std::exchange(accounted_, 0);
+    context_.metrics.client_spare_bytes -= std::exchange(spare_, 0);
+    context_.events.on_session_ended(*this);
+}
+
+// --- facts and memory ---
+
+ClientFacts Session::facts() const {
+    const ClientState& client = desk_.client;
+    return {.session = desk_.id,
+            .fd = stream_->fd(),
+            .protocol = client.protocol,
+            .database = client.database,
+            .identity = {.name = shown(client.identity.name),
+                         .library = shown(client.identity.library),
+                         .library_version = shown(client.identity.library_version)},
+            .route = conversation_.route(),
+            .commands = desk_.commands,
+            .bytes_in = bytes_in_,
+            .bytes_out = bytes_out_,
+            .buffered_bytes = memory_bytes(),
+            .in_flight = desk_.owed(),
+            .connected_ms = connected_ms_,
+            .active_ms = active_ms_};
+}
+
+void Session::account() {
+    Ledger& ledger = desk_.ledger;
+    Transaction& transaction = conversation_.transaction();
+    size_t held = input_.memory_bytes() + desk_.output.capacity() + desk_.replies.bytes() +
+                  ledger.bytes() + conversation_.kept_bytes();
+    // Its lease has been told its names, too.
+    held += desk_.client.identity_bytes * (conversation_.has_lease() ? 2 : 1);
+    if (ledger.capacity() > kRecordsFree || spare_ > 0) {
+        const size_t records = ledger.record_bytes() + transaction.record_bytes();
+        held += records;
+        // The room of empty records is spare.
+        const bool is_spare = ledger.is_empty() && !transaction.has_steps();
+        const size_t spare = is_spare ? records : 0;
+        context_.metrics.client_spare_bytes += spare - std::exchange(spare_, spare);
+    }
+    if (desk_.tags != nullptr) held += desk_.tags->memory_bytes();
+    context_.metrics.client_memory_bytes += held - std::exchange(accounted_, held);
+    if (context_.memory.is_short_of_buffers()) context_.events.on_memory_exceeded();
+}
+
+size_t Session::memory_bytes() const {
+    if (!conversation_.has_lease()) return accounted_;
+    // NearCache keeps the keys that a blocking command writes until it ends.
+    return accounted_ + conversation_.lease_bytes() + desk_.ledger.write_bytes();
+}
+
+void Session::pause_for_memory() {
+    if (desk_.has_ended()) return;
+    desk_.pauses.pause(kMemory, nullptr);
+    update_server_reading();
+    if (spare_ > 0) shrink();
+}
+
+void Session::resume_after_memory() {
+    if (desk_.has_ended()) return;
+    desk_.pauses.unpause(kMemory);
+    update_reading();
+    update_server_reading();
+}
+
+void Session::shrink() {
+    desk_.ledger.shrink();
+    conversation_.transaction().shrink();
+    slow_.shrink();
+    if (!desk_.has_ended()) account();
 }
 
 }  // namespace nearkey

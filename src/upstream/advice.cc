@@ -45,7 +45,7 @@ constexpr auto kAdvice = std::to_array<Advice>({
     {"certificate required",
      "set upstream.tls_cert_file and tls_key_file: Valkey wants to see them"},
     {"no TLS answer", "write valkey:// in upstream.url if Valkey does not speak TLS there"},
-    {"no answer to", "look whether Valkey is busy, and whether upstream.url names it"},
+    {"no answer to", "check whether Valkey is busy, and whether upstream.url names it"},
     {"nobody takes the connection", "look at firewalls, or correct upstream.url"},
     {"reset by peer", "write valkeys:// in upstream.url if Valkey wants TLS there"},
     {"closed the connection", "write valkeys:// in upstream.url if Valkey wants TLS there"},
@@ -71,7 +71,7 @@ std::string name_stranger(std::string_view first_bytes) {
     if (first_bytes.starts_with("\x15\x03") || first_bytes.starts_with("\x16\x03")) {
         return "a TLS server answers there";
     }
-    return "what answers there is not Valkey";
+    return "the server there is not Valkey";
 }
 
 }  // namespace nearkey

@@ -4,7 +4,7 @@
 #include "nearkey/base/log.h"
 #include "nearkey/base/metrics.h"
 #include "nearkey/resp/value.h"
-#include "nearkey/upstream/pool.h"
+#include "nearkey/upstream/node_coherence.h"
 
 #include <fmt/format.h>
 
@@ -17,11 +17,8 @@ namespace nearkey {
 
 namespace {
 constexpr uint64_t kLogAgainMs = 10'000;
-// Of an audit: the reply to CLIENT CACHING NO, if it was sent, and the truth.
-constexpr uint32_t kCachingTicket = 0;
-constexpr uint32_t kTruthTicket = 1;
 
-// How many values make up one element of a reply whose elements come in no order; 0: in order.
+// The number of values in one element of a reply without an order; 0: it has one.
 size_t unordered_step(const std::string& command) {
     if (equals_ignoring_case(command, "HGETALL")) return 2;
     const bool is_set = equals_ignoring_case(command, "SMEMBERS") ||
@@ -34,22 +31,28 @@ std::vector<std::string> sorted_elements(const Value& value, size_t step) {
     std::vector<std::string> elements;
     for (size_t i = 0; i < value.elements.size(); ++i) {
         if (i % step == 0) elements.emplace_back();
-        append_value(elements.back(), value.elements[i], 3);
+        append_value(elements.back(), value.elements[i], Protocol::Resp3);
     }
     std::sort(elements.begin(), elements.end());
     return elements;
 }
 }  // namespace
 
-Auditor::Auditor(ConnectionPool& pool, Metrics& metrics, Log& log)
-    : pool_(pool), metrics_(metrics), log_(log), watch_(pool.cache()->add_watch()) {
+Auditor::Auditor(NodeCoherence& coherence, ConnectionContext& context,
+                 SharedConnections& connections)
+    : coherence_(coherence),
+      connections_(connections),
+      cache_(*context.cache),
+      metrics_(context.metrics),
+      log_(context.log),
+      watch_(cache_) {
     schedule();
 }
 
 // The gaps add up to 1/ratio hits each.
 void Auditor::schedule() {
-    const double ratio = pool_.cache()->options().audit_ratio;
-    // Who is to see less than one in 2^53 sees none.
+    const double ratio = cache_.options().audit_ratio;
+    // A ratio below one in 2^53 audits none.
     if (ratio < 1e-15) return;
     carried_ += 1 / ratio;
     hits_left_ = static_cast<uint64_t>(carried_);
@@ -57,40 +60,33 @@ void Auditor::schedule() {
 }
 
 void Auditor::note(const Hit& hit) {
-    schedule();
     if (state_ != State::Idle || !hit.command.is_canonical()) return;
-    // Of fields that expire by themselves no news comes.
-    if (hit.reads_fields && pool_.fields_deadline_ms(0) != UINT64_MAX) return;
-    Connection* connection = pool_.find_ready(hit.protocol, hit.query.database);
+    // Valkey does not tell of fields that expire by themselves.
+    if (hit.reads_fields && coherence_.fields_deadline_ms(0) != UINT64_MAX) return;
+    Connection* connection = connections_.find_ready(hit.protocol, hit.query.database);
     if (connection == nullptr) return;
     command_ = hit.command[0];
     served_ = hit.reply;
     truth_.clear();
     key_hash_ = std::hash<std::string_view>{}(hit.query.key);
     hit_ms_ = Loop::boot_ms();
-    clears_ = pool_.cache()->clears();
-    pool_.cache()->watch(watch_, hit.query);
+    watch_.set(hit.query);
     state_ = State::Reading;
-    const bool is_tracked = pool_.are_reads_tracked(*connection);
-    std::string bytes;
-    if (is_tracked) bytes = ConnectionPool::kUntracked;
-    bytes += hit.command.raw();
-    connection->send({bytes, this, is_tracked ? kCachingTicket : kTruthTicket, RequestKind::Write,
-                      is_tracked ? 2U : 1U});
+    Sources::send_untracked(*connection, hit.command.raw(), *this);
 }
 
 // One byte too many is enough to see the difference.
 void Auditor::on_reply_bytes(uint32_t ticket, std::string_view bytes) {
-    if (ticket != kTruthTicket) return;
-    truth_ += bytes.substr(0, pool_.cache()->options().value_max + 1 - truth_.size());
+    if (ticket != Sources::kUntrackedTicket) return;
+    truth_ += bytes.substr(0, cache_.options().value_max + 1 - truth_.size());
 }
 
 void Auditor::on_reply_end(uint32_t ticket) {
-    if (ticket == kTruthTicket) judge(std::exchange(truth_, {}));
+    if (ticket == Sources::kUntrackedTicket) judge(std::exchange(truth_, {}));
 }
 
 void Auditor::on_request_failed(uint32_t ticket, std::string_view) {
-    if (ticket == kTruthTicket) state_ = State::Idle;
+    if (ticket == Sources::kUntrackedTicket) state_ = State::Idle;
 }
 
 void Auditor::judge(std::string_view truth) {
@@ -106,7 +102,7 @@ void Auditor::judge(std::string_view truth) {
     }
     read_ms_ = Loop::boot_ms();
     state_ = State::Proving;
-    pool_.prove(*this);
+    coherence_.proofs().prove(*this);
 }
 
 bool Auditor::is_same(std::string_view truth) const {
@@ -120,17 +116,17 @@ bool Auditor::is_same(std::string_view truth) const {
 }
 
 void Auditor::on_proven() {
-    if (!pool_.cache()->is_watched_served(watch_, Loop::boot_ms())) {
+    if (!watch_.is_served(Loop::boot_ms())) {
         end_late();
         return;
     }
     state_ = State::Doubting;
 }
 
-// Of SWAPDB no news comes: it is looked for with the heartbeats, and voids everything.
+// Valkey does not tell of SWAPDB: it is looked for with the heartbeats, and voids everything.
 void Auditor::beat() {
-    if (state_ != State::Doubting || pool_.swapdb_known_ms() < read_ms_) return;
-    if (pool_.cache()->clears() != clears_) {
+    if (state_ != State::Doubting || coherence_.swapdb_known_ms() < read_ms_) return;
+    if (watch_.was_cleared()) {
         end_late();
     } else {
         end_violated();

@@ -1,435 +1,280 @@
 #include "nearkey/upstream/connection.h"
 
 #include "nearkey/base/check.h"
-#include "nearkey/base/random.h"
-#include "nearkey/resp/reply_writer.h"
+#include "nearkey/base/sabotage.h"
 #include "nearkey/upstream/advice.h"
 
 #include <fmt/format.h>
 
-#include <algorithm>
+#include <iterator>
 #include <utility>
 
 namespace nearkey {
 
 namespace {
-constexpr std::string_view kPing = "*1\r\n$4\r\nPING\r\n";
-constexpr size_t kOwnReplyMax = size_t{64} << 10;
-// A smaller buffer of retained requests is not counted: Metrics' in_flight stands for it.
-constexpr size_t kRetainedMin = size_t{16} << 10;
+
+std::string_view name_of(ConnectionState state) {
+    static constexpr std::string_view kNames[] = {"idle", "connecting", "handshaking", "ready",
+                                                  "closed"};
+    return kNames[static_cast<size_t>(state)];
+}
+
 }  // namespace
 
-Connection::Connection(ConnectionContext& context, int protocol, int database)
+Connection::Connection(ConnectionContext& context, Protocol protocol, int database)
     : context_(context),
-      target_(context.target),
       protocol_(protocol),
       database_(database),
-      connect_timer_(context.loop, [this] { on_connect_timeout(); }),
-      own_receiver_(*this) {
-    identity.name = context.options.client_name;
+      pipeline_(context, *this),
+      errors_(context, pipeline_, *this),
+      dialer_(context, pipeline_, *this),
+      probe_(context, pipeline_, *this),
+      tracking_(context, pipeline_, *this),
+      tunnel_(context, pipeline_) {
+    use_.set_identity({.name = context.options.client_name, .library = {}, .library_version = {}});
     ++context_.metrics.upstream_connections_idle;
 }
 
 Connection::~Connection() {
-    CHECK(is_idle());
+    CHECK(pipeline_.is_idle());
     set_state(ConnectionState::Closed);
 }
 
-Connection::InFlight Connection::in_flight_entry(const Request& request) const {
-    const bool waits = request.kind == RequestKind::Blocking;
-    const uint64_t timeout_ms = context_.options.request_timeout_ms;
-    return {
-        .receiver = request.receiver,
-        .deadline_ms =
-            waits ? 0
-                  : context_.loop.now_ms() + timeout_ms - std::min(request.waited_ms, timeout_ms),
-        .ticket = request.ticket,
-        .retained = 0,
-        .replies = request.replies,
-        .kind = request.kind,
-        .is_retry = false,
-        .timing = request.timing,
-    };
+void Connection::begin_tunnel() {
+    CHECK(is_ready() && use_.owner() != nullptr);
+    tunnel_.begin();
 }
 
-void Connection::send_owned(const Request& request, Buffer bytes) {
-    in_flight_.push_back(in_flight_entry(request));
-    in_flight_.back().timing.sent_us = context_.latency.turn_us();
-    ++context_.metrics.in_flight;
-    bytes_sent_ += bytes.size();
-    watch();
-    socket_->send_owned(std::move(bytes));
-}
-
-void Connection::send(const Request& request) {
-    if (is_ready()) {
-        transmit(request.bytes, in_flight_entry(request));
-        return;
-    }
-    const InFlight entry = in_flight_entry(request);
-    const bool is_full =
-        context_.queued_commands >= context_.options.queue_commands_max ||
-        context_.queued_bytes + request.bytes.size() > context_.options.queue_bytes_max;
-    if (is_full || state_ == ConnectionState::Closed) {
-        if (is_full) ++context_.metrics.queue_full_total;
-        ++context_.metrics.upstream_down_total;
-        fail(entry, is_full ? "UPSTREAMDOWN Valkey is away and the queue is full; not sent"
-                            : "UPSTREAMDOWN the connection is closed; not sent");
-        return;
-    }
-    queue(request.bytes, entry, context_.loop.now_ms() + context_.options.queue_timeout_ms);
-    if (state_ == ConnectionState::Idle) context_.events.on_wants_dial(*this);
-}
-
-void Connection::transmit(std::string_view bytes, const InFlight& request) {
-    InFlight& entry = in_flight_.push_back(request);
-    entry.timing.sent_us = context_.latency.turn_us();
-    if (entry.kind == RequestKind::Read && !entry.is_retry &&
-        bytes.size() <= context_.options.retry_bytes_max) {
-        retained_.append(bytes);
-        entry.retained = static_cast<uint32_t>(bytes.size());
-        if (retained_.capacity() > kRetainedMin) count_retained();
-    }
-    ++context_.metrics.in_flight;
-    bytes_sent_ += bytes.size();
-    if (request.deadline_ms != 0) watch();
-    socket_->send(bytes);
-}
-
-void Connection::queue(std::string_view bytes, const InFlight& entry, uint64_t deadline_ms) {
-    waiting_.push_back({std::string(bytes), entry, deadline_ms});
-    ++context_.queued_commands;
-    context_.queued_bytes += bytes.size();
-    context_.metrics.upstream_unsent_bytes += bytes.size();
-    ++context_.metrics.queued;
-    watch();
-}
-
-void Connection::send_waiting() {
-    while (!waiting_.empty() && is_ready()) {
-        const Waiting next = take_waiting();
-        if (next.request.receiver != nullptr) transmit(next.bytes, next.request);
-    }
-}
-
-Connection::Waiting Connection::take_waiting() {
-    Waiting next = std::move(waiting_.front());
-    waiting_.pop_front();
-    --context_.queued_commands;
-    context_.queued_bytes -= next.bytes.size();
-    context_.metrics.upstream_unsent_bytes -= next.bytes.size();
-    --context_.metrics.queued;
-    return next;
-}
-
-// `error` is for what was never sent; a read that was sent once may have run.
-void Connection::fail_first_waiting(std::string_view error) {
-    const InFlight request = take_waiting().request;
-    if (request.receiver == nullptr) return;
-    if (request.is_retry) {
-        ++context_.metrics.upstream_lost_total;
-    } else if (error.starts_with("UPSTREAMDOWN")) {
-        ++context_.metrics.upstream_down_total;
-    }
-    fail(request,
-         request.is_retry ? "UPSTREAMLOST the connection to Valkey was lost; may have run" : error);
-}
-
-// REQUIRES: it has a receiver.
-void Connection::fail(const InFlight& request, std::string_view error) {
-    if (request.timing.series != RequestTiming::kUncounted) {
-        context_.latency.note_end(request.timing, RequestOutcome::Failed);
-        if (context_.latency.is_slow(request.timing)) {
-            request.receiver->on_slow_request(request.ticket, request.timing,
-                                              ReplyReceiver::SlowEnd::Failure);
-        }
-    }
-    for (uint32_t i = 0; i < request.replies; ++i)
-        request.receiver->on_request_failed(request.ticket + i, error);
-}
-
-void Connection::fail_waiting(std::string_view error) {
-    while (!waiting_.empty())
-        fail_first_waiting(error);
-}
-
-void Connection::forget(const ReplyReceiver& receiver) {
-    for (size_t i = 0; i < in_flight_.size(); ++i) {
-        if (in_flight_[i].receiver != &receiver) continue;
-        in_flight_[i].receiver = nullptr;
-        ++context_.metrics.tombstones;
-    }
-    for (Waiting& waiting : waiting_) {
-        if (waiting.request.receiver == &receiver) waiting.request.receiver = nullptr;
-    }
-}
-
-void Connection::send_own(Own what, std::string_view bytes) {
-    transmit(bytes, {.receiver = &own_receiver_,
-                     .deadline_ms = 0,
-                     .ticket = static_cast<uint32_t>(what),
-                     .retained = 0,
-                     .replies = 1,
-                     .kind = RequestKind::Blocking,
-                     .is_retry = false,
-                     .timing = {}});
-}
-
-void Connection::continue_handshake() {
-    if (handshake_->is_complete()) {
-        become_ready();
-        return;
-    }
-    if (handshake_->failure() == Handshake::Failure::None) {
-        send_own(Own::Handshake, handshake_->command());
-        return;
-    }
-    on_handshake_failed();
-}
-
-// A server that answers can be reached: whoever waits is told in its own words, and whoever comes
-// before the next attempt as well.
-void Connection::on_handshake_failed() {
-    const Handshake::Failure failure = handshake_->failure();
-    const std::string error = handshake_->error();
-    const std::string words = handshake_->words();
-    is_unauthorized_ = failure == Handshake::Failure::Auth;
-    if (is_unauthorized_ && own_url_ != nullptr) {
-        fail_waiting(error);
-        close(error);
-        return;
-    }
-    if (is_unauthorized_) {
-        context_.events.on_auth_refused(*this, error);
-        if (when_refused == WhenRefused::WaitOrTell) {
-            close("Valkey refuses nearkey's own password; not sent");
-            return;
-        }
-    }
-    const bool is_database = failure == Handshake::Failure::Database && !is_primary;
-    if (is_database && error.starts_with("BUSY") && when_refused != WhenRefused::Fail) {
-        busy_words_ = error;
-        return;
-    }
-    if (!words.empty()) fail_waiting(words);
-    if (is_database) {
-        context_.events.on_database_refused(*this);
-        close(error);
-        return;
-    }
-    target_->refusal = words;
-    lose(error, Loss::Auth);
-}
-
-void Connection::become_ready() {
-    connect_timer_.stop();
-    set_state(ConnectionState::Ready);
-    ready_ms_ = context_.loop.now_ms();
-    target_->last_good_address = address_;
-    ++context_.metrics.upstream_connects_total;
-    const Value hello = handshake_->hello();
-    pong_ = handshake_->pong();
-    handshake_.reset();
-    target_->refusal.clear();
-    busy_words_.clear();
-    own_url_.reset();
-    send_waiting();
-    context_.events.on_ready(*this, hello);
-}
+// --- what the server says ---
 
 bool Connection::on_bytes(std::string_view bytes) {
     if (!is_retired_) context_.heard_ms = context_.loop.now_ms();
     bytes_received_ += bytes.size();
+    InFlight& in_flight = pipeline_.in_flight();
     while (!bytes.empty()) {
-        if (is_tunnel_ && in_flight_.empty()) {
-            if (bytes.front() == '-') note_error(bytes);
-            owner_->on_tunnel_bytes(bytes);
-            return socket_ != nullptr;
+        if (tunnel_.is_open() && in_flight.empty()) {
+            if (bytes.front() == '-') errors_.note(bytes);
+            use_.owner()->on_tunnel_bytes(bytes);
+            return pipeline_.socket() != nullptr;
         }
         size_t taken = 0;
         const ScanResult result = scanner_.scan(bytes, taken);
         if (result == ScanResult::Malformed) {
-            on_violation(is_ready() ? "malformed reply" : name_stranger(bytes));
+            lose(is_ready() ? "malformed reply" : name_stranger(bytes), ConnectionLoss::Malformed);
             return false;
         }
         const bool is_end = result == ScanResult::Complete;
         if (scanner_.type() == '>') {
-            take_push(bytes.substr(0, taken), is_end);
-        } else if (in_flight_.empty()) {
-            on_violation("a reply that nobody asked for");
+            tracking_.on_push(bytes.substr(0, taken), is_end);
+        } else if (in_flight.empty()) {
+            lose("a reply that nobody asked for", ConnectionLoss::Malformed);
             return false;
         } else {
-            if (scanner_.type() == '-') note_error(bytes);
-            deliver(bytes.substr(0, taken), is_end);
+            const std::string_view piece = bytes.substr(0, taken);
+            if (scanner_.type() != '-') {
+                in_flight.deliver(piece, is_end);
+            } else if (!errors_.take(piece, is_end)) {
+                return false;
+            }
         }
-        if (socket_ == nullptr) return false;
+        if (pipeline_.socket() == nullptr) return false;
         bytes.remove_prefix(taken);
     }
     return true;
 }
 
-// One that is cut before its first word ends is not looked at: another will come whole.
-void Connection::note_error(std::string_view bytes) {
-    if (bytes.starts_with("-READONLY") && !is_retired_) context_.events.on_readonly(*this);
-}
-
-// REQUIRES: it has a receiver, its reply is complete, and it is counted.
-inline void Connection::note_latency(const InFlight& request) {
-    context_.latency.note_reply(request.timing);
-    if (!context_.latency.is_slow(request.timing)) return;
-    request.receiver->on_slow_request(request.ticket, request.timing,
-                                      ReplyReceiver::SlowEnd::Reply);
-}
-
-inline void Connection::take_head(const InFlight& head) {
-    if (head.receiver == nullptr) --context_.metrics.tombstones;
-    --context_.metrics.in_flight;
-    if (expired_ > 0) --expired_;
-    if (head.retained > 0) {
-        retained_.consume(head.retained);
-        if (counted_retained_ > 0 && retained_.empty()) count_retained();
-    }
-    in_flight_.pop_front();
-}
-
-void Connection::count_retained() {
-    context_.metrics.upstream_retained_bytes -= counted_retained_;
-    counted_retained_ = retained_.capacity();
-    context_.metrics.upstream_retained_bytes += counted_retained_;
-}
-
-void Connection::deliver(std::string_view bytes, bool is_end) {
-    ReplyReceiver* receiver = in_flight_.front().receiver;
-    const uint32_t ticket = in_flight_.front().ticket;
-    if (receiver != nullptr) receiver->on_reply_bytes(ticket, bytes);
-    if (!is_end || socket_ == nullptr) {  // its receiver may have closed the connection
-        reply_bytes_ += bytes.size();
-        return;
-    }
-    reply_bytes_ = 0;
-    head_waits_ = false;
-    answered_us_ = context_.latency.turn_us();
-    InFlight& head = in_flight_.front();
-    receiver = head.receiver;  // it may have been forgotten meanwhile
-    if (head.replies > 1) {
-        --head.replies;
-        ++head.ticket;
-    } else {
-        const bool is_counted = head.timing.series != RequestTiming::kUncounted;
-        if (receiver != nullptr && is_counted) note_latency(head);
-        take_head(head);
-    }
-    if (receiver != nullptr) receiver->on_reply_end(ticket);
-}
-
-void Connection::begin_tunnel() {
-    CHECK(is_ready() && owner_ != nullptr);
-    is_tunnel_ = true;
-}
-
-void Connection::send_through(std::string_view bytes) {
-    if (!is_ready()) return;
-    bytes_sent_ += bytes.size();
-    socket_->send(bytes);
-}
-
-void Connection::tell_of_room() {
-    if (is_ready()) socket_->tell_of_room();
-}
-
 void Connection::on_socket_room() {
-    if (owner_ != nullptr && is_tunnel_) owner_->on_tunnel_room();
+    if (use_.owner() != nullptr && tunnel_.is_open()) use_.owner()->on_tunnel_room();
 }
 
-void Connection::finish_when_silent() {
+// --- how it begins ---
+
+void Connection::dial() {
+    CHECK(state_ == ConnectionState::Idle);
+    set_state(ConnectionState::Connecting);
+    dialer_.begin();
+}
+
+void Connection::on_connected() {
+    set_state(ConnectionState::Handshaking);
+    scanner_ = ReplyScanner();
+    // A lease carries scripts, which may say anything, and state that can't move.
+    const bool is_shared = !use_.is_leased();
+    errors_.begin(is_shared);
+    dialer_.begin_handshake({protocol_, database_, is_shared});
+}
+
+void Connection::become_ready(const Value& hello, const Pong& pong) {
+    set_state(ConnectionState::Ready);
+    ready_ms_ = context_.loop.now_ms();
+    ++context_.metrics.upstream_connects_total;
+    probe_.note_ready(hello, pong);
+    pipeline_.set_ready(context_.is_held_back ? Pipeline::Gate::Held : Pipeline::Gate::Open);
+    context_.events.on_ready(*this, hello);
+}
+
+// --- how it ends ---
+
+void Connection::redirect(UpstreamTarget& target) {
+    if (is_ready() && use_.owner() != nullptr) use_.owner()->on_failover();
+    if (state_ == ConnectionState::Closed) return;
+    const bool was_ready = is_ready();
+    disconnect(ConnectionState::Idle, true);
+    dialer_.set_target(target);
+    if (was_ready && use_.owner() != nullptr) use_.owner()->on_connection_lost();
+}
+
+void Connection::retire() {
+    CHECK(is_ready() && !is_retired_);
+    tracking_.stop();
+    is_retired_ = true;
+    dialer_.forget_target();
+    --context_.metrics.upstream_connections;
+    ++context_.metrics.upstream_connections_retired;
+    --context_.ready;
+    ++context_.retired;
+}
+
+void Connection::set_state(ConnectionState next) {
+    static constexpr Count Metrics::*kGauges[] = {
+        &Metrics::upstream_connections_idle, &Metrics::upstream_connections_connecting,
+        &Metrics::upstream_connections_handshaking, &Metrics::upstream_connections};
+    static_assert(static_cast<size_t>(ConnectionState::Closed) == std::size(kGauges));
+    const auto count = [this](ConnectionState state, uint64_t step) {
+        if (state == ConnectionState::Closed) return;
+        context_.metrics.*(is_retired_ ? &Metrics::upstream_connections_retired
+                                       : kGauges[static_cast<size_t>(state)]) += step;
+        if (is_retired_) {
+            context_.retired += step;
+        } else if (state == ConnectionState::Ready) {
+            context_.ready += step;
+        }
+    };
+    count(std::exchange(state_, next), UINT64_MAX);
+    count(next, 1);
+}
+
+void Connection::on_socket_lost(const std::string& reason) {
+    if (!tunnel_.is_end_expected() || use_.owner() == nullptr) {
+        lose(reason, ConnectionLoss::Socket);
+        return;
+    }
+    disconnect(ConnectionState::Closed, false);
+    use_.owner()->on_connection_lost();
+    context_.events.on_closed(*this, reason);
+}
+
+void Connection::lose(const std::string& reason, ConnectionLoss loss) {
+    if (state_ == ConnectionState::Idle || state_ == ConnectionState::Closed) return;
+    if (loss == ConnectionLoss::Malformed) note_violation(reason);
+    const bool was_ready = is_ready();
+    if (!was_ready && loss != ConnectionLoss::Auth) dialer_.note_failure({});
+    static constexpr Count Metrics::*kLosses[] = {
+        &Metrics::upstream_lost_socket_total, &Metrics::upstream_lost_mute_total,
+        &Metrics::upstream_lost_auth_total, &Metrics::upstream_lost_malformed_total,
+        &Metrics::upstream_lost_demoted_total};
+    ++(context_.metrics.*
+       (was_ready ? kLosses[static_cast<size_t>(loss)] : &Metrics::upstream_dial_failures_total));
+    disconnect(is_retired_ ? ConnectionState::Closed : ConnectionState::Idle,
+               loss == ConnectionLoss::Demoted);
+    if (!was_ready) {
+        context_.events.on_dial_failed(*this, reason);
+        return;
+    }
+    if (use_.owner() != nullptr) use_.owner()->on_connection_lost();
+    if (!is_retired_) {
+        context_.events.on_lost(*this, reason);
+        return;
+    }
+    pipeline_.waiting().fail_all(fmt::format("UPSTREAMDOWN {}", reason));
+    context_.events.on_closed(*this, reason);
+}
+
+// The server says something that nobody asked for, or that is not RESP. From here on nobody knows
+// whose reply is whose: nothing of it is delivered any more.
+void Connection::note_violation(const std::string& reason) {
+    ++context_.metrics.upstream_protocol_errors_total;
     if (!is_ready()) return;
-    silent_since_ms_ = context_.loop.now_ms();
-    silent_bytes_ = bytes_received_;
-    watch();
+    context_.log.warning("upstream_violation", {{"reason", reason},
+                                                {"connection", probe_.server_id()},
+                                                {"dedicated", use_.is_leased() ? "yes" : "no"}});
 }
 
-void Connection::finish_sending() {
-    if (is_ready()) socket_->finish_sending();
-}
-
-void Connection::pause_reading() {
-    if (is_ready()) socket_->pause_reading();
-}
-
-void Connection::resume_reading() {
-    if (is_ready()) socket_->resume_reading();
-}
-
-void Connection::OwnReceiver::on_reply_bytes(uint32_t, std::string_view bytes) {
-    if (reply_.size() + bytes.size() <= kOwnReplyMax) reply_ += bytes;
-}
-
-void Connection::OwnReceiver::on_reply_end(uint32_t ticket) {
-    connection_.on_own_reply(static_cast<Own>(ticket), std::exchange(reply_, {}));
-}
-
-void Connection::OwnReceiver::on_request_failed(uint32_t, std::string_view) {
-    reply_.clear();
-}
-
-void Connection::on_own_reply(Own what, std::string_view reply) {
-    if (what == Own::Challenge) {
-        on_challenge_reply(reply);
-        return;
+void Connection::disconnect(ConnectionState next, bool is_left) {
+    if (is_ready()) {
+        use_.set_identity(
+            {.name = context_.options.client_name, .library = {}, .library_version = {}});
     }
-    const Value value = parse_value(reply).value_or(Value{});
-    if (what == Own::Handshake) {
-        handshake_->on_reply(value);
-        continue_handshake();
-        return;
-    }
-    if (what == Own::Tracking) {
-        on_tracking_reply(value);
-        return;
-    }
-    heartbeat_sent_ms_ = 0;
-    if (value.text != "PONG" && !value.is_error()) {
-        on_violation("another reply than that to PING");
-        return;
-    }
-    if (value.text.starts_with("NOAUTH")) {
-        context_.events.on_auth_refused(*this, value.text);
-        lose(value.text, Loss::Auth);
-        return;
-    }
-    pong_ = read_pong(value).value_or(Pong{});
-    // A refusal stands behind the news as well; one by a server that runs nothing proves nothing.
-    if (pong_.serves) proven_before_ms_ = std::exchange(proven_ms_, heartbeat_sent_boot_ms_);
-    context_.events.on_heartbeat(*this);
+    set_state(next);
+    errors_.end();
+    if (!is_left || !is_broken(Rule::FailoverVoid)) tracking_.stop();
+    tracking_.end();
+    probe_.end();
+    tunnel_.end();
+    dialer_.stop();
+    const bool is_over = next == ConnectionState::Closed;
+    // It may be reaped later than its target.
+    if (is_over) dialer_.forget_target();
+    pipeline_.end(is_over ? Pipeline::Gate::Closed : Pipeline::Gate::Away, is_left);
 }
 
-void Connection::send_heartbeat() {
-    if (!is_ready() || heartbeat_sent_ms_ != 0) return;
-    heartbeat_sent_ms_ = context_.loop.now_ms();
-    heartbeat_sent_boot_ms_ = Loop::boot_ms();
-    send_own(Own::Heartbeat, kPing);
+void Connection::close(const std::string& reason) {
+    if (state_ == ConnectionState::Closed) return;
+    disconnect(ConnectionState::Closed, false);
+    pipeline_.waiting().fail_all(fmt::format("UPSTREAMDOWN {}", reason));
+    context_.events.on_closed(*this, reason);
 }
 
-void Connection::challenge() {
-    CHECK(is_ready() && is_idle());
-    const std::string word = fmt::format("nearkey:{:016x}{:016x}", random_word(), random_word());
-    append_bulk(expected_word_, word);
-    std::string command;
-    append_array_header(command, 2);
-    append_bulk(command, "PING");
-    append_bulk(command, word);
-    ++context_.metrics.upstream_challenges_total;
-    send_own(Own::Challenge, command);
-}
-
-void Connection::on_challenge_reply(std::string_view reply) {
-    if (reply == std::exchange(expected_word_, {})) return;
-    // A server that refuses PING (MISCONF, BUSY) proves nothing, and does nothing wrong.
-    if (reply.starts_with('-')) {
-        close("not proven to owe nothing");
+void Connection::expire(uint64_t now_ms) {
+    pipeline_.in_flight().shrink_if_sparse();
+    if (is_ready()) {
+        pipeline_.waiting().expire_held_back(now_ms);
     } else {
-        on_violation("another reply than that to PING");
+        pipeline_.waiting().expire_queued(now_ms, dialer_.patience_ms(), dialer_.words());
     }
+    pipeline_.in_flight().expire(now_ms);
+    dialer_.tick();
+    if (!is_ready()) return;
+    pipeline_.in_flight().look_at_head(now_ms);
+    tunnel_.expire(now_ms, bytes_received_);
+    if (!in_flight().is_overdue(now_ms) && !probe_.is_mute(now_ms)) return;
+    ++context_.metrics.tombstone_closes_total;
+    lose("no answer for too long", ConnectionLoss::Mute);
+}
+
+bool Connection::wants_expiry() const {
+    return pipeline_.wants_expiry() || tunnel_.wants_expiry() || probe_.is_beating();
+}
+
+bool Connection::owes_nobody() const {
+    return pipeline_.owed() == 0 ||
+           (probe_.is_beating() && !pipeline_.has_waiting() && in_flight().size() == 1);
+}
+
+// Beside a Unix socket a node has TCP on the same host.
+std::string Connection::host() const {
+    if (context_.target->tls != nullptr) return context_.target->url.host;
+    return address().empty() ? "127.0.0.1" : address();
+}
+
+ConnectionFacts Connection::facts() const {
+    return {.kind = tunnel_.is_open()  ? "tunnel"
+                    : use_.is_leased() ? "dedicated"
+                                       : "shared",
+            .state = name_of(state_),
+            .protocol = protocol_,
+            .database = database_,
+            .address = address(),
+            .server_id = is_ready() ? probe_.server_id() : 0,
+            .ready_ms = is_ready() ? ready_ms_ : 0,
+            .proven_ms = probe_.proven_ms(),
+            .sessions = use_.users(),
+            .in_flight = in_flight().size(),
+            .tombstones = in_flight().count_tombstones(),
+            .waiting = pipeline_.owed() - in_flight().size(),
+            .bytes_sent = pipeline_.bytes_sent(),
+            .bytes_received = bytes_received_,
+            .is_tracked = tracking_.is_on()};
 }
 
 }  // namespace nearkey

@@ -1,6 +1,6 @@
 #include "nearkey/upstream/handshake.h"
 
-#include "nearkey/resp/reply_writer.h"
+#include "nearkey/upstream/own_question.h"
 
 #include <initializer_list>
 #include <string_view>
@@ -11,19 +11,15 @@ namespace nearkey {
 
 namespace {
 
-std::string encode(const std::vector<std::string_view>& words) {
-    std::string out;
-    append_array_header(out, words.size());
-    for (const std::string_view word : words)
-        append_bulk(out, word);
-    return out;
-}
-
 bool starts_with_any(std::string_view text, std::initializer_list<std::string_view> codes) {
     for (const std::string_view code : codes) {
         if (text.starts_with(code)) return true;
     }
     return false;
+}
+
+std::string error_of(const Value& reply) {
+    return reply.is_error() ? reply.text : "unexpected answer: " + reply.text;
 }
 
 }  // namespace
@@ -35,13 +31,13 @@ bool is_refusal_of_connection(std::string_view words) {
 std::optional<Pong> read_pong(const Value& reply) {
     if (reply.text == "PONG" && !reply.is_error()) return Pong{.serves = true};
     if (!reply.is_error()) return std::nullopt;
-    const bool serves = !starts_with_any(reply.text, {"LOADING", "MASTERDOWN", "BUSY", "NOAUTH"});
+    const bool serves =
+        !starts_with_any(reply.text, {"LOADING", "MASTERDOWN", "BUSY", "NOAUTH", "CLUSTERDOWN"});
     return Pong{.serves = serves, .refusal = reply.text};
 }
 
-Handshake::Handshake(const UpstreamUrl& url, const std::string& client_name, int protocol,
-                     int database)
-    : url_(url), client_name_(client_name), protocol_(protocol), database_(database) {
+Handshake::Handshake(const UpstreamUrl& url, const std::string& client_name, const Wish& wish)
+    : url_(url), client_name_(client_name), wish_(wish) {
     begin(Step::Hello);
 }
 
@@ -52,7 +48,7 @@ void Handshake::on_reply(const Value& reply) {
             return;
         case Step::Select:
             if (reply.is_error()) {
-                fail(Failure::Database, reply);
+                fail(Failure::Database, error_of(reply));
                 words_ = reply.text;
                 return;
             }
@@ -60,16 +56,18 @@ void Handshake::on_reply(const Value& reply) {
             return;
         case Step::SetName:
             // A server that refuses names (an ACL, a proxy) can still serve.
+            begin(Step::Capability);
+            return;
+        case Step::Capability:
+            // A server that refuses it gives its replies as before.
             begin(Step::Ping);
             return;
         case Step::Ping:
             on_pong(reply);
             return;
         case Step::Words:
-            // Where no login is needed, a client with our credentials would be told of those.
-            begin(Step::Failed);
-            failure_ = Failure::Auth;
-            error_ = words_;
+            // If no login is needed, a client with our credentials would get this error.
+            fail(Failure::Auth, words_);
             if (reply.is_error() && reply.text.starts_with("NOAUTH")) words_ = reply.text;
             return;
         case Step::Complete:
@@ -81,7 +79,11 @@ void Handshake::on_reply(const Value& reply) {
 void Handshake::on_hello(const Value& reply) {
     if (!reply.is_error()) {
         hello_ = reply;
-        begin(database_ != 0 ? Step::Select : Step::SetName);
+        if (url_.kind == UpstreamUrl::Kind::Sentinel && reply.text_of("role") != "master") {
+            fail(Failure::Replica, "no primary answers at " + to_text(url_.endpoint()));
+            return;
+        }
+        begin(wish_.database != 0 ? Step::Select : Step::SetName);
         return;
     }
     if (starts_with_any(reply.text, {"WRONGPASS", "NOAUTH", "NOPERM"})) {
@@ -89,7 +91,7 @@ void Handshake::on_hello(const Value& reply) {
         begin(Step::Words);
         return;
     }
-    fail(Failure::Other, reply);
+    fail(Failure::Other, error_of(reply));
     if (is_refusal_of_connection(reply.text)) words_ = reply.text;
 }
 
@@ -100,7 +102,7 @@ void Handshake::on_pong(const Value& reply) {
         begin(Step::Complete);
         return;
     }
-    fail(pong ? Failure::Auth : Failure::Other, reply);
+    fail(pong ? Failure::Auth : Failure::Other, error_of(reply));
     if (pong) words_ = reply.text;
 }
 
@@ -109,27 +111,36 @@ void Handshake::begin(Step step) {
     command_.clear();
     switch (step) {
         case Step::Hello: {
-            std::vector<std::string_view> words{"HELLO", protocol_ == 3 ? "3" : "2"};
+            std::vector<std::string_view> words{"HELLO",
+                                                wish_.protocol == Protocol::Resp3 ? "3" : "2"};
             if (!url_.password.empty() || !url_.user.empty()) {
                 const std::string_view user = url_.user;
                 words.insert(words.end(), {"AUTH", user.empty() ? "default" : user, url_.password});
             }
-            command_ = encode(words);
+            append_command(command_, words);
             return;
         }
         case Step::Select:
-            command_ = encode({"SELECT", std::to_string(database_)});
+            append_command(command_, {"SELECT", std::to_string(wish_.database)});
             return;
         case Step::SetName:
             if (client_name_.empty()) {
+                begin(Step::Capability);
+            } else {
+                append_command(command_, {"CLIENT", "SETNAME", client_name_});
+            }
+            return;
+        case Step::Capability:
+            if (!wish_.is_redirect_understood || hello_.text_of("server") != "valkey" ||
+                hello_.text_of("role") != "master") {
                 begin(Step::Ping);
             } else {
-                command_ = encode({"CLIENT", "SETNAME", client_name_});
+                append_command(command_, {"CLIENT", "CAPA", "redirect"});
             }
             return;
         case Step::Ping:
         case Step::Words:
-            command_ = encode({"PING"});
+            append_command(command_, {"PING"});
             return;
         case Step::Complete:
         case Step::Failed:
@@ -137,11 +148,16 @@ void Handshake::begin(Step step) {
     }
 }
 
-void Handshake::fail(Failure failure, const Value& reply) {
+void Handshake::fail(Failure failure, std::string error) {
     step_ = Step::Failed;
     command_.clear();
     failure_ = failure;
-    error_ = reply.is_error() ? reply.text : "unexpected answer: " + reply.text;
+    error_ = std::move(error);
+}
+
+bool is_replica(const Value& hello) {
+    const std::string_view role = hello.text_of("role");
+    return !role.empty() && role != "master";
 }
 
 bool is_redis_7_0(const Value& hello) {

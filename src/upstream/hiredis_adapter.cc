@@ -2,7 +2,7 @@
 
 #include "nearkey/base/check.h"
 
-// C functions, which their header does not say; before hiredis's own headers include it.
+// C functions, though their header does not say so; hiredis's own headers include it later.
 extern "C" {
 #include <hiredis/sds.h>
 }
@@ -25,9 +25,9 @@ namespace {
 // hiredis moves what is left of its output buffer after each partial write; a small buffer keeps
 // that cheap when a big value is written.
 constexpr size_t kTlsOutputMax = size_t{256} << 10;
-// From here on a system call costs less than to copy the bytes and to write them later.
+// From this size on a system call costs less than copying the bytes to write them later.
 constexpr size_t kWriteAtOnce = size_t{8} << 10;
-// So little that is unsent counts as room for more.
+// Fewer unsent bytes count as room for more.
 constexpr size_t kRoom = size_t{64} << 10;
 // Reads of one turn, so that one connection does not keep the loop to itself.
 constexpr int kReadsPerTurn = 4;
@@ -56,7 +56,7 @@ HiredisSocket::~HiredisSocket() {
 
 std::string HiredisSocket::connect(const SocketOptions& options) {
     redisOptions hiredis{};
-    if (options.url.kind == UpstreamUrl::Kind::Tcp) {
+    if (options.url.is_tcp()) {
         REDIS_OPTIONS_SET_TCP(&hiredis, options.address.c_str(), options.url.port);
     } else {
         REDIS_OPTIONS_SET_UNIX(&hiredis, options.url.path.c_str());
@@ -74,7 +74,7 @@ std::string HiredisSocket::connect(const SocketOptions& options) {
         self->context_ = nullptr;
         self->lose(reason);
     });
-    if (options.url.kind == UpstreamUrl::Kind::Tcp) set_tcp_options(options.tcp_user_timeout_ms);
+    if (options.url.is_tcp()) set_tcp_options(options.tcp_user_timeout_ms);
     watch_ = std::make_unique<FdWatch>(loop_, context_->c.fd,
                                        [this](FdEvents seen) { on_events(seen); });
     watch_->want({false, true});
@@ -100,7 +100,7 @@ void HiredisSocket::send(std::string_view bytes) {
     const bool is_blocked = watch_->wanted().writable;
     if (bytes.size() >= kWriteAtOnce && tls_ == nullptr && !is_blocked && !lost_) {
         const std::optional<size_t> written = write_plain(output_.view(), bytes);
-        // Who sends is in the middle of something: the loss is told by the write that follows.
+        // The sender is in the middle of its work: the next write tells of the loss.
         const size_t count = written.value_or(0);
         const size_t queued = std::min(count, output_.size());
         output_.consume(queued);
@@ -224,7 +224,7 @@ void HiredisSocket::read() {
     if (read_again_) defer();
 }
 
-// As hiredis does it: an error is kept in the context.
+// As in hiredis, an error is kept in the context.
 std::optional<size_t> HiredisSocket::write_plain(std::string_view first, std::string_view second) {
     const int fd = context_->c.fd;
     ssize_t written = 0;
@@ -271,7 +271,7 @@ std::optional<bool> HiredisSocket::write_tls() {
     return sdslen(context.obuf) == 0;
 }
 
-// What was read was read behind the handshake.
+// Bytes were read, so the handshake is over.
 void HiredisSocket::note_certificate() {
     is_certificate_noted_ = true;
     const std::optional<int64_t> seconds = certificate_not_after(*ssl_);
@@ -280,14 +280,14 @@ void HiredisSocket::note_certificate() {
 
 void HiredisSocket::flush() {
     bool blocked = false;
-    // What is left after this much follows in the next turn.
+    // The rest follows in the next turn.
     const size_t written_max = is_large_ ? loop_.large_piece() : Loop::kWholePiece;
     const size_t before = unsent();
     while (!blocked && unsent() > 0 && before - unsent() < written_max) {
         const std::optional<bool> is_taken = tls_ != nullptr ? write_tls() : write_output();
         if (!is_taken) {
             const std::string reason = error_text();
-            // The last words of a peer that takes no connection, or none any more.
+            // Reads the last words of a peer that refuses the connection, or ends it.
             if (tls_ == nullptr && !is_paused_) read();
             lose(reason);
             return;

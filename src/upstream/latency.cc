@@ -27,8 +27,8 @@ void Latency::note_end(const RequestTiming& timing, RequestOutcome outcome) {
                                                                   1);
 }
 
-// What was sent in a turn left when that turn had been busy for a while. For a turn long ago that
-// while is not known any more, and is nothing beside what has passed since.
+// Requests of a turn left when that turn had been busy for a while. For a turn long ago that while
+// is not known any more, and is nothing beside the time since.
 uint32_t Latency::when_sent(uint32_t turn_us) const {
     const Sent& sent = turns_[turn_us * 0x9e3779b1U >> 24];
     return sent.turn_us == turn_us ? sent.sent_us : turn_us;

@@ -48,7 +48,7 @@ std::string find_program(const std::string& name) {
 std::string find_server(const std::string& name) {
     const std::string path = find_program(name);
     if (!path.empty()) return path;
-    // Whoever names another program wants that one.
+    // An operator who names another program wants that one.
     const bool is_default = name == ManagedServerOptions{}.server;
     const std::string instead = is_default ? find_program("redis-server") : "";
     if (!instead.empty()) return instead;
@@ -74,9 +74,9 @@ void remove_tree(const std::string& path) {
     std::filesystem::remove_all(path, ignored);
 }
 
-// What predecessors left that were killed. The pid may look dead and yet be alive in another
-// container that shares the directory: the lock knows better. A live pid needs no question, and so
-// nobody who is just starting finds his lock in our hand.
+// Removes the directories that killed predecessors left. The pid may look dead and yet be alive in
+// another container that shares the directory: the lock knows better. A live pid needs no question,
+// and so nobody who is just starting finds his lock in our hand.
 void remove_stale_directories(const std::string& parent) {
     std::vector<std::string> stale;
     std::error_code error;
@@ -140,7 +140,7 @@ std::string ManagedServer::socket_path() const {
 void ManagedServer::start() {
     const std::vector<std::string> argv = {
         program_, "--port", "0", "--unixsocket", socket_path(), "--unixsocketperm", "700",
-        // Nothing is kept on disk; what is written after all, as a crash report, goes with us.
+        // Nothing is kept on disk; files written after all, such as a crash report, go with us.
         "--save", "", "--appendonly", "no", "--dir", directory_, "--maxmemory",
         std::to_string(options_.memory_bytes), "--maxmemory-policy", "allkeys-lru",
         // It stays our child, and tells systemd nothing.

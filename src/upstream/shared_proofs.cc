@@ -5,9 +5,9 @@
 namespace nearkey {
 
 SharedProofs::~SharedProofs() {
-    own_.stop_waiting(*this);
-    for (const auto& [waiter, owned] : asked_)
-        own_.stop_waiting(*waiter);
+    own_->stop_waiting(*this);
+    for (const Asked& asked : asked_)
+        own_->stop_waiting(asked);
 }
 
 void SharedProofs::ask() {
@@ -17,21 +17,18 @@ void SharedProofs::ask() {
         other->mailbox_.post([other, this, number = round()] { other->answer(*this, number); });
     }
     owe();
-    own_.prove(*this);
+    own_->prove(*this);
 }
 
-// On the loop that is asked.
+// Runs on the loop that is asked.
 void SharedProofs::answer(SharedProofs& asker, uint32_t number) {
-    auto owned = std::make_unique<Asked>(*this, asker, number);
-    Asked* waiter = owned.get();
-    asked_.emplace(waiter, std::move(owned));
-    own_.prove(*waiter);
+    own_->prove(asked_.emplace_back(*this, asker, number));
 }
 
-// It is gone at the end of this.
+// This destroys the object.
 void SharedProofs::Asked::on_proven() {
     asker_.mailbox_.post([&to = asker_, number = round_] { to.on_answer(number); });
-    here_.asked_.erase(this);
+    here_.asked_.remove_if([this](const Asked& each) { return &each == this; });
 }
 
 }  // namespace nearkey

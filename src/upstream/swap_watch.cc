@@ -1,6 +1,7 @@
 #include "nearkey/upstream/swap_watch.h"
 
 #include "nearkey/resp/number.h"
+#include "nearkey/upstream/own_question.h"
 
 #include <utility>
 
@@ -12,17 +13,9 @@ constexpr std::string_view kSwaps = "\ncmdstat_swapdb:";
 constexpr std::string_view kQuestions = "\ncmdstat_info:";
 constexpr std::string_view kReset = "\ncmdstat_config|resetstat:";
 constexpr std::string_view kCalls = "calls=";
-// Of CONFIG RESETSTAT: calls=1,usec=31,usec_per_call=31.00,rejected_calls=0,failed_calls=0. A call
+// CONFIG RESETSTAT: calls=1,usec=31,usec_per_call=31.00,rejected_calls=0,failed_calls=0. A call
 // that the server refuses resets nothing, and changes only what comes behind this.
 constexpr std::string_view kRefusals = ",rejected_calls=";
-
-// What the line says behind its name; empty if there is none.
-std::string_view find_entry(std::string_view info, std::string_view name) {
-    const size_t at = info.find(name);
-    if (at == std::string_view::npos) return {};
-    info.remove_prefix(at + name.size());
-    return info.substr(0, info.find('\r'));
-}
 
 uint64_t calls_of(std::string_view entry) {
     if (!entry.starts_with(kCalls)) return 0;
@@ -33,10 +26,10 @@ uint64_t calls_of(std::string_view entry) {
 }  // namespace
 
 SwapWatch::Verdict SwapWatch::note(std::string_view info) {
-    const uint64_t swaps = calls_of(find_entry(info, kSwaps));
-    const std::string_view questions_entry = find_entry(info, kQuestions);
+    const uint64_t swaps = calls_of(find_in_info(info, kSwaps));
+    const std::string_view questions_entry = find_in_info(info, kQuestions);
     const uint64_t questions = calls_of(questions_entry);
-    std::string_view reset = find_entry(info, kReset);
+    std::string_view reset = find_in_info(info, kReset);
     // Before the first one, refused calls alone may have made the entry.
     reset = calls_of(reset) == 0 ? std::string_view{} : reset.substr(0, reset.find(kRefusals));
     counts_questions_ = counts_questions_ || !questions_entry.empty() || !reset.empty();

@@ -1,6 +1,7 @@
 #include "nearkey/upstream/tls.h"
 
 #include "nearkey/base/os_error.h"
+#include "nearkey/base/text_of_file.h"
 
 #include <hiredis/hiredis.h>
 #include <hiredis/hiredis_ssl.h>
@@ -14,9 +15,7 @@
 #include <unistd.h>
 #include <cerrno>
 #include <ctime>
-#include <fstream>
 #include <initializer_list>
-#include <sstream>
 #include <stdexcept>
 #include <utility>
 
@@ -30,16 +29,13 @@ bool is_address(const std::string& name) {
            inet_pton(AF_INET6, name.c_str(), bytes) == 1;
 }
 
-// Of the files' bytes: the same names may stand for other certificates by now.
+// Made of the files' bytes: the same names may stand for other certificates by now.
 std::string fingerprint_of(std::initializer_list<std::string> names) {
     const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> digest(EVP_MD_CTX_new(),
                                                                          EVP_MD_CTX_free);
     EVP_DigestInit_ex(digest.get(), EVP_sha256(), nullptr);
     for (const std::string& name : names) {
-        std::ifstream file(name, std::ios::binary);
-        std::ostringstream bytes;
-        if (!name.empty()) bytes << file.rdbuf();
-        const std::string text = name + '\0' + bytes.str() + '\0';
+        const std::string text = name + '\0' + text_of_file(name) + '\0';
         EVP_DigestUpdate(digest.get(), text.data(), text.size());
     }
     std::string fingerprint(EVP_MAX_MD_SIZE, '\0');
@@ -55,7 +51,7 @@ std::string fingerprint_of(std::initializer_list<std::string> names) {
     throw std::runtime_error(what + (reason.empty() ? "" : ": " + reason) + "; " + advice);
 }
 
-// Since 1970, UTC. 0: the certificate says nothing of the kind.
+// Seconds since 1970, UTC. 0: the certificate has no such time.
 int64_t seconds_of(const ASN1_TIME& time) {
     tm parts{};
     return ASN1_TIME_to_tm(&time, &parts) == 1 ? int64_t{timegm(&parts)} : 0;
@@ -85,7 +81,7 @@ int64_t refused_not_after(const ssl_st& ssl) {
     return static_cast<int64_t>(reinterpret_cast<intptr_t>(SSL_get_app_data(&ssl)));
 }
 
-// OpenSSL says "system lib" of a file that it can't read; the system says more.
+// OpenSSL says only "system lib" for a file that it can't read; the system says more.
 void check_readable(const std::string& what, const std::string& path) {
     struct stat found {};
     const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -168,10 +164,6 @@ void TlsContext::identify(const std::string& cert_file, const std::string& key_f
         fail(key, "name a file with the unencrypted key of upstream.tls_cert_file in PEM");
     }
 }
-
-TlsContext::~TlsContext() = default;
-TlsContext::TlsContext(TlsContext&& other) noexcept = default;
-TlsContext& TlsContext::operator=(TlsContext&& other) noexcept = default;
 
 bool waits_for_peer(const ssl_st& ssl) {
     return SSL_want(&ssl) == SSL_READING;

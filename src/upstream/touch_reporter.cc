@@ -2,9 +2,9 @@
 
 #include "nearkey/base/log.h"
 #include "nearkey/base/metrics.h"
-#include "nearkey/resp/reply_writer.h"
 #include "nearkey/upstream/advice.h"
-#include "nearkey/upstream/pool.h"
+#include "nearkey/upstream/shared_connections.h"
+#include "nearkey/upstream/sources.h"
 
 #include <algorithm>
 #include <utility>
@@ -14,34 +14,20 @@ namespace nearkey {
 namespace {
 constexpr std::string_view kMemory = "*2\r\n$4\r\nINFO\r\n$6\r\nmemory\r\n";
 constexpr uint64_t kPolicyAgainMs = 10'000;
-constexpr size_t kMemoryReplyMax = size_t{64} << 10;
-constexpr size_t kReplyMax = 256;
 // A longer key is not reported: a batch has a limit in bytes, too.
 constexpr size_t kKeyMax = 1024;
 // Twice as many samples as there is room for, since some are of the same key.
 constexpr uint64_t kSamplesPerKey = 2;
-// Of a batch: the reply to CLIENT CACHING NO, if it was sent, and the one to TOUCH.
-constexpr uint32_t kCachingTicket = 0;
-constexpr uint32_t kTouchTicket = 1;
-
-// The value of "name:value" in what INFO says; empty if it is not there.
-std::string_view field(std::string_view report, std::string_view name) {
-    const size_t at = report.find(name);
-    if (at == std::string_view::npos) return {};
-    const std::string_view rest = report.substr(at + name.size());
-    return rest.substr(0, rest.find_first_of("\r\n"));
-}
 }  // namespace
 
-TouchReporter::TouchReporter(ConnectionPool& pool, const NearCacheOptions& options,
+TouchReporter::TouchReporter(SharedConnections& connections, const NearCacheOptions& options,
                              Metrics& metrics, Log& log)
-    : pool_(pool), options_(options), metrics_(metrics), log_(log) {
+    : connections_(connections), options_(options), metrics_(metrics), log_(log) {
 }
 
-void TouchReporter::note(int database, std::string_view key) {
-    schedule();
+void TouchReporter::note(const Group& group, std::string_view key) {
     if (key.size() > kKeyMax || keys_ >= options_.touch_keys_max) return;
-    const auto batch = batches_.try_emplace(database, *this).first;
+    const auto batch = batches_.try_emplace(group, *this).first;
     if (batch->second.keys.emplace(key).second) ++keys_;
 }
 
@@ -67,17 +53,17 @@ void TouchReporter::beat(Connection& primary, uint64_t now_ms) {
     schedule();
 }
 
-// What can't be sent now is dropped: what is still read then is noted anew.
+// Batches that can't be sent now are dropped: keys that are still read later are noted anew.
 void TouchReporter::send_batches() {
     const bool is_on = metrics_.near_cache_touching != 0;
     for (auto next = batches_.begin(); next != batches_.end();) {
-        const int database = next->first;
+        const int database = next->first.database;
         Batch& batch = next->second;
-        Connection* connection = pool_.find_ready(2, database);
-        if (connection == nullptr) connection = pool_.find_ready(3, database);
+        Connection* connection = connections_.find_ready(Protocol::Resp2, database);
+        if (connection == nullptr) connection = connections_.find_ready(Protocol::Resp3, database);
         if (is_on && !batch.is_in_flight && !batch.keys.empty() && connection != nullptr) {
             metrics_.near_cache_touched_total += batch.keys.size();
-            batch.send(*connection, pool_.are_reads_tracked(*connection));
+            batch.send(*connection);
         }
         batch.keys.clear();
         next = batch.is_in_flight ? std::next(next) : batches_.erase(next);
@@ -96,29 +82,23 @@ void TouchReporter::ask_for_policy(Connection& primary, uint64_t now_ms) {
     primary.send({kMemory, this, 0, RequestKind::Write});
 }
 
-void TouchReporter::on_reply_bytes(uint32_t, std::string_view bytes) {
-    if (reply_.size() + bytes.size() <= kMemoryReplyMax) reply_ += bytes;
-}
-
-void TouchReporter::on_reply_end(uint32_t) {
+void TouchReporter::on_whole_reply(uint32_t, const std::string& reply) {
     asking_for_policy_ = false;
-    const std::string reply = std::exchange(reply_, {});
     if (reply.starts_with('-')) {
-        // Who may not ask is not to lose the keys that are read most; LOADING and the like pass.
+        // A user that may not ask must not lose hot keys; LOADING and the like pass.
         is_policy_refused_ = reply.starts_with("-NOPERM");
         if (is_policy_refused_) set_evicts(true);
         return;
     }
     is_policy_refused_ = false;
-    const std::string_view policy = field(reply, "\nmaxmemory_policy:");
+    const std::string_view policy = find_in_info(reply, "\nmaxmemory_policy:");
     const bool is_by_use = policy.find("lru") != std::string_view::npos ||
                            policy.find("lfu") != std::string_view::npos;
-    set_evicts(is_by_use && field(reply, "\nmaxmemory:") != "0");
+    set_evicts(is_by_use && find_in_info(reply, "\nmaxmemory:") != "0");
 }
 
-void TouchReporter::on_request_failed(uint32_t, std::string_view) {
+void TouchReporter::on_no_reply(uint32_t) {
     asking_for_policy_ = false;
-    reply_.clear();
     policy_asked_ms_ = 0;
 }
 
@@ -130,32 +110,24 @@ void TouchReporter::set_evicts(bool evicts_by_use) {
 
 // --- a batch ---
 
-void TouchReporter::Batch::send(Connection& connection, bool is_tracked) {
+void TouchReporter::Batch::send(Connection& connection) {
     std::string bytes;
-    if (is_tracked) bytes = ConnectionPool::kUntracked;
     append_array_header(bytes, keys.size() + 1);
     append_bulk(bytes, "TOUCH");
     for (const std::string& key : keys)
         append_bulk(bytes, key);
     is_in_flight = true;
-    connection.send({bytes, this, is_tracked ? kCachingTicket : kTouchTicket, RequestKind::Write,
-                     is_tracked ? 2U : 1U});
+    Sources::send_untracked(connection, bytes, *this);
 }
 
-void TouchReporter::Batch::on_reply_bytes(uint32_t, std::string_view bytes) {
-    if (reply_.size() + bytes.size() <= kReplyMax) reply_ += bytes;
-}
-
-void TouchReporter::Batch::on_reply_end(uint32_t ticket) {
-    const std::string reply = std::exchange(reply_, {});
-    if (ticket != kTouchTicket) return;
+void TouchReporter::Batch::on_whole_reply(uint32_t ticket, const std::string& reply) {
+    if (ticket != Sources::kUntrackedTicket) return;
     is_in_flight = false;
     reporter_.on_touch_reply(reply);
 }
 
-void TouchReporter::Batch::on_request_failed(uint32_t ticket, std::string_view) {
-    reply_.clear();
-    if (ticket == kTouchTicket) is_in_flight = false;
+void TouchReporter::Batch::on_no_reply(uint32_t ticket) {
+    if (ticket == Sources::kUntrackedTicket) is_in_flight = false;
 }
 
 void TouchReporter::on_touch_reply(std::string_view reply) {

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cstddef>
+#include <iterator>
 #include <optional>
 #include <utility>
 
@@ -19,8 +20,10 @@ namespace {
 constexpr std::size_t kSocketPathMax = 107;  // sizeof(sockaddr_un::sun_path), less its NUL.
 constexpr std::size_t kHostMax = 255;
 constexpr unsigned kDatabaseMax = 2147483647;
+constexpr std::uint16_t kSentinelPort = 26379;
+constexpr std::size_t kHostsMax = 16;
 
-// What is wrong, or nothing.
+// The fault, or nothing.
 using Problem = std::optional<std::string>;
 
 bool is_digit(char c) {
@@ -93,14 +96,17 @@ bool is_ipv6(const std::string& host) {
     return inet_pton(AF_INET6, host.substr(0, percent).c_str(), &address) == 1;
 }
 
-bool is_host_name(const std::string& host) {
-    const auto is_allowed = [](char c) {
+bool is_plain(const std::string& name) {
+    return std::all_of(name.begin(), name.end(), [](char c) {
         return is_letter_or_digit(c) || c == '.' || c == '-' || c == '_';
-    };
-    return host.size() <= kHostMax && std::all_of(host.begin(), host.end(), is_allowed);
+    });
 }
 
-Problem read_host(std::string_view text, bool bracketed, UpstreamUrl& url) {
+bool is_host_name(const std::string& host) {
+    return host.size() <= kHostMax && is_plain(host);
+}
+
+Problem read_host(std::string_view text, bool bracketed, Endpoint& endpoint) {
     if (text.empty()) return "the host is missing";
     const auto host = percent_decoded(text);
     if (!host) return "a % in the host must be followed by two hex digits";
@@ -110,12 +116,12 @@ Problem read_host(std::string_view text, bool bracketed, UpstreamUrl& url) {
                "or "
                "password, write @ as %40, : as %3A, / as %2F, ? as %3F and # as %23)";
     }
-    url.host = *host;
+    endpoint.host = *host;
     return std::nullopt;
 }
 
 // "host", "host:port", "[ipv6]" or "[ipv6]:port".
-Problem read_host_and_port(std::string_view text, UpstreamUrl& url) {
+Problem read_host_and_port(std::string_view text, Endpoint& endpoint) {
     const bool bracketed = text.starts_with('[');
     std::size_t host_end = text.find(':');
     if (bracketed) {
@@ -124,7 +130,7 @@ Problem read_host_and_port(std::string_view text, UpstreamUrl& url) {
     }
     const std::size_t host_start = bracketed ? 1 : 0;
     const std::string_view host = text.substr(host_start, host_end - host_start);
-    if (Problem problem = read_host(host, bracketed, url)) return problem;
+    if (Problem problem = read_host(host, bracketed, endpoint)) return problem;
 
     std::string_view rest = host_end == std::string_view::npos ? "" : text.substr(host_end);
     if (bracketed) rest.remove_prefix(1);
@@ -134,7 +140,7 @@ Problem read_host_and_port(std::string_view text, UpstreamUrl& url) {
         return "the port must be a number from 1 to 65535 (in a user or password, write / as %2F, "
                "? as %3F and # as %23)";
     }
-    url.port = static_cast<std::uint16_t>(*port);
+    endpoint.port = static_cast<std::uint16_t>(*port);
     return std::nullopt;
 }
 
@@ -158,14 +164,20 @@ Problem read_query(std::string_view query, UpstreamUrl& url) {
     return read_database(query.substr(equals + 1), url);
 }
 
+// Takes user and password off the authority, if they stand there.
+Problem take_userinfo(std::string_view& authority, UpstreamUrl& url) {
+    const std::size_t at = authority.rfind('@');
+    if (at == std::string_view::npos) return std::nullopt;
+    Problem problem = read_userinfo(authority.substr(0, at), url);
+    authority.remove_prefix(at + 1);
+    return problem;
+}
+
 Problem read_unix(std::string_view authority, std::string_view path, UpstreamUrl& url) {
     if (!authority.empty() && !authority.ends_with('@')) {
         return "a Unix socket needs an absolute path, with three slashes: unix:///run/valkey.sock";
     }
-    if (!authority.empty()) {
-        authority.remove_suffix(1);
-        if (Problem problem = read_userinfo(authority, url)) return problem;
-    }
+    if (Problem problem = take_userinfo(authority, url)) return problem;
     const auto decoded = percent_decoded(path);
     if (!decoded) return "a % in the path must be followed by two hex digits (% itself is %25)";
     if (decoded->empty() || decoded->ends_with('/')) return "the path of the socket is missing";
@@ -176,35 +188,109 @@ Problem read_unix(std::string_view authority, std::string_view path, UpstreamUrl
 }
 
 Problem read_tcp(std::string_view authority, std::string_view path, UpstreamUrl& url) {
-    const std::size_t at = authority.rfind('@');
-    if (at != std::string_view::npos) {
-        if (Problem problem = read_userinfo(authority.substr(0, at), url)) return problem;
-        authority.remove_prefix(at + 1);
-    }
-    if (Problem problem = read_host_and_port(authority, url)) return problem;
+    if (Problem problem = take_userinfo(authority, url)) return problem;
+    Endpoint endpoint = url.endpoint();
+    if (Problem problem = read_host_and_port(authority, endpoint)) return problem;
+    url.host = endpoint.host;
+    url.port = endpoint.port;
     if (path.size() <= 1) return std::nullopt;
     return read_database(path.substr(1), url);
 }
 
+// `what` they are called, as in "Sentinel".
+Problem read_hosts(std::string_view authority, std::uint16_t port, const std::string& what,
+                   std::vector<Endpoint>& hosts) {
+    while (true) {
+        const std::size_t comma = authority.find(',');
+        Endpoint host{{}, port};
+        if (Problem problem = read_host_and_port(authority.substr(0, comma), host)) {
+            return what + " number " + std::to_string(hosts.size() + 1) + ": " + *problem;
+        }
+        if (std::find(hosts.begin(), hosts.end(), host) != hosts.end()) {
+            return "the " + what + " " + to_text(host) + " is given twice";
+        }
+        hosts.push_back(std::move(host));
+        if (comma == std::string_view::npos) break;
+        authority.remove_prefix(comma + 1);
+    }
+    if (hosts.size() > kHostsMax) {
+        return "no more than " + std::to_string(kHostsMax) + " " + what + "s can be named";
+    }
+    return std::nullopt;
+}
+
+Problem read_cluster(std::string_view authority, std::string_view path, UpstreamUrl& url) {
+    if (Problem problem = take_userinfo(authority, url)) return problem;
+    if (Problem problem = read_hosts(authority, url.port, "node", url.seeds)) return problem;
+    url.host = url.seeds.front().host;
+    url.port = url.seeds.front().port;
+    if (path.size() <= 1) return std::nullopt;
+    return read_database(path.substr(1), url);
+}
+
+Problem read_sentinel(std::string_view authority, std::string_view path, UpstreamUrl& url) {
+    if (Problem problem = take_userinfo(authority, url)) return problem;
+    if (Problem problem = read_hosts(authority, kSentinelPort, "Sentinel", url.sentinels)) {
+        return problem;
+    }
+    if (!path.empty()) path.remove_prefix(1);
+    const std::size_t slash = path.find('/');
+    const auto name = percent_decoded(path.substr(0, slash));
+    // By Sentinel's own rule (sentinel.c, "sentinel monitor").
+    if (!name || name->empty() || !is_plain(*name)) {
+        return "the primary's name must follow the Sentinels, as in "
+               "sentinel://HOST:26379/mymaster (letters, digits, dot, dash and underscore)";
+    }
+    url.primary_name = *name;
+    if (slash == std::string_view::npos || slash + 1 == path.size()) return std::nullopt;
+    return read_database(path.substr(slash + 1), url);
+}
+
+struct Scheme {
+    std::string_view name;
+    UpstreamUrl::Kind kind;
+    bool tls;
+};
+
+constexpr Scheme kSchemes[] = {
+    {"unix", UpstreamUrl::Kind::Unix, false},
+    {"valkey", UpstreamUrl::Kind::Tcp, false},
+    {"redis", UpstreamUrl::Kind::Tcp, false},
+    {"valkeys", UpstreamUrl::Kind::Tcp, true},
+    {"rediss", UpstreamUrl::Kind::Tcp, true},
+    {"sentinel", UpstreamUrl::Kind::Sentinel, false},
+    {"sentinels", UpstreamUrl::Kind::Sentinel, true},
+    {"valkey+cluster", UpstreamUrl::Kind::Cluster, false},
+    {"valkeys+cluster", UpstreamUrl::Kind::Cluster, true},
+    // Another spelling, of other clients.
+    {"redis+cluster", UpstreamUrl::Kind::Cluster, false},
+    {"rediss+cluster", UpstreamUrl::Kind::Cluster, true},
+    {"redis-cluster", UpstreamUrl::Kind::Cluster, false},
+    {"rediss-cluster", UpstreamUrl::Kind::Cluster, true},
+    {"redis+sentinel", UpstreamUrl::Kind::Sentinel, false},
+    {"rediss+sentinel", UpstreamUrl::Kind::Sentinel, true},
+    {"valkey+sentinel", UpstreamUrl::Kind::Sentinel, false},
+    {"valkeys+sentinel", UpstreamUrl::Kind::Sentinel, true},
+    {"redis-sentinel", UpstreamUrl::Kind::Sentinel, false},
+    {"rediss-sentinel", UpstreamUrl::Kind::Sentinel, true},
+};
+
 // Takes the scheme off `text`.
 Problem read_scheme(std::string_view& text, UpstreamUrl& url) {
     const std::size_t end = text.find("://");
-    const std::string_view scheme = text.substr(0, end);
-    if (end != std::string_view::npos && scheme == "unix") {
-        url.kind = UpstreamUrl::Kind::Unix;
-    } else if (end != std::string_view::npos && (scheme == "valkey" || scheme == "redis")) {
-        url.kind = UpstreamUrl::Kind::Tcp;
-    } else if (end != std::string_view::npos && (scheme == "valkeys" || scheme == "rediss")) {
-        url.kind = UpstreamUrl::Kind::Tcp;
-        url.tls = true;
-    } else if (end != std::string_view::npos && scheme.find("sentinel") != std::string_view::npos) {
-        return "Sentinel is not supported yet: name the primary itself, as in valkey://HOST:PORT";
-    } else if (end != std::string_view::npos && scheme.find("cluster") != std::string_view::npos) {
-        return "Cluster is not supported yet: name one server, as in valkey://HOST:PORT";
-    } else {
-        return "a URL starts with valkey://, redis://, valkeys://, rediss:// or unix:///, "
-               "or it is managed:";
+    const std::string_view name = text.substr(0, end);
+    const auto* const scheme =
+        std::find_if(std::begin(kSchemes), std::end(kSchemes),
+                     [&](const Scheme& known) { return known.name == name; });
+    if (end == std::string_view::npos || scheme == std::end(kSchemes)) {
+        if (end != std::string_view::npos && name.find("cluster") != std::string_view::npos) {
+            return "the URL of a cluster starts with valkey+cluster:// or valkeys+cluster://";
+        }
+        return "a URL starts with valkey://, redis://, valkeys://, rediss://, sentinel://, "
+               "sentinels:// or unix:///, or it is managed:";
     }
+    url.kind = scheme->kind;
+    url.tls = scheme->tls;
     text.remove_prefix(end + 3);
     return std::nullopt;
 }
@@ -222,25 +308,63 @@ Problem read_url(std::string_view text, UpstreamUrl& url) {
         return std::nullopt;
     }
     if (Problem problem = read_scheme(text, url)) return problem;
-    if (text.find('#') != std::string_view::npos) return "a # must be written as %23";
+    if (text.find('#') != std::string_view::npos) {
+        if (url.kind == UpstreamUrl::Kind::Sentinel) {
+            return "the primary's name stands in the path, as in sentinel://HOST:26379/mymaster";
+        }
+        return "a # must be written as %23";
+    }
 
     const std::size_t question = text.find('?');
     const std::string_view rest = text.substr(0, question);
     const std::size_t slash = rest.find('/');
     const std::string_view authority = rest.substr(0, slash);
     const std::string_view path = slash == std::string_view::npos ? "" : rest.substr(slash);
-    const bool is_unix = url.kind == UpstreamUrl::Kind::Unix;
-    Problem problem = is_unix ? read_unix(authority, path, url) : read_tcp(authority, path, url);
+    Problem problem = url.kind == UpstreamUrl::Kind::Unix  ? read_unix(authority, path, url)
+                      : url.kind == UpstreamUrl::Kind::Tcp ? read_tcp(authority, path, url)
+                      : url.kind == UpstreamUrl::Kind::Cluster
+                          ? read_cluster(authority, path, url)
+                          : read_sentinel(authority, path, url);
     if (problem || question == std::string_view::npos) return problem;
     return read_query(text.substr(question + 1), url);
 }
 
+std::string with_port(const std::string& host, std::uint16_t port) {
+    const bool is_bracketed = host.find(':') != std::string::npos;
+    return (is_bracketed ? "[" + host + "]" : host) + ":" + std::to_string(port);
+}
+
+std::string encoded(const Endpoint& endpoint) {
+    return with_port(percent_encoded(endpoint.host, "-._~:"), endpoint.port);
+}
+
+std::string encoded(const std::vector<Endpoint>& hosts) {
+    std::string text;
+    for (const Endpoint& host : hosts)
+        text += (text.empty() ? "" : ",") + encoded(host);
+    return text;
+}
+
 }  // namespace
+
+std::string to_text(const Endpoint& endpoint) {
+    return with_port(endpoint.host, endpoint.port);
+}
+
+bool is_host(const std::string& host) {
+    return !host.empty() && (is_host_name(host) || is_ipv6(host));
+}
 
 std::variant<UpstreamUrl, UrlError> parse_url(std::string_view text) {
     UpstreamUrl url;
     if (Problem problem = read_url(text, url)) return UrlError{std::move(*problem)};
     return url;
+}
+
+std::variant<Endpoint, UrlError> parse_endpoint(std::string_view text) {
+    Endpoint endpoint;
+    if (Problem problem = read_host_and_port(text, endpoint)) return UrlError{std::move(*problem)};
+    return endpoint;
 }
 
 std::string redacted(const UpstreamUrl& url) {
@@ -254,11 +378,16 @@ std::string redacted(const UpstreamUrl& url) {
         const std::string query = url.database == 0 ? "" : "?db=" + database;
         return "unix://" + userinfo + percent_encoded(url.path, "-._~/") + query;
     }
-    std::string host = percent_encoded(url.host, "-._~:");
-    if (url.host.find(':') != std::string::npos) host = "[" + host + "]";
     const std::string path = url.database == 0 ? "" : "/" + database;
-    return (url.tls ? "valkeys://" : "valkey://") + userinfo + host + ":" +
-           std::to_string(url.port) + path;
+    if (url.kind == UpstreamUrl::Kind::Sentinel) {
+        return (url.tls ? "sentinels://" : "sentinel://") + userinfo + encoded(url.sentinels) +
+               "/" + url.primary_name + path;
+    }
+    if (url.kind == UpstreamUrl::Kind::Cluster) {
+        return (url.tls ? "valkeys+cluster://" : "valkey+cluster://") + userinfo +
+               encoded(url.seeds) + path;
+    }
+    return (url.tls ? "valkeys://" : "valkey://") + userinfo + encoded(url.endpoint()) + path;
 }
 
 }  // namespace nearkey

@@ -23,10 +23,12 @@ CLI_CASES = (
 
 # name: what the lines of output call it. probe: a command that succeeds where the client is
 # installed. command: the address and the cases are appended to it. cases: their names, or a
-# function for them. tcp: it gets host:port instead of a socket's path.
+# function for them. tcp: it gets host:port instead of a socket's path. face: the same, of a listener
+# that looks like a cluster.
 Client = collections.namedtuple(
-    "Client", "name probe command cases tcp", defaults=(CASES, False)
+    "Client", "name probe command cases tcp face", defaults=(CASES, False, False)
 )
+CLUSTER_CASES = "connect pipeline transaction pubsub blocking-pop scripts several-keys".split()
 
 
 class Missing(Exception):
@@ -46,6 +48,17 @@ def python_clients():
     probe = ["/usr/bin/python3", "-c", "import redis"]
     yield Client("redis-py", probe, python("redis_py.py"), [*CASES, "monitor"])
     yield Client("redis-py-asyncio", probe, python("redis_py_asyncio.py"))
+
+
+def cluster_clients():
+    """Those that insist on a cluster, and send each command to the node that they believe in."""
+    probe = ["/usr/bin/python3", "-c", "import redis.cluster"]
+    yield Client("redis-py-cluster", probe, python("redis_py_cluster.py"), CLUSTER_CASES, face=True)
+    for name, package, program in (("node-redis-cluster", "redis", "node_redis_cluster.js"),
+                                   ("ioredis-cluster", "ioredis", "ioredis_cluster.js")):
+        yield Client(name, node_probe(package), ["node", program], CLUSTER_CASES, face=True)
+    yield Client("valkey-cli-cluster", ["valkey-cli", "--version"], python("valkey_cli_cluster.py"),
+                 ["connect", "follows", "check", "scripts"], face=True)
 
 
 def python(program):

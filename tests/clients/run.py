@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Runs real clients against nearkey, each as its users write it.
 
-    tests/clients/run.py [--only REGEX] [--direct] [BUILD_DIR]
+    tests/clients/run.py [--only REGEX] [--direct | --cluster] [BUILD_DIR]
 
 --only keeps the cases whose name, CLIENT/CASE, the regex finds; --direct runs the same programs
-against valkey-server itself, to check them against the oracle. Prints `CLIENT/CASE: ok`, `FAIL` or
+against valkey-server itself, to check them against the oracle; --cluster runs them, and clients
+that know clusters, before a cluster of three (before_cluster.py lists what is expected to fail).
+Prints `CLIENT/CASE: ok`, `FAIL` or
 `skipped` with the reason; the last line is `clients: N passed, N failed, N skipped`.
 tests/clients/install.sh installs the clients; one that is not there is skipped.
 
@@ -25,7 +27,8 @@ import threading
 import time
 from pathlib import Path
 
-from clients import HERE, ROOT, Missing, all_clients, environment, prepare
+import before_cluster
+from clients import HERE, ROOT, Missing, all_clients, cluster_clients, environment, prepare
 
 TIMEOUT_S = 60
 # redigo's own suite comes over TCP, and says CONFIG SET. The others do with the default rules.
@@ -36,6 +39,12 @@ address = "{path}"
 address = "tcp:127.0.0.1:{port}"
 commands = "+@all"
 """
+# Another one that clients of clusters are shown.
+FACE = """
+[[listener]]
+address = "tcp:127.0.0.1:{face}"
+face = "cluster"
+"""
 LEFT_BEHIND_S = 5
 LOG_LINES = 30
 
@@ -43,37 +52,61 @@ LOG_LINES = 30
 class Servers:
     """A private valkey-server and, unless the clients talk to that one, a nearkey before it."""
 
-    def __init__(self, directory, direct):
-        from processes import Nearkey, ValkeyServer, free_port, wait_for
+    def __init__(self, directory, direct=False):
+        from processes import ValkeyServer, wait_for
 
         self._wait_for = wait_for
-        self.server = ValkeyServer(directory, tcp=True).start()
         self.nearkey = None
+        self.nodes = self._start_nodes(directory, ValkeyServer)
         if not direct:
-            port = free_port()
-            config = os.path.join(directory, "nearkey.toml")
-            with open(config, "w") as file:
-                file.write(CONFIG.format(path=os.path.join(directory, "nearkey.sock"), port=port))
-            self.nearkey = Nearkey(
-                directory, f"unix://{self.server.path}", listen=[], args=["--config", config]
-            )
-            self.nearkey.start()
-        self.path = self.server.path if direct else self.nearkey.path
-        self.tcp = f"127.0.0.1:{self.server.port if direct else port}"
+            self._start_nearkey(directory)
+        self.path = self.nodes[0].path if direct else self.nearkey.path
+        self.tcp = f"127.0.0.1:{self.nodes[0].port if direct else self.port}"
+
+    def _start_nodes(self, directory, valkey_server):
+        return [valkey_server(directory, tcp=True).start()]
+
+    def _url(self):
+        return f"unix://{self.nodes[0].path}"
+
+    def _start_nearkey(self, directory):
+        from processes import Nearkey, free_port
+
+        self.port, face = free_port(), free_port()
+        text = CONFIG + (FACE if self.is_cluster else "")
+        config = os.path.join(directory, "nearkey.toml")
+        with open(config, "w") as file:
+            path = os.path.join(directory, "nearkey.sock")
+            file.write(text.format(path=path, port=self.port, face=face))
+        self.face = f"127.0.0.1:{face}"
+        self.nearkey = Nearkey(directory, self._url(), listen=[], args=["--config", config])
+        self.nearkey.start()
+
+    is_cluster = False
+
+    def expected_failure(self, client, case):
+        """Why a case must fail; "" where it must pass."""
+        return ""
+
+    def reason_not_to_run(self, client, case):
+        return ""
 
     def clear(self):
         """An empty server for the next client; an assertion fails where nearkey has ended."""
         if self.nearkey and not self.nearkey.is_running():
             raise AssertionError(f"nearkey has ended: {self.nearkey.process.poll()}")
-        self.server.run("FLUSHALL")
-        self.server.run("SCRIPT", "FLUSH")
-        self.server.run("FUNCTION", "FLUSH")
+        for node in self.nodes:
+            node.run("FLUSHALL")
+            node.run("SCRIPT", "FLUSH")
+            node.run("FUNCTION", "FLUSH")
 
     def restart(self):
-        self.server.stop()
+        for node in self.nodes:
+            node.stop()
         if self.nearkey:
             self.nearkey.wait_unready()
-        self.server.start()
+        for node in self.nodes:
+            node.start()
         if self.nearkey:
             self.nearkey.wait_ready()
 
@@ -81,7 +114,7 @@ class Servers:
         """What the server still keeps for clients that are gone: "" once it is nothing."""
 
         def rows():
-            return [row for row in self.server.clients() if is_busy(row)]
+            return [row for node in self.nodes for row in node.clients() if is_busy(row)]
 
         try:
             self._wait_for(lambda: not rows(), LEFT_BEHIND_S, "")
@@ -100,7 +133,33 @@ class Servers:
     def kill(self):
         if self.nearkey:
             self.nearkey.kill()
-        self.server.stop()
+        for node in self.nodes:
+            node.stop()
+
+
+class ClusterServers(Servers):
+    """A cluster of three, and a nearkey before it that looks like one server, or like a cluster."""
+
+    is_cluster = True
+
+    def _start_nodes(self, directory, valkey_server):
+        from clusters import Cluster
+
+        self._cluster = Cluster(directory).start()
+        return self._cluster.nodes
+
+    def _url(self):
+        return self._cluster.url()
+
+    def restart(self):
+        super().restart()
+        self._cluster.wait_until_ok()
+
+    def expected_failure(self, client, case):
+        return before_cluster.reason(client, case)
+
+    def reason_not_to_run(self, client, case):
+        return before_cluster.reason_not_to_run(client, case)
 
 
 def is_busy(row):
@@ -119,13 +178,15 @@ class Run:
         self.verdicts = {}
         self.lines = []
         self.timed_out = False
+        self.has_failed_as_expected = False
         self.status = None
-        address = servers.tcp if client.tcp else servers.path
+        address = servers.face if client.face else servers.tcp if client.tcp else servers.path
         self._run([*command, address, ",".join(cases)])
         for case in cases:
             if case not in self.verdicts:
                 self._take(case, f"FAIL {self._end()}")
-        if self.status != 0 and not self.failed():
+        # A case that failed as expected makes the program end with another status than 0.
+        if self.status != 0 and not self.failed() and not self.has_failed_as_expected:
             self._take("end", f"FAIL {self._end()}")
         left = servers.left_behind()
         self._take("left-behind", f"FAIL {left}" if left else "ok")
@@ -176,6 +237,12 @@ class Run:
                 pass  # It has ended meanwhile; its status tells.
 
     def _take(self, case, verdict):
+        why = self.servers.expected_failure(self.client.name, case)
+        if why and verdict.startswith("FAIL"):
+            self.has_failed_as_expected = True
+            verdict = f"skipped ({why})"
+        elif why and verdict == "ok":
+            verdict = f"FAIL it passes: take it off before_cluster.py ({why})"
         self.verdicts[case] = verdict
         print(f"{self.client.name}/{case}: {verdict}", flush=True)
 
@@ -207,9 +274,16 @@ def run_client(client, servers, only):
     except subprocess.SubprocessError as error:
         print(f"{client.name}/build: FAIL {error}", flush=True)
         return {"failed": 1}
-    cases = [case for case in cases if matches(client, case, only)]
+    wanted = [case for case in cases if matches(client, case, only)]
+    cases, left_out = [], 0
+    for case in wanted:
+        if why := servers.reason_not_to_run(client.name, case):
+            print(f"{client.name}/{case}: skipped ({why})", flush=True)
+            left_out += 1
+        else:
+            cases.append(case)
     if not cases:
-        return {}
+        return {"skipped": left_out}
     servers.clear()
     started = time.monotonic()
     logged = len(servers.log_lines())
@@ -220,14 +294,15 @@ def run_client(client, servers, only):
         lines = run.lines[-100:] + servers.log_lines(logged)[-LOG_LINES:]
         print("\n".join("    " + line for line in lines), flush=True)
     passed = len(run.verdicts) - failed - skipped
-    return {"passed": passed, "failed": failed, "skipped": skipped}
+    return {"passed": passed, "failed": failed, "skipped": skipped + left_out}
 
 
 def run_all(servers, only):
     """Runs every client, and counts; what ends nearkey or the server ends the run as well."""
     counts = collections.Counter()
     try:
-        for client in all_clients():
+        clients = [*all_clients(), *(cluster_clients() if servers.is_cluster else [])]
+        for client in clients:
             counts.update(run_client(client, servers, only))
         servers.stop()
     except (AssertionError, OSError) as error:
@@ -243,12 +318,14 @@ def main():
     parser = argparse.ArgumentParser(description="Runs real clients against nearkey.")
     parser.add_argument("--only", metavar="REGEX", help="the cases whose CLIENT/CASE matches")
     parser.add_argument("--direct", action="store_true", help="without nearkey")
+    parser.add_argument("--cluster", action="store_true", help="before a Valkey Cluster")
     parser.add_argument("build", nargs="?", metavar="BUILD_DIR", default=str(ROOT / "build"))
     options = parser.parse_args()
     os.environ["NEARKEY_BINARY"] = str(Path(options.build).resolve() / "nearkey")
     sys.path.insert(0, str(ROOT / "tests" / "system"))
     with tempfile.TemporaryDirectory(prefix="nearkey-clients-") as directory:
-        counts = run_all(Servers(directory, options.direct), options.only)
+        servers = ClusterServers(directory) if options.cluster else Servers(directory, options.direct)
+        counts = run_all(servers, options.only)
     totals = [f"{counts[what]} {what}" for what in ("passed", "failed", "skipped")]
     print(f"clients: {', '.join(totals)}")
     return 1 if counts["failed"] or not counts["passed"] else 0

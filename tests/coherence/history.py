@@ -11,7 +11,9 @@ A read through a channel, sent at t, answered at u, may show step n only if
   - n is not older than what the same session was shown, or did, before                   (BACK)
 A channel that goes straight to the server has a bound of zero. When the outcome of a step is not
 known, its key is retired: what is read of it from then on is not judged. Of a silent step (SWAPDB)
-the server tells nobody: until it must be seen, one may go back to before it.
+the server tells nobody: until it must be seen, one may go back to before it. What a former primary
+alone was told may be seen until everybody has turned to the next one; a read that is sent after that
+and shows it is LOST.
 """
 
 from bisect import bisect_left
@@ -65,6 +67,10 @@ class Checker:
         self.shown = {}  # (session, key) -> number of the step
         self.reads = 0
         self.violations = []
+        self.lost = {}  # (key, value) -> until when it may be shown
+
+    def lose(self, key, value, until):
+        self.lost[key, value] = until
 
     def step(self, key, state, start, end, channel, is_silent=False):
         steps = self.keys.setdefault(key, Key())
@@ -81,6 +87,10 @@ class Checker:
         if end >= steps.retired:
             return
         self.reads += 1
+        if (key, state) in self.lost:
+            if start >= self.lost[key, state]:
+                self._report("LOST", key, channel, session, start, end, state, None)
+            return
         numbers = steps.numbers.get(state)
         if numbers is None or steps.starts[numbers[0]] > end:
             self._report("UNKNOWN", key, channel, session, start, end, state, None)

@@ -14,11 +14,11 @@ SLOTS = 16  # keys per owner and database; the odd ones are hashes
 FAR = 8  # from this one on: keys that change only directly, so that only news can tell; in "own":
 # only through the nearkey behind the relay
 CALM = 12  # from this one on: keys that change seldom
-CALM_S = {"all": 0.1, "gets": 0.1, "own": 0.02, "quiet": 0.02, "far": 0.03}
+CALM_S = {"all": 0.1, "cluster": 0.1, "gets": 0.1, "own": 0.02, "quiet": 0.02, "far": 0.03}
 HOT = 4  # of them half of all reads are
 WATCHERS = ("a", "b")  # channels with sessions that do nothing but read far keys, one at a time
 BATCH_MAX = 12
-WRITES = {"all": 0.12, "gets": 0.12, "own": 0.02, "quiet": 0.12, "far": 0.12}
+WRITES = {"all": 0.12, "cluster": 0.12, "gets": 0.12, "own": 0.02, "quiet": 0.12, "far": 0.12}
 TIMEOUT_S = 15
 TOLD_MAX = 5  # of how many violations all is told that is known
 SELECTED = "selected"  # in a plan: the reply to SELECT
@@ -27,6 +27,12 @@ FIELD = "f"
 EXPIRY_EARLY, EXPIRY_LATE = 0.002, 0.030
 SET_SCRIPT = "return redis.call('SET', ARGV[1], ARGV[2])"
 HSET_SCRIPT = "return redis.call('HSET', ARGV[1], 'f', ARGV[2])"
+OWNERS = 4
+
+
+def tags():
+    """In a cluster: two for each owner, one for its strings and one for its hashes."""
+    return [f"k{owner}{kind}" for owner in range(OWNERS) for kind in "sh"]
 
 
 def encode(*words):
@@ -147,19 +153,23 @@ class Worker:
         self.shared = shared
         self.random = random.Random(seed)
         self.is_quiet = commands == "quiet"
+        # One database, keys of which two are used together in one slot, and scripts name theirs.
+        self.is_in_cluster = commands == "cluster"
+        self.databases = 1 if self.is_in_cluster else DATABASES
         self.calm_s = CALM_S[commands]
         self.writes = WRITES[commands]
         self.far_channel = "b" if commands == "own" else "direct"
         self.watched_from = FAR if commands in ("own", "quiet") else CALM
-        self.reads = READS if commands in ("all", "far") else (READS[0][:1], READS[1][:1])
+        self.reads = READS if commands in ("all", "far", "cluster") else (READS[0][:1], READS[1][:1])
         self.is_far = commands == "far"
         self.sessions = [
             Session(0, channel, path, protocol, database)
             for channel, path in addresses.items()
             for protocol in ((2, 3) if channel != "direct" else (2,))
-            for database in range(DATABASES)
+            for database in range(self.databases)
         ] + [
-            Session(0, channel, addresses[channel], 2 + (index + at) % 2, (index // 2 + at) % 2, True)
+            Session(0, channel, addresses[channel], 2 + (index + at) % 2,
+                    (index // 2 + at) % self.databases, True)
             for at, channel in enumerate(WATCHERS)
         ]
         for number, session in enumerate(self.sessions):
@@ -167,7 +177,7 @@ class Worker:
         self.version = 0
         self.in_flight = set()  # slots
         self.calm_until = 0.0
-        self.runs_scripts = commands == "all"
+        self.runs_scripts = commands in ("all", "cluster")
         self.state = {}  # (database, slot) -> value
         self.expiring = {}  # (database, slot) -> when it is gone
         self.steps = []
@@ -177,7 +187,8 @@ class Worker:
         self.seen = [array(kind) for kind in "iiidd"]
 
     def name(self, owner, slot):
-        return f"k{owner}:{slot}:{self.shared.generations[owner * SLOTS + slot]}"
+        rest = f"{slot}:{self.shared.generations[owner * SLOTS + slot]}"
+        return f"{{{tags()[2 * owner + slot % 2]}}}:{rest}" if self.is_in_cluster else f"k{owner}:{rest}"
 
     # --- the loop ---
 
@@ -289,7 +300,7 @@ class Worker:
         """In all databases: so that names stay the same in all of them."""
         for slot, _ in changes:
             self.in_flight.discard(slot)
-            for database in range(DATABASES):
+            for database in range(self.databases):
                 self.retired.append((f"{database}/{self.name(self.index, slot)}", start))
                 self.state.pop((database, slot), None)
                 self.expiring.pop((database, slot), None)
@@ -298,8 +309,10 @@ class Worker:
     def apply(self, event):
         """What was done to all keys at once, while nobody wrote."""
         kind, start, end, channel = event
+        if kind == "failover":
+            return
         old = dict(self.state)
-        for database in range(DATABASES):
+        for database in range(self.databases):
             for slot in range(SLOTS):
                 state = old.get((1 - database, slot)) if kind == "swap" else None
                 key = f"{database}/{self.name(self.index, slot)}"
@@ -349,7 +362,10 @@ class Worker:
             return [encode("DEL", name)], [(slot, None)], 0
         if choice == 1 and self.runs_scripts:
             script = HSET_SCRIPT if is_hash else SET_SCRIPT
-            return [encode("EVAL", script, "0", name, value)], [(slot, value)], 0
+            if self.is_in_cluster:
+                script = script.replace("ARGV[1]", "KEYS[1]").replace("ARGV[2]", "ARGV[1]")
+            count = "1" if self.is_in_cluster else "0"
+            return [encode("EVAL", script, count, name, value)], [(slot, value)], 0
         if choice == 2:
             return [encode("MULTI"), encode(*put), encode("EXEC")], [(slot, value)], -1
         if choice == 3:
@@ -375,12 +391,14 @@ class Worker:
 
     # --- afterwards ---
 
-    def check(self, steps, retired, bounds):
+    def check(self, steps, retired, lost, bounds):
         checker = Checker(bounds)
         for step in steps:
             checker.step(*step)
         for key, start in retired:
             checker.retire(key, start)
+        for each in lost:
+            checker.lose(*each)
         for read in self.reads_seen():
             checker.read(*read)
         told = [(each, checker.explain(each, self.reads_seen()))

@@ -60,6 +60,13 @@ class HistoryTest(unittest.TestCase):
         self.assertEqual(self.read("2", 10.1, 10.15), "UNKNOWN")
         self.assertEqual(self.checker.reads, 1)
 
+    def test_what_a_former_primary_alone_was_told_is_seen_until_all_have_turned(self):
+        self.step("1", 10.0, 10.1)
+        self.checker.lose("k", "lost", 10.5)
+        self.assertIsNone(self.read("lost", 10.2, 10.9))
+        self.assertIsNone(self.read("1", 10.4, 10.5))
+        self.assertEqual(self.read("lost", 10.5, 10.6), "LOST")
+
     def test_of_a_silent_step_only_the_bound_is_known(self):
         self.step("1", 10.0, 10.1)
         self.checker.step("k", "2", 10.2, 10.3, "direct", is_silent=True)

@@ -15,6 +15,7 @@
 using nearkey::CommandParser;
 using nearkey::Handshake;
 using nearkey::ParseResult;
+using nearkey::Protocol;
 using nearkey::ReplyScanner;
 using nearkey::ScanResult;
 using nearkey::UpstreamUrl;
@@ -63,8 +64,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if ((settings & 2U) != 0) url.password = choices.text(20);
     const std::string client_name = (settings & 4U) != 0 ? "nearkey" : "";
     const int database = (settings & 8U) != 0 ? static_cast<int>(choices.below(256)) : 0;
-    const int protocol = (settings & 16U) != 0 ? 3 : 2;
-    Handshake handshake(url, client_name, protocol, database);
+    const auto protocol = (settings & 16U) != 0 ? Protocol::Resp3 : Protocol::Resp2;
+    Handshake handshake(url, client_name, {protocol, database, true});
 
     std::string_view bytes = choices.rest();
     int replies = 0;

@@ -12,6 +12,7 @@
 #include <optional>
 
 using nearkey::parse_value;
+using nearkey::Protocol;
 using nearkey::ReplyScanner;
 using nearkey::ScanResult;
 using nearkey::Value;
@@ -87,7 +88,7 @@ bool is_resp2(const Value& value) {
 }
 
 // What append_value() writes is one reply, and reads as what it was written from.
-void check_written(const Value& value, int protocol) {
+void check_written(const Value& value, Protocol protocol) {
     std::string written;
     append_value(written, value, protocol);
     ReplyScanner scanner;
@@ -96,7 +97,7 @@ void check_written(const Value& value, int protocol) {
     CHECK(taken == written.size());
     const std::optional<Value> again = parse_value(written);
     CHECK(again);
-    CHECK(protocol == 3 || is_resp2(*again));
+    CHECK(protocol == Protocol::Resp3 || is_resp2(*again));
     std::string rewritten;
     append_value(rewritten, *again, protocol);
     CHECK(rewritten == written);
@@ -110,7 +111,7 @@ void check_reply(std::string_view reply) {
     const std::optional<Value> value = parse_value(copy.view());
     CHECK(value.has_value() == (framed.depth <= kDepthMax));
     if (!value) return;
-    for (const int protocol : {2, 3})
+    for (const Protocol protocol : {Protocol::Resp2, Protocol::Resp3})
         check_written(*value, protocol);
 }
 

@@ -28,6 +28,7 @@ SOURCES = (
     "src/base/os_error.cc",
     "src/resp/*.cc",
     "src/daemon/config*.cc",
+    "src/upstream/address_map.cc",
     "src/upstream/handshake.cc",
     "src/upstream/url.cc",
     "src/cli/http_answer.cc",

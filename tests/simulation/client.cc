@@ -10,6 +10,17 @@
 
 namespace nearkey::simulation {
 
+// What the reply says of a key: its state, or only whether it is there, or nothing at all.
+struct SimulatedClient::Shown {
+    enum class What { Nothing, Whole, Presence };
+    What what = What::Nothing;
+    State state{};
+    bool is_there = false;
+
+    static Shown of_count(int64_t count, size_t keys);
+    static Shown of(const Words& words, const Value& value, const std::string& name, size_t which);
+};
+
 namespace {
 
 // States of lists have commas between elements.
@@ -22,46 +33,40 @@ State state_of(const Value& value) {
     return list.empty() ? State() : State(list);
 }
 
-// What the reply says of a key: its state, or only whether it is there, or nothing at all.
-struct Shown {
-    enum class What { Nothing, State, Presence };
-    What what = What::Nothing;
-    State state{};
-    bool is_there = false;
-};
-
 bool contains(const Value& names, const std::string& name) {
     return std::any_of(names.elements.begin(), names.elements.end(),
                        [&](const Value& each) { return each.text == name; });
 }
 
-Shown shown_of_count(int64_t count, size_t keys) {
+}  // namespace
+
+SimulatedClient::Shown SimulatedClient::Shown::of_count(int64_t count, size_t keys) {
     if (count == 0) return {Shown::What::Presence, {}, false};
     if (count == static_cast<int64_t>(keys)) return {Shown::What::Presence, {}, true};
     return {};
 }
 
-Shown shown(const Words& words, const Value& value, const std::string& name, size_t which) {
+SimulatedClient::Shown SimulatedClient::Shown::of(const Words& words, const Value& value,
+                                                  const std::string& name, size_t which) {
     const std::string& command = words[0];
     if (command == "KEYS") return {Shown::What::Presence, {}, contains(value, name)};
     if (command == "SCAN") {
         if (value.elements.size() != 2) return {};
         return {Shown::What::Presence, {}, contains(value.elements[1], name)};
     }
-    if (command == "EXISTS") return shown_of_count(value.integer, words.size() - 1);
-    if (command == "MGET") return {Shown::What::State, state_of(value.elements.at(which))};
+    if (command == "EXISTS") return of_count(value.integer, words.size() - 1);
+    if (command == "MGET") return {Shown::What::Whole, state_of(value.elements.at(which))};
     if (command == "GETRANGE") {
-        return {Shown::What::State, value.text.empty() ? State() : State(value.text)};
+        return {Shown::What::Whole, value.text.empty() ? State() : State(value.text)};
     }
     if (command == "HSCAN" && value.elements.size() == 2)
-        return shown({"HGETALL"}, value.elements[1], name, which);
+        return of({"HGETALL"}, value.elements[1], name, which);
     if (command == "HGETALL") {
         const bool is_there = value.elements.size() == 2;
-        return {Shown::What::State, is_there ? State(value.elements[1].text) : State()};
+        return {Shown::What::Whole, is_there ? State(value.elements[1].text) : State()};
     }
-    return {Shown::What::State, state_of(value)};
+    return {Shown::What::Whole, state_of(value)};
 }
-}  // namespace
 
 class SimulatedClient::Stream final : public ByteStream {
 public:
@@ -217,15 +222,19 @@ void SimulatedClient::judge(const Owed& owed, const Asked& asked, const Value& v
     look_again_after(asked);
 }
 
-// What went through a tunnel is as a change from elsewhere, but for who sent it.
+// What went through a tunnel is as a change from elsewhere, but for who sent it. What was executed
+// before a turn nobody knows of is executed anew, or lost.
 void SimulatedClient::acknowledge(const Owed& owed, const Asked& asked) {
+    if (owed.reign != plan_.upstream.reign) return;
     ModelValkey& valkey = *plan_.upstream.valkey;
     const int channel = owed.is_through ? kNobody : plan_.channel;
     for (const std::string& write : asked.writes) {
-        for (const auto& [key, step] : valkey.steps_of(write, owed.start_us)) {
+        const ModelValkey::Executed* executed = valkey.first_execution(write, owed.start_us);
+        if (executed == nullptr) continue;
+        for (const auto& [key, step] : executed->steps) {
             valkey.note_expiry(key);
-            valkey.history.acknowledge(channel, key, step, events_.now_us);
-            valkey.history.did(number_, key, step);
+            executed->reign->history.acknowledge(channel, key, step, events_.now_us);
+            executed->reign->history.did(number_, key, step);
         }
     }
 }
@@ -233,27 +242,65 @@ void SimulatedClient::acknowledge(const Owed& owed, const Asked& asked) {
 void SimulatedClient::judge_ask(const Owed& owed, const Asked& asked, size_t which,
                                 const Value& value) {
     const Ask& each = asked.asks[which];
-    ModelValkey& valkey = *plan_.upstream.valkey;
-    valkey.note_expiry(each.key);
-    const Shown what = shown(asked.words, value, each.key.second, which);
+    const Shown what = Shown::of(asked.words, value, each.key.second, which);
     if (what.what == Shown::What::Nothing) return;
-    History& history = valkey.history;
-    const bool is_state = what.what == Shown::What::State;
-    const History::Verdict verdict =
-        is_state ? history.judge(number_, each.key, each.floor, what.state)
-                 : history.judge_presence(number_, each.key, each.floor, what.is_there);
+    const History::Verdict verdict = judge_shown(owed, each, what);
     if (verdict == History::Verdict::Fine) return;
+    const bool is_state = what.what == Shown::What::Whole;
     const std::string answer = is_state        ? text_of(what.state)
                                : what.is_there ? "(there)"
                                                : "(absent)";
+    std::string told;
+    for (const Reign* reign = each.reign; reign != nullptr; reign = reign->next.get())
+        told += "    of " + reign->primary->name() + ":\n" + reign->history.told(each.key);
     judge_.on_violation(
         fmt::format("{} {}/{}: {}/{} by {}{}, asked at {} us, answered at {} us: {} (own step {}, "
                     "elsewhere step {})",
                     nearkey::simulation::name_of(verdict), each.key.first, each.key.second,
                     plan_.channel, number_, owed.asked.words[0] == "EXEC" ? "EXEC of " : "",
-                    asked.words[0], owed.start_us, events_.now_us, answer, each.floor.own,
-                    each.floor.elsewhere),
-        history.told(each.key));
+                    asked.words[0], owed.start_us, events_.now_us, answer, each.floors.back().own,
+                    each.floors.back().elsewhere),
+        told);
+}
+
+// By the rules of reign.h: the first reign that allows it.
+History::Verdict SimulatedClient::judge_shown(const Owed& owed, const Ask& ask,
+                                              const Shown& shown) {
+    const Upstream& upstream = plan_.upstream;
+    const bool is_replica = upstream.valkey->is_replica();
+    History::Verdict worst = History::Verdict::Unknown;
+    History::Floor floor;
+    size_t number = 0;
+    for (Reign* reign = ask.reign; reign != nullptr; reign = reign->next.get(), ++number) {
+        History& history = reign->history;
+        if (reign->primary->reign == reign) reign->primary->note_expiry(ask.key);
+        if (number < ask.floors.size()) floor = ask.floors[number];
+        const History::Floor before = floor;
+        floor = history.floor_in_next(ask.key, floor);
+        if (is_over(*reign, owed)) continue;
+        const bool is_back = history.has_left(number_, ask.key);
+        History::Verdict verdict =
+            shown.what == Shown::What::Whole
+                ? history.judge(number_, ask.key, before, shown.state)
+                : history.judge_presence(number_, ask.key, before, shown.is_there);
+        if (verdict == History::Verdict::Fine && is_back) verdict = History::Verdict::Back;
+        if (verdict == History::Verdict::Fine) return verdict;
+        if (verdict != History::Verdict::Unknown) worst = verdict;
+        // A replica shows what its primary was.
+        if (reign == upstream.valkey->reign && !is_replica) break;
+    }
+    const bool is_lagging = is_replica && !is_over(*upstream.reign, owed);
+    return is_lagging && worst != History::Verdict::Unknown ? History::Verdict::Fine : worst;
+}
+
+// What a client has on a connection of its own stays where it is while that is there.
+bool SimulatedClient::is_over(const Reign& reign, const Owed& owed) const {
+    if (reign.next == nullptr || owed.is_through) return false;
+    const std::string& name = owed.asked.words[0];
+    const bool is_leased = name == "EXEC" || name == "EVAL";
+    const bool is_known = reign.ended_us != UINT64_MAX &&
+                          reign.ended_us + plan_.bound_us < owed.start_us && !is_leased;
+    return is_known || (owed.is_doubted && reign.next->since_us < owed.start_us);
 }
 
 }  // namespace nearkey::simulation

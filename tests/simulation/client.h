@@ -8,6 +8,7 @@
 #include "nearkey/session/session.h"
 
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -28,7 +29,11 @@ protected:
 // Which server a nearkey's answers come from.
 struct Upstream {
     ModelValkey* valkey;
-    uint64_t turns = 0;  // from one to another
+    Reign* reign;        // since it turned to that one
+    uint64_t turns = 0;  // from one to another that has nothing to do with it
+    // Whether nothing has come for so long that nothing is to be believed before the oracle has
+    // spoken.
+    std::function<bool()> is_silent{};
 };
 
 struct ClientPlan {
@@ -46,6 +51,7 @@ struct ClientPlan {
     uint64_t hot_names;    // so many keys take half of all commands
     uint64_t swaps_one_in;
     uint64_t expiring_one_in;  // of writes: those of keys that expire
+    bool is_quiet;             // it only reads, the same few keys in the same way
 };
 
 class SimulatedClient {
@@ -70,9 +76,11 @@ public:
 
 private:
     class Stream;
+    struct Shown;
     struct Ask {
         KeyName key;
-        History::Floor floor;
+        std::vector<History::Floor> floors{};  // of the reigns from `reign` on, as of then
+        Reign* reign = nullptr;
     };
     // A command, what its reply shows, and what was executed if it is no error.
     struct Asked {
@@ -83,7 +91,9 @@ private:
     struct Owed {
         Asked asked;
         uint64_t start_us;
-        uint64_t turns;  // of the upstream
+        uint64_t turns;   // of the upstream
+        Reign* reign;     // the same
+        bool is_doubted;  // Upstream::is_silent()
         int database;
         bool is_judged;
         bool is_queued;             // unless MULTI was refused
@@ -130,6 +140,8 @@ private:
     void judge_reply(std::string_view reply);
     void judge(const Owed& owed, const Asked& asked, const Value& value);
     void judge_ask(const Owed& owed, const Asked& asked, size_t which, const Value& value);
+    History::Verdict judge_shown(const Owed& owed, const Ask& ask, const Shown& shown);
+    bool is_over(const Reign& reign, const Owed& owed) const;
     void acknowledge(const Owed& owed, const Asked& asked);
 
     EventQueue& events_;

@@ -58,7 +58,9 @@ void SimulatedClient::send_batch() {
 
 bool SimulatedClient::plan_operation(std::string& bytes) {
     ++operations;
-    if (in_multi_) {
+    if (plan_.is_quiet) {
+        add(bytes, plain_read_of(random_.below(plan_.hot_names)));
+    } else if (in_multi_) {
         plan_step(bytes);
     } else if (random_.one_in(is_through_ ? 4 : is_away() ? 8 : plan_.ways_one_in)) {
         return plan_way(bytes);
@@ -75,6 +77,8 @@ SimulatedClient::Owed& SimulatedClient::add(std::string& bytes, Asked asked) {
     owed_.push_back({.asked = std::move(asked),
                      .start_us = events_.now_us,
                      .turns = plan_.upstream.turns,
+                     .reign = plan_.upstream.reign,
+                     .is_doubted = plan_.upstream.is_silent(),
                      .database = database_,
                      .is_judged = !must_close_,
                      .is_queued = in_multi_,
@@ -194,18 +198,21 @@ SimulatedClient::Asked SimulatedClient::asked(const Words& words,
                                               const std::vector<std::string>& names) const {
     Asked asked{words, {}, {}};
     for (const std::string& name : names)
-        asked.asks.push_back({{database_, name}, {}});
+        asked.asks.push_back({{database_, name}});
     ask(asked);
     return asked;
 }
 
 void SimulatedClient::ask(Asked& asked) const {
-    ModelValkey& valkey = *plan_.upstream.valkey;
     const uint64_t now_us = events_.now_us;
     const uint64_t before_us = now_us < plan_.bound_us ? 0 : now_us - plan_.bound_us;
     for (Ask& each : asked.asks) {
-        valkey.note_expiry(each.key);
-        each.floor = valkey.history.floor(plan_.channel, each.key, before_us, now_us);
+        each.reign = plan_.upstream.reign;
+        each.floors.clear();
+        for (Reign* reign = each.reign; reign != nullptr; reign = reign->next.get()) {
+            if (reign->primary->reign == reign) reign->primary->note_expiry(each.key);
+            each.floors.push_back(reign->history.floor(plan_.channel, each.key, before_us, now_us));
+        }
     }
 }
 
@@ -268,6 +275,7 @@ SimulatedClient::Asked SimulatedClient::asked_for_two(const std::string& name) {
 
 // Whoever was told of a key looks at it again, at once, and when it was to expire.
 void SimulatedClient::look_again_after(const Asked& asked) {
+    if (plan_.is_quiet) return;
     const Words& words = asked.words;
     const bool is_px = words.size() == 5 && words[0] == "SET";
     if (is_px || words[0] == "PEXPIRE") {

@@ -22,6 +22,7 @@ void History::acknowledge(int channel, const KeyName& name, size_t step, uint64_
     if (key.answered.empty() || key.answered.back().second < step) {
         key.answered.emplace_back(when_us, step);
     }
+    if (next_ != nullptr && step <= kept_of(name)) next_->acknowledge(channel, name, step, when_us);
 }
 
 void History::note_expiry(const KeyName& name, const Expiry& expiry) {
@@ -50,6 +51,7 @@ History::Floor History::floor(int channel, const KeyName& name, uint64_t before_
 void History::did(uint64_t session, const KeyName& name, size_t step) {
     size_t& last = shown_[{session, name}];
     last = std::max(last, step);
+    if (next_ != nullptr) next_->did(session, name, std::min(last, kept_of(name)));
 }
 
 History::Verdict History::judge(uint64_t session, const KeyName& name, const Floor& floor,
@@ -78,11 +80,54 @@ History::Verdict History::judge_by(uint64_t session, const KeyName& name, const 
     const auto found = std::find_if(from, key.states.end(), fits);
     if (found != key.states.end()) {
         last = std::max(shown, static_cast<size_t>(found - key.states.begin()));
+        if (next_ != nullptr) next_->did(session, name, std::min(last, kept_of(name)));
         return Verdict::Fine;
     }
     if (std::find_if(key.states.begin(), from, fits) == from) return Verdict::Unknown;
     if (oldest == floor.own) return Verdict::Own;
     return oldest == floor.elsewhere ? Verdict::Elsewhere : Verdict::Back;
+}
+
+// --- over a failover ---
+
+size_t History::kept_of(const KeyName& name) const {
+    const auto found = kept_.find(name);
+    return found == kept_.end() ? 0 : found->second;
+}
+
+bool History::has_left(uint64_t session, const KeyName& name) const {
+    if (next_ == nullptr) return false;
+    const auto found = next_->shown_.find({session, name});
+    return found != next_->shown_.end() && found->second > kept_of(name);
+}
+
+void History::go_on_in(History& next, const std::map<KeyName, size_t>& kept) {
+    kept_ = kept;
+    next.keys_ = keys_;
+    next.shown_ = shown_;
+    for (auto& [name, key] : next.keys_)
+        go_back(key, kept_of(name));
+    for (auto& [who, step] : next.shown_)
+        step = std::min(step, kept_of(who.second));
+    next_ = &next;
+}
+
+void History::go_back(Key& key, size_t step) {
+    key.states.resize(step + 1);
+    key.since_us.resize(step + 1);
+    std::erase_if(key.silent, [step](size_t each) { return each > step; });
+    std::erase_if(key.expiries, [step](const Expiry& each) { return each.step > step; });
+    for (auto& [channel, newest] : key.through)
+        newest = std::min(newest, step);
+    for (auto& [when_us, newest] : key.answered)
+        newest = std::min(newest, step);
+}
+
+std::vector<KeyName> History::names() const {
+    std::vector<KeyName> names;
+    for (const auto& [name, key] : keys_)
+        names.push_back(name);
+    return names;
 }
 
 std::string History::told(const KeyName& name) const {

@@ -11,8 +11,13 @@
 //     that was answered through the same channel (ELSEWHERE)
 // Of a silent step (SWAPDB, a restart) the server tells nobody: until it must be seen, a session
 // may be shown what was before it.
+//
+// After a failover a history goes on from that of the former primary (reign.h): its steps are those
+// that the replica had, whoever was shown later ones is back at the last of them, and what was
+// answered of them stays answered.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -55,8 +60,20 @@ public:
     Verdict judge(uint64_t session, const KeyName& key, const Floor& floor, const State& state);
     // The session was told that it is there, or not.
     Verdict judge_presence(uint64_t session, const KeyName& key, const Floor& floor, bool is_there);
+    // The session was shown a step that only the history that goes on from this one has.
+    bool has_left(uint64_t session, const KeyName& key) const;
     // For people: the steps of a key.
     std::string told(const KeyName& key) const;
+
+    // What is left of a floor in the history that goes on from here.
+    Floor floor_in_next(const KeyName& key, const Floor& floor) const {
+        return {std::min(floor.own, kept_of(key)), std::min(floor.elsewhere, kept_of(key))};
+    }
+    // `next` goes on from here. Each key is as it was at its step of `kept`, or absent, as at
+    // first.
+    void go_on_in(History& next, const std::map<KeyName, size_t>& kept);
+    const std::map<KeyName, size_t>& kept() const { return kept_; }
+    std::vector<KeyName> names() const;
 
 private:
     using Fits = std::function<bool(const State&)>;
@@ -69,9 +86,13 @@ private:
         std::vector<Expiry> expiries;
     };
     Verdict judge_by(uint64_t session, const KeyName& key, const Floor& floor, const Fits& fits);
+    size_t kept_of(const KeyName& key) const;
+    static void go_back(Key& key, size_t step);
 
     std::map<KeyName, Key> keys_;
     std::map<std::pair<uint64_t, KeyName>, size_t> shown_;
+    History* next_ = nullptr;
+    std::map<KeyName, size_t> kept_;  // the last steps that it has as well
 };
 
 const char* name_of(History::Verdict verdict);

@@ -18,7 +18,7 @@ namespace nearkey::simulation {
 constexpr const char* kServers[] = {"here", "there"};
 
 // One event loop of a nearkey, without its sockets.
-class World::Worker final : private PoolEvents,
+class World::Worker final : private NodeEvents,
                             private SessionEvents,
                             private FillWaiterLoop,
                             private TargetEvents {
@@ -40,40 +40,48 @@ public:
           cache_(parts.cache),
           options_(parts.options),
           mailbox_(world.loop_),
-          pool_(ConnectionPool::Parts{.loop = world.loop_,
-                                      .metrics = metrics_,
-                                      .log = parts.log,
-                                      .scratch = scratch_,
-                                      .events = *this,
-                                      .cache = &parts.cache,
-                                      .backoff_seed = parts.seed},
+          node_(Node::Parts{.loop = world.loop_,
+                            .metrics = metrics_,
+                            .log = parts.log,
+                            .scratch = scratch_,
+                            .events = *this,
+                            .cache = &parts.cache,
+                            .backoff_seed = parts.seed},
                 options_, std::make_unique<UpstreamTarget>(parts.url, nullptr)),
-          proofs_(mailbox_, pool_.own_proofs()),
+          proofs_(mailbox_, node_.coherence().own_proofs()),
           context(SessionContext{.loop = world.loop_,
                                  .limits = parts.limits,
                                  .metrics = metrics_,
                                  .log = parts.log,
-                                 .pool = pool_,
+                                 .node = node_,
                                  .events = *this,
                                  .encoded = {}}) {
-        context.cache = &parts.cache;
+        context.ledgers.cache = &parts.cache;
         context.expected_from_bytes = 0;
-        pool_.bound_staleness(parts.cache.options().max_staleness_ms);
+        node_.bound_staleness(parts.cache.options().max_staleness_ms);
     }
     void share_with(Worker& other) {
-        pool_.share_cache(proofs_);
+        node_.coherence().share_cache(proofs_);
         proofs_.add_other(other.proofs_);
-        context.fill_loop = this;
+        context.ledgers.fill_loop = this;
     }
-    void start() { pool_.start(); }
-    void try_target(const UpstreamUrl& url) {
-        pool_.try_target(std::make_unique<UpstreamTarget>(url, nullptr), *this);
+    void start() { node_.start(); }
+    void try_target(const UpstreamUrl& url, uint64_t trial) {
+        trial_ = trial;
+        node_.topology().try_target(std::make_unique<UpstreamTarget>(url, nullptr), *this);
     }
-    void forget_target() { pool_.forget_target(); }
+    void seek_primary(const UpstreamUrl& url, uint64_t trial) {
+        trial_ = trial;
+        node_.topology().seek_primary(std::make_unique<UpstreamTarget>(url, nullptr), *this);
+    }
+    void forget_target() { node_.topology().forget_target(); }
+    void confirm_primary() { node_.confirm_primary(); }
+    uint64_t heard_us() const { return world_.network_.heard_us(&metrics_); }
+    bool is_connected() const { return metrics_.upstream_connections > 0; }
     // To what was tried, or to `url` at once.
-    void adopt_target() { pool_.adopt_target(); }
+    void adopt_target() { node_.topology().adopt_target(); }
     void turn_to(const UpstreamUrl& url) {
-        pool_.turn_to(std::make_unique<UpstreamTarget>(url, nullptr));
+        node_.topology().turn_to(std::make_unique<UpstreamTarget>(url, nullptr));
     }
 
 private:
@@ -85,6 +93,8 @@ private:
     }
     void on_credentials_refused() override {}
     void on_commands_changed() override {}
+    void on_demoted() override;
+    void on_confirmation_wanted() override;
     void on_session_ended(Session& session) override {
         for (auto& client : world_.clients_) {
             if (client->is_of(session)) client->on_ended();
@@ -105,10 +115,11 @@ private:
     NearCache& cache_;
     const UpstreamOptions options_;
     bool is_listening_ = false;
+    uint64_t trial_ = 0;
     Metrics metrics_;
     std::vector<char> scratch_ = std::vector<char>(65536);
     Mailbox mailbox_;
-    ConnectionPool pool_;
+    Node node_;
     SharedProofs proofs_;
 
 public:
@@ -119,19 +130,22 @@ public:
 class World::Instance final {
 public:
     Instance(World& world, int channel, uint64_t seed)
-        : upstream{world.valkeys_[0].get()}, world_(world) {
+        : upstream{world.valkeys_[0].get(), world.valkeys_[0]->reign}, world_(world) {
         channel_ = channel;
         Random& random = world.random_;
         constexpr uint64_t kBounds[] = {30, 100, 300, 1000};
-        url_.kind = UpstreamUrl::Kind::Unix;
-        url_.path = kServers[0];
+        // Behind Sentinels, if they have something to say.
+        url_.kind = world.failovers_ ? UpstreamUrl::Kind::Sentinel : UpstreamUrl::Kind::Unix;
+        server() = kServers[0];
+        constexpr uint64_t kSuspectAfter[] = {50, 100, 300, 1000};
+        options_.suspect_after_ms = kSuspectAfter[random.below(world.is_quiet_ ? 2 : 4)];
         options_.connections = random.between(1, 2);
         options_.request_timeout_ms = random.between(100, 2000);
         options_.tombstone_timeout_ms = random.between(200, 3000);
         options_.backoff_min_ms = 5;
         options_.backoff_max_ms = 50;
         options_.connect_timeout_ms = 100;
-        cache_options_.max_staleness_ms = kBounds[random.below(4)];
+        cache_options_.max_staleness_ms = kBounds[random.below(world.is_quiet_ ? 2 : 4)];
         if (random.one_in(8)) cache_options_.memory = 4096 << random.below(4);
         // So many writes have every key leave the cache.
         cache_options_.thrash_guard = random.one_in(8);
@@ -154,6 +168,7 @@ public:
         }
         for (const auto& worker : workers_)
             worker->start();
+        upstream.is_silent = [this] { return is_silent(); };
     }
     ~Instance() {
         workers_.clear();
@@ -165,19 +180,32 @@ public:
     void check() const { cache_->check_invariants(); }
     // To the other server: once it is proven, or at once.
     void turn();
-    void on_target_proven();
-    void on_target_refused();
+    // Who is the primary, some time later; it is tried, until it is there.
+    void ask_for_primary(uint64_t delay_us);
+    void on_target_proven(uint64_t trial);
+    void on_target_refused(uint64_t trial);
+    void on_demoted();
+    void on_confirmation_wanted();
 
     Metrics metrics;
     Upstream upstream;
 
 private:
     void turn_all();
+    void seek_primary();
+    void forget_target();
+    // What the URL names.
+    std::string& server() { return url_.is_tcp() ? url_.host : url_.path; }
+    bool is_silent() const;
 
     World& world_;
     int channel_ = 0;
     bool is_turning_ = false;  // once all event loops have proven the other server
-    size_t unproven_ = 0;      // those that have not
+    bool is_seeking_ = false;  // that is as the primary
+    bool is_asking_ = false;
+    uint64_t trial_ = 0;
+    size_t unproven_ = 0;  // those that have not
+    std::string former_{};
     UpstreamUrl url_;
     UpstreamOptions options_;
     NearCacheOptions cache_options_;

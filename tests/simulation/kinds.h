@@ -21,12 +21,13 @@ enum class Kind {
     Lag,         // receivers, and others, that lag far behind
     Upstream,    // another upstream, and back
     Resets,      // CONFIG RESETSTAT
+    Failovers,   // of one in two worlds: its two servers are a primary and a replica of it
     Count,
 };
 
 constexpr std::array<std::string_view, static_cast<size_t>(Kind::Count)> kKindNames = {
     "steps",    "tunnels",  "hello", "select",   "scripts", "undeclared",
-    "keyspace", "blocking", "lag",   "upstream", "resets"};
+    "keyspace", "blocking", "lag",   "upstream", "resets",  "failovers"};
 
 class Kinds {
 public:

@@ -146,17 +146,27 @@ void Mailbox::open() {
         work();
 }
 
-// Nothing here has a descriptor or a name.
+// Nothing here has a descriptor.
 FdWatch::FdWatch(Loop&, int, std::function<void(FdEvents)>) {
     CHECK(false);
 }
 FdWatch::~FdWatch() = default;
 
-struct Resolution::Pending {};
-Resolution::Resolution(Loop&, const std::string&, std::function<void(const Answer&)>)
-    : pending_(nullptr) {
-    CHECK(false);
+// A name is its address.
+struct Resolution::Pending {
+    uv_loop_s* loop;
+    simulation::EventQueue::Id event;
+};
+Resolution::Resolution(Loop& loop, const std::string& host,
+                       std::function<void(const Answer&)> callback)
+    : pending_(new Pending{loop.raw(), {}}) {
+    pending_->event = loop.raw()->after(0, [host, callback = std::move(callback)] {
+        callback({.addresses = {host}, .error = {}});
+    });
 }
-Resolution::~Resolution() = default;
+Resolution::~Resolution() {
+    pending_->loop->cancel(pending_->event);
+    delete pending_;
+}
 
 }  // namespace nearkey

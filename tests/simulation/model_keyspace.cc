@@ -36,8 +36,8 @@ std::string array(const std::vector<std::string>& elements) {
     return reply;
 }
 
-std::string null_array(int protocol) {
-    return protocol == 3 ? "_\r\n" : "*-1\r\n";
+std::string null_array(Protocol protocol) {
+    return protocol == Protocol::Resp3 ? "_\r\n" : "*-1\r\n";
 }
 }  // namespace
 
@@ -78,15 +78,23 @@ bool ModelValkey::blocks(Client& client, const Words& words) {
     client.blocked = words;
     client.block = ++blocks_;
     const auto timeout_us = static_cast<uint64_t>(std::stod(words[2]) * 1e6);
-    events_.after(timeout_us, [this, id = client.id, block = client.block] {
-        const auto found = clients_.find(id);
-        if (found == clients_.end() || found->second->block != block) return;
-        if (found->second->blocked.empty()) return;
-        unblock(*found->second, null_array(found->second->protocol));
-        serve_blocked();
-        flush_outputs();
-    });
+    events_.after(timeout_us,
+                  [this, id = client.id, block = client.block] { end_block(id, block); });
     return true;
+}
+
+void ModelValkey::end_block(uint64_t id, uint64_t block) {
+    const auto found = clients_.find(id);
+    if (found == clients_.end() || found->second->block != block) return;
+    if (found->second->blocked.empty()) return;
+    if (const uint64_t until_us = network_.hosts.at(name_).frozen_until_us;
+        until_us > events_.now_us) {
+        events_.at(until_us, [this, id, block] { end_block(id, block); });
+        return;
+    }
+    unblock(*found->second, null_array(found->second->protocol));
+    serve_blocked();
+    flush_outputs();
 }
 
 void ModelValkey::unblock(Client& client, const std::string& reply) {
@@ -121,7 +129,9 @@ std::string ModelValkey::run_script(Client& client, const Words& words) {
     Words inner{words[1], words[place]};
     if (words[1].starts_with('H')) inner.push_back("f");
     if (place + 1 < words.size()) inner.push_back(words[place + 1]);
-
+    if (is_replica() && words[1].ends_with("SET"))
+        return "-READONLY You can't write against a read only replica. script: 0, on "
+               "@user_script:1.\r\n";
     return run_strings(client, inner);
 }
 
@@ -160,15 +170,7 @@ std::string ModelValkey::flush() {
         }
         databases_[static_cast<size_t>(database)].clear();
     }
-    tracking_.clear();
-    for (auto& [id, client] : clients_) {
-        if (!client->is_tracking) continue;
-        if (client.get() == current_) {
-            is_flush_pending_ = true;
-        } else {
-            tell(*client, nullptr);
-        }
-    }
+    tell_all_of_everything();
     return kOk;
 }
 

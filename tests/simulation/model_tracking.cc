@@ -45,9 +45,15 @@ std::string ModelValkey::run_connection(Client& client, const Words& words) {
         append_bulk(reply, words[1]);
         return reply;
     }
+    if (is(words[0], "role")) return role();
     if (is(words[0], "info")) {
         if (info_lag_us > 0) network_.slow_down(client.link, info_lag_us);
         return info();
+    }
+    if (is(words[0], "config") && is(words[1], "get")) {
+        std::string reply;
+        append_map_header(reply, 0, client.protocol);
+        return reply;
     }
     if (is(words[0], "config")) {
         counted_.clear();
@@ -77,23 +83,28 @@ void ModelValkey::count(const std::string& name, uint64_t usec) {
 }
 
 std::string ModelValkey::hello(Client& client, const Words& words) {
-    client.protocol = words.size() > 1 && words[1] == "3" ? 3 : 2;
+    if (words.size() > 1) client.protocol = words[1] == "3" ? Protocol::Resp3 : Protocol::Resp2;
     std::string reply;
-    append_map_header(reply, 4, client.protocol);
+    append_map_header(reply, 5, client.protocol);
     append_bulk(reply, "server");
     append_bulk(reply, "valkey");
     append_bulk(reply, "version");
     append_bulk(reply, "8.0.1");
     append_bulk(reply, "proto");
-    append_integer(reply, client.protocol);
+    append_integer(reply, number_of(client.protocol));
     append_bulk(reply, "id");
     append_integer(reply, static_cast<int64_t>(client.id));
+    append_bulk(reply, "role");
+    append_bulk(reply, is_replica() ? "replica" : "master");
     return reply;
 }
 
 std::string ModelValkey::client_command(Client& client, const Words& words) {
     if (is(words[1], "setname")) client.name = words[2];
-    if (is(words[1], "setname") || is(words[1], "setinfo") || is(words[1], "reply")) return kOk;
+    if (is(words[1], "capa")) client.is_redirected = true;
+    if (is(words[1], "capa") || is(words[1], "setname") || is(words[1], "setinfo") ||
+        is(words[1], "reply"))
+        return kOk;
     if (is(words[1], "tracking")) return tracking_on(client, words);
     if (is(words[1], "caching")) {
         if (!client.is_tracking) {
@@ -132,10 +143,11 @@ void ModelValkey::slow_down(const Client& client) {
 // clearClientConnectionState in networking.c.
 void ModelValkey::forget_state(Client& client) {
     client.is_tracking = client.is_untracked = client.in_multi = client.is_dirty = false;
+    client.is_aborted = false;
     client.redirect = 0;
     client.queued.clear();
     client.watched.clear();
-    client.protocol = 2;
+    client.protocol = Protocol::Resp2;
     client.database = 0;
 }
 
@@ -187,7 +199,7 @@ void ModelValkey::tell(Client& tracked, const std::string* name) {
         if (found == clients_.end()) return;
         told = found->second.get();
     }
-    if (told->protocol != 3) return;
+    if (told->protocol != Protocol::Resp3) return;
     told->output += ">2\r\n$10\r\ninvalidate\r\n";
     if (name == nullptr) {
         told->output += "_\r\n";
@@ -195,6 +207,18 @@ void ModelValkey::tell(Client& tracked, const std::string* name) {
     }
     append_array_header(told->output, 1);
     append_bulk(told->output, *name);
+}
+
+void ModelValkey::tell_all_of_everything() {
+    tracking_.clear();
+    for (auto& [id, client] : clients_) {
+        if (!client->is_tracking) continue;
+        if (client.get() == current_) {
+            is_flush_pending_ = true;
+        } else {
+            tell(*client, nullptr);
+        }
+    }
 }
 
 void ModelValkey::overflow_tracking(size_t keys) {

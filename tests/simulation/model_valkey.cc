@@ -40,8 +40,9 @@ ModelValkey::ModelValkey(const Parts& parts, const std::string& name)
     : events_(parts.events),
       random_(parts.random),
       network_(parts.network),
-      commands_(parts.commands) {
-    network_.servers[name] = this;
+      commands_(parts.commands),
+      name_(name) {
+    network_.hosts[name].server = this;
 }
 
 std::string ModelValkey::execute_directly(int database, const Words& words) {
@@ -53,36 +54,37 @@ std::string ModelValkey::execute_directly(int database, const Words& words) {
     return direct.output;
 }
 
+// What a replica has its primary deletes.
 void ModelValkey::note_expiry(const KeyName& key) {
+    if (role_ == Role::Replica) return;
     Database& database = databases_[static_cast<size_t>(key.first)];
     const auto found = database.find(key.second);
     if (found == database.end() || !is_expired(found->second)) return;
     const uint64_t gone_us = (found->second.expires_ms + 1) * 1000;
-    const size_t before = history.current(key);
-    const size_t step = history.observe(key, State(), gone_us, false);
+    const size_t before = history().current(key);
+    const size_t step = history().observe(key, State(), gone_us, false);
     if (step == before) return;
-    history.acknowledge(-1, key, step, gone_us);
+    history().acknowledge(-1, key, step, gone_us);
     const Stored& stored = found->second;
-    history.note_expiry(key, {.since_us = stored.since_us,
-                              .gone_us = gone_us,
-                              .step = step,
-                              .is_of_value = stored.since_us == stored.value_us});
+    history().note_expiry(key, {.since_us = stored.since_us,
+                                .gone_us = gone_us,
+                                .step = step,
+                                .is_of_value = stored.since_us == stored.value_us});
 }
 
-std::map<KeyName, size_t> ModelValkey::steps_of(const std::string& line, uint64_t since_us) const {
+const ModelValkey::Executed* ModelValkey::first_execution(const std::string& line,
+                                                          uint64_t since_us) const {
     const auto found = executed_.find(line);
-    if (found == executed_.end()) return {};
+    if (found == executed_.end()) return nullptr;
     for (const Executed& each : found->second) {
-        if (each.when_us >= since_us) return {each.steps.begin(), each.steps.end()};
+        if (each.when_us >= since_us) return &each;
     }
-    return {};
+    return nullptr;
 }
 
-std::map<KeyName, size_t> ModelValkey::last_steps_of(const std::string& line) const {
+const ModelValkey::Executed* ModelValkey::last_execution(const std::string& line) const {
     const auto found = executed_.find(line);
-    if (found == executed_.end()) return {};
-    const auto& steps = found->second.back().steps;
-    return {steps.begin(), steps.end()};
+    return found == executed_.end() ? nullptr : &found->second.back();
 }
 
 // --- connections ---
@@ -139,7 +141,8 @@ void ModelValkey::process(Client& client, const Words& words) {
     const std::string name = upper(words[0]);
     const bool is_caching = name == "CLIENT" && words.size() > 1 && upper(words[1]) == "CACHING";
     current_ = &client;
-    if (!process_transaction(client, words) && !blocks(client, words)) call(client, words);
+    if (!refuses(client, words) && !process_transaction(client, words) && !blocks(client, words))
+        call(client, words);
     tell_pending();
     current_ = nullptr;
     if (!client.in_multi && !is_caching) client.is_untracked = false;
@@ -162,7 +165,7 @@ bool ModelValkey::process_transaction(Client& client, const Words& words) {
     } else if (name == "DISCARD") {
         client.output += client.in_multi ? kOk : "-ERR DISCARD without MULTI\r\n";
         if (!client.in_multi) return true;
-        client.in_multi = client.is_dirty = false;
+        client.in_multi = client.is_dirty = client.is_aborted = false;
         client.queued.clear();
         client.watched.clear();
     } else if (name == "WATCH" && !client.in_multi) {
@@ -186,8 +189,12 @@ void ModelValkey::exec(Client& client) {
     const std::vector<Words> queued = std::exchange(client.queued, {});
     const bool is_dirty = std::exchange(client.is_dirty, false);
     client.watched.clear();
+    if (std::exchange(client.is_aborted, false)) {
+        client.output += "-EXECABORT Transaction discarded because of previous errors.\r\n";
+        return;
+    }
     if (is_dirty) {
-        client.output += client.protocol == 3 ? "_\r\n" : "*-1\r\n";
+        client.output += client.protocol == Protocol::Resp3 ? "_\r\n" : "*-1\r\n";
         return;
     }
     append_array_header(client.output, queued.size());
@@ -201,21 +208,27 @@ void ModelValkey::call(Client& client, const Words& words) {
     const int database = client.database;
     client.output += run(client, words);
     track(client, words);
+    note_executed(database, words);
+}
+
+void ModelValkey::note_executed(int database, const Words& words) {
     // Of empty databases, too: or another one of the same words would be taken for it.
     const std::string name = upper(words[0]);
     if (touched_.empty() && name != "SWAPDB" && name != "FLUSHALL") return;
-    Executed executed{events_.now_us, {}};
+    using What = Change::What;
+    Change change{name == "SWAPDB"     ? What::Swap
+                  : name == "FLUSHALL" ? What::Flush
+                                       : What::Keys,
+                  {}};
+    Executed executed{events_.now_us, reign, {}};
     for (const KeyName& key : touched_) {
-        const Database& stored = databases_[static_cast<size_t>(key.first)];
-        const auto found = stored.find(key.second);
-        // What SWAPDB brings may have expired.
-        const bool is_there = found != stored.end() && !is_expired(found->second);
-        const State state = is_there ? State(found->second.value) : State();
-        const size_t step = history.observe(key, state, events_.now_us, is_silent_);
+        const size_t step = history().observe(key, state_of(key), events_.now_us, is_silent_);
         executed.steps.emplace_back(key, step);
+        change.parts.push_back({key, stored_as(key), step});
         note_change(key);
     }
     executed_[joined(database, words)].push_back(std::move(executed));
+    replicate(std::move(change));
 }
 
 std::string ModelValkey::run(Client& client, const Words& words) {
@@ -320,9 +333,12 @@ ModelValkey::Stored* ModelValkey::find(int database, const std::string& name) {
     const auto found = stored.find(name);
     if (found == stored.end()) return nullptr;
     if (!is_expired(found->second)) return &found->second;
-    note_expiry({database, name});
+    if (is_replica()) return nullptr;
+    const KeyName key{database, name};
+    note_expiry(key);
     stored.erase(found);
     invalidate(name);
+    replicate({Change::What::Keys, {{key, std::nullopt, history().current(key)}}});
     return nullptr;
 }
 
@@ -361,11 +377,11 @@ void ModelValkey::restart() {
     for (int database = 0; database < kDatabases; ++database) {
         for (const auto& [name, stored] : databases_[static_cast<size_t>(database)]) {
             note_expiry({database, name});
-            history.observe({database, name}, State(), events_.now_us, true);
+            history().observe({database, name}, State(), events_.now_us, true);
         }
         databases_[static_cast<size_t>(database)].clear();
     }
-    network_.kill_all();
+    network_.kill_all_of(name_);
     CHECK(clients_.empty());
     tracking_.clear();
     counted_.clear();

@@ -6,15 +6,21 @@
 //             └─▶ invalidations for others, at once, or over the client they redirect to
 //
 // A key's trackers are forgotten once they are told. Nobody is told of SWAPDB.
+//
+// One of a pair is the primary, the other follows it: every change comes in order, and late
+// (model_roles.cc). A former primary lives on until it is demoted.
 #pragma once
 
 #include "event_queue.h"
-#include "history.h"
 #include "nearkey/resp/command_parser.h"
+#include "nearkey/resp/protocol.h"
 #include "network.h"
+#include "reign.h"
 
+#include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -49,12 +55,35 @@ public:
     // All is lost.
     void restart();
 
-    // The oldest step that a key was at after this command, executed since then, was executed.
-    std::map<KeyName, size_t> steps_of(const std::string& joined, uint64_t since_us) const;
-    // Of the command's last execution.
-    std::map<KeyName, size_t> last_steps_of(const std::string& joined) const;
+    // --- a pair ---
 
-    History history;
+    // From the start, while nothing is stored.
+    void lead(ModelValkey& replica);
+    // Of a replica: by plan, once it has all that the primary has, or with what has come.
+    enum class Promotion { Planned, Unplanned };
+    void promote(Promotion promotion);
+    // Of a former primary: it knows, and stays as it is until it follows the next one.
+    void demote();
+    // It has lost what only it had, unless the promotion was planned.
+    void follow(Promotion promotion);
+    // What comes from the primary is so late from now on, or does not come until then.
+    void lag_behind(uint64_t delay_us, uint64_t until_us);
+    bool is_replica() const { return role_ != Role::Primary; }
+    const std::string& name() const { return name_; }
+
+    // What a command did when it was executed.
+    struct Executed {
+        uint64_t when_us;
+        Reign* reign;
+        std::vector<std::pair<KeyName, size_t>> steps;
+    };
+    // Of the command's first execution since then, or its last one. Null: there is none.
+    const Executed* first_execution(const std::string& joined, uint64_t since_us) const;
+    const Executed* last_execution(const std::string& joined) const;
+
+    // Of which it is, or was, the primary.
+    Reign* reign = nullptr;
+    History& history() { return reign->history; }
     // Connections that tell of changes do it up to so late, or only those of whoever has this name;
     // who is asked for INFO answers so late.
     static constexpr const char* kFirstLoop = "first";
@@ -75,12 +104,14 @@ private:
         uint64_t id = 0;
         uint64_t link = 0;
         std::string name;
-        int protocol = 2;
+        Protocol protocol = Protocol::Resp2;
         int database = 0;
         bool is_tracking = false;
         uint64_t redirect = 0;
-        bool is_untracked = false;  // the command that follows CLIENT CACHING NO
+        bool is_untracked = false;   // the command that follows CLIENT CACHING NO
+        bool is_redirected = false;  // CLIENT CAPA redirect
         bool in_multi = false;
+        bool is_aborted = false;  // what was to be queued was refused
         std::vector<Words> queued;
         std::set<KeyName> watched;
         bool is_dirty = false;  // what is watched has changed
@@ -95,9 +126,25 @@ private:
         uint64_t calls = 0;
         uint64_t usec = 0;
     };
-    struct Executed {
-        uint64_t when_us;
-        std::vector<std::pair<KeyName, size_t>> steps;
+    // A replica that is Alone has left its primary, or was told of another one.
+    enum class Role { Primary, Replica, Alone };
+    struct Change {
+        enum class What { Keys, Swap, Flush };
+        struct Part {
+            KeyName key;
+            std::optional<Stored> stored;  // of Keys
+            size_t step;
+        };
+        What what;
+        std::vector<Part> parts;
+    };
+    // What a replica has, and what is on its way to it.
+    struct Stream {
+        uint64_t number = 0;  // of those that there were
+        uint64_t delay_us = 100;
+        uint64_t stalled_until_us = 0;
+        std::deque<std::pair<uint64_t, Change>> coming;  // and when
+        std::map<KeyName, size_t> steps;                 // of the primary's history
     };
 
     void on_accepted(uint64_t link) override;
@@ -106,6 +153,7 @@ private:
 
     void run_input(Client& client);
     void process(Client& client, const Words& words);
+    bool refuses(Client& client, const Words& words);
     bool process_transaction(Client& client, const Words& words);
     void exec(Client& client);
     void call(Client& client, const Words& words);
@@ -116,6 +164,7 @@ private:
     std::string run_keyspace(Client& client, const Words& words);
     std::string run_script(Client& client, const Words& words);
     bool blocks(Client& client, const Words& words);
+    void end_block(uint64_t id, uint64_t block);
     void unblock(Client& client, const std::string& reply);
     void serve_blocked();
     void forget_state(Client& client);
@@ -125,6 +174,7 @@ private:
     void slow_down(const Client& client);
     std::string hello(Client& client, const Words& words);
     std::string rename_or_copy(Client& client, const Words& words);
+    std::string role() const;
     std::string info();
     void count(const std::string& name, uint64_t usec);
     std::string swap();
@@ -135,6 +185,15 @@ private:
     void erase(int database, const std::string& name);
     void change(int database, const std::string& name);
     void note_change(const KeyName& key);
+    void note_executed(int database, const Words& words);
+    void tell_all_of_everything();
+    void replicate(Change change);
+    void hear(const Change& change);
+    void take_changes(uint64_t stream);
+    void apply(const Change& change);
+    // What has expired is not there.
+    State state_of(const KeyName& key) const;
+    std::optional<Stored> stored_as(const KeyName& key) const;
     bool is_expired(const Stored& stored) const {
         return stored.expires_ms != 0 && stored.expires_ms < now_ms();
     }
@@ -150,6 +209,7 @@ private:
     Random& random_;
     Network& network_;
     const std::string& commands_;
+    const std::string name_;
     std::vector<Database> databases_{kDatabases};
     std::map<uint64_t, std::unique_ptr<Client>> clients_;  // by ID
     std::map<uint64_t, uint64_t> by_link_;
@@ -163,6 +223,11 @@ private:
     bool is_silent_ = false;                  // what is executed
     std::set<KeyName> touched_;
     std::map<std::string, std::vector<Executed>> executed_;
+
+    Role role_ = Role::Primary;
+    ModelValkey* other_ = nullptr;  // of the pair; null: there is none
+    Stream stream_;                 // while it follows
+    std::vector<Change> backlog_;   // since it is the primary
 };
 
 }  // namespace nearkey::simulation

@@ -34,22 +34,23 @@ uint64_t Network::pick_delay() {
     }
 }
 
-uint64_t Network::connect(Endpoint& endpoint, const std::string& name) {
+uint64_t Network::connect(Endpoint& endpoint, const std::string& name, const void* loop) {
     const uint64_t id = ++last_link_;
     Link& link = links_[id];
-    link.server = servers.at(name);
+    link.host = &hosts.at(name);
     link.client = &endpoint;
+    link.heard_us = &heard_us_[loop];
     link.up.delay_us = pick_delay();
     link.down.delay_us = pick_delay();
     events_.after(link.up.delay_us + link.down.delay_us, [this, id] {
         Link& connecting = links_[id];
         if (connecting.client == nullptr) return;
-        if (is_server_down) {
+        if (connecting.host->is_down) {
             connecting.client->on_lost("Connection refused");
             return;
         }
         connecting.is_open = true;
-        connecting.server->on_accepted(id);
+        connecting.host->server->on_accepted(id);
         connecting.client->on_connected();
     });
     return id;
@@ -87,7 +88,7 @@ void Network::leave(uint64_t id) {
     if (!link.is_open) return;
     link.is_open = false;
     link.up.chunks.clear();
-    link.server->on_closed(id);
+    link.host->server->on_closed(id);
     push(id, false, {}, true);
 }
 
@@ -116,15 +117,17 @@ void Network::push(uint64_t id, bool is_up, std::string_view bytes, bool is_end)
     arm(id, is_up);
 }
 
-uint64_t Network::held_until(const Direction& direction, bool is_up) const {
-    return std::max(direction.frozen_until_us, is_up ? server_frozen_until_us : 0);
+uint64_t Network::held_until(const Link& link, bool is_up) {
+    return is_up ? std::max(link.up.frozen_until_us, link.host->frozen_until_us)
+                 : link.down.frozen_until_us;
 }
 
 void Network::arm(uint64_t id, bool is_up) {
+    const Link& link = links_[id];
     Direction& direction = is_up ? links_[id].up : links_[id].down;
     if (direction.is_armed || direction.chunks.empty()) return;
     direction.is_armed = true;
-    events_.at(std::max(direction.chunks.front().due_us, held_until(direction, is_up)),
+    events_.at(std::max(direction.chunks.front().due_us, held_until(link, is_up)),
                [this, id, is_up] { deliver(id, is_up); });
 }
 
@@ -134,7 +137,7 @@ void Network::deliver(uint64_t id, bool is_up) {
     direction.is_armed = false;
     if (!is_up && link.is_paused) return;
     if (direction.chunks.empty()) return;
-    if (std::max(direction.chunks.front().due_us, held_until(direction, is_up)) > events_.now_us) {
+    if (std::max(direction.chunks.front().due_us, held_until(link, is_up)) > events_.now_us) {
         arm(id, is_up);
         return;
     }
@@ -142,12 +145,13 @@ void Network::deliver(uint64_t id, bool is_up) {
     direction.chunks.pop_front();
     if (is_up && link.is_open) {
         if (!chunk.is_end) {
-            link.server->on_bytes(id, chunk.bytes);
+            link.host->server->on_bytes(id, chunk.bytes);
         } else {
             hang_up(id);
         }
     } else if (!is_up && link.client != nullptr) {
         if (!chunk.is_end) {
+            *link.heard_us = events_.now_us;
             link.client->on_bytes(chunk.bytes);
         } else {
             link.client->on_lost("Server closed the connection");
@@ -189,6 +193,18 @@ uint64_t Network::kill_quietly(uint64_t until_us) {
 void Network::kill_all() {
     for (auto& [id, link] : links_)
         hang_up(id);
+}
+
+void Network::kill_all_of(const std::string& name) {
+    for (auto& [id, link] : links_) {
+        if (link.host == &hosts.at(name)) hang_up(id);
+    }
+}
+
+void Network::leave_all_of(const std::string& name) {
+    for (auto& [id, link] : links_) {
+        if (link.host == &hosts.at(name)) leave(id);
+    }
 }
 
 void Network::slow_down(uint64_t id, uint64_t delay_us) {

@@ -42,7 +42,8 @@ public:
     static Network& current();
 
     // The client's verbs. connect() is answered later. REQUIRES: a server has the name.
-    uint64_t connect(Endpoint& endpoint, const std::string& name);
+    // `loop`: any address that only the connections of one event loop have.
+    uint64_t connect(Endpoint& endpoint, const std::string& name, const void* loop);
     void send(uint64_t link, std::string_view bytes);
     void pause(uint64_t link, bool is_paused);
     void finish(uint64_t link);
@@ -62,15 +63,31 @@ public:
     // The server's end is closed, the client learns it later; 0 as above.
     uint64_t kill_quietly(uint64_t until_us);
     void kill_all();
+    void kill_all_of(const std::string& name);
+    // What was said before arrives.
+    void leave_all_of(const std::string& name);
     void change_delays();
     // What comes from the server is late by so much from now on.
     void slow_down(uint64_t link, uint64_t delay_us);
     void slow_down_requests(uint64_t link, uint64_t delay_us);
     void slow_down_any(uint64_t delay_us);
 
-    std::map<std::string, Server*> servers;  // by name
-    uint64_t server_frozen_until_us = 0;
-    bool is_server_down = false;
+    struct Host {
+        Server* server = nullptr;
+        uint64_t frozen_until_us = 0;  // what is sent to it meanwhile waits in its sockets
+        bool is_down = false;
+    };
+    std::map<std::string, Host> hosts;  // by name
+    // When anything came last over a connection of that event loop.
+    uint64_t heard_us(const void* loop) const {
+        const auto found = heard_us_.find(loop);
+        return found == heard_us_.end() ? 0 : found->second;
+    }
+    // Whether nothing happens there now.
+    bool is_still(const std::string& name) const {
+        const Host& host = hosts.at(name);
+        return host.is_down || host.frozen_until_us > events_.now_us;
+    }
 
 private:
     struct Chunk {
@@ -87,9 +104,10 @@ private:
         bool has_ended = false;
     };
     struct Link {
-        Server* server = nullptr;
+        Host* host = nullptr;
         Endpoint* client = nullptr;  // null: closed there
-        bool is_open = false;        // at the server
+        uint64_t* heard_us = nullptr;
+        bool is_open = false;  // at the server
         bool is_paused = false;
         Direction up;
         Direction down;
@@ -98,13 +116,14 @@ private:
     void push(uint64_t id, bool is_up, std::string_view bytes, bool is_end);
     void arm(uint64_t id, bool is_up);
     void deliver(uint64_t id, bool is_up);
-    uint64_t held_until(const Direction& direction, bool is_up) const;
+    static uint64_t held_until(const Link& link, bool is_up);
     uint64_t pick_delay();
     uint64_t any_open();
 
     EventQueue& events_;
     Random& random_;
     std::map<uint64_t, Link> links_;
+    std::map<const void*, uint64_t> heard_us_;
     uint64_t last_link_ = 0;
 };
 

@@ -45,7 +45,8 @@ std::string HiredisSocket::connect(const SocketOptions& options) {
         if (!lost_ && !events_.on_bytes(bytes)) pause_reading();
     };
     context_->lost = [this](const std::string& reason) { lose(reason); };
-    context_->link = Network::current().connect(*context_, options.url.path);
+    const std::string& name = options.url.is_tcp() ? options.address : options.url.path;
+    context_->link = Network::current().connect(*context_, name, &metrics_);
     return "";
 }
 
@@ -125,7 +126,8 @@ void HiredisSocket::lose(std::string reason) {
 // Nobody speaks TLS here.
 void TlsContext::Free::operator()(ssl_ctx_st*) const {
 }
-TlsContext::~TlsContext() = default;
-TlsContext& TlsContext::operator=(TlsContext&&) noexcept = default;
+TlsContext::TlsContext(const UpstreamOptions&, const std::string&) {
+    CHECK(false);
+}
 
 }  // namespace nearkey

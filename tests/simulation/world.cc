@@ -1,5 +1,6 @@
 #include "world.h"
 
+#include "failovers.h"
 #include "instance.h"
 
 #include <fmt/format.h>
@@ -41,13 +42,25 @@ World::World(uint64_t seed, const Options& options)
     for (const char* name : kServers) {
         valkeys_.push_back(std::make_unique<ModelValkey>(
             ModelValkey::Parts{events_, random_, network_, options.commands}, name));
+        reigns_.push_back(
+            std::make_unique<Reign>(Reign{.primary = valkeys_.back().get(), .history = {}}));
+        valkeys_.back()->reign = reigns_.back().get();
+    }
+    if (kinds_.has(Kind::Failovers) && Random(seed).one_in(2))
+        failovers_ = std::make_unique<Failovers>(*this);
+    is_quiet_ = failovers_ && !random_.one_in(3);
+    if (is_quiet_) {
+        hot_names_ = random_.between(1, 2);
+        likes_mget_ = false;
+        client_pause_us_ = random_.between(200, 2'000);
+        write_pause_us_ = random_.between(5'000, 60'000);
     }
     choose_lags();
     for (int i = 0; i < kInstances; ++i)
         instances_.push_back(std::make_unique<Instance>(*this, i, random_.below(UINT64_MAX)));
 }
 
-// Sessions end before their pools; what is planned holds nobody alive.
+// Sessions end before their nodes; what is planned holds nobody alive.
 World::~World() {
     for (const auto& client : clients_)
         client->abort();
@@ -59,6 +72,7 @@ void World::run() {
     write_directly();
     maintain();
     do_harm();
+    if (failovers_) failovers_->start();
     events_.at(kRunUs, [this] { loop_.stop(); });
     loop_.run();
 #ifndef NEARKEY_SABOTAGE  // A broken rule may break what it keeps together, too.
@@ -122,7 +136,8 @@ void World::start_clients(int channel, SessionContext& context) {
                               .likes_mget = likes_mget_,
                               .hot_names = hot_names_,
                               .swaps_one_in = swaps_one_in_,
-                              .expiring_one_in = expiring_one_in_};
+                              .expiring_one_in = expiring_one_in_,
+                              .is_quiet = is_quiet_};
         clients_.push_back(std::make_unique<SimulatedClient>(events_, random_, judge, plan));
         clients_.back()->start(context);
     }
@@ -132,8 +147,13 @@ void World::write_directly() {
     const auto go_on_after = [this](uint64_t delay_us) {
         events_.after(delay_us + random_.between(1, write_pause_us_), [this] { write_directly(); });
     };
-    const uint64_t number = random_.below(random_.one_in(2) ? hot_names_ : kNames);
-    if (clients_.empty() || random_.one_in(3)) {
+    if (is_settling_) {
+        go_on_after(0);
+        return;
+    }
+    const bool is_hot = random_.one_in(2) || is_quiet_;
+    const uint64_t number = random_.below(is_hot ? hot_names_ : kNames);
+    if (clients_.empty() || is_quiet_ || random_.one_in(3)) {
         go_on_after(0);
         change_directly(random_database(), number);
         return;
@@ -166,7 +186,7 @@ int World::random_database() {
 }
 
 void World::change_directly(int database, uint64_t number) {
-    if (network_.is_server_down || network_.server_frozen_until_us > events_.now_us) return;
+    if (!failovers_ && network_.is_still(kServers[0])) return;
     const std::string name = name_of_key(number);
     const std::string value = next_value(random_, name);
     Words words = number % 2 == 0 ? Words{"SET", name, value} : Words{"HSET", name, "f", value};
@@ -190,23 +210,34 @@ void World::change_directly(int database, uint64_t number) {
             break;
     }
     const uint64_t now_us = events_.now_us;
-    ModelValkey& valkey = *valkeys_[random_.one_in(4) ? 1 : 0];
+    ModelValkey& valkey = server_to_change();
+    if (failovers_ && network_.is_still(valkey.name())) return;
     valkey.execute_directly(database, words);
     // What was counted looks as it did before.
     const bool is_reset = kinds_.has(Kind::Resets) && random_.one_in(choice == 100 ? 3 : 200);
     if (is_reset) valkey.execute_directly(database, {"CONFIG", "RESETSTAT"});
     const std::string line = joined(database, words);
     note("directly: " + line);
-    for (const auto& [key, step] : valkey.last_steps_of(line))
-        valkey.history.acknowledge(kNobody, key, step, now_us);
+    const ModelValkey::Executed* executed = valkey.last_execution(line);
+    if (executed == nullptr) return;
+    for (const auto& [key, step] : executed->steps)
+        executed->reign->history.acknowledge(kNobody, key, step, now_us);
+}
+
+// After a failover somebody may not know of it.
+ModelValkey& World::server_to_change() {
+    const bool is_other = random_.one_in(4);
+    if (!failovers_) return *valkeys_[is_other ? 1 : 0];
+    ModelValkey* const unaware = failovers_->unaware();
+    return is_other && unaware != nullptr ? *unaware : failovers_->newest();
 }
 
 void World::maintain() {
     events_.after(random_.between(1'000, 300'000), [this] { maintain(); });
-    if (network_.is_server_down || network_.server_frozen_until_us > events_.now_us) return;
     for (const auto& valkey : valkeys_) {
+        if (network_.is_still(valkey->name())) continue;
         valkey->expire_some();
-        if (random_.one_in(8)) valkey->overflow_tracking(random_.below(6));
+        if (random_.one_in(8) && !is_quiet_) valkey->overflow_tracking(random_.below(6));
     }
 }
 
@@ -230,7 +261,7 @@ void World::harm() {
                 valkey->slow_down_receivers(random_.between(1'000, 50'000));
             return;
         case 15:
-            if (!kinds_.has(Kind::Upstream)) return;
+            if (!kinds_.has(Kind::Upstream) || failovers_) return;
             note("a nearkey turns to the other server");
             instances_[random_.below(kInstances)]->turn();
             return;
@@ -250,11 +281,14 @@ void World::harm() {
             network_.change_delays();
             return;
         case 4:
+            if (is_quiet_) return;
             note(fmt::format("the server is frozen until {} us", until_us));
-            network_.server_frozen_until_us = until_us;
+            for (auto& [name, host] : network_.hosts)
+                host.frozen_until_us = std::max(until_us, failovers_ ? host.frozen_until_us : 0);
             return;
         case 5:
-            if (random_.one_in(4) && !network_.is_server_down) restart_server();
+            if (failovers_) return;
+            if (random_.one_in(4) && !network_.hosts.at(kServers[0]).is_down) restart_server();
             return;
         case 6:
         case 7:
@@ -269,10 +303,15 @@ void World::harm() {
 
 void World::restart_server() {
     note("the server is restarted, all is lost");
+    network_.kill_all();
     for (const auto& valkey : valkeys_)
         valkey->restart();
-    network_.is_server_down = true;
-    events_.after(random_.between(1, 200'000), [this] { network_.is_server_down = false; });
+    const auto set_down = [this](bool is_down) {
+        for (auto& [name, host] : network_.hosts)
+            host.is_down = is_down;
+    };
+    set_down(true);
+    events_.after(random_.between(1, 200'000), [set_down] { set_down(false); });
 }
 
 void World::note(const std::string& what) {

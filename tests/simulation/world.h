@@ -37,6 +37,7 @@ public:
 private:
     class Worker;
     class Instance;
+    class Failovers;
 
     void on_violation(const std::string& what, const std::string& told) override;
     void on_answer(const std::string& line) override;
@@ -46,6 +47,7 @@ private:
     void write_directly();
     int random_database();
     void change_directly(int database, uint64_t number);
+    ModelValkey& server_to_change();
     void maintain();
     void do_harm();
     void harm();
@@ -57,7 +59,10 @@ private:
     Loop loop_;
     EventQueue& events_;
     Network network_;
-    std::vector<std::unique_ptr<ModelValkey>> valkeys_;  // the second one is only turned to
+    // The second one is only turned to, or follows the first: then there are failovers.
+    std::vector<std::unique_ptr<ModelValkey>> valkeys_;
+    std::vector<std::unique_ptr<Reign>> reigns_;  // the first ones
+    std::unique_ptr<Failovers> failovers_;        // null: there are none
     const Kinds kinds_;
     const bool is_traced_;
     const bool is_calm_;  // much is served from what is stored, little changes
@@ -75,6 +80,8 @@ private:
     uint64_t write_pause_us_;
     uint64_t harm_pause_us_;
     uint64_t harm_us_;
+    bool is_quiet_ = false;  // nobody but who changes directly is told what the server is
+    bool is_settling_ = false;
     uint64_t sessions_ = 0;
     uint64_t digest_ = 14695981039346656037ULL;
     std::vector<std::unique_ptr<Instance>> instances_;

@@ -66,13 +66,14 @@ def hello(protocol):
 
 
 class FakeValkey:
-    """Listens on a Unix socket. `answers` maps a command name to reply bytes, or to a function
+    """Listens on a Unix socket, or on TCP where `path` is a (host, port) pair. `answers` maps a command name to reply bytes, or to a function
     (args) -> bytes or None (None: no answer). Bytes in `close_after` close the connection once they
     were sent."""
 
     def __init__(self, path):
         self.path = path
-        self.url = f"unix://{path}"
+        is_tcp = isinstance(path, tuple)
+        self.url = "valkey://%s:%d" % path if is_tcp else f"unix://{path}"
         self.answers = {}
         self.close_after = set()
         self.received = (
@@ -81,7 +82,9 @@ class FakeValkey:
         self.violations = []  # Requests that were not canonical.
         self.connections = 0
         self._sockets = []
-        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener = socket.socket(socket.AF_INET if is_tcp else socket.AF_UNIX)
+        if is_tcp:
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.bind(path)
         self._listener.listen(64)
         threading.Thread(target=self._accept, daemon=True).start()

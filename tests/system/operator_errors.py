@@ -161,7 +161,17 @@ CONFIGURATION = [
         in_file(
             3,
             r'upstream\.tls_ca_file = "/x": has no effect, for upstream\.url = "valkey://h:6379" is '
-            r"without TLS; write valkeys:// there, or take this out",
+            r"without TLS; write valkeys:// or sentinels:// there, or take this out",
+        ),
+    ),
+    StartError(
+        "a user of Sentinels for a URL without any",
+        config("[upstream]\nurl = 'valkey://h'\n[sentinel]\nusername = 'x'\n"),
+        2,
+        in_file(
+            4,
+            r'sentinel\.username = "x": has no effect, for upstream\.url = "valkey://h:6379" names no '
+            r"Sentinel; write sentinel://HOST/NAME there, or take this out",
         ),
     ),
     StartError(
@@ -182,6 +192,16 @@ CONFIGURATION = [
             3,
             r'near_cache\.prefixes = \["a:", "a:b"\]: they must not overlap, and "a:b" begins '
             r'with "a:"',
+        ),
+    ),
+    StartError(
+        "a cluster's address with a port on one side",
+        config("[cluster]\naddresses = ['10.0.0.1:6379=203.0.113.5']\n"),
+        2,
+        in_file(
+            2,
+            r'cluster\.addresses = \["10\.0\.0\.1:6379=203\.0\.113\.5"\]: both sides need a port, or '
+            r"neither",
         ),
     ),
     StartError(

@@ -28,6 +28,13 @@ ACCESS = [
         r"connects",
     ),
     StartError(
+        "the face of a cluster at a Unix socket",
+        listener("face = 'cluster'"),
+        2,
+        r'nearkey: .*face = "cluster" needs an address tcp:127\.0\.0\.1:P[O]RT or tcp:\[::1\]:P[O]RT: '
+        r"clients of a cluster dial the host and port that a node tells",
+    ),
+    StartError(
         "a user that the system does not know",
         listener(f"allow_users = ['{ABSENT}']"),
         2,
@@ -52,9 +59,9 @@ ACCESS = [
         "a socket for another user, without root",
         listener("owner = '12345'"),
         1,
-        r"listen_failed: cannot listen on DIR/nearkey\.sock: its owner can't be made 12345, its "
-        r"group unchanged: only root can; without root, leave the owner out and name a group that "
-        r"nearkey's user is in",
+        r"listen_failed: cannot listen on DIR/nearkey\.sock: its owner can't be set to 12345 "
+        r"\(group unchanged\): only root can; without root, leave the owner out and name a group "
+        r"that nearkey's user is in",
     ),
     StartError(
         "two users in one text",

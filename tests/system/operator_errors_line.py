@@ -49,20 +49,20 @@ COMMAND_LINE = [
         "a flag twice",
         serve("--upstream", "valkey://a", "--upstream", f"valkey://:{SECRET}@b"),
         2,
-        r"nearkey: --upstream stands there twice; name it once" + HELP,
+        r"nearkey: --upstream is given twice; name it once" + HELP,
     ),
     StartError(
         "a URL without its flag",
         serve(f"valkey://u:{SECRET}@h"),
         2,
-        r"nearkey: a URL stands where none is expected: it belongs after --upstream" + HELP,
+        r"nearkey: a URL was not expected here: it belongs after --upstream" + HELP,
     ),
     StartError(
         "a URL of another scheme",
         serve("--upstream", f"http://u:{SECRET}@h"),
         2,
         r'nearkey: --upstream: upstream\.url = "\*\*\*": a URL starts with valkey://, redis://, '
-        r"valkeys://, rediss:// or unix:///, or it is managed:",
+        r"valkeys://, rediss://, sentinel://, sentinels:// or unix:///, or it is managed:",
     ),
     StartError(
         "a host without a scheme",
@@ -97,18 +97,46 @@ COMMAND_LINE = [
         r"2147483647",
     ),
     StartError(
-        "a URL of Sentinel",
-        serve("--upstream", "redis+sentinel://h:26379/main"),
+        "a URL of Sentinels without the primary's name",
+        serve("--upstream", "redis+sentinel://h:26379"),
         2,
-        r'nearkey: --upstream: upstream\.url = "redis\+sentinel://h:26379/main": Sentinel is not '
-        r"supported yet: name the primary itself, as in valkey://HOST:P[O]RT",
+        r'nearkey: --upstream: upstream\.url = "redis\+sentinel://h:26379": the primary\'s name '
+        r"must follow the Sentinels, as in sentinel://HOST:26379/mymaster \(letters, digits, dot, dash and underscore\)",
     ),
     StartError(
-        "a URL of a cluster",
-        serve("--upstream", f"redis-cluster://:{SECRET}@h:7000"),
+        "a URL of Sentinels with the primary's name behind a #",
+        serve("--upstream", "redis-sentinel://h:26379#mymaster"),
         2,
-        r'nearkey: --upstream: upstream\.url = "\*\*\*": Cluster is not supported yet: name one '
-        r"server, as in valkey://HOST:P[O]RT",
+        r'nearkey: --upstream: upstream\.url = "\*\*\*": the primary\'s name stands in the path, as in '
+        r"sentinel://HOST:26379/mymaster",
+    ),
+    StartError(
+        "a URL of Sentinels with a wrong port",
+        serve("--upstream", "sentinel://s1,s2:0/mymaster"),
+        2,
+        r'nearkey: --upstream: upstream\.url = "sentinel://s1,s2:0/mymaster": Sentinel number '
+        r"2: the port must be a number from 1 to 65535 .*",
+    ),
+    StartError(
+        "a URL that names a Sentinel twice",
+        serve("--upstream", "sentinel://s1,s1:26379/mymaster"),
+        2,
+        r'nearkey: --upstream: upstream\.url = "sentinel://s1,s1:26379/mymaster": the Sentinel '
+        r"s1:26379 is given twice",
+    ),
+    StartError(
+        "a URL of a cluster by another name",
+        serve("--upstream", f"cluster://:{SECRET}@h:7000"),
+        2,
+        r'nearkey: --upstream: upstream\.url = "\*\*\*": the URL of a cluster starts with '
+        r"valkey\+cluster:// or valkeys\+cluster://",
+    ),
+    StartError(
+        "a URL of a cluster that names a node twice",
+        serve("--upstream", "valkey+cluster://a,b,a:6379"),
+        2,
+        r'nearkey: --upstream: upstream\.url = "valkey\+cluster://a,b,a:6379": the node a:6379 '
+        r"is given twice",
     ),
     StartError(
         "a password without its host",
@@ -134,13 +162,13 @@ COMMAND_LINE = [
         serve("--upstream", "unix://DIR/a.sock", "--listen", "DIR/./a.sock"),
         2,
         r'nearkey: --upstream: upstream\.url = "unix://DIR/a\.sock": this is nearkey\'s own '
-        r"listening address; here the URL of Valkey itself must stand .*",
+        r"listening address; upstream\.url must be Valkey's own URL .*",
     ),
     StartError(
         "a listening address twice",
         serve("--upstream", "valkey://h", "--listen", "DIR/a.sock", "--listen", "DIR/./a.sock"),
         2,
-        r"nearkey: --listen: server\.listen: DIR/\./a\.sock stands there twice; name it once",
+        r"nearkey: --listen: server\.listen: DIR/\./a\.sock is given twice; name it once",
     ),
     StartError(
         "the admin address is a listening address",

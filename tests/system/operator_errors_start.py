@@ -12,7 +12,7 @@ IN_USE = (
     r"another port"
 )
 FOREIGN = (
-    r"it belongs to another user, who could replace what we put there; choose a folder of "
+    r"it belongs to another user, who could replace nearkey's files; choose a folder of "
     r"nearkey's own or of root's"
 )
 NO_SOCKET = r"a file that is no socket stands there; remove it or choose another path"
@@ -160,8 +160,7 @@ STARTING = [
         "LISTEN_FDS that is no number",
         lambda world: world.pass_descriptor("/dev/null", LISTEN_FDS="many") or listening()(world),
         1,
-        r"nearkey: LISTEN_FDS=many is no number of descriptors; systemd sets it, nobody else "
-        r"should",
+        r"nearkey: LISTEN_FDS=many is no number of descriptors; only systemd should set it",
     ),
     StartError(
         "a descriptor of systemd's that is no socket",
@@ -314,7 +313,7 @@ PROBE = [
         ],
         2,
         r"the answer from 127\.0\.0\.1:\d+ ended too early; ask again, and look into nearkey's log "
-        r"if that is so again",
+        r"if it happens again",
     ),
     StartError(
         "reload: nobody answers",
@@ -346,8 +345,8 @@ PROBE = [
         "upgrade: the upstream is managed",
         lambda world: ["upgrade", "--admin", world.start_nearkey("managed:").admin_path],
         1,
-        r"nearkey: refused, and nothing was changed: managed: its valkey-server is our child, and "
-        r"ends with us",
+        r"nearkey: refused, and nothing was changed: managed: its valkey-server is nearkey's child, and "
+        r"ends with it",
     ),
     StartError(
         "cache-clear: there is no near cache",

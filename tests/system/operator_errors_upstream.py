@@ -77,12 +77,12 @@ UPSTREAM = [
     UpstreamError(
         "a mail server",
         lambda world: f"valkey://127.0.0.1:{world.greeter(b'220 mail.test ESMTP')}",
-        r"what answers there is not Valkey; " + OWN_PORT,
+        r"the server there is not Valkey; " + OWN_PORT,
     ),
     UpstreamError(
         "a server that says nothing",
         lambda world: f"valkey://127.0.0.1:{world.port}",
-        r"no answer to our HELLO; look whether Valkey is busy, and whether upstream\.url names it",
+        r"no answer to HELLO; check whether Valkey is busy, and whether upstream\.url names it",
     ),
     UpstreamError(
         "a server that is too old",

@@ -6,8 +6,10 @@ Only processes that were started here are ever signalled, by pid; each dies with
 
 import functools
 import http.client
+import itertools
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -62,10 +64,30 @@ def wait_for(condition, timeout, what):
         time.sleep(0.005)
 
 
+@functools.cache
+def own_ports():
+    """What tests/run_all.py gives a suite, from some port on, as a cycle; None: it gives none."""
+    first, _, last = os.environ.get("NEARKEY_TEST_PORTS", "").partition("-")
+    if not last:
+        return None
+    ports = list(range(int(first), int(last) + 1))
+    start = random.randrange(len(ports))
+    return itertools.cycle(ports[start:] + ports[:start])
+
+
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port of 127.0.0.1 where nobody listens. Of a suite's own range it stays free until it is
+    used: neither another suite takes it, nor the kernel for a connection."""
+    while True:
+        with socket.socket() as probe:
+            port = next(own_ports()) if own_ports() else 0
+            if port:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return probe.getsockname()[1]
 
 
 class Process:
@@ -161,12 +183,17 @@ class ValkeyServer(Process):
 
     def answers(self):
         """True once PING is answered with PONG (or with a request for the password)."""
-        assert self.is_running(), f"valkey-server ended; see {self.log_path}"
+        assert self.is_running(), f"valkey-server ended: {self.last_words()}"
         try:
             with RespClient(self.path, timeout=1) as client:
                 return client.command("PING")[:5] in (b"+PONG", b"-NOAU")
         except OSError:
             return False
+
+    def last_words(self):
+        """The end of its log."""
+        with open(self.log_path, encoding="utf-8", errors="replace") as log:
+            return "".join(log.readlines()[-5:])
 
     def client(self):
         client = RespClient(self.path)

@@ -14,7 +14,8 @@ ASKED_MAX = 4096
 
 
 class Relay:
-    """Listens on a Unix socket at `path` and relays to `target` (a path or a (host, port) pair)."""
+    """Listens on a Unix socket at `path`, or on TCP where that is a (host, port) pair, and relays to
+    `target`, which is the one or the other. New connections go where that leads by then."""
 
     def __init__(self, path, target):
         self.path = path
@@ -35,7 +36,10 @@ class Relay:
         self._requests_flow.set()
         self._sockets = []
         self._lock = threading.Lock()
-        self._listener = socket.socket(socket.AF_UNIX)
+        is_tcp = isinstance(path, tuple)
+        self._listener = socket.socket(socket.AF_INET if is_tcp else socket.AF_UNIX)
+        if is_tcp:
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.bind(path)
         self._listener.listen(128)
         threading.Thread(target=self._accept, daemon=True).start()

@@ -124,6 +124,8 @@ class RespClient:
     def __init__(self, address, timeout=15.0, receive_buffer=None):
         self.timeout = timeout
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+        if family == socket.AF_INET and ":" in address[0]:
+            family = socket.AF_INET6
         self.socket = socket.socket(family, socket.SOCK_STREAM)
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)

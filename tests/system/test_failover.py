@@ -54,7 +54,8 @@ class FailoverTest(SystemTest):
         return link
 
     def assert_writes_soon(self, client, value="after"):
-        """A direct client would have to connect anew; until then it reads READONLY as well."""
+        """A direct client would have to connect anew; until then it reads READONLY as well. A write
+        that is on its way while a heartbeat finds the replica may have run, as far as is known."""
         replies = set()
 
         def is_written():
@@ -64,12 +65,12 @@ class FailoverTest(SystemTest):
 
         wait_for(is_written, 2, "the new primary is found")
         self.assertLessEqual(
-            {reply.split(b" ")[0] for reply in replies}, {b"-READONLY", OK}, replies
+            {reply.split(b" ")[0] for reply in replies}, {b"-READONLY", b"-UPSTREAMLOST", OK}, replies
         )
         self.assertEqual(value.encode(), self.second.run("GET", "k"))
 
     def failovers(self):
-        return self.nearkey.metric("nearkey_upstream_failovers_total")
+        return self.nearkey.metric("nearkey_failovers_demoted_total")
 
     @in_namespace(*NAMES)
     def test_a_name_that_leads_to_the_new_primary_is_followed(self):
@@ -109,13 +110,12 @@ class FailoverTest(SystemTest):
             self.assertEqual(b"$5\r\nafter\r\n", client.command("GET", "k"), "an old value")
         self.assertEqual(b"*-1\r\n", popper.command("BLPOP", "none", "0.01"))
         self.assertEqual(OK, popper.command("SET", "j", "v"))
-        # What a client has on the server that was the primary stays there, as it does directly.
-        wait_for(lambda: client.command("PUBLISH", "c", "news") != b"", 1, "published")
-        self.assertIn(b"news", subscriber.read_reply())
-        self.assertEqual(b"+OK\r\n", watcher.command("MULTI"))
-        self.assertEqual(b"+QUEUED\r\n", watcher.command("GET", "k"))
-        self.assertEqual(b"*-1\r\n", watcher.command("EXEC"))
-        self.assertEqual(OK, watcher.command("SET", "j", "w"))
+        # What a client had on the server that was the primary is over, or has moved.
+        self.assertEqual(b"", watcher.read_to_end()[0])
+        wait_for(lambda: self.second.run("PUBLISH", "c", "news") == 1, 5, "it has subscribed anew")
+        self.assertEqual(
+            b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$4\r\nnews\r\n", subscriber.read_reply(5)
+        )
         self.assertEqual(1, self.failovers())
 
     def test_a_write_in_a_tunnel_is_enough(self):

@@ -55,7 +55,7 @@ class WhoMayConnectTest(ListenerTest):
         self.assertEqual(1, nearkey.process.wait(20))
         nearkey._reader.join(5)
         [line] = [entry for entry in nearkey.logs() if entry["event"] == "listen_failed"]
-        self.assertIn(f"cannot listen on {self.path('a')}: its owner can't be made 0", line["reason"])
+        self.assertIn(f"cannot listen on {self.path('a')}: its owner can't be set to 0", line["reason"])
         self.assertFalse(os.path.exists(self.path("a")), "the file stays behind")
 
     def test_an_unknown_user_or_group_is_a_mistake_of_the_configuration(self):
@@ -196,7 +196,8 @@ class WhatListenersGrantTest(ListenerTest):
         self.assertEqual(b"+OK\r\n", large.command("SET", "k", value))
         self.assertEqual(value, large.value("GET", "k"))
         small.send(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$100000\r\n" + value[:50_000])
-        self.assertEqual((b"", "eof"), small.read_to_end())
+        # A reset, if the rest of the input came too late to be read.
+        self.assertIn(small.read_to_end(), ((b"", "eof"), (b"", "reset")))
         self.assertEqual(1, nearkey.metric("nearkey_clients_closed_input_total"))
         with self.connect("small") as client:
             client.send(b"GET k\r\n")

@@ -110,6 +110,13 @@ def hello_names(test):
         test.send(client, encode("HELLO", "3", "SETNAME", b"n" * (12 * MIB)))
 
 
+@way("names that subscribers are subscribed to")
+def subscriptions(test):
+    for number, client in enumerate(test.clients(200)):
+        names = (f"{number}:{i}:" + "n" * 100 for i in range(5000))
+        test.send(client, encode("SUBSCRIBE", *names))
+
+
 @way("keys that are queued in transactions")
 def queued_keys(test):
     for client in test.clients(3):

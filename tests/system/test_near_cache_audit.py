@@ -8,7 +8,7 @@ import unittest
 from harness import SystemTest, proxy_only, wait_for
 from processes import BINARY, Nearkey
 
-SABOTAGED = os.path.join(os.path.dirname(os.path.dirname(BINARY)), "build-sabotage", "nearkey")
+SABOTAGED = os.path.join(os.path.dirname(os.path.dirname(BINARY)), "build", "nearkey_sabotaged")
 KEYS = [f"audit:{i}" for i in range(50)]
 READS = 5000
 
@@ -88,7 +88,7 @@ class AuditTest(SystemTest):
         wait_for(has_hits, 10, "hits")
         self.assertEqual(0, self.metric("audits_total"))
 
-    @unittest.skipUnless(os.path.exists(SABOTAGED), "there is no build with -Dsabotage=true")
+    @unittest.skipUnless(os.path.exists(SABOTAGED), "nearkey_sabotaged is not built")
     def test_lost_news_is_found(self):
         self.world(binary=SABOTAGED, environment={"NEARKEY_SABOTAGE": "push"})
 

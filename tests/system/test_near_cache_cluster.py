@@ -9,6 +9,7 @@ from near_cache import HITS, explain, is_hit, store
 from resp import parse
 from test_reload import ReloadTest
 
+AS_ONE = 'cluster = "off"'
 TRACKING = "nearkey_near_cache_tracking"
 
 
@@ -57,7 +58,7 @@ class ClusterTest(ReloadTest):
             with self.subTest(options):
                 node = self.start_node()
                 near_cache = ["\n".join(["[near_cache]", *options])]
-                self.start(self.settings(node.url, *near_cache))
+                self.start(self.settings(node.url, AS_ONE, *near_cache))
                 self.assert_nothing_is_stored(node)
                 node.run("CLIENT", "KILL", "TYPE", "normal")
                 wait_for(lambda: self.nearkey.ready_status() == 200, 10, "it is back")
@@ -70,10 +71,10 @@ class ClusterTest(ReloadTest):
     def test_another_upstream_that_is_none_has_a_near_cache_again(self):
         node = self.start_node()
         server = self.start_server()
-        self.start(self.settings(node.url))
+        self.start(self.settings(node.url, AS_ONE))
         self.assert_nothing_is_stored(node)
         for url, is_cluster in ((server.url, False), (node.url, True), (server.url, False)):
-            self.write(self.settings(url))
+            self.write(self.settings(url, AS_ONE))
             self.assertEqual("reloaded", self.hang_up()["event"])
             for version in (2, 3):
                 client = self.client_of(version)

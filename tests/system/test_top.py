@@ -206,9 +206,10 @@ class TopTest(SystemTest):
         self.open()
         for before in ("", "TERM=dumb "):
             last = "" if before else "--once"
+            end = "dumb" if before else "once"  # Its own: the other's may still be on the screen.
             line = f"{BINARY} top {last} --interval-ms 50 --admin {self.nearkey.admin_path}"
-            self.tmux.keys(f"clear; {before}{line}; echo exit=$?", "Enter")
-            self.tmux.wait_for(r"^exit=0$", "it has ended")
+            self.tmux.keys(f"clear; {before}{line}; echo {end}=$?", "Enter")
+            self.tmux.wait_for(rf"^{end}=0$", "it has ended")
             self.assertIn("\nlatency ", self.tmux.screen())
 
     def test_once_without_a_daemon(self):

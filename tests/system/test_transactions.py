@@ -360,6 +360,8 @@ class ExplainTest(LeaseTest):
                     self.wait_leased(1 if stays else 0)
                     tunnels = self.nearkey.metric("nearkey_upstream_tunnels")
                     taken = b"tunnel" if tunnels else b"local" if command[0] == "RESET" else b"dedicated"
+                    if command[0] == "NOSUCH":
+                        taken = b"dedicated, closed afterwards unless the server refused"
                     self.assertEqual(taken, route)
                     client.close()
                     self.wait_leased(0)

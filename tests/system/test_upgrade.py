@@ -338,10 +338,12 @@ class UpgradeFailureTest(UpgradeTest):
         )
 
     def test_a_successor_that_does_not_get_ready(self):
+        # The one that gets ready at last needs less than that, on a busy machine, too.
+        limit_ms = 1500 * SLOWNESS
         self.check_failure(
             "exec sleep 1000\n",
-            "not ready within 300 ms",
-            settings={"server.upgrade_start_timeout_ms": 300},
+            f"not ready within {limit_ms} ms",
+            settings={"server.upgrade_start_timeout_ms": limit_ms},
         )
 
     def test_a_program_that_is_gone(self):
@@ -413,8 +415,8 @@ class UpgradeFailureTest(UpgradeTest):
     def is_refused(self, nearkey):
         try:
             nearkey.client().close()
-        except ConnectionRefusedError:
-            return True
+        except (ConnectionRefusedError, FileNotFoundError):
+            return True  # There is no file for a moment, while one socket takes another's place.
         return False
 
     def test_one_at_a_time(self):

@@ -1,5 +1,5 @@
 // A number that one thread writes and any thread may read at any time.
-// What is read may be a moment old, never half of one value and half of another. It costs what a
+// A read value may be a moment old, never half of one value and half of another. It costs what a
 // plain number costs: nothing is locked, for nobody else adds to it.
 #pragma once
 
@@ -17,7 +17,7 @@ public:
         value_.store(value, std::memory_order_relaxed);
         return *this;
     }
-    // As the number that it is.
+    // Reads the number.
     operator uint64_t() const { return value_.load(std::memory_order_relaxed); }
 
     Count& operator+=(uint64_t more) { return *this = uint64_t{*this} + more; }

@@ -1,13 +1,13 @@
 // The exit codes of every verb; `nearkey --help` explains them.
-// Who is probed or scripted relies on them: they are part of the interface.
+// Probes and scripts rely on them: they are part of the interface.
 #pragma once
 
 namespace nearkey {
 
 constexpr int kExitOk = 0;
-// serve: stopped by an error. ready: not ready. What asks a running nearkey: it refused.
+// serve: stopped by an error. ready: not ready. The verbs that ask a running nearkey: it refused.
 constexpr int kExitFailed = 1;
-// Wrong command line or configuration. What asks a running nearkey: nobody answers.
+// Wrong command line or configuration. The verbs that ask a running nearkey: nobody answers.
 constexpr int kExitMistaken = 2;
 
 }  // namespace nearkey

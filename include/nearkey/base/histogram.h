@@ -1,4 +1,4 @@
-// How long things took: a count for each of a fixed row of bounds, and the sum.
+// Durations: a count for each of a fixed row of bounds, and the sum.
 // Plain numbers in an array, written by the event loop alone; one addition costs a few
 // instructions and no clock. Durations are in microseconds.
 #pragma once
@@ -41,7 +41,7 @@ public:
     }
     const std::array<Count, kBuckets>& counts() const { return counts_; }
     uint64_t sum_us() const { return sum_us_; }
-    // What another thread has counted, to what this one has.
+    // Adds the counts of another thread's histogram.
     void add(const Histogram& other) {
         for (size_t i = 0; i < kBuckets; ++i)
             counts_[i] += other.counts_[i];
@@ -49,7 +49,7 @@ public:
     }
 
 private:
-    // With the bound of what is longer than all.
+    // The bounds, and the one of durations that are longer than all.
     static constexpr std::array<uint32_t, kBuckets> kEnds = [] {
         std::array<uint32_t, kBuckets> ends{};
         for (size_t i = 0; i < kBounds.size(); ++i)
@@ -57,7 +57,7 @@ private:
         ends[kBounds.size()] = UINT32_MAX;
         return ends;
     }();
-    // By the number of bits: the bucket of the smallest number that has so many.
+    // The bucket of the smallest number with each count of bits.
     static constexpr std::array<uint8_t, 33> kFirst = [] {
         std::array<uint8_t, 33> first{};
         for (size_t bits = 1; bits < first.size(); ++bits) {
@@ -72,7 +72,7 @@ private:
     Count sum_us_;
 };
 
-// What a command works on, by the server's own categories (ACL CAT): the first that it has.
+// The kind of data of a command: the first of these categories of the server (ACL CAT).
 #define NEARKEY_FAMILIES(X)       \
     X(String, "string")           \
     X(Hash, "hash")               \
@@ -90,7 +90,7 @@ private:
     X(Keyspace, "keyspace")       \
     X(Other, "other")
 
-// How a request was answered.
+// The outcomes of a request.
 #define NEARKEY_OUTCOMES(X)                                                                \
     X(Hit, "hit")             /* from the near cache */                                    \
     X(Miss, "miss")           /* by Valkey, a read that the near cache could not answer */ \
@@ -110,7 +110,7 @@ inline constexpr std::array kFamilyNames = {NEARKEY_FAMILIES(NEARKEY_TEXT)};
 inline constexpr std::array kOutcomeNames = {NEARKEY_OUTCOMES(NEARKEY_TEXT)};
 #undef NEARKEY_TEXT
 
-// All of them. Each is a row of histogram_rows(), which stands in base/metrics.cc.
+// All histograms. Each is a row of histogram_rows() in base/metrics.cc.
 struct Histograms {
     std::array<std::array<Histogram, kOutcomeNames.size()>, kFamilyNames.size()> request;
     std::array<Histogram, kFamilyNames.size()> upstream;
@@ -118,7 +118,16 @@ struct Histograms {
     Histogram queue;
     Histogram turn;
 
-    void add(const Histograms& other);
+    void add(const Histograms& other) {
+        for (size_t family = 0; family < kFamilyNames.size(); ++family) {
+            for (size_t outcome = 0; outcome < kOutcomeNames.size(); ++outcome)
+                request[family][outcome].add(other.request[family][outcome]);
+            upstream[family].add(other.upstream[family]);
+        }
+        own.add(other.own);
+        queue.add(other.queue);
+        turn.add(other.turn);
+    }
 };
 
 }  // namespace nearkey

@@ -1,6 +1,5 @@
-// Comparison without case, of ASCII alone: as Valkey compares the names of its commands and
-// options, and HTTP its headers. Whatever the locale says. Inline: every command is looked up by
-// its name.
+// ASCII comparison without case, independent of the locale: as Valkey compares the names of its
+// commands and options, and HTTP its headers. Inline: every command is looked up by its name.
 #pragma once
 
 #include <algorithm>

@@ -1,9 +1,9 @@
 // One line for each thing that happened: time, level, event, fields; JSON, or text for people.
-// State changes, not requests; never a user's key or value. What concerns a client carries
-// session=N, and request=N if it is one of its commands. A line that the descriptor can't take at
-// once is dropped and counted: logging neither blocks nor fails. Any thread may log. The one rule:
-// whoever logs need not ask how often. The same event more than kBurst times in kPeriodMs is
-// counted, and said once with the number: more=412.
+// State changes, not requests; never a user's key or value. A line about a client carries
+// session=N, and request=N if it is about one of its commands. A line that the descriptor can't
+// take at once is dropped and counted: logging neither blocks nor fails. Any thread may log. The
+// one rule: callers need not limit how often they log. An event that comes more than kBurst times
+// in kPeriodMs is counted, and said once with the number: more=412.
 #pragma once
 
 #include "nearkey/base/metrics.h"
@@ -33,7 +33,7 @@ class Log {
 public:
     static constexpr uint32_t kBurst = 20;
     static constexpr uint64_t kPeriodMs = 60'000;
-    // So many events are followed; one more takes the place of the oldest.
+    // The most events that are followed; one more takes the place of the oldest.
     static constexpr size_t kRepeatsMax = 64;
 
     using Clock = uint64_t (*)();  // milliseconds, monotonic
@@ -55,8 +55,8 @@ public:
     void warning(std::string_view event, std::initializer_list<LogField> fields);
     void error(std::string_view event, std::initializer_list<LogField> fields);
 
-    // Says how many more there were of what is past its period. Each line does so too; a timer
-    // calls it for when there is none.
+    // Says how many more there were of each event whose period is over. Each line does so too; a
+    // timer calls it in case no line comes.
     void say_repeats();
 
 private:

@@ -1,13 +1,13 @@
 // Every number that the daemon counts, one row each: name, type, help text.
-// Owned by Daemon and handed to each part; each event loop writes its own. What is told is the sum
-// of them (MetricsGroup): the admin server prints that from the same table, of which
-// docs/metrics.md is made, too.
+// Owned by Daemon and handed to each part; each event loop writes its own. The sum of all
+// (MetricsGroup) is shown: the admin server prints it from the same table, and docs/metrics.md is
+// generated from it.
 //
 // X: a metric of its own. L: one of a family, told apart by a label whose values are these rows and
 // no others; the rows of a family stand together, and the first has the help text. A label never
 // shows what a client sent. A gauge goes up and down, a counter only up; GaugeMs is counted in
-// milliseconds and shown in seconds. Of several event loops' gauges the sum is told, of GaugeMs and
-// GaugeMost the greatest, of GaugeLeast the least.
+// milliseconds and shown in seconds. Gauges of several event loops are added up; of GaugeMs and
+// GaugeMost the greatest is shown, of GaugeLeast the least.
 #pragma once
 
 #include "nearkey/base/count.h"
@@ -40,6 +40,9 @@
     L(clients_closed_down_total, clients_closed_total, "reason=\"upstream_down\"", Counter, "")    \
     L(protocol_errors_total, clients_closed_total, "reason=\"malformed\"", Counter, "")            \
     L(security_closes_total, clients_closed_total, "reason=\"http\"", Counter, "")                 \
+    L(clients_moved_blocked_total, clients_moved_total, "kind=\"blocked\"", Counter,               \
+      "clients that a failover did not close: they went on at another primary")                    \
+    L(clients_moved_subscriber_total, clients_moved_total, "kind=\"subscriber\"", Counter, "")     \
     L(clients_paused_in_flight_total, limits_reached_total,                                        \
       "limit=\"limits.in_flight_per_client_max\"", Counter,                                        \
       "times a limit made something wait or fail")                                                 \
@@ -54,6 +57,7 @@
     L(upstream_shared_refused_total, limits_reached_total,                                         \
       "limit=\"upstream.connections_max\"", Counter, "")                                           \
     L(queue_full_total, limits_reached_total, "limit=\"upstream.queue_max\"", Counter, "")         \
+    L(cluster_nodes_max_total, limits_reached_total, "limit=\"cluster.nodes_max\"", Counter, "")   \
     L(near_cache_fills_full_total, limits_reached_total,                                           \
       "limit=\"near_cache.fills_max\"", Counter, "")                                               \
     X(accept_paused_total, Counter, "times accepting stopped for want of file descriptors")        \
@@ -65,7 +69,7 @@
     X(client_memory_max_bytes, GaugeMost, "limits.memory_max")                                     \
     X(commands_refused_total, Counter, "commands refused by the rules of their listener")          \
     L(commands_forwarded_total, commands_total, "route=\"forwarded\"", Counter,                    \
-      "commands received, by who answered")                                                        \
+      "commands received, by where the answer came from")                                          \
     L(commands_answered_total, commands_total, "route=\"local\"", Counter, "")                     \
     X(transactions_whole_total, Counter, "transactions sent as one piece, without a lease")        \
     L(upstream_connections, upstream_connections, "state=\"ready\"", Gauge,                        \
@@ -87,7 +91,31 @@
     L(upstream_lost_auth_total, upstream_reconnects_total, "reason=\"auth\"", Counter, "")         \
     L(upstream_lost_malformed_total, upstream_reconnects_total,                                    \
       "reason=\"malformed\"", Counter, "")                                                         \
-    X(upstream_failovers_total, Counter, "times a primary was found where a replica had answered") \
+    L(upstream_lost_demoted_total, upstream_reconnects_total, "reason=\"demoted\"", Counter, "")   \
+    L(failovers_sentinel_total, failovers_total, "cause=\"sentinel\"", Counter,                    \
+      "failovers followed, by what told of them")                                                  \
+    L(failovers_demoted_total, failovers_total, "cause=\"demoted\"", Counter, "")                  \
+    X(sentinels_known, GaugeMost, "Sentinels that were given, or that these name")                 \
+    X(sentinels_reachable, GaugeMost, "Sentinels that answer and name the primary")                \
+    X(cluster_nodes, GaugeMost, "nodes of the cluster that own slots")                             \
+    X(cluster_slots_unserved, GaugeMost, "slots of the cluster that no known node owns")           \
+    X(cluster_slots_moved_total, Counter, "slots that came to another owner")                      \
+    X(cluster_maps_total, Counter, "times that the cluster said who owns which slot")              \
+    X(cluster_maps_refused_total, Counter, "such answers that could not be used")                  \
+    L(cluster_moved_total, cluster_redirects_total, "kind=\"moved\"", Counter,                     \
+      "commands that a node of the cluster did not run, by its word")                              \
+    L(cluster_asked_total, cluster_redirects_total, "kind=\"ask\"", Counter, "")                   \
+    L(cluster_readonly_total, cluster_redirects_total, "kind=\"readonly\"", Counter, "")           \
+    L(cluster_try_again_total, cluster_redirects_total, "kind=\"try_again\"", Counter, "")         \
+    L(cluster_down_total, cluster_redirects_total, "kind=\"down\"", Counter, "")                   \
+    X(cluster_delayed_total, Counter, "times that a command was tried again some time later")      \
+    X(cluster_gate_waits_total, Counter, "commands that waited for others, for their slot moved")  \
+    X(cluster_subscriptions_moved_total, Counter,                                                  \
+      "subscriptions made anew at another node, for their slot moved or their node went")          \
+    X(cluster_commands_split_total, Counter, "commands that ran in parts, by slot or node")        \
+    X(cluster_parts_total, Counter, "the parts of those commands")                                 \
+    X(cluster_scan_retries_total, Counter, "pages of SCAN read anew, for their slots moved")       \
+    X(upstream_suspects_total, Counter, "times a server was silent for upstream.suspect_after_ms") \
     X(upstream_protocol_errors_total, Counter,                                                     \
       "connections closed for replies that are malformed, or that nobody asked for")               \
     X(upstream_challenges_total, Counter, "leases that were asked whether a reply is left over")   \
@@ -107,11 +135,11 @@
     X(tombstones, Gauge, "replies that will be dropped when they come")                            \
     X(tombstone_closes_total, Counter, "connections closed by upstream.tombstone_timeout_ms")      \
     X(memory_short, Gauge, "1 near the end of the memory that nearkey may use")                    \
-    X(memory_sheds_total, Counter, "times the near cache was given up for want of memory")         \
+    X(memory_sheds_total, Counter, "times the near cache was emptied to save memory")              \
     X(memory_given_back_total, Counter, "times memory that a burst had left was given back")       \
     X(near_cache_suspended, Gauge, "1 while another nearkey has clients here, after an upgrade")   \
     X(upgrade_failures_total, Counter, "upgrades given up; the old nearkey went on")               \
-    X(near_cache_tracking, GaugeLeast, "1 when Valkey tells of changes to what is stored")         \
+    X(near_cache_tracking, GaugeLeast, "1 while Valkey tells of changes to stored replies")        \
     L(near_cache_lease_ms, near_cache_lease_seconds, "", GaugeMs,                                  \
       "age of the oldest proof that stored replies are true")                                      \
     X(near_cache_bytes, Gauge, "memory of the near cache")                                         \
@@ -122,7 +150,9 @@
     X(near_cache_misses_total, Counter, "reads that the near cache could not answer")              \
     X(near_cache_joins_total, Counter, "reads that waited for another client's equal read")        \
     X(near_cache_proofs_total, Counter, "rounds of PINGs for replies that may be ahead of news")   \
-    X(near_cache_proofs_late_total, Counter, "connections that such a round waits for no longer")  \
+    X(near_cache_slots_voided_total, Counter,                                                      \
+      "slots of a cluster whose stored replies were dropped since they moved")                     \
+    X(near_cache_proofs_late_total, Counter, "connections that such a round no longer waits for")  \
     X(near_cache_unproven_total, Counter, "stored, not served: near_cache.max_staleness_ms")       \
     X(near_cache_stored_total, Counter, "replies stored")                                          \
     L(near_cache_not_stored_total, near_cache_dropped_fills_total,                                 \
@@ -144,8 +174,10 @@
     L(near_cache_clears_memory_total, near_cache_clears_total, "reason=\"memory\"", Counter, "")   \
     X(near_cache_families_off, Gauge, "key families not stored: invalidated more often than hit")  \
     X(near_cache_family_drops_total, Counter, "times a key family left the near cache")            \
-    X(near_cache_stale, GaugeMost, "1 while near_cache.stale_if_unavailable_ms is made use of")    \
-    X(near_cache_stale_hits_total, Counter, "reads answered with what may be untrue by then")      \
+    X(near_cache_stale, GaugeMost,                                                                 \
+      "1 while stored replies are served because Valkey is away")                                  \
+    X(near_cache_stale_hits_total, Counter,                                                        \
+      "reads answered with replies that may be untrue by then")                                    \
     X(near_cache_touching, GaugeMost, "1 while Valkey, which evicts by use, is told of hits")      \
     X(near_cache_touched_total, Counter, "keys that Valkey was told were read here")               \
     X(near_cache_audits_total, Counter, "hits that were compared with Valkey's own reply")         \
@@ -156,7 +188,7 @@
     X(slow_requests_total, Counter, "requests that took longer than slowlog.threshold_ms")         \
     X(heartbeats_total, Counter, "heartbeats answered with PONG")                                  \
     X(config_reload_success, Gauge, "1 when the last reading of the configuration was applied")    \
-    X(config_reloads_total, Counter, "times that the configuration was to be read again")          \
+    X(config_reloads_total, Counter, "times that reading the configuration again was asked for")   \
     L(config_reload_success_ms, config_reload_success_timestamp_seconds, "", GaugeMs,              \
       "when it was applied last, Unix time")                                                       \
     X(managed_restarts_total, Counter, "restarts of the managed valkey-server")                    \
@@ -181,7 +213,7 @@ struct Metrics {
 class MetricsGroup {
 public:
     void add(const Metrics& metrics) { members_.push_back(&metrics); }
-    // As if one had counted everything.
+    // The metrics of all loops together.
     Metrics total() const;
     uint64_t total(Count Metrics::*field) const;
 
@@ -215,7 +247,7 @@ std::span<const HistogramRow> histogram_rows();
 void for_each_histogram(const Metrics& metrics, const HistogramRow& row,
                         const std::function<void(std::string_view, const Histogram&)>& visit);
 
-// As seconds: 250000 is "0.25".
+// Microseconds as seconds: 250000 is "0.25".
 std::string seconds_text(uint64_t us);
 // The number, in seconds where it is a duration: "17", "0.25".
 std::string printed(const MetricRow& row, const Metrics& metrics);

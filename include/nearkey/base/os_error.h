@@ -1,4 +1,4 @@
-// What the operating system refused, in words for an operator: what happened, and what to do.
+// An error of the operating system in words for an operator: what happened, and what to do.
 // Used where nearkey starts and ends with one line; the caller says what it wanted and where.
 #pragma once
 

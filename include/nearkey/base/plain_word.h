@@ -1,5 +1,5 @@
-// What may name something in a line of a log or of CLIENT LIST: validateClientAttr in Valkey's
-// networking.c. The one rule: it can't end a field or a line.
+// Words that may name something in a line of a log or of CLIENT LIST: validateClientAttr in
+// Valkey's networking.c. The one rule: it can't end a field or a line.
 #pragma once
 
 #include <algorithm>

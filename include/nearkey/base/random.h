@@ -1,5 +1,5 @@
 // Seeds that nobody can guess.
-// From the system, so not for what is drawn often.
+// The system makes them, so not for what is drawn often.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,5 @@
-// Of one thread at a time, which may take it again while it has it; nothing at all until share().
-// For what one thread owns as a rule, and several as an exception: as long as it is not shared it
-// costs a branch.
+// A mutex that its thread may take again while it has it, and that does nothing until share(). For
+// data that one thread owns as a rule, and several as an exception: unshared it costs a branch.
 #pragma once
 
 #include <atomic>

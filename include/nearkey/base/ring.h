@@ -58,8 +58,15 @@ public:
         }
     }
 
+    // The bytes that it holds, once much room that nothing is queued in is given back.
+    size_t trimmed_bytes() {
+        if (size_ == 0 && capacity_ > kCapacityKept) shrink();
+        return capacity_ * sizeof(T);
+    }
+
 private:
     static constexpr size_t kFirstCapacity = 4;
+    static constexpr size_t kCapacityKept = 4096;
 
     [[gnu::noinline]] void grow() { move_to(capacity_ == 0 ? kFirstCapacity : capacity_ * 2); }
     // REQUIRES: a power of two, not less than size().

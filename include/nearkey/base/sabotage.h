@@ -1,30 +1,37 @@
 // Rules that tests may break, to prove that tests/coherence or tests/simulation finds what is then
-// wrong (docs/near_cache.md has the table). Only the build with -Dsabotage=true can break any; it
-// is never installed.
+// wrong (docs/near_cache.md has the table). Only nearkey_sabotaged can break any; it is never
+// installed. A .cc file that includes this is compiled once more for it; a header must not.
 #pragma once
 
 namespace nearkey {
 
 enum class Rule {
     OwnWrite,         // a write from this host invalidates its keys
-    FillTicket,       // what is being read is not stored once its key was invalidated
-    Lease,            // nothing is served that was not proven for too long
-    Generation,       // what came from a lost connection is void
+    FillTicket,       // a reply is not stored if its key was invalidated meanwhile
+    Lease,            // a reply is not served if its source is unproven for too long
+    Generation,       // replies stored from a lost connection are void
     Push,             // every invalidation counts; broken: one in a thousand is dropped
-    NullPush,         // a push without keys is of all keys
+    NullPush,         // a push without keys invalidates all keys
     Database,         // an entry belongs to one database
-    QueuedWrite,      // what is queued in a transaction is written by its EXEC
+    QueuedWrite,      // writes queued in a transaction count at its EXEC
     OtherLoops,       // a proof asks the connections of every event loop
     OtherConnection,  // a reply over a lease may be ahead of the news
-    QueuedRead,       // so may that of EXEC be, of reads queued step by step
-    WholeRead,        // or of those of a transaction that arrived whole
-    UnfilledPart,     // or that of an MGET, of keys that are not stored of it
+    QueuedRead,       // so may EXEC's, with reads queued step by step
+    WholeRead,        // or with reads of a transaction that arrived whole
+    UnfilledPart,     // or an MGET's, for its keys that are not stored
     TtlSent,          // the time left of a key counts from when it was asked for
-    SwapDbAsked,      // so does what the number of SWAPDBs proves
-    LostScript,       // what a lost script has written is not known
-    Upstream,         // what another upstream has said is void
+    SwapDbAsked,      // so does the proof by the number of SWAPDBs
+    LostScript,       // the writes of a lost script are not known
+    Upstream,         // replies of another upstream are void
     VoidFill,         // a hit does not follow a read in flight whose key has changed
-    Way,              // what follows a change of way waits for a proof
+    Way,              // a command behind a change of way waits for a proof
+    OwnershipBeat,    // a server that has become a replica proves nothing
+    Suspicion,        // a silent server gets nothing before it has said what it is
+    FailoverVoid,     // replies of a former primary are void
+    Ownership,        // a node of a cluster proves that it owns slots, not only that it answers
+    Absence,          // that a key was not there is stored for max_staleness_ms at most
+    RedirectVoid,     // what is stored of a slot is void where a server sends one of its keys on
+    Gate,             // a command waits for those before it that may be on their way elsewhere
 };
 
 #ifdef NEARKEY_SABOTAGE

@@ -1,5 +1,5 @@
-// A small file as a whole, as those of /proc are.
-// What can't be read is empty.
+// Reads a small file as a whole, such as one of /proc.
+// A file that can't be read is empty.
 #pragma once
 
 #include <fstream>

@@ -7,7 +7,7 @@
 
 namespace nearkey {
 
-// Negative: none. What watches a descriptor is declared after it, so that it ends before the close:
+// Negative: none. A watch on the descriptor is declared after it, so that it ends before the close:
 // another thread may be given the number the moment it is free.
 class UniqueFd {
 public:

@@ -9,7 +9,7 @@ namespace nearkey {
 
 // Milliseconds since 1970.
 int64_t wall_clock_ms();
-// As "2026-01-31T23:59:59.123Z".
+// A text like "2026-01-31T23:59:59.123Z".
 std::string utc_text(int64_t wall_ms);
 
 }  // namespace nearkey

@@ -57,6 +57,18 @@ struct Item {
     std::string_view reply() const;
 };
 
+// All that a reply depends on. The views are valid during the call.
+struct CacheQuery {
+    std::string_view key;
+    std::string_view arguments;  // all others, in one unambiguous piece
+    uint8_t command;             // a number of the caller's for (command, protocol)
+    uint16_t database;
+};
+inline bool is_same(const Item& item, const CacheQuery& query) {
+    return item.command == query.command && item.database == query.database &&
+           !item.has(Item::kHead) && item.key() == query.key && item.arguments() == query.arguments;
+}
+
 struct ItemContent {
     std::string_view key;
     std::string_view arguments;
@@ -69,13 +81,11 @@ public:
     // A random `seed` keeps others from choosing keys that share a bucket.
     explicit ItemTable(uint64_t seed);
     ~ItemTable();
-    ItemTable(const ItemTable&) = delete;
-    ItemTable& operator=(const ItemTable&) = delete;
 
     // The other fields of the header are the caller's to fill.
     static Item* make(const ItemContent& content);
 
-    // Without arguments: of the key's head, and of its items without arguments.
+    // Without arguments it is the hash of the key's head, and of its items without arguments.
     uint32_t hash_of(std::string_view key, std::string_view arguments) const;
     uint32_t hash_of(const Item* item) const;
     // Takes ownership; the item's hash.
@@ -85,7 +95,7 @@ public:
     // The first of the bucket that `hash` belongs to; others follow by Item::next.
     Item* chain(uint32_t hash) const { return bucket(index_of(hash)); }
     Item* chain_at(size_t bucket_index) const { return bucket(bucket_index); }
-    // What chain() will look at begins to be read from memory.
+    // Prefetches the memory that chain() will read.
     [[gnu::always_inline]] void prefetch_chain(uint32_t hash) const {
         const size_t index = index_of(hash);
         __builtin_prefetch(&segments_[index / kSegment]->first[index % kSegment]);
@@ -99,7 +109,7 @@ public:
 
     size_t size() const { return size_; }
     size_t buckets() const { return buckets_; }
-    // Of the items and the buckets, with what the allocator adds.
+    // Memory of the items and the buckets, with the allocator's overhead.
     size_t bytes() const { return item_bytes_ + segments_.size() * sizeof(Segment); }
 
 private:

@@ -1,9 +1,13 @@
-// What the operator may decide about the near cache, with the defaults; the table [near_cache] of
-// the configuration (src/daemon/config_table.cc says what each is and what is allowed).
+// Options of the near cache with their defaults: the table [near_cache] of the configuration
+// (src/daemon/config_table.cc says what each is and what is allowed).
 #pragma once
 
+#include "nearkey/cache/glob.h"
+
+#include <algorithm>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace nearkey {
@@ -23,8 +27,17 @@ struct NearCacheOptions {
     std::string tracking = "default";   // or "broadcast"
     std::vector<std::string> prefixes;  // of "broadcast"; empty: every key
 
-    // Whether there is a near cache: without staleness nothing could be served.
+    // True if there is a near cache: without staleness nothing could be served.
     bool is_on() const { return enabled && max_staleness_ms > 0; }
+    // True if `keys` and `skip_keys` let the key be stored.
+    bool takes_part(std::string_view key) const {
+        const auto is_named_by = [key](const std::vector<std::string>& patterns) {
+            return std::any_of(patterns.begin(), patterns.end(), [key](const std::string& pattern) {
+                return matches_glob(pattern, key);
+            });
+        };
+        return (keys.empty() || is_named_by(keys)) && !is_named_by(skip_keys);
+    }
     bool touch = true;
     uint64_t touch_keys_max = 128;
     double audit_ratio = 0;  // of the hits

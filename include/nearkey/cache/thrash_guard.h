@@ -1,10 +1,10 @@
-// Which families of keys are not worth storing: what is stored of them is invalidated before it is
+// Finds families of keys that are not worth storing: their replies are invalidated before they are
 // hit. Owned by NearCache. A family is a key up to its last ':', digits taken as one: session:,
-// user:#:. It knows what was hit only when that is dropped, so a hit costs nothing here.
+// user:#:. Hits are counted when a reply is dropped, so a hit costs nothing here.
 //
-//   Watched ──in a window, kMinDrops dropped and more dropped than hits──▶ Off for off_ms
-//      ▲                                                                     doubled each time in a
-//      row └──────────────────────────── off_ms are over ───────────────────────────┘
+//   Watched ──in a window, kMinDrops dropped and more dropped than hits──▶ Off for off_ms,
+//      ▲                                                          doubled each time in a row │
+//      └────────────────────────────────── off_ms are over ──────────────────────────────────┘
 //
 // kFamilies are remembered; a new one takes the place of the one that has its slot.
 #pragma once
@@ -27,13 +27,13 @@ public:
 
     explicit ThrashGuard(Metrics& metrics) : metrics_(metrics) {}
 
-    // What was stored of the key, or was being read, was invalidated after so many hits.
+    // A stored reply of the key, or an open fill, was invalidated after `hits` hits.
     void on_dropped(std::string_view key, uint32_t hits, uint64_t now_ms);
-    // Whether nothing of the key's family is to be stored.
+    // True if nothing of the key's family is to be stored.
     bool is_off(std::string_view key) const { return off_ > 0 && find_off(key) != nullptr; }
-    // For so much longer; 0: it is not off.
+    // The time for which it is still off; 0: it is not.
     uint64_t off_for_ms(std::string_view key, uint64_t now_ms) const;
-    // To be called now and then: those whose time is over are watched again.
+    // Called now and then: families whose time is over are watched again.
     void expire(uint64_t now_ms);
 
     // For tests and to show: "user:#:".
@@ -54,7 +54,7 @@ private:
 
     Metrics& metrics_;
     std::array<Family, kFamilies> families_{};
-    uint64_t off_ = 0;  // so many are off: as long as none is, nothing is looked up
+    uint64_t off_ = 0;  // families that are off; while none is, nothing is looked up
 };
 
 }  // namespace nearkey

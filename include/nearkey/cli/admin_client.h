@@ -1,6 +1,6 @@
 // Asks a running nearkey for a page of its admin server, or to do something.
-// Whoever asks gets a page that is a JSON object, or one line for a person that says why not. What
-// stands in a page was sent by others: it goes to a terminal through cli/text.h alone.
+// The caller gets a page that is a JSON object, or one line for a person that says why not. A page
+// holds what others sent: it goes to a terminal through cli/text.h alone.
 #pragma once
 
 #include "nearkey/cli/http_exchange.h"
@@ -29,7 +29,7 @@ struct AdminReply {
 
 // `sign` is a member that tells nearkey's page from what another server says.
 AdminReply ask_admin(const AdminTarget& target, const HttpRequest& request, std::string_view sign);
-// Of an outcome without an answer; of one with an answer, that nearkey does not speak so.
+// Why an outcome has no answer; for one with an answer, that nearkey does not speak so.
 std::string problem_of(const HttpOutcome& outcome, const std::string& address);
 
 // The member as a text fit for a terminal, or as a number; what is missing or of another type is ""

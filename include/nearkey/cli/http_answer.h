@@ -1,5 +1,5 @@
 // An HTTP/1.1 answer, from all the bytes that came until the connection's end.
-// A value: it knows no socket. What is not whole, or no HTTP, is never taken for an answer.
+// A value: it knows no socket. Bytes that are not whole, or no HTTP, are never taken for an answer.
 #pragma once
 
 #include <string>

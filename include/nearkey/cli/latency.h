@@ -1,5 +1,5 @@
 // Quantiles of the histograms in /metrics, of all time or of the time between two readings.
-// A value made of the page's text; what the page does not have counts nothing.
+// A value made of the page's text; a missing series counts as empty.
 #pragma once
 
 #include <map>
@@ -10,11 +10,11 @@ namespace nearkey {
 
 class Buckets {
 public:
-    // Of all series of that histogram whose labels hold `label`, added up; "" is in all.
+    // Adds up all series of that histogram whose labels hold `label`; "" is in all.
     static Buckets of_metrics(std::string_view metrics, std::string_view name,
                               std::string_view label);
 
-    // What came since then. Of another process, which counted more, this is all of it.
+    // The counts since then. If `earlier` is another process's, which counted more: all of them.
     Buckets since(const Buckets& earlier) const;
     double count() const { return below_.empty() ? 0 : below_.rbegin()->second; }
     // In seconds, as Prometheus estimates it: between two bounds the durations lie evenly. Nothing

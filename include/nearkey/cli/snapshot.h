@@ -1,4 +1,4 @@
-// All that `nearkey stats` and `nearkey top` show, as it is at one moment.
+// The state of a running nearkey at one moment, for `nearkey stats` and `nearkey top`.
 // Taken by a few questions one after the other: the moment is as long as these take.
 #pragma once
 

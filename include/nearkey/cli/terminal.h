@@ -27,7 +27,7 @@ class Terminal {
 public:
     enum class Event { Nothing, Resized, Quit };
 
-    // Whether stdout is a terminal that can be filled.
+    // True if stdout is a terminal that can be filled.
     static bool is_there();
 
     Terminal();
@@ -38,8 +38,8 @@ public:
     ScreenSize size() const;
     // REQUIRES: they fit into size().
     void draw(const std::vector<ScreenLine>& lines);
-    // Until something happens, at most so long. Quit: q, Ctrl-C, a signal to end, or the terminal
-    // is gone.
+    // Waits until something happens, at most `longest`. Quit: q, Ctrl-C, a signal to end, or the
+    // terminal is gone.
     Event wait(std::chrono::milliseconds longest);
 
 private:

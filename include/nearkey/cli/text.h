@@ -1,6 +1,6 @@
 // Texts for people: what may reach a terminal, readable numbers, and tables.
-// The one rule: what others have named (clients, libraries, keys) passes through shown() before it
-// is printed, so that no byte of theirs moves a cursor or changes a title.
+// The one rule: names given by others (clients, libraries, keys) pass through shown() before they
+// are printed, so that no byte of theirs moves a cursor or changes a title.
 #pragma once
 
 #include <cstddef>
@@ -14,9 +14,9 @@ namespace nearkey {
 // Each character that this locale prints in a place of its own, a "?" for every other byte or
 // character. On one line.
 std::string shown(std::string_view text);
-// How many places a text of shown() takes.
+// The number of places that a text of shown() takes.
 size_t columns_of(std::string_view shown_text);
-// At most so many of its places; "~" is the last one where something is missing.
+// Its first `columns` places; the last one is "~" where something is missing.
 std::string cut(std::string_view shown_text, size_t columns);
 
 // "7", "999", "1.2k", "35.1M", "2.0G"; below 10 with a decimal where there is one: "0.5".

@@ -1,4 +1,4 @@
-// What `nearkey top` shows: lines of text made of two snapshots, and how they fit a window.
+// The page of `nearkey top`: lines of text made of two snapshots, and how they fit a window.
 // Values in, values out; the terminal that draws them is cli/terminal.h.
 #pragma once
 

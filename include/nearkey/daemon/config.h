@@ -1,4 +1,4 @@
-// What the operator may decide: plain structs with their defaults, and how they are filled.
+// All options of the operator: plain structs with their defaults, and how they are filled.
 // Precedence: flags, environment (CACHE_URL, NEARKEY_CONFIG), the file, the defaults below.
 // Owned by the daemon, which hands each part only the values that it needs. The one rule: an
 // option is a member here and one row in src/daemon/config_table.cc; nothing else lists them.
@@ -39,10 +39,12 @@ struct ServerOptions {
 };
 
 // One [[listener]] of the file, or an address of server.listen: who may connect, and what is
-// granted to its clients. What it does not say is said by [server], [limits] and the upstream's
-// URL.
+// granted to its clients. Options that it leaves out come from [server], [limits] and the
+// upstream's URL.
 struct ListenerOptions {
     std::string address;
+    std::string face = "standalone";  // standalone or cluster.
+    std::string announce;             // The face of a cluster: HOST:PORT of its one node.
     bool near_cache = true;
     std::uint64_t database = 0;
     unsigned mode = 0660;
@@ -70,6 +72,8 @@ struct LogOptions {
 
 struct Config {
     UpstreamOptions upstream;
+    ClusterOptions cluster;
+    SentinelOptions sentinel;
     ServerOptions server;
     std::vector<ListenerOptions> listeners;  // besides server.listen
     NearCacheOptions near_cache;
@@ -87,7 +91,7 @@ public:
     explicit ConfigError(const std::string& message);
 };
 
-// What we take from outside the arguments: injected, so that tests need no real environment.
+// Input from outside the arguments: injected, so that tests need no real environment.
 struct Environment {
     std::map<std::string, std::string, std::less<>> variables;
     unsigned user_id = 0;
@@ -98,7 +102,7 @@ struct Environment {
 
 Environment system_environment();
 
-// What was named on the command line, and the environment.
+// The sources named on the command line, and the environment.
 struct ConfigSources {
     std::optional<std::string> config_file;  // --config
     std::optional<std::string> upstream;     // --upstream
@@ -109,15 +113,15 @@ struct ConfigSources {
     Environment environment;
 };
 
-// Whether a flag names the URL of Valkey, by --upstream or --set.
+// True if a flag names the URL of Valkey, by --upstream or --set.
 bool names_upstream(const ConfigSources& sources);
 
-// Throws ConfigError. What it returns is valid in every option and across options.
+// Throws ConfigError. The result is valid in every option and across options.
 Config load_config(const ConfigSources& sources);
 
 // Every option in the order of the table, secrets redacted. It loads again to the same text.
 std::string to_toml(const Config& config);
-// The same with a comment for each option: what it is, and what is allowed.
+// The same with a comment for each option: its meaning, and the values allowed.
 std::string to_commented_toml(const Config& config);
 
 struct ListenAddress {
@@ -144,7 +148,7 @@ using AddressResult = std::variant<ListenAddress, AddressError>;
 // The path, or "127.0.0.1:PORT".
 std::string to_text(const ListenAddress& address);
 
-// In the folder that systemd made for us, /run/nearkey as root, $XDG_RUNTIME_DIR/nearkey, or
+// The default: in systemd's folder for us, /run/nearkey as root, $XDG_RUNTIME_DIR/nearkey, or
 // /tmp/nearkey-UID. The listener creates the folder and checks that it is ours alone.
 std::string default_listen_path(const Environment& environment);
 
@@ -153,14 +157,16 @@ struct Listener {
     ListenerOptions options;
 };
 
-// What a listener has that says nothing of its own. REQUIRES: `config` came from load_config() or
-// is {}.
+// The options of a listener that sets none of its own. REQUIRES: `config` came from load_config()
+// or is {}.
 ListenerOptions listener_defaults(const Config& config);
-// Those of server.listen, then those of [[listener]]; the default path if there is none.
+// The listeners of server.listen, then those of [[listener]]; the default path if there is none.
 // REQUIRES: the same.
 std::vector<Listener> listeners(const Config& config, const Environment& environment);
 // Their addresses. REQUIRES: the same.
 std::vector<ListenAddress> listen_addresses(const Config& config, const Environment& environment);
+// The path of the first that is a Unix socket, else the default. REQUIRES: the same.
+std::string unix_listen_path(const Config& config, const Environment& environment);
 ListenAddress admin_address(const Config& config, const Environment& environment);
 
 }  // namespace nearkey

@@ -39,7 +39,7 @@ using OptionField = std::variant<std::uint64_t& (*)(Config&), bool& (*)(Config&)
                                  std::string& (*)(Config&), std::vector<std::string>& (*)(Config&),
                                  unsigned& (*)(Config&), double& (*)(Config&)>;
 
-// What is wrong with a text, or "" if nothing is. A null pointer allows every text.
+// Returns what is wrong with a text, or "" if nothing is. A null pointer allows every text.
 using TextCheck = std::string (*)(const std::string& text);
 
 struct Option {
@@ -48,14 +48,14 @@ struct Option {
     OptionField field;
     std::uint64_t min = 0;  // Integer and Bytes.
     std::uint64_t max = 0;
-    std::string_view choices;   // Choice: as "debug|info".
-    TextCheck check = nullptr;  // Text: the value; List: each of its values.
-    std::string_view help;      // One or more lines of at most 98 characters.
+    std::string_view choices = {};  // Choice: as "debug|info".
+    TextCheck check = nullptr;      // Text: the value; List: each of its values.
+    std::string_view help;          // One or more lines of at most 98 characters.
     // Others apply to a running nearkey when the configuration is read again.
     bool needs_restart = false;
     // Printed in place of a value that must not be shown, and of a refused one. Null: no secret.
     std::string (*redact)(const std::string& text) = nullptr;
-    // Of a listener's option: the option whose value it has where nothing is said. Empty: none.
+    // A listener's option: the option whose value it has where the file sets none. Empty: none.
     std::string_view inherits = {};
 };
 
@@ -64,17 +64,17 @@ std::span<const Option> options();
 const Option* find_option(std::string_view key);
 // "upstream" of "upstream.url".
 std::string table_of(std::string_view key);
-// Those of one [[listener]]: they reach the last of Config::listeners. REQUIRES: there is one.
+// The options of a [[listener]]: they reach the last of Config::listeners. REQUIRES: it has one.
 std::span<const Option> listener_options();
-// A configuration for them to reach: with this one [[listener]] alone.
+// A configuration for those options to reach: with this one [[listener]] alone.
 Config with_listener(const ListenerOptions& listener);
-// Whether a listener says something for an option of its own.
+// True if the listener sets this option itself.
 using ListenerSays = std::function<bool(std::string_view key)>;
-// The listener, with what it does not say taken from the rest. REQUIRES: config.upstream.url is
-// valid.
+// The listener, with the options that it does not set taken from the rest. REQUIRES:
+// config.upstream.url is valid.
 ListenerOptions completed(const Config& config, const ListenerOptions& listener,
                           const ListenerSays& says);
-// What is wrong with a completed listener, "" if nothing is.
+// Returns what is wrong with a completed listener, "" if nothing is.
 std::string listener_problem(const ListenerOptions& listener);
 // The key of these rows with the smallest edit distance.
 std::string nearest_key(std::string_view key, std::span<const Option> rows);
@@ -84,14 +84,14 @@ std::string nearest_key(std::string_view key, std::span<const Option> rows);
                                                 Config& config);
 // Gives the option the value that `from`, an option of the same type, has.
 void copy_value(const Option& from, const Option& option, Config& config);
-// A value written without TOML's quotes, as after --set. What does not fit stays a text.
+// A value written without TOML's quotes, as after --set. A value that does not fit stays a text.
 RawValue raw_from_text(const Option& option, std::string_view text);
 
-// What assign() accepts, in words: "an integer from 1 to 64".
+// The values that assign() accepts, in words: "an integer from 1 to 64".
 std::string allowed_values(const Option& option);
-// Whether the option has the same value in both, a secret one, too.
+// True if the option has the same value in both, also if it is secret.
 bool is_same(const Option& option, const Config& one, const Config& other);
-// As it would stand in TOML; a secret is redacted.
+// The value as written in TOML; a secret is redacted.
 std::string printed(const Option& option, const Config& config);
 std::string printed(const Option& option, const RawValue& value);
 
@@ -99,7 +99,7 @@ std::string printed(const Option& option, const RawValue& value);
 std::optional<std::uint64_t> parse_bytes(std::string_view text);
 std::string printed_bytes(std::uint64_t bytes);
 
-// How many bytes of `text`, from its start, are sound UTF-8.
+// The number of bytes at the start of `text` that are sound UTF-8.
 std::size_t utf8_prefix(std::string_view text);
 
 }  // namespace nearkey

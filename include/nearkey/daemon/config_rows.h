@@ -1,5 +1,5 @@
-// How the rows of the option tables are written: one function for each type.
-// Private to src/daemon/config_table.cc and config_listener.cc.
+// Writes the rows of the option tables: one function for each type.
+// Private to src/daemon/config.cc, config_table.cc and config_listener.cc.
 #pragma once
 
 #include "nearkey/daemon/config_option.h"
@@ -22,12 +22,7 @@ struct Range {
 
 constexpr Option row(std::string_view key, OptionType type, OptionField field,
                      std::string_view help) {
-    Option option;
-    option.key = key;
-    option.type = type;
-    option.field = field;
-    option.help = help;
-    return option;
+    return {.key = key, .type = type, .field = field, .help = help};
 }
 
 constexpr Option number(std::string_view key, OptionField field, Range range,
@@ -47,23 +42,18 @@ constexpr Option bytes(std::string_view key, OptionField field, Range range,
 
 constexpr Option text(std::string_view key, OptionField field, TextCheck check,
                       std::string_view help) {
-    Option option = row(key, OptionType::Text, field, help);
-    option.check = check;
-    return option;
+    return {.key = key, .type = OptionType::Text, .field = field, .check = check, .help = help};
 }
 
 constexpr Option list(std::string_view key, OptionField field, TextCheck check,
                       std::string_view help) {
-    Option option = text(key, field, check, help);
-    option.type = OptionType::List;
-    return option;
+    return {.key = key, .type = OptionType::List, .field = field, .check = check, .help = help};
 }
 
 constexpr Option choice(std::string_view key, OptionField field, std::string_view choices,
                         std::string_view help) {
-    Option option = row(key, OptionType::Choice, field, help);
-    option.choices = choices;
-    return option;
+    return {
+        .key = key, .type = OptionType::Choice, .field = field, .choices = choices, .help = help};
 }
 
 // Checks that more than one table uses.

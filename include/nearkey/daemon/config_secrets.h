@@ -1,9 +1,10 @@
-// Where the password for Valkey stands: in the URL, a file, a systemd credential or the
-// environment; in one place only. It is read anew at each reload, and when Valkey refuses it.
+// Reads the password for Valkey: from the URL, a file, a systemd credential or the environment;
+// from one place only. It is read anew at each reload, and when Valkey refuses it.
 // The one rule: no message holds a secret.
 #pragma once
 
 #include "nearkey/daemon/config.h"
+#include "nearkey/upstream/sentinel_link.h"
 #include "nearkey/upstream/url.h"
 
 #include <span>
@@ -12,10 +13,13 @@
 
 namespace nearkey {
 
-// upstream.url with user and password from wherever they stand. Throws ConfigError.
+// upstream.url with user and password from wherever they are. Throws ConfigError.
 UpstreamUrl read_upstream(const Config& config, const Environment& environment);
 
-// Who else can read a secret; each one line that names the file or flag and what to do.
+// Throws ConfigError.
+SentinelCredentials read_sentinel_credentials(const SentinelOptions& options);
+
+// Warns of each secret that others can read: a line with the file or flag and the remedy.
 std::vector<std::string> secret_warnings(const ConfigSources& sources, const Config& config);
 
 // Overwrites the passwords of URLs in place: everybody can read the arguments of a process.

@@ -1,4 +1,4 @@
-// Where we listen: what is configured, and what our starter has opened for us
+// The sockets to listen on: those configured, and those that our starter has opened for us
 // (loop/inherited_sockets.h). An inherited socket is matched to its listener by its address; one
 // that no listener names is a listener with the defaults, in place of the default path. The one
 // named "admin" (FileDescriptorName=) is the admin server's.
@@ -17,7 +17,7 @@ struct ListenPlan {
     ListenAddress admin;
 };
 
-// The addresses of what was inherited; they stay ours, whatever a reload says of the others.
+// The addresses of the inherited sockets; they stay ours, whatever a reload says of the others.
 struct ForeignAddresses {
     std::vector<std::string> listeners;
     std::string admin;  // empty: there is none

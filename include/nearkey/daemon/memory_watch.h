@@ -1,8 +1,9 @@
-// How near the process is to the end of its memory: the limit of its cgroup (MemoryMax=) or of its
-// address space (ulimit -v, prlimit --as). Past that end an allocation fails, or the kernel kills.
-// Owned by Daemon. Near it, what can be missed goes first: the near cache; while that is not
-// enough, new clients are refused. Where there is a limit it looks ten times a second; that one was
-// set is seen when the owner calls look().
+// Watches how near the process is to the end of its memory: the limit of its cgroup (MemoryMax=) or
+// of its address space (ulimit -v, prlimit --as). Past that end an allocation fails, or the kernel
+// kills.
+// Owned by Daemon. Near it the near cache is emptied first; while that is not enough, new clients
+// are refused. Where there is a limit it looks ten times a second; a new limit is seen when the
+// owner calls look().
 #pragma once
 
 #include "nearkey/base/log.h"
@@ -20,14 +21,14 @@ struct MemoryUse {
     uint64_t used;
     uint64_t limit;
 
-    // An eighth is left for what one turn of the loop may need; it is over with a quarter.
+    // True with less than an eighth left, which one turn may need; a quarter is enough again.
     bool is_short() const { return used > limit - limit / 8; }
     bool is_enough() const { return used < limit - limit / 4; }
 };
 
 // The folder of our cgroup of version 2, as /proc/self/cgroup names it; empty: there is none.
 std::string own_cgroup();
-// Of all limits the one that is nearest; nothing: there is none. `cgroup` is own_cgroup().
+// The nearest of all limits; nothing: there is none. `cgroup` is own_cgroup().
 std::optional<MemoryUse> memory_use(const std::string& cgroup);
 // A cgroup's use, from its memory.max and memory.stat. Pages of files count for nothing: the kernel
 // takes them back.

@@ -15,7 +15,7 @@ void notify_status(std::string_view status);
 // RELOADING=1; notify_ready() ends it.
 void notify_reloading();
 void notify_stopping(std::string_view status);
-// The service is `pid` from here on, and what we say counts no more.
+// The service is `pid` from here on, and our own messages count no more.
 void notify_main_pid(pid_t pid);
 void notify_watchdog();
 

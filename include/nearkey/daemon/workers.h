@@ -3,8 +3,8 @@
 // the loop that has the fewest; the others run on threads of their own and share nothing but the
 // near cache, the log and the slow log.
 //
-// The one rule: whatever the main thread wants of the others it does itself, while they wait
-// (Pause): what is asked of all, is asked of all between two turns of each.
+// The one rule: work on the other loops is done by the main thread, while they wait (Pause): a
+// question to all is asked of each between two of its turns.
 #pragma once
 
 #include "nearkey/daemon/worker.h"
@@ -24,15 +24,18 @@ namespace nearkey {
 class WorkersEvents {
 public:
     virtual void on_health_changed(const UpstreamHealth& health) = 0;
-    // Access to Valkey was refused. Whoever knows better credentials or certificates says so:
+    // Access to Valkey was refused. An owner that knows better credentials or certificates calls
     // set_access().
     virtual void on_credentials_refused() = 0;
+    // As in NodeEvents, from any worker.
+    virtual void on_demoted() = 0;
+    virtual void on_confirmation_wanted() = 0;
 
 protected:
     ~WorkersEvents() = default;
 };
 
-class Workers final : private WorkerEvents, private TargetEvents {
+class Workers {
 public:
     // The same upstream, once for each worker.
     using Targets = std::vector<std::unique_ptr<UpstreamTarget>>;
@@ -51,7 +54,7 @@ public:
     // then this can't be destroyed.
     bool end(uint64_t patience_ms);
 
-    // While it lives, all other threads wait: what is theirs may be used.
+    // While it lives, all other threads wait: their parts may be used.
     class Pause {
     public:
         explicit Pause(Workers& workers) : workers_(workers) { workers_.stop_others(); }
@@ -65,14 +68,22 @@ public:
 
     // Ready once all are.
     const UpstreamHealth& health() const;
-    // Of the first; the others' is the same.
-    const UpstreamTarget& target() const { return first().pool().target(); }
-    // Whether every loop has turned since this was asked last.
+    // The first worker's; the others' is the same.
+    const UpstreamTarget& target() const { return first().node().target(); }
+    // The first worker's; the others' is the same.
+    ServerFacts server() const { return first().node().server(); }
+    // True if every loop has turned since the last call.
     bool have_turned();
 
-    // As those of ConnectionPool and ClientServer, of all of them.
+    // As in Node and ClientServer, for all workers.
     void try_target(Targets targets, TargetEvents& events);
+    // All turn, or none: a reply stored by one is served by all. Empty: at their present address.
+    void seek_primary(Targets targets, TargetEvents& events);
+    // Either is under way.
+    bool is_trying() const { return target_events_ != nullptr; }
+    bool is_trying_for(const TargetEvents& events) const { return target_events_ == &events; }
     void forget_target();
+    void confirm_primary();
     void adopt_target();
     void turn_to(Targets targets);
     void set_access(Targets targets);
@@ -90,7 +101,21 @@ public:
     void drain(std::function<void()> drained);
     ClientList clients(uint64_t after, size_t limit);
     ConnectionList connections(size_t limit);
+    // The upstream is a cluster, and used as one.
+    bool are_cluster();
+    // As the first loop knows them.
+    std::vector<NodeFacts> nodes() const;
     std::vector<HotKeys::Entry> hot_keys(size_t count, HotKeys::Outcome outcome, uint64_t now_ms);
+
+    // For workers, which call these on the main thread.
+    WorkersEvents& events() { return events_; }
+    void on_worker_health(size_t worker, const UpstreamHealth& health);
+    // The target of try_target() or seek_primary() with that number is proven.
+    void on_worker_target_proven(uint64_t trial);
+    void on_worker_target_refused(uint64_t trial, const std::string& reason);
+    // As in ClientExchange; hand_over() is called for the main thread's worker alone.
+    bool hand_over(uint64_t listener, int fd, uint64_t id);
+    void on_client_ended(size_t worker, uint64_t listener);
 
 private:
     // A worker with a thread of its own, and its loop.
@@ -104,18 +129,6 @@ private:
         std::atomic<bool> has_turned{true};
         std::thread thread;
     };
-
-    // WorkerEvents
-    void on_worker_health(size_t worker, const UpstreamHealth& health) override;
-    void on_credentials_refused() override { events_.on_credentials_refused(); }
-    void on_worker_demoted() override;
-    void on_worker_target_proven(uint64_t trial) override;
-    void on_worker_target_refused(uint64_t trial, const std::string& reason) override;
-    bool hand_over(uint64_t listener, int fd, uint64_t id) override;
-    void on_client_ended(size_t worker, uint64_t listener) override;
-    // TargetEvents: all have found a primary, or one has not.
-    void on_target_proven() override;
-    void on_target_refused(const std::string&) override {}
 
     void begin_trial(TargetEvents& events);
     Worker::Parts parts_of(size_t number, Loop& loop, Mailbox& mailbox, Metrics& metrics);

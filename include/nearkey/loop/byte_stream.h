@@ -7,7 +7,7 @@
 
 namespace nearkey {
 
-// What a stream tells; it may be destroyed while doing so only by its owner's reaping.
+// Events of a stream; during these calls only its owner's reaping may destroy it.
 class StreamEvents {
 public:
     // `bytes` are valid during the call.
@@ -16,7 +16,7 @@ public:
     virtual void on_end() = 0;
     // The peer is gone, or the socket failed.
     virtual void on_stream_lost() = 0;
-    // What write() refused before can be tried again.
+    // A write that was refused before can be tried again.
     virtual void on_writable() = 0;
 
 protected:
@@ -28,15 +28,14 @@ enum class WriteResult { Ok, WouldBlock, Lost };
 class ByteStream {
 public:
     virtual ~ByteStream() = default;
-    // Writes what fits and says how many bytes in `written`. After WouldBlock, on_writable()
-    // follows.
+    // Writes as much as fits, and sets `written`. After WouldBlock, on_writable() follows.
     [[nodiscard]] virtual WriteResult write(std::string_view bytes, size_t& written) = 0;
     virtual void pause_reading() = 0;
     virtual void resume_reading() = 0;
-    // The peer can send nothing more, and knows it; what it has sent still comes, then on_end().
+    // The peer can send nothing more, and knows it; bytes already sent still come, then on_end().
     // False: this can't be done, and nothing is.
     [[nodiscard]] virtual bool refuse_more() = 0;
-    // To ask the kernel who the peer is. -1: there is none.
+    // The descriptor, to ask the kernel who the peer is. -1: there is none.
     virtual int fd() const = 0;
 };
 

@@ -1,4 +1,4 @@
-// A program that we run, and that ends with us. Owned by whoever needs what it does.
+// A program that we run, and that ends with us. Owned by the part that needs it.
 // It gets no descriptor of ours but /dev/null (and stderr if wanted), and a session of its own: the
 // Ctrl-C of a terminal reaches us alone, and we decide in which order things end.
 // The one rule: no child is left behind. Destroying the object sends SIGTERM, waits up to one
@@ -28,7 +28,7 @@ struct ChildCommand {
 
 class ChildProcess {
 public:
-    // How it ended: its exit status, or the signal that ended it (else 0).
+    // Tells how it ended: its exit status, or the signal that ended it (else 0).
     using OnExit = std::function<void(int status, int signal)>;
 
     // Starts it. If that fails, is_running() is false, failure() says why and on_exit never comes.
@@ -59,8 +59,8 @@ private:
     Timer timer_;
 };
 
-// How our child has ended (as waitpid() has it), if it does within the time; then it is reaped, and
-// its pid anybody's. Blocks. REQUIRES: nobody else waits for it.
+// Returns how our child has ended (as in waitpid()), if it does within the time; then it is reaped,
+// and its pid anybody's. Blocks. REQUIRES: nobody else waits for it.
 std::optional<int> reap_within(pid_t pid, int64_t timeout_ms);
 
 }  // namespace nearkey

@@ -16,7 +16,7 @@ struct FdEvents {
 class FdWatch {
 public:
     // `callback` runs on the loop and may destroy the watch. An error on the descriptor is told as
-    // what was asked for, so that read() or write() finds out what it is.
+    // the events that were asked for, so that read() or write() finds the error.
     FdWatch(Loop& loop, int fd, std::function<void(FdEvents)> callback);
     ~FdWatch();
     FdWatch(const FdWatch&) = delete;

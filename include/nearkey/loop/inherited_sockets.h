@@ -1,9 +1,9 @@
 // The listening sockets that our starter has opened for us: systemd's socket units,
-// systemd-socket-activate, or the nearkey that we replace (daemon/upgrade.h). They come as
+// systemd-socket-activate, or the nearkey that we replace (daemon/succession.h). They come as
 // sd_listen_fds(3) has it: LISTEN_FDS descriptors from 3 on for the process LISTEN_PID, with the
 // names of LISTEN_FDNAMES.
-// Owned by Daemon, which hands each to whom it belongs. The one rule: what nobody took is closed,
-// and its file removed only if a predecessor left it to us.
+// Owned by Daemon, which hands each to its listener. The one rule: a socket that nobody took is
+// closed, and its file removed only if a predecessor left it to us.
 #pragma once
 
 #include "nearkey/loop/listen_socket.h"
@@ -15,7 +15,7 @@
 
 namespace nearkey {
 
-// The environment's words; empty: not set.
+// Values from the environment; empty: not set.
 struct ListenVariables {
     std::string fds;
     std::string pid;
@@ -25,30 +25,30 @@ struct ListenVariables {
 
 class InheritedSockets {
 public:
-    // What each descriptor is for, where its name says so.
+    // The names that tell what a descriptor is for.
     static constexpr std::string_view kAdmin = "admin";
-    // From a nearkey to its successor: a socket that it bound itself, the lock of one, and the
-    // channel between the two.
+    // Names from a nearkey to its successor: a socket that it bound itself, the lock of one, and
+    // the channel between the two.
     static constexpr std::string_view kOwn = "nearkey-own";
     static constexpr std::string_view kLock = "nearkey-lock";
     static constexpr std::string_view kChannel = "nearkey-upgrade";
 
     InheritedSockets() = default;
-    // Throws ListenError if the variables are meant for us and what they promise is not there.
+    // Throws ListenError if the variables are meant for us and the sockets are not there.
     explicit InheritedSockets(const ListenVariables& variables);
     ~InheritedSockets();
     InheritedSockets(const InheritedSockets&) = delete;
     InheritedSockets& operator=(const InheritedSockets&) = delete;
 
-    // Of clients' sockets that somebody else wants us to serve.
+    // The addresses of clients' sockets that our starter wants us to serve.
     std::vector<std::string> foreign_addresses() const;
     // The address of the one that is named "admin"; empty: there is none.
     std::string admin_address() const;
-    // Null: none has the address.
+    // The socket with that address. Null: there is none.
     std::unique_ptr<ListenSocket> take(std::string_view address);
     // The caller's to close; -1: there is none.
     int take_channel();
-    // What a predecessor has left to us and nobody took is listened on no more.
+    // Stops listening on the sockets that a predecessor has left to us and nobody took.
     void drop_rest();
 
 private:

@@ -1,11 +1,11 @@
-// A listening socket: a Unix path or loopback TCP. Owned by whoever accepts on it.
-// The one rule: a path on which somebody answers is never taken away, and what we remove at the end
-// is still ours. PATH.lock, locked while we live, decides between two daemons that start at once:
+// A listening socket: a Unix path or loopback TCP. Owned by the part that accepts on it.
+// The one rule: a path on which somebody answers is never taken away, and we remove no file but
+// ours. PATH.lock, locked while we live, decides between two daemons that start at once:
 //   lock ─▶ does somebody answer? ─▶ remove the dead file ─▶ bind ─▶ listen     any failure throws
 // One that somebody else has bound for us (inherited_sockets.h) has no lock, and its file stays.
-// A file that is removed or replaced while we listen is noticed by who asks (has_lost_file).
-// Constructed by the loop's thread, while no other makes files: it changes the umask of the whole
-// process for the length of a bind().
+// A file that is removed or replaced while we listen is found by has_lost_file(). Constructed by
+// the loop's thread, while no other makes files: it changes the umask of the whole process for the
+// length of a bind().
 #pragma once
 
 #include <sys/socket.h>
@@ -17,13 +17,13 @@
 
 namespace nearkey {
 
-// The operator's mistake, or a clash with another process. what() is one line that names the path.
+// A mistake of the operator, or a clash with another process. what() is one line with the path.
 class ListenError : public std::runtime_error {
 public:
     using std::runtime_error::runtime_error;
 };
 
-// An address as the kernel takes it.
+// An address in the kernel's form.
 struct SocketAddress {
     sockaddr_storage storage{};
     socklen_t length = 0;
@@ -39,10 +39,10 @@ SocketAddress parse_socket_address(const std::string& address);
 
 // Creates the directory with mode 0700 if it does not exist (its parent must). Throws ListenError
 // if it can't, and if it stands in a folder where everybody may write, as /tmp, and is another
-// user's: who made it there before us could replace what we put into it.
+// user's: that user could replace our files in it.
 void make_private_directory(const std::string& path);
 
-// Whose the file of a Unix socket is, and who may open it.
+// The owner of a Unix socket's file, and who may open it.
 struct SocketFile {
     static constexpr uid_t kOurs = static_cast<uid_t>(-1);  // owner and group as bind() leaves them
 
@@ -54,10 +54,10 @@ struct SocketFile {
 // A file that exists and is locked (flock) while this object lives; a crash unlocks it too.
 class FileLock {
 public:
-    // Null if somebody else has it. Throws ListenError if the file can't be opened.
+    // Null if another process has it. Throws ListenError if the file can't be opened.
     static std::unique_ptr<FileLock> take(const std::string& path);
-    // The lock of another process, which gave us its descriptor: the file is that one's until
-    // claim().
+    // Takes the lock of another process, which gave us its descriptor: the file is that process's
+    // until claim().
     static std::unique_ptr<FileLock> adopt(int fd);
     ~FileLock();
     FileLock(const FileLock&) = delete;
@@ -90,8 +90,8 @@ public:
     // owner before anybody can connect; its directory is created as make_private_directory()
     // does. Throws ListenError.
     ListenSocket(const std::string& address, int backlog, SocketFile file);
-    // Takes over the descriptor; whose the socket is stays as it is until claim(). REQUIRES: it is
-    // a listening stream socket.
+    // Takes over the descriptor; the socket keeps its owner until claim(). REQUIRES: it is a
+    // listening stream socket.
     explicit ListenSocket(BoundSocket bound);
     ~ListenSocket();
     ListenSocket(const ListenSocket&) = delete;
@@ -102,38 +102,38 @@ public:
     // The path, or "127.0.0.1:PORT" with the real port.
     const std::string& address() const { return address_; }
     bool is_unix() const { return !path_.empty(); }
-    // Whether nobody else accepts on it, and the file is removed at the end.
+    // True if nobody else accepts on it, and the file is removed at the end.
     bool is_ours() const { return is_ours_; }
-    // Of the locked PATH.lock; -1 if there is none.
+    // The descriptor of the locked PATH.lock; -1 if there is none.
     int lock_fd() const { return lock_ == nullptr ? -1 : lock_->fd(); }
 
     void set_backlog(int backlog);
-    // Of a Unix socket, if the file is still ours.
+    // Sets a Unix socket's mode, if the file is still ours.
     void set_mode(mode_t mode);
-    // Whether the file of a Unix socket was removed or replaced, so that nobody can connect.
+    // True if the file of a Unix socket was removed or replaced, so that nobody can connect.
     bool has_lost_file() const;
     // Binds a new socket where the lost file was, with its owner and mode. Returns the descriptor
-    // of the old one, the caller's to close: who has connected to it can still be accepted. Throws
-    // ListenError, for one if somebody else answers there by now; then nothing has changed.
-    // REQUIRES: is_ours(), and has_lost_file() or is_refusing().
+    // of the old one, the caller's to close: clients that have connected to it can still be
+    // accepted. Throws ListenError, for one if somebody else answers there by now; then nothing has
+    // changed. REQUIRES: is_ours(), and has_lost_file() or is_refusing().
     int rebind();
-    // Whoever connects from now on is refused. Who has connected to a Unix socket can still be
-    // accepted, and is cut off from one of TCP. Whoever watches it has stopped. False, and nothing
-    // is done: others accept on it too.
+    // Refuses clients that connect from now on. Those that have connected to a Unix socket can
+    // still be accepted; those of a TCP socket are cut off. REQUIRES: nobody watches it. False, and
+    // nothing is done: others accept on it too.
     bool refuse_more();
     bool is_refusing() const { return is_refusing_; }
-    // Whether listen_again() may make a file where it needs one.
+    // True if listen_again() may make a file where it needs one.
     bool may_listen_again() const;
     // A Unix socket is another one from here on, with the same owner and mode. Throws ListenError;
     // then it refuses still. REQUIRES: is_refusing().
     void listen_again();
-    // We are the only one to accept on it from here on, if it is left to us.
+    // Only we accept on it from here on, if it is left to us.
     void claim();
     // The socket lives on in another process, which has its descriptors: closes ours, and removes
     // nothing.
     void leave();
-    // Closes the descriptor (whoever watches it has stopped), removes the socket file if it is
-    // still ours, and leaves the address to a successor. Twice is once.
+    // Closes the descriptor, which nobody watches any more, removes the socket file if it is still
+    // ours, and leaves the address to a successor. Twice is once.
     void stop_listening();
 
 private:

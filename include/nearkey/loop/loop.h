@@ -40,7 +40,7 @@ using UvHandle = std::unique_ptr<Handle, UvClose>;
 
 class Loop;
 
-// When a turn of the loop had its first event, had written to Valkey, and had done everything:
+// The times when a turn of the loop had its first event, had written to Valkey, and had ended:
 // microseconds on a monotonic clock. They wrap after 71 minutes; only differences mean something.
 struct Turn {
     uint32_t began_us;
@@ -101,13 +101,13 @@ public:
     // Milliseconds on a clock that counts the time that the host was suspended; read anew each
     // time.
     static uint64_t boot_ms();
-    // When this turn began, as in Turn.
+    // The time when this turn began, as in Turn.
     uint32_t turn_us() const { return turn_us_; }
     // The same clock, read anew.
     static uint32_t now_us();
     // Null: nobody.
     void set_turn_watch(TurnWatch* watch) { turn_watch_ = watch; }
-    // Before the first event of a turn is handled: whoever calls back on one says so.
+    // Called before the first event of a turn is handled, by every libuv callback.
     void begin_turn() {
         if (is_turning_) return;
         is_turning_ = true;
@@ -115,11 +115,11 @@ public:
     }
     // A socket has something to do.
     void count_socket() { ++sockets_; }
-    // Of a large value, how much one socket moves in a turn: little while others are served too.
+    // How much of a large value one socket moves in a turn: little while others are served too.
     size_t large_piece() const { return shared_turns_ > 0 ? kSharedPiece : kWholePiece; }
     static constexpr size_t kSharedPiece = size_t{32} << 10;
     static constexpr size_t kWholePiece = size_t{256} << 10;
-    // For layers of loop/ and adapters that speak libuv themselves.
+    // The loop of libuv, for loop/ and for adapters that use libuv themselves.
     uv_loop_s* raw() { return raw_.get(); }
 
 private:
@@ -134,11 +134,11 @@ private:
     std::vector<Deferred*> running_;
     bool is_turning_ = false;
     uint32_t turn_us_ = 0;
-    // A large value moves over two: from the one it comes, to the other it goes.
+    // A large value moves over two sockets: it comes from one and goes to the other.
     static constexpr uint32_t kSocketsOfTransfer = 2;
-    uint32_t sockets_ = 0;  // that had something to do in this turn
+    uint32_t sockets_ = 0;  // sockets that had something to do in this turn
     static constexpr uint32_t kSharedTurns = 64;
-    uint32_t shared_turns_ = 0;  // so many more count as shared with others
+    uint32_t shared_turns_ = 0;  // so many more turns count as shared
     TurnWatch* turn_watch_ = nullptr;
     UvHandle<uv_prepare_s> prepare_;
     UvHandle<uv_idle_s> idle_;  // active while work is deferred to the next turn: no sleep then

@@ -1,6 +1,6 @@
 // Work for an event loop, from any thread: it is done on the loop's thread, in the order in which
 // it came.
-// Owned by whoever owns the loop. What has not been done when it ends is dropped.
+// Owned by the loop's owner. Work that is not done when it ends is dropped.
 #pragma once
 
 #include "nearkey/loop/loop.h"

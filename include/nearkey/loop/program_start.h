@@ -1,5 +1,5 @@
-// Starts another program: the one place where we fork. It gets what is named here, and no other
-// descriptor of ours.
+// Starts another program: the one place where we fork. It gets the descriptors that are named here,
+// and no other of ours.
 #pragma once
 
 #include <sys/types.h>
@@ -10,7 +10,7 @@
 namespace nearkey {
 
 struct ProgramStart {
-    // With us: killed by the kernel when we end, in whatever way, and in a session of its own, so
+    // WithUs: killed by the kernel when we end, in whatever way, and in a session of its own, so
     // that the Ctrl-C of a terminal does not reach it.
     enum class Ends { WithUs, ByItself };
 
@@ -19,7 +19,7 @@ struct ProgramStart {
     std::vector<std::string> environment;  // "name=value"
     std::array<int, 3> stdio;
     std::vector<int> given;            // its descriptors from 3 on
-    std::vector<std::string> names{};  // of those; not empty: as sd_listen_fds(3) hands them over
+    std::vector<std::string> names{};  // their names; not empty: passed as in sd_listen_fds(3)
     Ends ends;
 };
 

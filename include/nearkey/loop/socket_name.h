@@ -1,5 +1,5 @@
-// What the two ends of a socket are called, and whether a descriptor is the file of a name.
-// For logs, pages, and matching what another process has opened.
+// The address of a socket in text, and whether a descriptor is the file of a name.
+// For logs, pages, and matching sockets that another process has opened.
 #pragma once
 
 #include <string>
@@ -10,7 +10,7 @@ namespace nearkey {
 std::string local_name(int fd);
 std::string peer_name(int fd);
 
-// False also if either is gone.
+// True if the path leads to the descriptor's file. False also if either is gone.
 bool is_same_file(int fd, const std::string& path);
 
 }  // namespace nearkey

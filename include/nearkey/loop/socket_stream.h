@@ -1,5 +1,5 @@
 // A connected socket as a ByteStream. Reads at most one scratch buffer a turn, and writes a bounded
-// part of what there is, so that no client keeps the loop to itself.
+// number of bytes, so that no client keeps the loop to itself.
 #pragma once
 
 #include "nearkey/base/unique_fd.h"

@@ -1,5 +1,5 @@
 // Rules of which commands may be run, in Valkey's own ACL syntax: "+@all -@dangerous +config|get".
-// What they come to depends on the server's commands: command_access.h.
+// Their verdicts depend on the server's commands: command_access.h.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 
 namespace nearkey {
 
-// What would change or stop the server for everybody who uses it, and no application needs.
+// Leaves out commands that change or stop the server for everybody and that no application needs.
 // docs/decisions.md has the reasons.
 inline constexpr std::string_view kDefaultCommands =
     "+@all -shutdown -debug -save -replicaof -slaveof -failover -sync -psync -replconf "
@@ -34,8 +34,8 @@ struct AccessRule {
     bool operator==(const AccessRule&) const = default;
 };
 
-// Words with blanks between, applied from left to right; nothing is allowed before the first. What
-// is wrong with the text, or "".
+// Words with blanks between, applied from left to right; nothing is allowed before the first.
+// Returns what is wrong with the text, or "".
 std::string parse_access_rules(std::string_view text, std::vector<AccessRule>& rules);
 
 }  // namespace nearkey

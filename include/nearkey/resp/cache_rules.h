@@ -1,5 +1,5 @@
-// Which replies may be kept: a positive list, for a command that only reads is not yet one whose
-// reply stays true until its key is written (TTL, OBJECT, SRANDMEMBER, SCAN, XPENDING ...).
+// The commands whose replies may be stored: a positive list, for a command that only reads may have
+// a reply that changes without a write of its key (TTL, OBJECT, SRANDMEMBER, SCAN, XPENDING ...).
 #pragma once
 
 #include "nearkey/resp/command_table.h"
@@ -14,8 +14,8 @@ struct CacheRule {
     CacheSplit split = CacheSplit::None;
 };
 
-// Says what `spec` may change, and whether its replies may be kept. Called once for each spec,
-// after apply_rules(). `specs_known`: COMMAND told of all its keys.
+// Sets the scope of `spec`, and whether its replies may be stored. Called once for each spec, after
+// apply_rules(). `specs_known`: COMMAND told of all its keys.
 void apply_cache_rules(CommandSpec& spec, bool specs_known);
 
 }  // namespace nearkey

@@ -1,4 +1,4 @@
-// What the rules of a listener (access_rules.h) come to for one command table.
+// The verdicts of a listener's rules (access_rules.h) for one command table.
 // Owned by ClientServer, one for each listener, made anew with each table. The one rule: the
 // verdict on every command of the table is the one that Valkey gives to a user with these rules
 // (ACLSetSelector in acl.c), so AUTH, HELLO, QUIT and RESET are always allowed.
@@ -23,14 +23,14 @@ public:
     bool allows(const CommandSpec& spec, const CommandView& command) const {
         return allows_any(spec) || (!first_arguments_.empty() && allows_argument(spec, command));
     }
-    // Whatever its arguments.
+    // True if the command is allowed whatever its arguments.
     bool allows_any(const CommandSpec& spec) const {
         return allows_all_ || (bits_[spec.id / 64U] >> (spec.id % 64U) & 1U) != 0;
     }
-    // Who may not set parameters is not shown the passwords among them.
+    // A client that may not set parameters is not shown the passwords among them.
     bool shows_secrets() const { return shows_secrets_; }
-    // One that the table lacks: nobody knows its categories, so the last rule about everything
-    // counts, or one that names it. `container`: what it would be a sub-command of, or null.
+    // A command that the table lacks has no known categories, so the last rule about everything
+    // counts, or one that names it. `container`: the command it would be a sub-command of, or null.
     bool allows_unknown(const CommandSpec* container, const CommandView& command) const;
 
 private:
@@ -53,8 +53,8 @@ private:
 // The names in the rules that this server has no command or category for.
 std::vector<std::string> find_unknown_names(std::span<const AccessRule> rules,
                                             const CommandTable& table);
-// What is refused, and yet can be run by a script that is not: the server looks at its own user's
-// rights there. Empty if no script can be run.
+// Commands that are refused and yet can be run by an allowed script: the server checks only its own
+// user's rights there. Empty if no script can be run.
 std::vector<std::string> find_open_to_scripts(const CommandAccess& access,
                                               const CommandTable& table);
 

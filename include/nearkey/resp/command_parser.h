@@ -20,9 +20,9 @@ public:
         const Range range = (*arguments_)[index];
         return {base_ + range.offset, range.size};
     }
-    // All bytes of the command in the input, what must be consumed.
+    // All bytes of the command in the input, to be consumed.
     std::string_view raw() const { return raw_; }
-    // Whether raw() is exactly the encoding that every RESP parser reads in the same way. If not,
+    // True if raw() is exactly the encoding that every RESP parser reads in the same way. If not,
     // it must be encoded anew before it goes to a connection that others share.
     bool is_canonical() const { return canonical_; }
 
@@ -64,8 +64,8 @@ public:
     }
     const CommandView& command() const { return command_; }
     size_t consumed() const { return position_; }
-    // After Incomplete: how many more bytes there must be at least before it can be anything else,
-    // if the command is inside an argument; else 0.
+    // After Incomplete: the least number of bytes still missing, if the command is inside an
+    // argument; else 0.
     size_t missing() const {
         if (state_ != State::Arguments || bulk_length_ < 0) return 0;
         return position_ + static_cast<size_t>(bulk_length_) + 2 - input_.size();
@@ -73,7 +73,7 @@ public:
     // "ERR Protocol error: ..." without the leading dash and the line end.
     const std::string& error() const { return error_; }
     // Bytes for which the server says error() and closes, and in which it finds no command however
-    // it reads them: what was not understood itself is never sent on. REQUIRES: Invalid.
+    // it reads them: input that was not understood is never sent on. REQUIRES: Invalid.
     std::string counterpart() const;
 
 private:

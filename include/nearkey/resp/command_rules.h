@@ -1,5 +1,5 @@
-// Our own word on commands: a row where the server's COMMAND can't tell where a command must go.
-// The one rule: what can change or silence a connection never reaches one that others share.
+// Our own rules for commands: a row where the server's COMMAND can't tell where a command must go.
+// The one rule: a command that can change or silence a connection never reaches a shared one.
 #pragma once
 
 #include "nearkey/resp/command_table.h"
@@ -18,7 +18,7 @@ struct CommandRule {
 
 std::span<const CommandRule> command_rules();
 
-// Applies the rule for `spec.name`, or what its flags ask for. Called once for each spec.
+// Applies the rule for `spec.name`, or the one that its flags imply. Called once for each spec.
 void apply_rules(CommandSpec& spec);
 
 }  // namespace nearkey

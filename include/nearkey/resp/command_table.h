@@ -1,11 +1,13 @@
-// What each command is: learned from the server's COMMAND, with one small table of our own on top,
-// which says only what the server can't (command_rules.h).
-// Owned by the pool, replaced as a whole when the server is asked again. Specs live as long
+// The specs of all commands: learned from the server's COMMAND, with one small table of our own on
+// top, for facts that the server can't tell (command_rules.h).
+// Owned by ServerCatalog, replaced as a whole when the server is asked again. Specs live as long
 // as their table.
 #pragma once
 
 #include "nearkey/base/histogram.h"
 #include "nearkey/resp/command_parser.h"
+#include "nearkey/resp/key_specs.h"
+#include "nearkey/resp/spread_rules.h"
 #include "nearkey/resp/value.h"
 
 #include <cstdint>
@@ -17,7 +19,7 @@
 
 namespace nearkey {
 
-// Where a command goes.
+// The route of a command.
 enum class Route : uint8_t {
     Shared,       // a connection that many clients share
     Dedicated,    // a connection of its own, until the reply is there
@@ -51,113 +53,102 @@ enum class Special : uint8_t {
     // Dedicated
     Wait,
     ConfigGet,
-    Script,  // the server compiles or runs a client's text, and repeats of it what it likes
+    Script,  // the server compiles or runs a client's text, and may repeat any of it
     // Tunnel
-    Sync,     // what follows is not RESP
-    Monitor,  // is to see every command
+    Sync,     // no RESP follows
+    Monitor,  // sees every command
 };
 
-// What a command may change, the least first.
-enum class WriteScope : uint8_t {
-    Nothing,
-    Keys,        // those that its key specs name
-    Told,        // nobody knows what, but Valkey tells of all of it: scripts and functions
-    Everything,  // or nobody knows what
-};
-
-// How the reply of a command with several keys is made of what each key alone would give.
+// Says how the reply of a command with several keys is made of the replies for each key alone.
 enum class CacheSplit : uint8_t {
     None,
     Values,  // an array with one for each key
-    Count,   // how many of them there are
+    Count,   // the number of keys that exist
 };
 
-// Where keys stand among a command's arguments (COMMAND's key specifications).
-struct KeySpec {
-    bool is_written = false;  // the command may change them
-    std::string keyword;      // empty: they begin at `begin`; else behind this word ...
-    int64_t begin = 0;        // ... looked for from here; negative: backwards, from the end
-    bool is_counted = false;  // the number of keys is an argument
-    int64_t last = 0;         // from the first key; negative: from the end
-    int64_t step = 1;
-    int64_t limit = 0;        // of what is left, the part that is keys: 1 / limit
-    int64_t count_index = 0;  // if counted: from the beginning
-    int64_t first = 0;        // if counted: from the beginning
-};
-
-struct CommandSpec {
-    std::string name;             // lower case; "client|setname" for a sub-command
-    int64_t arity = 0;            // as COMMAND says: negative is "at least"
-    uint16_t id = 0;              // its place in the table, sub-commands included
-    uint64_t categories = 0;      // of the table's, a bit each
+// The flags that COMMAND tells of it.
+struct CommandFlags {
     bool is_servers_own = false;  // COMMAND tells of it
     bool needs_no_auth = false;   // no rule refuses it
     bool is_noscript = false;     // scripts can't run it
     bool is_taken_busy = false;   // also while a script runs past busy-reply-threshold
     bool is_readonly = false;
-    bool may_repeat = false;      // run twice it does what it does once: nothing
     bool is_write = false;
-    bool waits_in_pause = false;  // CLIENT PAUSE WRITE holds it back: it writes, or may replicate
     bool is_module = false;
-    bool is_blocking = false;       // may wait for other clients
-    bool blocks_by_option = false;  // waits only when a BLOCK option is given
-    Route route = Route::Shared;
-    Special special = Special::None;
-    std::string_view reason;  // why it goes there, where our own table says so; static
-    WriteScope writes = WriteScope::Nothing;
-    std::vector<KeySpec> key_specs;
-    bool names_keys = false;     // key_specs tell of every key that it reads or writes
-    bool tells_of_keys = false;  // reads: its reply may show something of keys, named or not
-    uint8_t first_key = 0;       // the place of its first key, if that is always the same; else 0
-    CommandFamily family = CommandFamily::Other;
-    const std::string* shown_name = nullptr;  // `name`, for longer than the table lives
+    bool is_blocking = false;  // may wait for other clients
+};
+
+// Says whether its replies may be stored, and how.
+struct CommandCaching {
     // Not 0: replies may be stored, under this number.
     uint8_t cache_number = 0;
     CacheSplit cache_split = CacheSplit::None;
+    bool names_one_key = false;     // however many arguments it has
     bool reads_fields = false;      // of a hash: they may expire while the key stays
-    std::string_view cache_reason;  // why they may; static
-    std::vector<CommandSpec> subcommands;
+    std::string_view cache_reason;  // why replies may be stored or not; static
 
-    // Whether a line of text in its reply may be a client's own, line ends and all.
-    bool may_say_anything() const { return special == Special::Script || is_module; }
-    bool accepts(size_t arguments) const;
-    // Whether this call's reply may be stored: its first argument is its only key, or it is split.
-    // REQUIRES: accepts().
-    bool is_cacheable(const CommandView& command) const;
-    // Whether it is stored key by key: all its arguments are keys. REQUIRES: is_cacheable().
+    // True if a reply is stored key by key: all its arguments are keys. REQUIRES: is_cacheable().
     bool is_split(const CommandView& command) const {
         return cache_split == CacheSplit::Values ||
                (cache_split == CacheSplit::Count && command.size() > 2);
     }
-    // Appends all keys that the command may read or write, and perhaps some other arguments that
-    // look like keys; views into it. False: they can't be told, or there are so many arguments that
-    // it would take much memory. REQUIRES: accepts().
-    static constexpr size_t kKeysMax = size_t{16} << 10;
-    bool find_keys(const CommandView& command, std::vector<std::string_view>& keys) const;
+};
+
+struct CommandSpec : CommandFlags, CommandKeys, CommandCaching, CommandSpread {
+    std::string name;               // lower case; "client|setname" for a sub-command
+    int64_t arity = 0;              // as COMMAND says: negative is "at least"
+    uint16_t id = 0;                // its place in the table, sub-commands included
+    uint64_t categories = 0;        // of the table's, a bit each
+    bool may_repeat = false;        // running it twice is running it once: it changes nothing
+    bool waits_in_pause = false;    // CLIENT PAUSE WRITE holds it back: it writes, or may replicate
+    bool blocks_by_option = false;  // waits only when a BLOCK option is given
+    Route route = Route::Shared;
+    Special special = Special::None;
+    std::string_view reason;  // why it goes there, where our own table says so; static
+    CommandFamily family = CommandFamily::Other;
+    const std::string* shown_name = nullptr;  // `name`, for longer than the table lives
+    std::vector<CommandSpec> subcommands;
+
+    // (P|S)SUBSCRIBE and (P|S)UNSUBSCRIBE.
+    bool is_about_subscriptions() const { return !is_module && name.ends_with("subscribe"); }
+    // True if a line of text in its reply may be a client's own, line ends and all.
+    bool may_say_anything() const { return special == Special::Script || is_module; }
+    bool accepts(size_t arguments) const {
+        const auto count = static_cast<int64_t>(arguments);
+        return arity >= 0 ? count == arity : count + arity >= 0;
+    }
+    // True if this call's reply may be stored: its first argument is its only key, or it is split.
+    // REQUIRES: accepts().
+    bool is_cacheable(const CommandView& command) const {
+        return cache_number != 0 && (names_one_key || is_cacheable_with(command.size()));
+    }
+
+private:
+    bool is_cacheable_with(size_t words) const;
 };
 
 class CommandTable {
 public:
     // Empty: finds nothing.
     CommandTable() = default;
-    // From a reply to COMMAND; entries that can't be read are left out.
+    // Reads a reply to COMMAND; entries that can't be read are left out.
     explicit CommandTable(const Value& reply);
 
     // The spec of the command, of its sub-command where the first argument names one; null if the
     // server doesn't know it.
     const CommandSpec* find(const CommandView& command) const;
-    // Not of a sub-command.
+    // Finds a command by name, but no sub-command.
     const CommandSpec* find_name(std::string_view name) const;
     size_t size() const { return specs_.size(); }
-    // Keeps every name in `names`, which outlives what is made of the specs. A server that tells of
-    // ever new names has the rest of them shown as "other".
+    // Keeps every name in `names`, which outlives all that points to them. Too many new names are
+    // shown as "other".
     void keep_names(std::set<std::string>& names);
     std::span<const CommandSpec> specs() const { return specs_; }
     // Ids are less than this.
     size_t id_count() const { return id_count_; }
-    // Of an ACL category, without "@"; 0 if no command has it.
+    // The bit of an ACL category, named without "@"; 0 if no command has it.
     uint64_t category_bit(std::string_view name) const;
-    // Whether the server told of flags and sub-commands as Redis 7.0 and every Valkey do. Without
+    // True if the server told of flags and sub-commands as Redis 7.0 and every Valkey do. Without
     // them nothing keeps a dangerous command from a shared connection.
     bool is_complete() const { return is_complete_; }
 
@@ -171,7 +162,7 @@ private:
     std::vector<uint16_t> slots_;          // open addressing: index into specs_ + 1, 0 is free
 };
 
-// Whether this call of a command whose spec says blocks_by_option asks to wait.
+// True if this call of a command whose spec says blocks_by_option asks to wait.
 bool has_block_option(const CommandView& command);
 
 }  // namespace nearkey

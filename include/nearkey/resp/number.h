@@ -11,7 +11,7 @@ namespace nearkey {
 // Any number of 64 bits; parse_integer() is the way in.
 std::optional<int64_t> parse_long_integer(std::string_view text);
 
-// Inline for what lengths mostly are: one or two digits.
+// Inline for one or two digits: most lengths.
 inline std::optional<int64_t> parse_integer(std::string_view text) {
     const auto digit = [&](size_t i) { return static_cast<unsigned>(text[i] - '0'); };
     if (text.size() == 1 && digit(0) <= 9) return digit(0);

@@ -19,11 +19,11 @@ public:
     // can be read from that peer.
     [[nodiscard]] ScanResult scan(std::string_view bytes, size_t& taken);
 
-    // The type byte of the reply being read or just completed: '+', '$', '>', ... Of a reply with
-    // attributes before it, the first attribute's '|'. 0 before its first byte.
+    // The type byte of the reply being read or just completed: '+', '$', '>', ... '|' if attributes
+    // precede the reply. 0 before its first byte.
     char type() const { return type_; }
-    // Whether that reply has a line of text, at any depth. Only such a line may be more than it
-    // seems: whoever wrote it may have put a line end into it, and what looks like further replies.
+    // True if that reply has a line of text, at any depth. Only such a line may be more than it
+    // seems: its author may have put a line end into it, and text that looks like further replies.
     // Everything else is framed by its length, or checked.
     bool has_text() const { return has_text_; }
 

@@ -30,15 +30,15 @@ public:
     AdminServer(const AdminServer&) = delete;
     AdminServer& operator=(const AdminServer&) = delete;
 
-    // With the real port, if the kernel chose it.
+    // The address, with the real port if the kernel chose it.
     const std::string& address() const { return listen_->address(); }
     const ListenSocket& socket() const { return *listen_; }
-    // Of its file, if it has one that is ours.
+    // Sets the mode of its file, if it has one that is ours.
     void set_mode(mode_t mode) { listen_->set_mode(mode); }
     // Binds the socket anew if it has lost its file, which drops the connections that are open.
-    // Whether it has lost it still. Throws as the constructor does.
+    // True if the file is still lost. Throws as the constructor does.
     bool mend_socket(Metrics& metrics);
-    // Another process answers on the socket from here on. Nothing follows but the destructor.
+    // Leaves the socket to another process. Only the destructor may follow.
     void leave();
 
 private:

@@ -1,12 +1,12 @@
 // The listening sockets and the clients behind them.
-// Owned by Worker, destroyed before the pool. Where there are several event loops, one of them
+// Owned by Worker, destroyed before the node. Where there are several event loops, one of them
 // listens for all and hands clients over to the others (ClientExchange). Owns every session; one
 // that has ended is destroyed before the loop sleeps, never inside its own callback.
 #pragma once
 
 #include "nearkey/loop/fd_watch.h"
 #include "nearkey/loop/listen_socket.h"
-#include "nearkey/server/peer_rule.h"
+#include "nearkey/loop/peer.h"
 #include "nearkey/server/socket_mender.h"
 #include "nearkey/session/session.h"
 
@@ -21,10 +21,10 @@ namespace nearkey {
 // Between the event loop that accepts all clients and the others.
 class ClientExchange {
 public:
-    // Whether another event loop takes the client: then its take() is called there.
+    // True if another event loop takes the client: then its take() is called there.
     virtual bool hand_over(uint64_t listener, int fd, uint64_t id) = 0;
-    // A client is gone. Of one who was handed over, on_client_left() is called where he was
-    // accepted.
+    // A client is gone. If it was handed over, on_client_left() is called on the loop that accepted
+    // it.
     virtual void on_client_ended(uint64_t listener) = 0;
 
 protected:
@@ -37,12 +37,13 @@ public:
         Loop& loop;
         Metrics& metrics;
         Log& log;
-        ConnectionPool& pool;
+        Node& node;
         std::span<char> scratch;  // for reading, shared by all clients
         HotKeys& hot_keys;
         SlowLog& slow_log;
         const MetricsGroup& all;             // of all event loops
         size_t loops = 1;                    // that many
+        Cluster* cluster = nullptr;          // null: the upstream is one server
         ClientExchange* exchange = nullptr;  // null: there are no others
         FillWaiterLoop* fill_loop = nullptr;
     };
@@ -53,18 +54,20 @@ public:
         std::string address;
         int backlog;
         SocketFile file;
-        PeerRule peers;     // who may come in; for a Unix socket alone
-        ClientTerms terms;  // what they may do, but for its `access`, which comes of these:
+        PeerRule peers;     // who may connect; for a Unix socket alone
+        ClientTerms terms;  // their terms, but for `access`, which is made of these:
         std::vector<AccessRule> rules;
         // The same address, bound by somebody else already; null: we bind it.
         std::unique_ptr<ListenSocket> bound = nullptr;
         bool is_elsewhere = false;  // another event loop listens there
     };
     // Listens at these doors and at no others from now on. Clients can connect to a new one, and
-    // wait until start_accepting(). What is told of a door that is open already holds from now on;
-    // the clients of one that is closed stay. Throws ListenError, and then nothing has changed.
+    // wait until start_accepting(). The terms of a door that is open already are replaced; the
+    // clients of one that is closed stay. Throws ListenError, and then nothing has changed.
     void open_doors(std::vector<Door> doors);
-    // What is kept of the limits is read anew. Clients that are there keep their limits.bulk_max.
+    // The upstream is a cluster. REQUIRES: no client was served.
+    void use_cluster(Cluster& cluster) { context_.cluster = context_.ledgers.cluster = &cluster; }
+    // Copies of the limits are read anew. Clients that are there keep their limits.bulk_max.
     void apply_limits();
     void start_accepting();
     // The server's command table is another one.
@@ -72,10 +75,10 @@ public:
     std::vector<const ListenSocket*> sockets() const;
     // A client that another event loop has accepted.
     void take(uint64_t listener, int fd, uint64_t id);
-    // One who was handed over to another event loop is gone.
+    // A client that was handed over to another event loop is gone.
     void on_client_left(uint64_t listener);
-    // Binds anew what has lost its file; how many sockets have lost it still. While Valkey is away
-    // a listener with when_down = "close" refuses all who connect.
+    // Binds sockets anew that have lost their file; returns how many have lost it still. While
+    // Valkey is away a listener with when_down = "close" refuses all clients.
     uint64_t mend_sockets(bool is_upstream_ready);
     // Another process accepts from here on; `left` is called once no session is left.
     void leave_sockets(std::function<void()> left);
@@ -83,7 +86,7 @@ public:
     // none is left, at once or later.
     void drain(std::function<void()> drained);
     size_t count() const { return clients_.size(); }
-    // Gives back what was kept for a burst. Looks at every client: not for each turn.
+    // Gives back memory that was kept for a burst. Looks at every client: not for each turn.
     void shrink();
     // The first `limit` clients whose sessions' numbers are above `after`.
     ClientList list(uint64_t after, size_t limit) const;
@@ -102,7 +105,7 @@ private:
         PeerRule peers;
         std::vector<AccessRule> rules;
         ClientTerms terms;
-        bool is_checked;                       // what its rules come to was logged
+        bool is_checked;                       // warnings about its rules were logged
         std::unique_ptr<ListenSocket> socket;  // null: closed, or elsewhere
         std::unique_ptr<FdWatch> watch;
         SocketMender mender;
@@ -160,7 +163,7 @@ private:
     Timer accept_timer_;
     Timer memory_timer_;
     uint64_t memory_looked_ms_ = 0;
-    uint64_t memory_seen_ = 0;  // held then
+    uint64_t memory_seen_ = 0;  // the bytes held at that look
     std::function<void()> drained_;
 };
 

@@ -14,10 +14,10 @@ enum class MetricsFormat {
     OpenMetrics,  // version 1.0.0
 };
 
-// OpenMetrics for who names it in the header Accept.
+// OpenMetrics if the header Accept names it.
 MetricsFormat metrics_format(std::string_view accept);
 const char* content_type(MetricsFormat format);
-// Those of the process as well.
+// All metrics, and those of the process.
 std::string metrics_text(const Metrics& metrics, MetricsFormat format);
 // One flat object with every number: {"nearkey_clients":3, ...}.
 std::string stats_text(const Metrics& metrics);

@@ -1,6 +1,6 @@
-// Which program a pid is, as /proc tells it at this moment.
-// A few system calls for each process: whoever asks for many bounds their number. A process that is
-// gone, or that we may not look at, has empty texts.
+// The program behind a pid, as /proc tells it at this moment.
+// A few system calls for each process: callers that ask for many bound their number. A process that
+// is gone, or that we may not look at, has empty texts.
 #pragma once
 
 #include <sys/types.h>
@@ -17,7 +17,7 @@ struct ProcessFacts {
 };
 
 ProcessFacts process_facts(pid_t pid);
-// Of a cgroup's path: its innermost part that is a service or a scope.
+// The innermost part of a cgroup's path that is a service or a scope.
 std::string_view unit_of(std::string_view cgroup);
 
 }  // namespace nearkey

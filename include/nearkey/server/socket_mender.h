@@ -15,9 +15,9 @@ class SocketMender {
 public:
     // The descriptor of the old socket if a new one was bound (ListenSocket::rebind), else -1.
     int mend(ListenSocket& socket, Log& log, Metrics& metrics);
-    // False: it could not be, and refuses still. REQUIRES: socket.is_refusing().
+    // False: it can't, and refuses still. REQUIRES: socket.is_refusing().
     bool listen_again(ListenSocket& socket, Log& log);
-    // As those left it: nobody can connect.
+    // True if the socket's file is lost: nobody can connect.
     bool is_lost() const { return !problem_.empty(); }
 
 private:

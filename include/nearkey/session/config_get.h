@@ -11,7 +11,7 @@
 
 namespace nearkey {
 
-// Valkey does not tell which of its parameters are secret (SENSITIVE_CONFIG in config.c):
+// True for Valkey's secret parameters, which it does not tell of (SENSITIVE_CONFIG in config.c):
 // requirepass, masterauth, primaryauth, tls-key-file-pass, tls-client-key-file-pass. Modules name
 // theirs alike.
 [[nodiscard]] bool is_secret_parameter(std::string_view name);
@@ -19,7 +19,7 @@ namespace nearkey {
 enum class ConfigGetSecrets {
     None,     // the call shows none
     LeftOut,  // another call shows all but them
-    Unknown,  // a pattern may show one, and nobody knows what else it matches
+    Unknown,  // a pattern may show one, and its other matches are not known
 };
 // `parameters` are the names that the server has, or none. LeftOut puts the other call, encoded,
 // into `instead`. REQUIRES: `command` is CONFIG GET with at least one pattern.

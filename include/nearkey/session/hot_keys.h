@@ -1,4 +1,4 @@
-// The keys that are read most, of those answered from the near cache and of those that were not.
+// The keys that are read most, among reads answered from the near cache and among all others.
 // One for each event loop. Two sketches of bounded memory by Space-Saving (Metwally, Agrawal, El
 // Abbadi: "Efficient Computation of Frequent and Top-k Elements in Data Streams", 2005) over a
 // sample of the reads. The one rule: the hot path pays one counter a read, whatever the load is.
@@ -29,28 +29,28 @@ public:
         uint64_t hash = 0;      // KeyHash::hash()
         std::string name;       // empty unless names are shown; its beginning, if it is long
         double count = 0;       // reads, estimated; those of older windows count less
-        double error = 0;       // so many of them may be another key's
+        double error = 0;       // of these, reads that may be another key's
         double per_second = 0;  // the same as a rate
     };
 
     // All outlive it.
     HotKeys(const HotKeyOptions& options, const KeyHash& key_hash);
 
-    // With each read: whether this one is to be noted.
+    // Called with each read: true if this one is to be noted.
     bool is_due(Outcome outcome) { return --sketch(outcome).reads_left == 0; }
     void note(std::string_view key, Outcome outcome, uint64_t now_ms);
 
     // At most `count`, the hottest first.
     std::vector<Entry> top(size_t count, Outcome outcome, uint64_t now_ms) const;
-    // Of several, each with the same KeyHash, as if one had seen all reads.
+    // Merges several with the same KeyHash, as if one had seen all reads.
     static std::vector<Entry> top(const std::vector<const HotKeys*>& all, size_t count,
                                   Outcome outcome, uint64_t now_ms);
     bool shows_names() const { return options_.show_names; }
 
 private:
-    // A window with more samples than this is sampled half as densely, with fewer than ...
+    // A window with more samples than this makes sampling half as dense, one with fewer than ...
     static constexpr uint64_t kSamplesMax = 8192;
-    // ... that twice as densely.
+    // ... this twice as dense.
     static constexpr uint64_t kSamplesMin = 2048;
     static constexpr uint64_t kGapMax = 1024;
     static constexpr size_t kNameMax = 128;
@@ -66,7 +66,7 @@ private:
         uint64_t gap = 1;  // from one sample to the next, on average
         uint64_t samples = 0;
         uint64_t window_since_ms = 0;
-        double weighed_ms = 0;  // of the windows before, halved like their counts
+        double weighed_ms = 0;  // time of earlier windows, halved like their counts
         std::vector<Place> places;
     };
 

@@ -1,7 +1,7 @@
-// What stands for a key where its name must not be shown: in /hotkeys, in the slow log, in a log
-// line. The same key has the same text everywhere in one process, and another in the next.
-// Owned by Daemon. `hash()` is cheap and for memory only; what is shown is `shown()` of it, keyed
-// by a secret, so that nobody can find a name by trying.
+// Hashes for keys whose names must not be shown: in /hotkeys, in the slow log, in a log line. The
+// same key has the same text everywhere in one process, and another in the next.
+// Owned by Daemon. `hash()` is cheap and for memory only; `shown()` of it is for the eye, keyed by
+// a secret, so that nobody finds a name by trying.
 #pragma once
 
 #define XXH_INLINE_ALL

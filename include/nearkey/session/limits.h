@@ -1,12 +1,12 @@
-// What one client, and all of them, may take: the table [limits] of the configuration. Each limit
-// has a counter in base/metrics.h that tells when it was reached.
+// The limits of one client, and of all together: the table [limits] of the configuration. Each
+// limit has a counter in base/metrics.h that tells when it was reached.
 #pragma once
 
 #include <cstdint>
 
 namespace nearkey {
 
-// Those that a [[listener]] may set for its own clients.
+// Limits that a [[listener]] may set for its own clients.
 struct ClientLimits {
     uint64_t clients_max = 10000;
     uint64_t in_flight_per_client_max = 1024;

@@ -1,4 +1,4 @@
-// What clients make nearkey hold, and when it is too much: shares of limits.memory_max.
+// The memory that clients make nearkey hold, and its limits: shares of limits.memory_max.
 // One for each event loop, which has a share of the whole; owned by SessionContext. A loop that
 // holds less than its share is never short.
 //
@@ -15,14 +15,14 @@ namespace nearkey {
 
 class MemoryBudget {
 public:
-    // What each takes that is in no buffer.
+    // Bytes of each client that are in no buffer.
     static constexpr uint64_t kClientBytes = 2048;
     static constexpr uint64_t kRequestBytes = 256;  // in flight, in queues and tables
 
     MemoryBudget(const Metrics& metrics, uint64_t bytes_max) : metrics_(metrics) {
         set_max(bytes_max, nullptr, 1);
     }
-    // `all` event loops, which are so many, have `bytes_max` together. Null: there is one.
+    // `loops` event loops have `bytes_max` together; `all` are their metrics. Null: there is one.
     void set_max(uint64_t bytes_max, const MetricsGroup* all, size_t loops);
 
     // Counts everything. True: it is too much to read more.
@@ -32,14 +32,14 @@ public:
         buffered_max_ = pause_level_ - (held - buffers);
         return held > static_cast<uint64_t>(pause_level_) && is_over_in_all(kPauseAt);
     }
-    // The same of what grows while replies come and commands are run.
+    // The same for memory that grows while replies come and commands are run.
     bool is_short_of_buffers() {
         return static_cast<int64_t>(buffered()) > buffered_max_ && is_short();
     }
     bool is_full() const { return is_over(kFullAt); }
     bool may_resume() const { return !is_over(kResumeAt); }
     bool may_admit() const;
-    // Whether so many bytes alone would keep it from resuming.
+    // True if so many bytes alone would keep it from resuming.
     bool is_too_much(uint64_t bytes) const;
     uint64_t held() const { return buffered() + rest(); }
     uint64_t share() const { return share_; }
@@ -72,7 +72,7 @@ private:
     int64_t buffered_max_ = 0;  // as of the last count of the rest
 };
 
-// What clients make all of them hold.
+// The memory that clients make all loops hold.
 uint64_t held_bytes(const MetricsGroup& all);
 
 }  // namespace nearkey

@@ -1,7 +1,7 @@
-// The words by which a client marks its commands (NEARKEY TAG), so that what is told of them can be
-// found by a request's id of the application's.
-// Owned by its session, which makes one with the first tag. The one rule: a command has the tag
-// that stood before it in the client's stream, also when its reply comes behind the next tag.
+// The words by which a client marks its commands (NEARKEY TAG), so that log lines about them can be
+// found by a request id of the application.
+// Owned by Desk, which makes one with the first tag. The one rule: a command has the tag that stood
+// before it in the client's stream, also when its reply comes behind the next tag.
 #pragma once
 
 #include <cstddef>
@@ -25,7 +25,7 @@ public:
     bool is_full() const { return kept_.size() >= kKeptMax; }
     // Commands from ticket `from` on have it. REQUIRES: is_valid(tag), !is_full().
     void set(std::string_view tag, uint32_t from);
-    // Of a command; empty: it has none.
+    // The tag of a command; empty: it has none.
     std::string_view of(uint32_t ticket) const;
     std::string_view last() const { return kept_.empty() ? std::string_view() : kept_.back().tag; }
     size_t memory_bytes() const;

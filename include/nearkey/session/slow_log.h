@@ -1,4 +1,4 @@
-// The requests that took longest of late, and where their time went.
+// The slow requests of late, and where their time went.
 // Owned by Daemon, used by all event loops. A ring of bounded size: the newest entry takes the
 // place of the oldest. The one rule: no argument of a command gets in, only its name, and its first
 // key's hash.
@@ -22,15 +22,15 @@ struct SlowEntry {
     enum class Route : uint8_t { Shared, Dedicated };
 
     uint64_t id = 0;        // counts up from 1
-    int64_t time_ms = 0;    // since 1970, when it was complete
-    uint64_t session = 0;   // with `request`, what a warning names it by
+    int64_t time_ms = 0;    // of its completion, since 1970
+    uint64_t session = 0;   // with `request`, its name in warnings
     uint32_t request = 0;   // the number of the command in its session, from 0
     std::string tag;        // the client's own word for it (NEARKEY TAG); empty: none
     std::string command;    // "get", "client|list"; empty: unknown to the server
     uint64_t key_hash = 0;  // of its first key; 0: it has none
     Route route = Route::Shared;
     bool has_failed = false;  // an error of our own took the place of the reply
-    // Microseconds. Until it could be sent; until its reply was complete; until the client had it.
+    // Microseconds until it could be sent; until its reply was complete; until the client had it.
     uint32_t queue_us = 0;
     uint32_t upstream_us = 0;
     uint32_t write_us = 0;

@@ -1,26 +1,30 @@
-// What a listener grants its clients: the same to each of them.
+// The terms that a listener grants its clients: the same to each of them.
 // Owned by ClientServer, outlives the sessions.
 #pragma once
 
+#include "nearkey/coherence/client_state.h"
 #include "nearkey/resp/command_access.h"
 #include "nearkey/session/limits.h"
+#include "nearkey/upstream/url.h"
 
 #include <cstdint>
 
 namespace nearkey {
 
-// Whether a client's reads may be answered from the near cache.
-enum class CacheUse : uint8_t { On, Off };
-
-// What a client sees of a command that Valkey does not answer, since it is away, lost or silent: an
-// error, or, as without us, the end of its connection.
+// The answer to a command that Valkey does not answer, since it is away, lost or silent: an error,
+// or, as without nearkey, the end of the client's connection.
 enum class WhenDown : uint8_t { Error, Close };
+
+// What the upstream looks like: one server, or a cluster whose one node is the listener.
+enum class Face : uint8_t { Standalone, Cluster };
 
 struct ClientTerms {
     ClientLimits limits;
     int database = 0;  // in which its clients begin
     CacheUse cache_use = CacheUse::On;
     WhenDown when_down = WhenDown::Error;
+    Face face = Face::Standalone;
+    Endpoint announced{};    // with Face::Cluster: where its clients reach it
     CommandAccess access{};  // for the command table as it is now
 };
 

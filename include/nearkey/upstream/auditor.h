@@ -1,7 +1,7 @@
-// Compares hits with what Valkey says: reads the truth behind every so-manieth one
-// (near_cache.audit_ratio), and tells by metrics how many differed and for how long.
-// Owned by ConnectionPool. The one rule: it changes nothing of what a client gets, and at most one
-// audit is in flight; what is due meanwhile is passed over.
+// Re-reads a sample of the hits from Valkey (near_cache.audit_ratio), and counts those that differ
+// and for how long.
+// Owned by NodeCoherence. The one rule: it changes no client's reply, and at most one audit is in
+// flight; hits that are due meanwhile are passed over.
 //
 //   hit ─is_due()─▶ note() ─▶ Reading ──equal──▶ over
 //                                │ differs                  dropped meanwhile: late
@@ -14,7 +14,8 @@
 
 #include "nearkey/cache/near_cache.h"
 #include "nearkey/resp/command_parser.h"
-#include "nearkey/upstream/proof_waiter.h"
+#include "nearkey/resp/protocol.h"
+#include "nearkey/upstream/proof_rounds.h"
 #include "nearkey/upstream/request.h"
 
 #include <cstdint>
@@ -23,28 +24,31 @@
 
 namespace nearkey {
 
-class ConnectionPool;
 class Log;
+class NodeCoherence;
+class SharedConnections;
+struct ConnectionContext;
 
 class Auditor final : private ReplyReceiver, private ProofWaiter {
 public:
     struct Hit {
-        int protocol;
+        Protocol protocol;
         const CacheQuery& query;
         const CommandView& command;
         std::string_view reply;
         bool reads_fields;  // of a hash
     };
-    // Outlived by all references. REQUIRES: the pool has a cache.
-    Auditor(ConnectionPool& pool, Metrics& metrics, Log& log);
+    // Outlived by all references. REQUIRES: there is a near cache.
+    Auditor(NodeCoherence& coherence, ConnectionContext& context, SharedConnections& connections);
 
-    // With each hit: whether this one is to be noted.
+    // Called with each hit: true if this one is to be noted, and the next one to be chosen. In a
+    // cluster the seed's auditor chooses, and that of the key's node notes.
     bool is_due() { return --hits_left_ == 0; }
-    void note(const Hit& hit);
-    // With each heartbeat.
-    void beat();
     // Chooses the next hit, by near_cache.audit_ratio as it is now.
     void schedule();
+    void note(const Hit& hit);
+    // Called with each heartbeat.
+    void beat();
 
 private:
     enum class State : uint8_t { Idle, Reading, Proving, Doubting };
@@ -52,6 +56,7 @@ private:
     // ReplyReceiver
     void on_reply_bytes(uint32_t ticket, std::string_view bytes) override;
     void on_reply_end(uint32_t ticket) override;
+    bool follows_redirects() const override { return false; }
     bool on_reply_void(uint32_t) override { return false; }
     void on_request_failed(uint32_t ticket, std::string_view error) override;
     // ProofWaiter
@@ -62,23 +67,24 @@ private:
     void end_late();
     void end_violated();
 
-    ConnectionPool& pool_;
+    NodeCoherence& coherence_;
+    SharedConnections& connections_;
+    NearCache& cache_;
     Metrics& metrics_;
     Log& log_;
-    const NearCache::WatchId watch_;
+    NearCache::Watch watch_;
 
     uint64_t hits_left_ = UINT64_MAX;  // until the next one that is noted
-    double carried_ = 0;               // of a hit, from one gap to the next
+    double carried_ = 0;               // part of a hit, from one gap to the next
 
     State state_ = State::Idle;
-    std::string command_;  // its name, as the client wrote it
+    std::string command_;  // the command's name, as the client wrote it
     std::string served_;
     std::string truth_;
     size_t key_hash_ = 0;
     uint64_t hit_ms_ = 0;   // all on Loop::boot_ms()
-    uint64_t read_ms_ = 0;  // when the truth was here
+    uint64_t read_ms_ = 0;  // when Valkey's reply was here
     uint64_t logged_ms_ = 0;
-    uint64_t clears_ = 0;  // of the metric, at the hit
 };
 
 }  // namespace nearkey

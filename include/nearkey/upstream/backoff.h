@@ -1,4 +1,4 @@
-// How long to wait before the next attempt: exponential, with full jitter ("Exponential Backoff And
+// The wait before the next attempt: exponential, with full jitter ("Exponential Backoff And
 // Jitter", AWS Architecture Blog, 2015), so that many hosts don't come back in step.
 #pragma once
 

@@ -1,6 +1,8 @@
-// What the admin pages say of one connection to Valkey: a copy, made when somebody asks.
+// The facts about one connection to Valkey for the admin pages: a copy, made for each request.
 // The counters in it cost the connection an addition each; the rest is looked up on the spot.
 #pragma once
+
+#include "nearkey/resp/protocol.h"
 
 #include <cstdint>
 #include <string>
@@ -12,16 +14,16 @@ namespace nearkey {
 struct ConnectionFacts {
     std::string_view kind;   // "shared", "dedicated", "idle", "tunnel" or "receiver"
     std::string_view state;  // "idle", "connecting", "handshaking", "ready" or "closed"
-    int protocol = 0;
+    Protocol protocol = Protocol::Resp2;
     int database = 0;
     std::string address;      // empty: a Unix socket
     int64_t server_id = 0;    // its CLIENT ID, while it is ready
-    uint64_t ready_ms = 0;    // since when, on the loop's clock; 0: it is not
-    uint64_t proven_ms = 0;   // when its last heartbeat was sent that was answered, on boot_ms()
-    uint64_t sessions = 0;    // that are pinned to it
+    uint64_t ready_ms = 0;    // ready since, on the loop's clock; 0: it is not
+    uint64_t proven_ms = 0;   // when its last answered heartbeat was sent, on boot_ms()
+    uint64_t sessions = 0;    // sessions pinned to it
     uint64_t in_flight = 0;   // requests, tombstones among them
-    uint64_t tombstones = 0;  // whose replies will be dropped
-    uint64_t waiting = 0;     // for it to be ready
+    uint64_t tombstones = 0;  // requests whose replies will be dropped
+    uint64_t waiting = 0;     // requests that wait until it is ready
     uint64_t bytes_sent = 0;  // since it was made
     uint64_t bytes_received = 0;
     bool is_tracked = false;  // Valkey tells of changes to what is read over it
@@ -30,6 +32,28 @@ struct ConnectionFacts {
 struct ConnectionList {
     std::vector<ConnectionFacts> connections;
     uint64_t total = 0;
+};
+
+// The server that answers at the upstream; empty while none does.
+struct ServerFacts {
+    std::string address;    // "10.0.0.2:6379", or the path of its socket
+    std::string_view role;  // "primary" or "replica", by its last word
+};
+
+struct SentinelFacts {
+    std::string address;
+    bool is_reachable = false;  // and says which server is the primary
+    std::string state;          // one line
+};
+
+// A node of a cluster, as /nodes shows it.
+struct NodeFacts {
+    std::string id;
+    std::string address;
+    std::string state;  // "ready", or why not
+    size_t slots = 0;
+    size_t connections = 0;
+    size_t in_flight = 0;
 };
 
 }  // namespace nearkey

@@ -1,11 +1,15 @@
-// What a new connection says before it carries traffic, in lock-step: each step waits for the reply
-// to the one before, because a failing AUTH inside a pipeline can swallow its error.
-//   HELLO n [AUTH user password]  ->  [SELECT db]  ->  [CLIENT SETNAME]  ->  PING
+// The handshake of a new connection before it carries traffic, in lock-step: each step waits for
+// the reply to the one before, because a failing AUTH inside a pipeline can swallow its error.
+//   HELLO n [AUTH user password] -> [SELECT db] -> [CLIENT SETNAME] -> [CLIENT CAPA redirect]
+//   -> PING
+// With that capability a Valkey that has become a replica refuses reads as well (-REDIRECT). A
+// server that is a replica from the start is a wanted one, and is not told.
 // A server that answers can be reached. Where it refuses PING (MISCONF, LOADING, BUSY, ...) the
 // connection is usable all the same: each command that it carries reads the server's own words.
 // Pure: replies in, next command out.
 #pragma once
 
+#include "nearkey/resp/protocol.h"
 #include "nearkey/resp/value.h"
 #include "nearkey/upstream/url.h"
 
@@ -15,7 +19,7 @@
 
 namespace nearkey {
 
-// What a server says of itself in its reply to PING.
+// A server's word on itself in its reply to PING.
 struct Pong {
     bool serves = false;  // reads are run: it said PONG, or refuses no more than PING or writes
     std::string refusal = {};  // its words, if it refused; empty: PONG
@@ -23,7 +27,7 @@ struct Pong {
 // Nothing if this is no reply to PING at all.
 std::optional<Pong> read_pong(const Value& reply);
 
-// Whether these words of the server refuse a connection or a login, and not the command.
+// True if these words of the server refuse a connection or a login, and not the command.
 bool is_refusal_of_connection(std::string_view words);
 
 class Handshake {
@@ -32,11 +36,17 @@ public:
         None,
         Auth,      // our own credentials were refused
         Database,  // SELECT was refused: this database will not do now, others may
+        Replica,   // a primary was wanted
         Other,
     };
 
+    struct Wish {
+        Protocol protocol;
+        int database;
+        bool is_redirect_understood;  // -REDIRECT, where the server knows it
+    };
     // `url` and `client_name` outlive the handshake.
-    Handshake(const UpstreamUrl& url, const std::string& client_name, int protocol, int database);
+    Handshake(const UpstreamUrl& url, const std::string& client_name, const Wish& wish);
 
     // The command to send now; empty when the handshake is complete or failed.
     const std::string& command() const { return command_; }
@@ -47,8 +57,8 @@ public:
     Failure failure() const { return failure_; }
     // Why it failed; empty if nothing did.
     const std::string& error() const { return error_; }
-    // What a client's own command would have been answered with by a server that refuses this
-    // handshake. Empty: nobody knows.
+    // The answer that a client's own command would have got from a server that refuses this
+    // handshake. Empty: not known.
     const std::string& words() const { return words_; }
     // The reply to PING. REQUIRES: complete.
     const Pong& pong() const { return pong_; }
@@ -56,18 +66,17 @@ public:
     const Value& hello() const { return hello_; }
 
 private:
-    // Words: the login was refused, and a PING asks what commands are answered with.
-    enum class Step { Hello, Select, SetName, Ping, Words, Complete, Failed };
+    // Words: the login was refused, and a PING shows how commands are answered.
+    enum class Step { Hello, Select, SetName, Capability, Ping, Words, Complete, Failed };
 
     void begin(Step step);
     void on_hello(const Value& reply);
     void on_pong(const Value& reply);
-    void fail(Failure failure, const Value& reply);
+    void fail(Failure failure, std::string error);
 
     const UpstreamUrl& url_;
     const std::string& client_name_;
-    int protocol_;
-    int database_;
+    const Wish wish_;
     Step step_ = Step::Hello;
     std::string command_;
     Failure failure_ = Failure::None;
@@ -77,7 +86,9 @@ private:
     Value hello_;
 };
 
-// Whether the server that answered HELLO so is Redis 7.0, which has other words for some errors.
+// True if the server that answered HELLO so is a replica of another.
+bool is_replica(const Value& hello);
+// True if the server that answered HELLO so is Redis 7.0, which words some errors differently.
 bool is_redis_7_0(const Value& hello);
 
 }  // namespace nearkey

@@ -26,10 +26,10 @@ public:
     virtual void on_connected() = 0;
     // False if nothing more shall be read from this socket.
     virtual bool on_bytes(std::string_view bytes) = 0;
-    // What was read last is in the middle of a large value: the rest may come a little at a time.
+    // True if the last read ended inside a large value: the rest may come a little at a time.
     virtual bool is_reading_large() const = 0;
     virtual void on_socket_lost(const std::string& reason) = 0;
-    // As HiredisSocket::tell_of_room() asked for.
+    // Answers HiredisSocket::tell_of_room().
     virtual void on_socket_room() {}
 
 protected:
@@ -45,7 +45,7 @@ struct SocketOptions {
 
 class HiredisSocket final : private Deferred {
 public:
-    // `scratch` is what reads go into; shared by all sockets of the loop.
+    // `scratch` receives reads; shared by all sockets of the loop.
     HiredisSocket(Loop& loop, std::span<char> scratch, Metrics& metrics, SocketEvents& events);
     ~HiredisSocket();
 
@@ -54,14 +54,14 @@ public:
     [[nodiscard]] std::string connect(const SocketOptions& options);
 
     // Queues bytes; they leave with one write before the loop sleeps. Large ones leave at once,
-    // together with what was queued, as far as the kernel takes them: without a copy.
+    // behind the queued ones, as far as the kernel takes them: without a copy.
     void send(std::string_view bytes);
     // The same without a copy, for large ones.
     void send_owned(Buffer bytes);
     size_t unsent() const;
-    // on_socket_room() follows once, when most of what is unsent has left.
+    // on_socket_room() follows once, when most of the unsent bytes have left.
     void tell_of_room() { tells_of_room_ = true; }
-    // Memory of what is unsent.
+    // Memory of unsent bytes.
     size_t memory_bytes() const { return counted_unsent_; }
     // Closes the sending half once everything queued has left.
     void finish_sending();
@@ -71,7 +71,7 @@ public:
     // Gives back an empty buffer of hiredis's that has room for more.
     void shrink();
 
-    // Stops watching and telling, and drops what is unsent: the first half of the end, possible
+    // Stops watching and telling, and drops unsent bytes: the first half of the end, possible
     // inside a callback.
     void abandon();
 
@@ -82,9 +82,9 @@ private:
     void read();
     void flush();
     void queue(std::string_view bytes);
-    // How much of both was written, one behind the other. Nothing: the socket is lost.
+    // Writes both, one behind the other; returns the bytes written. Nothing: the socket is lost.
     std::optional<size_t> write_plain(std::string_view first, std::string_view second);
-    // A part of output_: whether all of the part was taken. Nothing: the socket is lost.
+    // Writes a part of output_; true if all of it was taken. Nothing: the socket is lost.
     std::optional<bool> write_output();
     // The same, through hiredis.
     std::optional<bool> write_tls();
@@ -104,15 +104,15 @@ private:
     bool connected_ = false;
     bool is_certificate_noted_ = false;
     bool lost_ = false;
-    bool is_large_ = false;    // output_ is one large command, or has it in front
-    size_t read_max_ = 0;      // of the next read
+    bool is_large_ = false;    // output_ is one large command, or begins with one
+    size_t read_max_ = 0;      // bytes of the next read
     bool read_again_ = false;  // OpenSSL may hold bytes that the loop can't see
     bool is_paused_ = false;
     bool tells_of_room_ = false;
     bool is_finishing_ = false;  // shut down for sending when nothing is left to send
     size_t counted_unsent_ = 0;
     std::unique_ptr<FdWatch> watch_;
-    // What is to be sent. With TLS, part of it is in hiredis's output buffer: see kTlsOutputMax.
+    // Bytes to be sent. With TLS, part of them is in hiredis's output buffer: see kTlsOutputMax.
     Buffer output_;
 };
 

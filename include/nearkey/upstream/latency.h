@@ -1,7 +1,7 @@
-// Where the time of requests goes: in Valkey, in queues, in nearkey.
-// Owned by the pool; connections and sessions tell it what was answered, and when the turn of the
-// loop is over it counts all of that at once. The one rule: no clock is read for a request. The
-// loop reads it three times a turn, and what happened in a turn happened at those times:
+// Measures where the time of requests goes: in Valkey, in queues, in nearkey.
+// Owned by the node; connections and sessions tell it of answers, and when the turn of the loop is
+// over it counts them all at once. The one rule: no clock is read for a request. The loop reads it
+// three times a turn, and all events of a turn count as at those times:
 //
 //   began ── replies read, commands run ── sent ── replies written to clients ── ended
 //
@@ -18,7 +18,7 @@
 
 namespace nearkey {
 
-// What of a request is counted, and under which name. Nothing, by default: it is our own.
+// The counted times of a request, and their names. By default it is our own, and not counted.
 struct RequestTiming {
     static constexpr uint8_t kUncounted = UINT8_MAX;
 
@@ -28,7 +28,7 @@ struct RequestTiming {
     }
 
     uint64_t key_hash = 0;                 // for the slow log; 0: it has no key
-    const std::string* command = nullptr;  // for the slow log; lives as long as the pool
+    const std::string* command = nullptr;  // for the slow log; lives as long as the node
     uint32_t start_us = 0;                 // the turn in which the command was taken up
     uint32_t sent_us = 0;                  // the turn in which it was sent
     uint8_t series = kUncounted;
@@ -60,17 +60,17 @@ public:
     // No reply will come, or the answer had to wait for another client's. REQUIRES: it is counted.
     void note_end(const RequestTiming& timing, RequestOutcome outcome);
 
-    // From when on a request is slow. UINT32_MAX: none is.
+    // Requests that take longer are slow. UINT32_MAX: none is.
     void set_slow_us(uint32_t slow_us) { slow_us_ = slow_us; }
     bool is_slow(const RequestTiming& timing) const {
         return loop_.turn_us() - timing.start_us >= slow_us_;
     }
     uint32_t turn_us() const { return loop_.turn_us(); }
-    // Until it was sent. REQUIRES: it was.
+    // The time until it was sent. REQUIRES: it was.
     uint32_t queue_us(const RequestTiming& timing) const {
         return timing.sent_us - timing.start_us;
     }
-    // From when it was written until this turn.
+    // The time from its write until this turn.
     uint32_t upstream_us(const RequestTiming& timing) const;
 
 private:

@@ -1,11 +1,11 @@
 // A private valkey-server of our own, for `managed:`: one child, on a Unix socket only, without
-// persistence, within a memory limit. Owned by Daemon; the pool connects to socket_path() as to any
+// persistence, within a memory limit. Owned by Daemon; the node connects to socket_path() as to any
 // other server, and finds out by itself when it answers.
 //   Starting -> Running when it has lived for a second       any -> Failing when it ends
 //   Failing -> Running when it was started again (after a backoff) and has lived for a second
 // Each change of state is logged once. The one rule: the server never outlives us. Its socket lies
-// in <directory>/managed-<our pid>/ (0700), which goes with us; what others left there when they
-// were killed is removed at start.
+// in <directory>/managed-<our pid>/ (0700), which goes with us; directories that killed nearkeys
+// have left there are removed at start.
 #pragma once
 
 #include "nearkey/base/log.h"
@@ -39,8 +39,6 @@ public:
     ManagedServer(Loop& loop, Log& log, Metrics& metrics, const ManagedServerOptions& options);
     // Ends the server (SIGTERM, SIGKILL after a second) and removes its directory.
     ~ManagedServer();
-    ManagedServer(const ManagedServer&) = delete;
-    ManagedServer& operator=(const ManagedServer&) = delete;
 
     std::string socket_path() const;
     // 0 while it does not run.

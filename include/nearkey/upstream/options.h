@@ -1,15 +1,17 @@
-// What the operator may decide about connections to Valkey, with the defaults; the table [upstream]
-// of the configuration (src/daemon/config_table.cc says what each is and what is allowed).
+// Options of the connections to Valkey with their defaults: the table [upstream] of the
+// configuration (src/daemon/config_table.cc says what each is and what is allowed).
 #pragma once
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace nearkey {
 
 // Counts, milliseconds and bytes are all uint64_t, so that one kind of row describes them.
 struct UpstreamOptions {
     std::string url = "managed:";  // Valid once loaded: parse_url() gives an UpstreamUrl.
+    std::string cluster = "auto";  // auto or off.
     std::string username;
     std::string password_file;
     std::string password_credential;
@@ -28,6 +30,7 @@ struct UpstreamOptions {
     uint64_t heartbeat_interval_ms = 400;
     uint64_t tcp_user_timeout_ms = 1200;
     uint64_t unready_after_ms = 2000;
+    uint64_t suspect_after_ms = 1000;
     uint64_t idle_timeout_ms = 60000;
     uint64_t drain_timeout_ms = 30000;
     std::string client_name = "nearkey";
@@ -36,6 +39,21 @@ struct UpstreamOptions {
     std::string tls_cert_file;
     std::string tls_key_file;
     std::string tls_server_name;
+};
+
+// Of a Valkey Cluster: the table [cluster].
+struct ClusterOptions {
+    uint64_t refresh_interval_ms = 10'000;
+    uint64_t redirects_max = 5;
+    uint64_t nodes_max = 1000;
+    std::vector<std::string> addresses;  // See upstream/address_map.h.
+    bool split_mset = true;
+};
+
+// The user for the Sentinels; the user for Valkey is another one.
+struct SentinelOptions {
+    std::string username;
+    std::string password_file;
 };
 
 }  // namespace nearkey

@@ -1,29 +1,37 @@
-// A command on its way to Valkey, and whoever gets its reply.
+// A command on its way to Valkey, and the receiver of its reply.
 // Each reply of a request ends in exactly one on_reply_end() or on_request_failed(), unless the
 // request is forgotten.
 #pragma once
 
+#include "nearkey/dispatch/request_kind.h"
+#include "nearkey/resp/protocol.h"
 #include "nearkey/upstream/latency.h"
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 namespace nearkey {
 
-// Receives the replies to what it sent. Replies to one receiver over one connection arrive in the
+// Receives the replies to its requests. Replies to one receiver over one connection arrive in the
 // order of sending; a reply arrives in pieces, then its end, then the next one's pieces.
 class ReplyReceiver {
 public:
     // A piece of the reply to the request `ticket`; `bytes` are valid during the call.
     virtual void on_reply_bytes(uint32_t ticket, std::string_view bytes) = 0;
     virtual void on_reply_end(uint32_t ticket) = 0;
-    // What came of the reply in pieces is void; it will begin anew. False: nobody waits any more.
+    // The request was not run, for its slot is moving or served by nobody: it could be sent again
+    // later. False: something was sent behind it that it must not change places with.
+    virtual bool on_request_delayed(uint32_t /*ticket*/) { return false; }
+    // False: where a server of a cluster did not run the request, its words are the reply.
+    virtual bool follows_redirects() const { return true; }
+    // Discard the bytes received so far: the request is being retried. Return false to cancel it.
     virtual bool on_reply_void(uint32_t ticket) = 0;
-    // There will be no (more) reply. `error` is a RESP error's text ("UPSTREAMDOWN ..."). What came
-    // of the reply in pieces is void.
+    // There will be no (more) reply. `error` is a RESP error's text ("UPSTREAMDOWN ..."). Bytes
+    // received so far are void.
     virtual void on_request_failed(uint32_t ticket, std::string_view error) = 0;
-    // What stands before its requests on their connection is kept waiting by a server that answers
-    // others, and another connection is ready: Connection::pass() sends them there.
+    // The server keeps the head of its requests' connection waiting while it answers others, and
+    // another connection is ready: Pipeline::pass() sends them there.
     virtual void on_held_up() {}
     // A request took longer than Latency allows. Its reply's end, or its failure, follows at once.
     enum class SlowEnd { Reply, Failure };
@@ -41,14 +49,8 @@ class DiscardReceiver final : public ReplyReceiver {
     void on_request_failed(uint32_t, std::string_view) override {}
 };
 
-enum class RequestKind : uint8_t {
-    Read,      // may be sent again if its connection is lost or held up
-    Write,     // is never sent twice
-    Blocking,  // never sent twice, and waits as long as the server lets it
-};
-
 struct Request {
-    std::string_view bytes;   // canonical RESP; copied by whoever keeps it
+    std::string_view bytes;   // canonical RESP; copied if it is kept
     ReplyReceiver* receiver;  // outlives the request or calls Connection::forget
     uint32_t ticket;          // the receiver's name for it, and for its first reply
     RequestKind kind;
@@ -58,5 +60,44 @@ struct Request {
     uint64_t waited_ms = 0;  // before it was sent; its time to be answered is so much shorter
     RequestTiming timing = {};
 };
+
+// A request that a connection has taken and owes an end: in flight, or waiting to be sent.
+struct PendingRequest {
+    // Fails each reply that is still to come. REQUIRES: it has a receiver.
+    void fail(std::string_view error, Latency& latency) const {
+        if (timing.series != RequestTiming::kUncounted) {
+            latency.note_end(timing, RequestOutcome::Failed);
+            if (latency.is_slow(timing))
+                receiver->on_slow_request(ticket, timing, ReplyReceiver::SlowEnd::Failure);
+        }
+        for (uint32_t i = 0; i < replies; ++i)
+            receiver->on_request_failed(ticket + i, error);
+    }
+
+    // It is kept to be sent again, once, if its connection is lost. REQUIRES: it is in flight.
+    bool may_be_retried() const { return retained > 0 && kind == RequestKind::Read; }
+
+    ReplyReceiver* receiver;  // null: nobody wants the replies any more
+    uint64_t deadline_ms;     // 0: none
+    uint32_t ticket;
+    uint32_t retained;  // bytes of it that are kept while it is in flight
+    uint32_t replies;   // replies that are still to come
+    RequestKind kind;
+    bool is_retry;
+    uint8_t redirects : 4 = 0;            // how often a server of a cluster has sent it on
+    uint8_t delays : 4 = 0;               // how often it was to be tried again later
+    Protocol protocol = Protocol::Resp2;  // of the connection that had it, once it was sent on
+    RequestTiming timing;
+};
+
+struct UnsentRequest {
+    std::string bytes;
+    PendingRequest request;
+    uint64_t deadline_ms;
+    bool is_limited;  // by options.queue_*; held-back ones would be in the socket otherwise
+};
+
+inline constexpr std::string_view kUpstreamLost =
+    "UPSTREAMLOST the connection to Valkey was lost; may have run";
 
 }  // namespace nearkey

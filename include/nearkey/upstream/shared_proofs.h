@@ -1,23 +1,24 @@
-// Proofs over all pools that store into one near cache, each on an event loop of its own.
-// A round asks the pool here and, by their mailboxes, those of the others for a proof of their own
-// connections. These end whatever the others wait for, so no two loops can wait for each other.
+// Proofs over all nodes that store into one near cache, each on an event loop of its own.
+// A round asks the node here and, by their mailboxes, those of the others for a proof of their own
+// connections. Such a proof waits for no other loop, so no two loops can wait for each other.
 #pragma once
 
 #include "nearkey/loop/mailbox.h"
 #include "nearkey/upstream/proof_rounds.h"
 
-#include <memory>
-#include <unordered_map>
+#include <list>
 #include <vector>
 
 namespace nearkey {
 
 class SharedProofs final : public ProofRounds, private ProofWaiter {
 public:
-    // `own` are those of the pool of this loop, `mailbox` is the loop's. All outlive it.
-    SharedProofs(Mailbox& mailbox, ProofRounds& own) : mailbox_(mailbox), own_(own) {}
+    // `own` are those of the node of this loop, `mailbox` is the loop's. All outlive it.
+    SharedProofs(Mailbox& mailbox, ProofRounds& own) : mailbox_(mailbox), own_(&own) {}
+    // Before the first round.
+    void use(ProofRounds& own) { own_ = &own; }
     ~SharedProofs();
-    // Before any of the loops runs. All outlive it.
+    // Called before any of the loops runs. All outlive it.
     void add_other(SharedProofs& other) { others_.push_back(&other); }
 
 private:
@@ -36,15 +37,15 @@ private:
     // ProofRounds
     void ask() override;
     bool ask_again() override { return false; }
-    // ProofWaiter: the pool here has proven its part.
+    // ProofWaiter: the node here has proven its part.
     void on_proven() override { on_answer(round()); }
 
     void answer(SharedProofs& asker, uint32_t number);
 
     Mailbox& mailbox_;
-    ProofRounds& own_;
+    ProofRounds* own_;
     std::vector<SharedProofs*> others_;
-    std::unordered_map<Asked*, std::unique_ptr<Asked>> asked_;
+    std::list<Asked> asked_;
 };
 
 }  // namespace nearkey

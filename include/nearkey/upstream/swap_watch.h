@@ -1,11 +1,11 @@
-// Whether a SWAPDB has run since Valkey was asked last, by what INFO commandstats counts.
+// Finds whether a SWAPDB has run since Valkey was asked last, by the counts of INFO commandstats.
 // Valkey tells nobody of SWAPDB, but counts it. CONFIG RESETSTAT sets all counts back, so that a
 // count may return to what it was: a reset that is seen counts as a SWAPDB, and is seen by
 //   - its own entry, which it leaves with one call: each reset replaces it, with another duration;
 //   - the calls of INFO: we have asked once more since, so a count that has not grown was set back.
 // A reset goes unseen only if it took as many microseconds as the one before it, and others have
 // sent INFO as often since as was counted before.
-// Pure: replies in, verdicts out. Owned by ConnectionPool.
+// Pure: replies in, verdicts out. Owned by ServerStats.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,7 @@ public:
     [[nodiscard]] Verdict note(std::string_view info);
     // The counts to come may be another server's.
     void forget();
-    // Whether the next reply will tell of every SWAPDB from now on.
+    // True if the next reply will tell of every SWAPDB from now on.
     bool is_counting() const { return is_counting_; }
 
 private:

@@ -1,6 +1,6 @@
 // TLS to Valkey through OpenSSL and hiredis_ssl. The server's certificate and its name are always
 // verified, before a single byte of a command or of a password is sent.
-// Owned by Daemon; connections borrow it.
+// Owned by an UpstreamTarget or a SentinelLink; connections borrow it.
 #pragma once
 
 #include "nearkey/upstream/options.h"
@@ -16,17 +16,13 @@ struct redisContext;
 
 namespace nearkey {
 
+// Another one may be moved into it: that holds for connections that are made from now on.
 class TlsContext {
 public:
     // `host` is the name that the certificate must carry, if options.tls_server_name is empty.
     // Throws std::runtime_error, with the file and OpenSSL's reason, if a file can't be used.
     TlsContext(const UpstreamOptions& options, const std::string& host);
-    ~TlsContext();
-    TlsContext(TlsContext&& other) noexcept;
-    // For connections that are made from now on.
-    TlsContext& operator=(TlsContext&& other) noexcept;
-
-    // Of what the files held: another one is another certificate, key or authority.
+    // Made of the files' bytes: another one is another certificate, key or authority.
     const std::string& fingerprint() const { return fingerprint_; }
 
     // Starts TLS on a connected context, which then owns `ssl`. Empty on success, else the reason.
@@ -44,16 +40,16 @@ private:
     std::string fingerprint_;
 };
 
-// Whether a write that stopped waits for bytes of the peer, not for room in the socket.
+// True if a write that stopped waits for bytes of the peer, not for room in the socket.
 bool waits_for_peer(const ssl_st& ssl);
 
 // The reason of the last failure in OpenSSL's queue, which is emptied. Empty if there is none.
 std::string take_tls_error();
 
-// What was wrong with the server's certificate, as ": hostname mismatch"; "" if nothing was.
+// The fault of the server's certificate, as ": hostname mismatch"; "" if there is none.
 std::string certificate_problem(const ssl_st& ssl);
 
-// When the server's certificate ends: seconds since 1970. Null: there is none yet.
+// The end of the server's certificate, in seconds since 1970. Null: there is none yet.
 std::optional<int64_t> certificate_not_after(const ssl_st& ssl);
 
 }  // namespace nearkey

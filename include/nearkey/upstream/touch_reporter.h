@@ -1,16 +1,16 @@
 // Tells Valkey which keys are read here. A key whose reads are all answered by the near cache looks
-// idle to the server, and allkeys-lru or allkeys-lfu would evict what is read most.
-// Owned by ConnectionPool. The one rule: it is nobody's burden. A hit costs one counter, a
+// idle to the server, and allkeys-lru or allkeys-lfu would evict the keys that are read most.
+// Owned by NodeCoherence. The one rule: it burdens nobody. A hit costs one counter, a
 // heartbeat at most near_cache.touch_keys_max keys, a refusal ends it.
 //
 //   hit ─is_due()─▶ note() ─▶ keys of a database ─beat()─▶ CLIENT CACHING NO, TOUCH key ...
 //
-// How many hits are passed over follows from how many there were between the last two heartbeats,
-// so that the sample is spread over the whole time, whatever the load is.
+// The gap between two samples follows from the number of hits between the last two heartbeats, so
+// that the sample is spread over the whole time, whatever the load is.
 #pragma once
 
 #include "nearkey/cache/options.h"
-#include "nearkey/upstream/request.h"
+#include "nearkey/upstream/own_question.h"
 
 #include <cstdint>
 #include <map>
@@ -22,22 +22,30 @@
 namespace nearkey {
 
 class Connection;
-class ConnectionPool;
 class Log;
+class SharedConnections;
 struct Metrics;
 
-class TouchReporter final : private ReplyReceiver {
+class TouchReporter final : private WholeReplyReceiver {
 public:
     // Outlived by all references.
-    TouchReporter(ConnectionPool& pool, const NearCacheOptions& options, Metrics& metrics,
+    TouchReporter(SharedConnections& connections, const NearCacheOptions& options, Metrics& metrics,
                   Log& log);
 
-    // With each hit: whether this one is to be noted.
+    // The keys that one TOUCH may name.
+    struct Group {
+        int database;
+        int slot = -1;  // in a cluster
+        auto operator<=>(const Group&) const = default;
+    };
+    // Called with each hit: true if this one is to be noted, and the next one to be chosen. In a
+    // cluster the seed's reporter chooses, and that of the key's node notes.
     bool is_due() { return --hits_left_ == 0; }
-    void note(int database, std::string_view key);
-    // With each heartbeat. `primary` is asked for the server's policy now and then.
+    void schedule();
+    void note(const Group& group, std::string_view key);
+    // Called with each heartbeat. `primary` is asked for the server's policy now and then.
     void beat(Connection& primary, uint64_t now_ms);
-    // Another upstream is to be asked anew.
+    // Another upstream must be asked anew.
     void forget_policy() {
         is_refused_ = false;
         policy_asked_ms_ = 0;
@@ -45,56 +53,49 @@ public:
 
 private:
     static constexpr uint64_t kNever = UINT64_MAX;
-    // The keys of one database, and the receiver of the replies to their TOUCH.
-    class Batch final : public ReplyReceiver {
+    // The keys of one group, and the receiver of the replies to their TOUCH.
+    class Batch final : public WholeReplyReceiver {
     public:
         explicit Batch(TouchReporter& reporter) : reporter_(reporter) {}
-        void on_reply_bytes(uint32_t ticket, std::string_view bytes) override;
-        void on_reply_end(uint32_t ticket) override;
-        bool on_reply_void(uint32_t) override { return false; }
-        void on_request_failed(uint32_t ticket, std::string_view error) override;
-
-        void send(Connection& connection, bool is_tracked);
+        void send(Connection& connection);
 
         std::unordered_set<std::string> keys;
         bool is_in_flight = false;
 
     private:
+        void on_whole_reply(uint32_t ticket, const std::string& reply) override;
+        void on_no_reply(uint32_t ticket) override;
+
         TouchReporter& reporter_;
-        std::string reply_;
     };
 
-    // ReplyReceiver: of INFO memory
-    void on_reply_bytes(uint32_t ticket, std::string_view bytes) override;
-    void on_reply_end(uint32_t ticket) override;
-    bool on_reply_void(uint32_t) override { return false; }
-    void on_request_failed(uint32_t ticket, std::string_view error) override;
+    // WholeReplyReceiver: for INFO memory
+    void on_whole_reply(uint32_t ticket, const std::string& reply) override;
+    void on_no_reply(uint32_t ticket) override;
 
     void ask_for_policy(Connection& primary, uint64_t now_ms);
     void set_evicts(bool evicts_by_use);
     void on_touch_reply(std::string_view reply);
     void send_batches();
-    void schedule();
 
-    ConnectionPool& pool_;
+    SharedConnections& connections_;
     const NearCacheOptions& options_;
     Metrics& metrics_;
     Log& log_;
 
-    std::map<int, Batch> batches_;    // by database
+    std::map<Group, Batch> batches_;
     size_t keys_ = 0;                 // in all of them
     uint64_t hits_left_ = kNever;     // until the next one that is noted
-    uint64_t hits_planned_ = kNever;  // what that was when it was chosen
-    uint64_t hits_ = 0;               // since the last heartbeat, up to when it was chosen
+    uint64_t hits_planned_ = kNever;  // its value when it was chosen
+    uint64_t hits_ = 0;               // hits since the last heartbeat, up to that choice
     uint64_t gap_ = 1;                // from one to the next, on average
     std::minstd_rand random_{std::random_device{}()};
 
     bool is_refused_ = false;
-    bool is_policy_refused_ = false;  // INFO is
-    bool evicts_by_use_ = false;  // so far as we know
+    bool is_policy_refused_ = false;  // INFO is refused
+    bool evicts_by_use_ = false;      // so far as we know
     bool asking_for_policy_ = false;
     uint64_t policy_asked_ms_ = 0;  // 0: never
-    std::string reply_;
 };
 
 }  // namespace nearkey

@@ -1,7 +1,6 @@
 // The verbs that show pages, against servers that say odd things.
-#include "nearkey/cli/lists.h"
+#include "nearkey/cli/ask.h"
 
-#include "nearkey/cli/changes.h"
 #include "nearkey/cli/stats.h"
 
 #include "one_answer.h"

@@ -1,5 +1,5 @@
 // `nearkey ready` against a server of our own making that says one thing.
-#include "nearkey/cli/ready.h"
+#include "nearkey/cli/ask.h"
 
 #include "one_answer.h"
 

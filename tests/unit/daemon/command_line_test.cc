@@ -8,8 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "nearkey/cli/ready.h"
-#include "nearkey/daemon/check.h"
+#include "nearkey/cli/ask.h"
 
 namespace nearkey {
 namespace {

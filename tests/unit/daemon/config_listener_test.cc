@@ -109,6 +109,18 @@ TEST_CASE("listener: what can't be is refused with the listener's name") {
                    "[[listener]] number 1, /a.sock: output_per_client_high_water = 1MiB: must not "
                    "be above output_per_client_max = 1KiB"));
     CHECK(contains(error_of(kListener + "mode = 660\n"), "n.toml:3: mode = 660"));
+    CHECK(contains(error_of(kListener + "face = \"cluster\"\n"),
+                   "/a.sock: face = \"cluster\" needs an address tcp:127.0.0.1:PORT"));
+    CHECK(contains(error_of(kListener + "announce = \"h:1\"\n"),
+                   "announce goes only together with face = \"cluster\""));
+    for (const char* const announce : {"h", ":1", "h:0", "a b:1", "::1:5"}) {
+        CHECK(contains(error_of("[[listener]]\naddress = \"tcp:127.0.0.1:7000\"\n"
+                                "face = \"cluster\"\nannounce = \"" +
+                                std::string(announce) + "\"\n"),
+                       "n.toml:4: announce = "));
+    }
+    CHECK(error_of("[[listener]]\naddress = \"tcp:[::1]:7000\"\nface = \"cluster\"\n"
+                   "announce = \"[fd00::1]:7\"\n") == "");
 }
 
 }  // namespace nearkey

@@ -244,7 +244,7 @@ TEST_CASE("config: options that contradict each other are refused") {
     CHECK(contains(error_of(with_set({"upstream.unready_after_ms=399"})), "heartbeat_interval_ms"));
     CHECK(contains(error_of(with_set({"upstream.tls_key_file=/k"})), "name both or neither"));
     CHECK(contains(error_of(with_set({"upstream.tls_cert_file=/c"})), "name both or neither"));
-    CHECK(contains(error_of(with_set({"server.listen=/a/b,/a//b"})), "/a//b stands there twice"));
+    CHECK(contains(error_of(with_set({"server.listen=/a/b,/a//b"})), "/a//b is given twice"));
     CHECK(contains(error_of(with_set({"server.listen=/a/b", "server.admin=/a/b"})), "is also"));
     CHECK(contains(error_of(with_set({"server.listen=/a/admin.sock"})), "is also"));
 }
@@ -333,7 +333,7 @@ TEST_CASE("config: a [[listener]] that is wrong is refused with its line") {
                    "n.toml:3: near_cache = 1"));
     CHECK(contains(error("[[listener]]\naddress = \"/a.sock\"\n[server]\nlisten = "
                          "[\"/a.sock\"]\n"),
-                   "/a.sock stands there twice"));
+                   "/a.sock is given twice"));
     CHECK(contains(error("[listener]\naddress = \"/a.sock\"\n"),
                    "n.toml:2: a listener is written [[listener]], with two brackets"));
     CHECK(contains(error("[\"listener[x]\"]\naddress = \"/a.sock\"\n"), "unknown"));

@@ -24,7 +24,7 @@ constexpr const char* kBegin =
 .Nd configuration of nearkey
 .Sh DESCRIPTION
 The file is TOML: tables of options, each a key and a value.
-What is not named keeps its default.
+Options that are not named keep their defaults.
 It is read when
 .Xr nearkey 1
 is told its name by

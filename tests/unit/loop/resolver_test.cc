@@ -4,9 +4,12 @@
 #include "../run_until.h"
 
 #include <doctest/doctest.h>
+#include <uv.h>
 
+#include <atomic>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace nearkey {
@@ -39,6 +42,38 @@ TEST_CASE("resolver: a numeric address is its own answer") {
     REQUIRE(run_until(loop, [&] { return !answers.told.empty(); }));
     REQUIRE(answers.told[0].addresses.size() == 1);
     CHECK(answers.told[0].addresses[0] == "127.0.0.3");
+}
+
+TEST_CASE("resolver: an address waits behind no lookup") {
+    Loop loop;
+    std::atomic<bool> is_over = false;
+    std::vector<std::unique_ptr<uv_work_t>> busy(8);
+    for (auto& work : busy) {
+        work = std::make_unique<uv_work_t>();
+        work->data = &is_over;
+        // Each of libuv's threads has something that does not end.
+        const auto wait = [](uv_work_t* one) {
+            while (!*static_cast<std::atomic<bool>*>(one->data))
+                std::this_thread::yield();
+        };
+        REQUIRE(uv_queue_work(loop.raw(), work.get(), wait, [](uv_work_t*, int) {}) == 0);
+    }
+    Answers answers;
+    const Resolution one(loop, "127.0.0.3", answers.noted());
+    const Resolution other(loop, "::1", answers.noted());
+    const bool is_answered = run_until(loop, [&] { return answers.told.size() == 2; });
+    is_over = true;
+    REQUIRE(is_answered);
+    CHECK(answers.told[0].addresses == std::vector<std::string>{"127.0.0.3"});
+    CHECK(answers.told[1].addresses == std::vector<std::string>{"::1"});
+    CHECK(loop.finish(10'000));
+}
+
+TEST_CASE("resolver: what is an address is told from a name") {
+    for (const char* address : {"127.0.0.1", "::1", "fe80::1%lo"})
+        CHECK(Resolution::is_address(address));
+    for (const char* name : {"localhost", "a.example", "127.0.0.1.example", ""})
+        CHECK_FALSE(Resolution::is_address(name));
 }
 
 TEST_CASE("resolver: a name that can't exist is an error") {

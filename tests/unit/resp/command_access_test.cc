@@ -237,16 +237,13 @@ TEST_CASE("command access: the default refuses what hurts everybody, and no more
           "CLIENT KILL ID 1", "CLIENT PAUSE 1",   "CLIENT UNPAUSE",  "MIGRATE a 1 k 0 1",
           "ACL LIST",         "ACL GETUSER a",    "ACL LOG"})
         CHECK_FALSE_MESSAGE(allows(access, line), line);
-    for (const char* line : {"GET k",         "SET k v",           "FLUSHALL",
-                             "KEYS *",        "CONFIG GET *",      "CLIENT LIST",
-                             "INFO",          "CLIENT UNBLOCK 1",  "ACL WHOAMI",
-                             "ACL USERS",     "ACL CAT",           "CLUSTER INFO",
-                             "CLUSTER SLOTS", "MODULE LIST",       "SWAPDB 0 1",
-                             "BGSAVE",        "BGREWRITEAOF",      "LASTSAVE",
-                             "MONITOR",       "SLOWLOG RESET",     "LATENCY RESET",
-                             "SCRIPT FLUSH",  "FUNCTION FLUSH",    "EVAL x 0",
-                             "WAIT 0 1",      "DUMP k",            "RESTORE k 0 x",
-                             "SUBSCRIBE a",   "NEARKEY STATS",     "NOSUCH"})
+    for (const char* line :
+         {"GET k",         "SET k v",       "FLUSHALL",         "KEYS *",        "CONFIG GET *",
+          "CLIENT LIST",   "INFO",          "CLIENT UNBLOCK 1", "ACL WHOAMI",    "ACL USERS",
+          "ACL CAT",       "CLUSTER INFO",  "CLUSTER SLOTS",    "MODULE LIST",   "SWAPDB 0 1",
+          "BGSAVE",        "BGREWRITEAOF",  "LASTSAVE",         "MONITOR",       "SLOWLOG RESET",
+          "LATENCY RESET", "SCRIPT FLUSH",  "FUNCTION FLUSH",   "EVAL x 0",      "WAIT 0 1",
+          "DUMP k",        "RESTORE k 0 x", "SUBSCRIBE a",      "NEARKEY STATS", "NOSUCH"})
         CHECK_MESSAGE(allows(access, line), line);
 }
 

@@ -12,10 +12,10 @@ TEST_CASE("value: a map is read, found in, and written in both protocols") {
     CHECK(map->find("proto")->integer == 3);
     CHECK(map->find("nothing") == nullptr);
     std::string resp2;
-    append_value(resp2, *map, 2);
+    append_value(resp2, *map, nearkey::Protocol::Resp2);
     CHECK(resp2 == "*4\r\n$5\r\nproto\r\n:3\r\n$7\r\nmodules\r\n*0\r\n");
     std::string resp3;
-    append_value(resp3, *map, 3);
+    append_value(resp3, *map, nearkey::Protocol::Resp3);
     CHECK(resp3 == "%2\r\n$5\r\nproto\r\n:3\r\n$7\r\nmodules\r\n*0\r\n");
 }
 
@@ -41,9 +41,9 @@ TEST_CASE("value: nulls, errors and attributes") {
 
 TEST_CASE("value: a null is written as the protocol has it") {
     std::string resp2;
-    append_value(resp2, *parse_value("*2\r\n:1\r\n_\r\n"), 2);
+    append_value(resp2, *parse_value("*2\r\n:1\r\n_\r\n"), nearkey::Protocol::Resp2);
     CHECK(resp2 == "*2\r\n:1\r\n$-1\r\n");
     std::string resp3;
-    append_value(resp3, *parse_value("*2\r\n:1\r\n$-1\r\n"), 3);
+    append_value(resp3, *parse_value("*2\r\n:1\r\n$-1\r\n"), nearkey::Protocol::Resp3);
     CHECK(resp3 == "*2\r\n:1\r\n_\r\n");
 }

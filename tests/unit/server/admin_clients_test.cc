@@ -1,8 +1,7 @@
 // What the pages say of processes and sockets, and the refusals of the pages that change something.
 #include "fake_source.h"
 
-#include "nearkey/server/admin_changes.h"
-#include "nearkey/server/admin_control.h"
+#include "nearkey/server/admin_page_functions.h"
 #include "nearkey/server/process_facts.h"
 
 #include <doctest/doctest.h>

@@ -20,6 +20,7 @@ struct FakeSource final : AdminSource {
     std::shared_ptr<void> hold_still() override { return nullptr; }
     std::string config_text() const override { return "[server]\n"; }
     ClientList clients(uint64_t, size_t) override { return {}; }
+    std::vector<NodeFacts> nodes() override { return {}; }
     ConnectionList connections(size_t) override { return {}; }
     std::optional<uint64_t> clear_near_cache() override { return cleared; }
     AdminChange reload() override { return change; }

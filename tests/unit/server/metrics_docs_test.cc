@@ -14,10 +14,10 @@ constexpr const char* kPath = "docs/metrics.md";
 constexpr const char* kBegin = R"(# Metrics
 
 Made of the table in `include/nearkey/base/metrics.h`; `tests/unit/server/metrics_docs_test.cc`
-says how, and that it is so. `/metrics` is for Prometheus, and OpenMetrics for who asks for it in
-`Accept`. `/stats` and `NEARKEY STATS` have the same numbers as one flat list: each row by the name
-in the last column, each family of counters also as its sum. A label has the values that stand here
-and no others; none ever shows a key, a value or a name that a client sent.
+says how, and that it is so. `/metrics` is for Prometheus, and OpenMetrics if `Accept` asks for it.
+`/stats` and `NEARKEY STATS` have the same numbers as one flat list: each row by the name in the
+last column, each family of counters also as its sum. A label has the values that stand here and no
+others; none ever shows a key, a value or a name that a client sent.
 
 | metric | type | label | what it counts | in /stats |
 | --- | --- | --- | --- | --- |

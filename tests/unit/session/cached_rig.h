@@ -38,6 +38,13 @@ struct CachedRig : SessionRig {
         REQUIRE(run_until_end(client, "+GET first\r\n"));
         return client;
     }
+    // One more that has read, and is told of changes.
+    FakeClient& add_cached() {
+        FakeClient& client = add_client();
+        client.ask({"HELLO 3", "GET second"});
+        REQUIRE(run_until_end(client, "+GET second\r\n"));
+        return client;
+    }
     // Two connections of one kind, so that replies may overtake news, and proofs only when they are
     // answered.
     FakeClient& make_overtaking() {

@@ -21,7 +21,7 @@ template <class Rig>
 void refuse(Rig& rig, std::string_view text) {
     std::vector<AccessRule> rules;
     REQUIRE(parse_access_rules(text, rules) == "");
-    rig.terms.access = CommandAccess(std::move(rules), rig.pool->commands());
+    rig.terms.access = CommandAccess(std::move(rules), rig.node->catalog().commands());
 }
 
 // Through a tunnel, whose server says nothing of the stand-in yet.

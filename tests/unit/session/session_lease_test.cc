@@ -89,7 +89,7 @@ TEST_CASE("lease: WAIT of a session that has not written asks nothing before") {
     client.ask({"GET a", "WAIT 1 0"});
     CHECK(rig.run_until_output(client, "+GET a\r\n+WAIT 1 0\r\n"));
     CHECK(rig.valkey.times_asked(kMark) == 0);
-    CHECK(rig.pool->lease_count() == 0);
+    CHECK(rig.node->leases().leased().size() == 0);
 }
 
 TEST_CASE("lease: WAIT of a session that has written sends a mark first") {
@@ -136,7 +136,7 @@ TEST_CASE("lease: WAIT whose mark is refused is an error, and the connection is 
     CHECK(rig.run_until_output(client, "+SET a 1\r\n" + refused + "+EVAL x 0\r\n"));
     CHECK(rig.valkey.times_asked("WAIT 1 0") == 0);
     CHECK(rig.valkey.peer_of("EVAL x 0") == rig.valkey.peer_of(kMark));
-    CHECK(rig.pool->lease_count() == 0);
+    CHECK(rig.node->leases().leased().size() == 0);
 }
 
 TEST_CASE("lease: WAIT whose mark is lost or late ends the client, and no connection is kept") {
@@ -156,7 +156,7 @@ TEST_CASE("lease: WAIT whose mark is lost or late ends the client, and no connec
         CHECK(client.output() == "+SET a 1\r\n");
         CHECK(rig.valkey.times_asked("WAIT 1 0") == 0);
         CHECK(rig.run_until_closed(leased));
-        CHECK(rig.pool->lease_count() == 0);
+        CHECK(rig.node->leases().leased().size() == 0);
         CHECK(rig.metrics.tombstones == 0);
     }
 }
@@ -238,7 +238,7 @@ TEST_CASE("lease: a client that leaves while it waits passes its place on") {
         if (!is_granted) first.session.abort();
         CHECK(rig.run_until_output(next, "+EVAL next 0\r\n"));
         CHECK(rig.valkey.times_asked("EVAL gone 0") == 0);
-        CHECK(rig.pool->lease_count() == 0);
+        CHECK(rig.node->leases().leased().size() == 0);
     }
 }
 

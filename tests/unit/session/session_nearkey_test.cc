@@ -22,15 +22,17 @@ Value answer_to(SessionRig& rig, FakeClient& client, const std::string& line) {
 
 std::string route_of(SessionRig& rig, FakeClient& client, const std::string& command) {
     const Value answer = answer_to(rig, client, "NEARKEY EXPLAIN " + command);
-    REQUIRE(answer.elements.size() == 14);
+    REQUIRE(answer.elements.size() == 18);
     CHECK(answer.elements[0].text == "command");
     CHECK(answer.elements[2].text == "route");
     CHECK(answer.elements[4].text == "reason");
     CHECK_FALSE(answer.elements[5].text.empty());
-    CHECK(answer.elements[6].text == "writes");
-    CHECK(answer.elements[8].text == "keys");
-    CHECK(answer.elements[11].text == "bypassed");
-    CHECK(answer.elements[13].text == "the near cache is off");
+    CHECK(answer.text_of("server") == rig.url.path);
+    CHECK(answer.text_of("role") == "primary");
+    CHECK(answer.elements[10].text == "writes");
+    CHECK(answer.elements[12].text == "keys");
+    CHECK(answer.text_of("cache") == "bypassed");
+    CHECK_FALSE(answer.text_of("cache_reason").empty());
     return answer.elements[1].text + ": " + answer.elements[3].text;
 }
 
@@ -56,7 +58,7 @@ TEST_CASE("nearkey: STATS tells every metric, as a map where the protocol has th
     CHECK(stats.type == '*');
     REQUIRE(stats.elements.size() == 2 * count);
     CHECK(stats.find("nearkey_commands_forwarded_total")->integer == 1);
-    CHECK(stats.find("nearkey_ready")->integer == 1);
+    CHECK(stats.find("nearkey_upstream_connections")->integer == 1);
     CHECK(answer_to(rig, client, "HELLO 3").type == '%');
     const Value map = answer_to(rig, client, "NEARKEY STATS");
     CHECK(map.type == '%');
@@ -78,12 +80,14 @@ TEST_CASE("nearkey: EXPLAIN tells the route that a command takes") {
         {"CLIENT SETNAME x", "client|setname: local"},
         {"NEARKEY EXPLAIN x", "nearkey: local"},
         {"SELECT 1", "select: local"},
+        {"SELECT x", "select: dedicated, closed afterwards unless the server refused"},
+        {"HELLO 3 AUTH u p", "hello: tunnel"},
         {"POST /", "post: the client is closed"},
         {"MULTI", "multi: shared if the transaction arrives whole, else dedicated"},
-        {"WATCH k", "watch: shared if the transaction arrives whole, else dedicated"},
-        {"EXEC", "exec: that of its transaction"},
-        {"DISCARD", "discard: that of its transaction"},
-        {"UNWATCH", "unwatch: that of its transaction"},
+        {"WATCH k", "watch: dedicated"},
+        {"EXEC", "exec: shared"},
+        {"DISCARD", "discard: shared"},
+        {"UNWATCH", "unwatch: shared"},
         {"GET", "get: shared"},
         {"EVAL x", "eval: dedicated, closed afterwards unless the server refused"},
         {"WHAT now", "WHAT: dedicated, closed afterwards unless the server refused"},

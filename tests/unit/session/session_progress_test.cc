@@ -2,6 +2,7 @@
 // the client is read meanwhile: either it gets on, or it ends with a reason (Session::Pause).
 #include "nearkey/session/session.h"
 
+#include "cached_rig.h"
 #include "tunnel_rig.h"
 
 #include <doctest/doctest.h>
@@ -118,6 +119,8 @@ TEST_CASE("session: a reply that never comes holds up what is behind it until it
         CAPTURE(behind);
         SessionRig rig;
         rig.options.request_timeout_ms = 300;
+        // The fake would answer a beat ahead of the command that it is silent about.
+        rig.options.heartbeat_interval_ms = 3'600'000;
         rig.terms.limits.in_flight_per_client_max = 1;
         rig.silence("GET a");
         FakeClient& client = rig.make_ready();
@@ -126,8 +129,35 @@ TEST_CASE("session: a reply that never comes holds up what is behind it until it
         REQUIRE(run_until(rig.loop, [&] { return client.socket.is_reading; }));
         rig.valkey.send(0, "+late\r\n");
         REQUIRE(run_until(rig.loop, [&] { return client.output().ends_with(behind + "\r\n"); }));
-        CHECK(client.output().starts_with("-UPSTREAMTIMEOUT "));
+        CHECK_MESSAGE(client.output().starts_with("-UPSTREAMTIMEOUT "), client.output());
     }
+}
+
+TEST_CASE("session: while the server holds writes back, one more waits where the others do") {
+    CachedRig rig;
+    FakeClient& client = rig.make_ready();
+    SharedConnections& shared = rig.node->shared();
+    const auto count_held_up = [&shared] {
+        size_t count = 0;
+        shared.for_each([&](Connection& each) { count += each.in_flight().is_held_up() ? 1 : 0; });
+        return count;
+    };
+    // Each holds up one more connection; another is ready for the next.
+    for (const std::string write : {"SET a 1", "SET b 1", "SET c 1"}) {
+        const size_t before = count_held_up();
+        rig.silence(write);
+        rig.add_client().ask({write});
+        REQUIRE(run_until(rig.loop, [&] {
+            return count_held_up() > before && shared.find_ready(Protocol::Resp2, 0) != nullptr;
+        }));
+    }
+    REQUIRE(run_until(rig.loop, [&] { return shared.may_hold_writes(); }));
+    client.ask({"GET r"});
+    REQUIRE(rig.run_until_end(client, "+GET r\r\n"));
+    rig.silence("SET d 1");
+    client.ask({"SET d 1"});
+    REQUIRE(rig.run_until_asked("SET d 1", 1));
+    CHECK(rig.valkey.peer_of("SET d 1") != rig.valkey.peer_of("GET r"));
 }
 
 TEST_CASE("session: behind a blocking command a client is read, whatever else it waits for") {
@@ -255,7 +285,7 @@ TEST_CASE("lease: a large command has one connected for the next, while it arriv
     }
     CHECK(rig.run_until_output(client, "+OK\r\n"));
     CHECK(rig.valkey.peer_of(large) == 1);
-    CHECK(rig.pool->lease_count() == 0);
+    CHECK(rig.node->leases().leased().size() == 0);
 }
 
 TEST_CASE("lease: one that can't be connected costs a large command nothing") {

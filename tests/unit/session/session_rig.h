@@ -1,4 +1,4 @@
-// One client without a socket: a FakeStream in front of a Session, a real ConnectionPool behind it,
+// One client without a socket: a FakeStream in front of a Session, a real Node behind it,
 // and a FakeValkey behind that.
 #pragma once
 
@@ -82,7 +82,7 @@ struct FakeClient {
     Session session;
 };
 
-struct SessionRig : private PoolEvents, private SessionEvents {
+struct SessionRig : NodeEvents, SessionEvents {
     SessionRig() {
         url.kind = UpstreamUrl::Kind::Unix;
         url.path = directory / "valkey";
@@ -92,26 +92,25 @@ struct SessionRig : private PoolEvents, private SessionEvents {
     }
     ~SessionRig() {
         clients.clear();
-        pool.reset();
+        node.reset();
         ::close(null_fd);
     }
 
-    // Starts the pool, with the options as they are now.
+    // Starts the node, with the options as they are now.
     FakeClient& make_ready() {
-        pool = std::make_unique<ConnectionPool>(
-            ConnectionPool::Parts{loop, metrics, log, scratch, *this, cache.get()}, options,
-            std::make_unique<UpstreamTarget>(url, nullptr));
-        pool->bound_staleness(cache_options.max_staleness_ms);
-        pool->start();
-        REQUIRE(run_until(loop, [this] { return pool->health().is_ready; }));
+        node = std::make_unique<Node>(Node::Parts{loop, metrics, log, scratch, *this, cache.get()},
+                                      options, std::make_unique<UpstreamTarget>(url, nullptr));
+        node->bound_staleness(cache_options.max_staleness_ms);
+        node->start();
+        REQUIRE(run_until(loop, [this] { return node->health().is_ready; }));
         context = std::make_unique<SessionContext>(SessionContext{.loop = loop,
                                                                   .limits = limits,
                                                                   .metrics = metrics,
                                                                   .log = log,
-                                                                  .pool = *pool,
+                                                                  .node = *node,
                                                                   .events = *this,
                                                                   .encoded = {}});
-        context->cache = cache.get();
+        context->ledgers.cache = cache.get();
         context->expected_from_bytes = 0;
         return add_client();
     }
@@ -170,7 +169,7 @@ struct SessionRig : private PoolEvents, private SessionEvents {
     size_t credentials_refused = 0;
     NearCacheOptions cache_options;
     std::unique_ptr<NearCache> cache;  // null unless a test makes one
-    std::unique_ptr<ConnectionPool> pool;
+    std::unique_ptr<Node> node;
     std::unique_ptr<SessionContext> context;
     std::vector<std::unique_ptr<FakeClient>> clients;
     std::vector<const Session*> ended;

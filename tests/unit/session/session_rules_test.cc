@@ -204,4 +204,19 @@ TEST_CASE("rule way: a change of way is answered at once, what comes next waits 
     CHECK(rig.metrics.near_cache_proofs_total == proofs);
 }
 
+TEST_CASE("rule way: a client that was shown stored replies alone waits for a proof, too") {
+    CachedRig rig;
+    rig.make_cached();
+    rig.store(kQuery);
+    FakeClient& reader = rig.add_client();
+    reader.ask({"HELLO 3", "GET k"});
+    REQUIRE(rig.run_until_end(reader, kStored));
+    REQUIRE(rig.valkey.times_asked("GET k") == 0);
+    rig.silence("PING");
+    const uint64_t proofs = rig.metrics.near_cache_proofs_total;
+    reader.ask({"HELLO 2"});
+    rig.settle();
+    CHECK(rig.metrics.near_cache_proofs_total == proofs + 1);
+}
+
 }  // namespace nearkey

@@ -92,7 +92,7 @@ TEST_CASE("session: EVAL goes over a lease, and the next GET waits for it") {
     const size_t leased = rig.valkey.peer_of("EVAL x 0");
     CHECK(leased != rig.valkey.peer_of("GET a"));
     CHECK(client.output() == "+GET a\r\n");
-    CHECK(rig.pool->lease_count() == 1);
+    CHECK(rig.node->leases().leased().size() == 1);
     rig.settle();
     CHECK(rig.valkey.times_asked("GET b") == 0);
     CHECK_FALSE(client.socket.is_reading);
@@ -100,7 +100,7 @@ TEST_CASE("session: EVAL goes over a lease, and the next GET waits for it") {
     CHECK(rig.run_until_output(client, "+GET a\r\n+done\r\n+GET b\r\n"));
     CHECK(rig.valkey.peer_of("GET b") == rig.valkey.peer_of("GET a"));
     CHECK(client.socket.is_reading);
-    CHECK(rig.pool->lease_count() == 0);
+    CHECK(rig.node->leases().leased().size() == 0);
     CHECK(rig.valkey.is_open(leased));
 }
 
@@ -267,7 +267,7 @@ TEST_CASE("session: while Valkey is away commands wait, then fail in order") {
     FakeClient& client = rig.make_ready();
     rig.valkey.stop_listening();
     rig.valkey.close_all();
-    REQUIRE(run_until(rig.loop, [&] { return !rig.pool->health().is_ready; }));
+    REQUIRE(run_until(rig.loop, [&] { return !rig.node->health().is_ready; }));
     client.ask({"GET a", local("b"), "EVAL x 0"});
     const std::string down = "-UPSTREAMDOWN Valkey can't be reached; not sent\r\n";
     CHECK(rig.run_until_output(client, down + local_answer("b") + down));

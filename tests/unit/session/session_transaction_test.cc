@@ -63,7 +63,7 @@ TEST_CASE("transaction: a whole one that waits in vain fails as a whole and is n
     FakeClient& client = rig.make_ready();
     rig.valkey.stop_listening();
     rig.valkey.close_all();
-    REQUIRE(run_until(rig.loop, [&] { return !rig.pool->health().is_ready; }));
+    REQUIRE(run_until(rig.loop, [&] { return !rig.node->health().is_ready; }));
     client.ask({"MULTI", "SET a 1", "INCR b", "EXEC"});
     const std::string expected = kDown + kDown + kDown + kDown;
     CHECK(rig.run_until_output(client, expected));
@@ -125,7 +125,7 @@ TEST_CASE("transaction: one with a command that is not shared goes over a lease"
         CHECK(rig.run_until_output(client, expected + "+GET c\r\n"));
         CHECK(rig.valkey.peer_of("GET c") == 0);
         CHECK(rig.metrics.transactions_whole_total == 0);
-        CHECK(rig.pool->lease_count() == 0);
+        CHECK(rig.node->leases().leased().size() == 0);
     }
 }
 
@@ -136,11 +136,11 @@ TEST_CASE("transaction: one that is cut in two reads goes over a lease, and give
     REQUIRE(rig.run_until_output(client, "+MULTI\r\n+SET a 1\r\n"));
     const size_t leased = rig.valkey.peer_of("MULTI");
     CHECK(leased != 0);
-    CHECK(rig.pool->lease_count() == 1);
+    CHECK(rig.node->leases().leased().size() == 1);
     client.ask({"GET b", "EXEC", "GET c"});
     CHECK(rig.run_until_output(client, "+MULTI\r\n+SET a 1\r\n+GET b\r\n+EXEC\r\n+GET c\r\n"));
     CHECK(rig.valkey.peer_of("GET b") == leased);
-    CHECK(rig.pool->lease_count() == 0);
+    CHECK(rig.node->leases().leased().size() == 0);
     CHECK(rig.valkey.is_open(leased));
     client.ask({"EVAL x 0"});
     REQUIRE(rig.run_until_asked("EVAL x 0", 1));
@@ -167,7 +167,7 @@ TEST_CASE("transaction: cut at every byte it gives the same output") {
         client.send(input.substr(cut));
         CHECK(rig.run_until_output(client, expected));
     }
-    CHECK(rig.pool->lease_count() == 0);
+    CHECK(rig.node->leases().leased().size() == 0);
 }
 
 TEST_CASE("transaction: one that is longer than in_flight_per_client_max goes over a lease") {
@@ -215,7 +215,7 @@ TEST_CASE("transaction: a lost lease is answered with errors, and the client is 
     REQUIRE(rig.run_until_ended(client));
     CHECK(client.output() == "+WATCH a\r\n+MULTI\r\n" + kLost + kLost + kLost);
     CHECK(rig.metrics.clients_closed_state_total == 1);
-    CHECK(rig.pool->lease_count() == 0);
+    CHECK(rig.node->leases().leased().size() == 0);
     CHECK(rig.valkey.times_asked("SET b 1") == 1);
 }
 
@@ -228,7 +228,7 @@ TEST_CASE("transaction: a lease that is lost while nothing is owed closes the cl
     client.ask({local("x")});
     rig.settle();
     rig.valkey.close(rig.valkey.peer_of("WATCH a"));
-    REQUIRE(run_until(rig.loop, [&] { return rig.pool->lease_count() == 0; }));
+    REQUIRE(run_until(rig.loop, [&] { return rig.node->leases().leased().size() == 0; }));
     rig.settle();
     // What is written already still leaves.
     CHECK_FALSE(rig.is_ended(client));
@@ -252,7 +252,7 @@ TEST_CASE("transaction: one whose command times out closes the client") {
     CHECK(client.output() == "+WATCH a\r\n" + kLate + kLate + kLate);
     CHECK(rig.metrics.clients_closed_state_total == 1);
     CHECK(rig.run_until_closed(rig.valkey.peer_of("WATCH a")));
-    CHECK(rig.pool->lease_count() == 0);
+    CHECK(rig.node->leases().leased().size() == 0);
     CHECK(rig.metrics.tombstones == 0);
 }
 
@@ -262,7 +262,7 @@ TEST_CASE("transaction: one that finds no server is refused, and the client is c
     FakeClient& client = rig.make_ready();
     rig.valkey.stop_listening();
     rig.valkey.close_all();
-    REQUIRE(run_until(rig.loop, [&] { return !rig.pool->health().is_ready; }));
+    REQUIRE(run_until(rig.loop, [&] { return !rig.node->health().is_ready; }));
     client.ask({"WATCH a", "SET a 1"});
     REQUIRE(rig.run_until_ended(client));
     CHECK(client.output() == kDown + kDown);
@@ -332,7 +332,7 @@ TEST_CASE("transaction: one that is owed ends as the busy server would end it") 
             client.ask({"GET a"});
             CHECK(rig.run_until_output(client, "+OK\r\n" + expected + "+GET a\r\n"));
             CHECK(rig.valkey.times_asked("MULTI") == 0);
-            CHECK(rig.pool->lease_count() == 0);
+            CHECK(rig.node->leases().leased().size() == 0);
         }
     }
 }

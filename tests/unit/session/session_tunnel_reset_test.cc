@@ -24,7 +24,7 @@ TEST_CASE("tunnel: RESET leads back to the shared connection, with what is pipel
     CHECK(rig.valkey.peer_of("GET b") == 0);
     CHECK(rig.run_until_closed(rig.peer));
     CHECK(rig.metrics.upstream_tunnels == 0);
-    CHECK(rig.pool->lease_count() == 0);
+    CHECK(rig.node->leases().leased().size() == 0);
     client.ask({"SUBSCRIBE a"});
     REQUIRE(rig.run_until_asked("SUBSCRIBE a", 2));
     CHECK(rig.metrics.upstream_tunnels == 1);

@@ -29,7 +29,7 @@ TEST_CASE("tunnel: a command may have several replies, and others come unasked")
     CHECK(rig.run_until_output(client, expected + kMessage + "+SET y 1\r\n+WHAT now\r\n" + hello));
     CHECK(rig.valkey.peer_of("SET y 1") == peer);
     CHECK(rig.valkey.peer_of("WHAT now") == peer);
-    CHECK(rig.pool->lease_count() == 1);
+    CHECK(rig.node->leases().leased().size() == 1);
 }
 
 TEST_CASE("tunnel: a command that is not canonical is encoded anew") {
@@ -75,7 +75,7 @@ TEST_CASE("tunnel: its end ends the client, when what it owes has left") {
     CHECK(client.output() == kMessage);
     CHECK(rig.valkey.times_asked("GET b") == 0);
     CHECK(rig.metrics.client_memory_bytes == 0);
-    CHECK(rig.pool->lease_count() == 0);
+    CHECK(rig.node->leases().leased().size() == 0);
 }
 
 TEST_CASE("tunnel: a client that ends or is lost closes it") {
@@ -92,7 +92,7 @@ TEST_CASE("tunnel: a client that ends or is lost closes it") {
         CHECK(rig.run_until_ended(client));
         CHECK(rig.run_until_closed(rig.peer));
         CHECK(rig.metrics.upstream_tunnels == 0);
-        CHECK(rig.pool->lease_count() == 0);
+        CHECK(rig.node->leases().leased().size() == 0);
     }
 }
 
@@ -224,12 +224,12 @@ TEST_CASE("tunnel: while it can't be reached its command is an error, and the cl
     FakeClient& client = rig.make_ready();
     rig.valkey.stop_listening();
     rig.valkey.close_all();
-    REQUIRE(run_until(rig.loop, [&] { return !rig.pool->health().is_ready; }));
+    REQUIRE(run_until(rig.loop, [&] { return !rig.node->health().is_ready; }));
     client.ask({"SUBSCRIBE a"});
     const std::string down = "-UPSTREAMDOWN Valkey can't be reached; not sent\r\n";
     CHECK(rig.run_until_output(client, down));
     CHECK(rig.metrics.upstream_tunnels == 0);
-    CHECK(rig.pool->lease_count() == 0);
+    CHECK(rig.node->leases().leased().size() == 0);
     rig.valkey.listen();
     rig.options.queue_timeout_ms = 10'000;
     client.ask({"GET b"});

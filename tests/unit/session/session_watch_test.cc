@@ -57,7 +57,7 @@ TEST_CASE("watch: a lease is kept until a reply proves it clean, then it is used
             }
             REQUIRE(rig.run_until_asked(lines.back(), 1));
             rig.run_until_read(rig.valkey.peer_of(lines.back()));
-            CHECK(rig.pool->lease_count() == (script.is_clean ? 0 : 1));
+            CHECK(rig.node->leases().leased().size() == (script.is_clean ? 0 : 1));
             const size_t leased = rig.valkey.peer_of("GET seen");
             client.ask({"GET next"});
             REQUIRE(rig.run_until_asked("GET next", 1));
@@ -81,7 +81,7 @@ TEST_CASE("watch: what is refused leaves no lease behind") {
     FakeClient& client = rig.make_ready();
     client.ask({"WATCH a", "GET b"});
     CHECK(rig.run_until_output(client, "-NOPERM no\r\n+GET b\r\n"));
-    CHECK(rig.pool->lease_count() == 0);
+    CHECK(rig.node->leases().leased().size() == 0);
 }
 
 TEST_CASE("watch: EXEC, DISCARD and UNWATCH without a transaction need no lease") {
@@ -117,7 +117,7 @@ TEST_CASE("watch: the lease of a session that ends in it is closed") {
         if (end == "lost") client.session.on_stream_lost();
         if (end == "QUIT" || end == "RESET") client.ask({end});
         CHECK(rig.run_until_closed(leased));
-        CHECK(rig.pool->lease_count() == 0);
+        CHECK(rig.node->leases().leased().size() == 0);
         if (end == "RESET") {
             client.ask({"GET b"});
             CHECK(rig.run_until_output(client, "+WATCH a\r\n+RESET\r\n+GET b\r\n"));
@@ -139,7 +139,7 @@ TEST_CASE("watch: NEARKEY is answered here, in its turn") {
     CHECK(client.output() == "+WATCH a\r\n");
     rig.valkey.send(rig.valkey.peer_of("GET a"), "+a\r\n");
     CHECK(rig.run_until_output(client, "+WATCH a\r\n+a\r\n" + local_answer("x")));
-    CHECK(rig.pool->lease_count() == 1);
+    CHECK(rig.node->leases().leased().size() == 1);
 }
 
 TEST_CASE("watch: a blocking command in it has no timeout, and none in MULTI waits without one") {
@@ -179,7 +179,7 @@ TEST_CASE("watch: an unknown command that was refused costs nothing") {
     REQUIRE(rig.run_until_asked("UNWATCH", 1));
     const size_t leased = rig.valkey.peer_of("UNWATCH");
     rig.run_until_read(leased);
-    CHECK(rig.pool->lease_count() == 0);
+    CHECK(rig.node->leases().leased().size() == 0);
     CHECK(rig.valkey.is_open(leased));
 }
 
@@ -191,7 +191,7 @@ TEST_CASE("watch: an error behind an unknown command that worked does not make t
     REQUIRE(rig.run_until_asked("UNWATCH", 1));
     const size_t leased = rig.valkey.peer_of("UNWATCH");
     rig.run_until_read(leased);
-    CHECK(rig.pool->lease_count() == 0);
+    CHECK(rig.node->leases().leased().size() == 0);
     CHECK(rig.run_until_closed(leased));
 }
 

@@ -20,7 +20,7 @@ struct SlowRig : SessionRig {
         FakeClient& client = make_ready();
         context->slow_log = slow.get();
         // A threshold of a millisecond is the least that can be configured; here all are slow.
-        pool->latency().set_slow_us(0);
+        node->latency().set_slow_us(0);
         return client;
     }
 

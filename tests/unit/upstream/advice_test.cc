@@ -21,8 +21,8 @@ TEST_CASE("advice: strangers are known by their first bytes") {
     CHECK(name_stranger("HTTP/1.1 400 Bad Request\r\n") == "an HTTP server answers there");
     CHECK(name_stranger("<!DOCTYPE HTML>") == "an HTTP server answers there");
     CHECK(name_stranger(std::string_view("\x15\x03\x03\x00", 4)) == "a TLS server answers there");
-    CHECK(name_stranger("220 mail.example ESMTP") == "what answers there is not Valkey");
-    CHECK(name_stranger("") == "what answers there is not Valkey");
+    CHECK(name_stranger("220 mail.example ESMTP") == "the server there is not Valkey");
+    CHECK(name_stranger("") == "the server there is not Valkey");
     CHECK(with_advice(name_stranger("<")).ends_with("Valkey's own host and port"));
 }
 

@@ -1,7 +1,7 @@
 // What comes of a hit that is compared with Valkey's own reply.
 #include "nearkey/upstream/auditor.h"
 
-#include "pool_rig.h"
+#include "node_rig.h"
 
 #include <doctest/doctest.h>
 
@@ -27,11 +27,11 @@ struct AuditRig {
         rig.make_ready_with_cache();
         connection = &rig.tracked(0);
         // From then on what is read is proven.
-        REQUIRE(run_until(rig.loop, [&] { return rig.pool->swapdb_known_ms() > 0; }));
+        REQUIRE(run_until(rig.loop, [&] { return rig.node->coherence().swapdb_known_ms() > 0; }));
     }
     CacheQuery query() const { return {.key = "k", .arguments = {}, .command = 1, .database = 0}; }
     void store(std::string_view reply) {
-        const auto ticket = cache->begin_fill(query(), connection->source());
+        const auto ticket = cache->begin_fill(query(), connection->tracking().source());
         REQUIRE(ticket != 0);
         cache->commit(ticket, reply, UINT64_MAX, Loop::boot_ms());
         REQUIRE(cache->explain(query(), Loop::boot_ms()).outcome == NearCache::Outcome::Hit);
@@ -42,8 +42,10 @@ struct AuditRig {
         REQUIRE(found.outcome == NearCache::Outcome::Hit);
         CommandParser parser(int64_t{1} << 20);
         REQUIRE(parser.next(bytes) == ParseResult::Command);
-        REQUIRE(pool->auditor().is_due());
-        pool->auditor().note({3, query(), parser.command(), found.reply, reads_fields});
+        REQUIRE(node->coherence().auditor().is_due());
+        node->coherence().auditor().schedule();
+        node->coherence().auditor().note(
+            {Protocol::Resp3, query(), parser.command(), found.reply, reads_fields});
     }
     bool run_until_audited(uint64_t count) {
         return run_until(loop, [&] { return metrics.near_cache_audits_total == count; });
@@ -54,13 +56,13 @@ struct AuditRig {
         REQUIRE(run_until(loop, [&] { return metrics.heartbeats_total > beats + 20; }));
     }
 
-    PoolRig rig;
+    NodeRig rig;
     Connection* connection;
     Loop& loop = rig.loop;
     FakeValkey& valkey = rig.valkey;
     Metrics& metrics = rig.metrics;
     std::unique_ptr<NearCache>& cache = rig.cache;
-    std::unique_ptr<ConnectionPool>& pool = rig.pool;
+    std::unique_ptr<Node>& node = rig.node;
 };
 
 }  // namespace
@@ -74,9 +76,11 @@ TEST_CASE("audit: so many hits are due, evenly") {
         REQUIRE(parser.next(kGet) == ParseResult::Command);
         int due = 0;
         for (int i = 0; i < 1000; ++i) {
-            if (!rig.pool->auditor().is_due()) continue;
+            if (!rig.node->coherence().auditor().is_due()) continue;
             ++due;
-            rig.pool->auditor().note({3, rig.query(), parser.command(), kServed, false});
+            rig.node->coherence().auditor().schedule();
+            rig.node->coherence().auditor().note(
+                {Protocol::Resp3, rig.query(), parser.command(), kServed, false});
         }
         CHECK(due == expected);
         // One at a time.
@@ -194,16 +198,18 @@ TEST_CASE("audit: a read that is lost is no result, and the next hit is compared
     AuditRig rig(1);
     // A heartbeat's answer would be that of the read.
     rig.valkey.answers["PING"] = FakeValkey::kSilent;
+    rig.valkey.answers["HELLO"] = FakeValkey::kSilent;
     rig.valkey.answers["GET k"] = FakeValkey::kSilent;
     rig.store(kServed);
     rig.hit();
     REQUIRE(run_until(rig.loop, [&] { return rig.valkey.times_asked("GET k") == 1; }));
     rig.valkey.close(rig.valkey.peer_of("GET k"));
     rig.valkey.answers.erase("PING");
+    rig.valkey.answers.erase("HELLO");
     rig.valkey.answers["GET k"] = kServed;
     REQUIRE(run_until(rig.loop, [&] { return !rig.connection->is_ready(); }));
     REQUIRE(run_until(rig.loop, [&] {
-        return rig.connection->is_ready() && rig.connection->source() != NearCache::kNoSource;
+        return rig.connection->is_ready() && rig.connection->tracking().is_on();
     }));
     rig.run_beats();
     CHECK(rig.metrics.near_cache_audits_total == 0);

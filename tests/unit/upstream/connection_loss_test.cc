@@ -95,7 +95,7 @@ TEST_CASE("lost connection: neither a long read nor one that nobody waits for is
     REQUIRE(rig.run_until_told(receiver, 1));
     CHECK(receiver.told == Told{"1 failed UPSTREAMLOST"});
     CHECK(gone.told.empty());
-    CHECK(rig.connection->is_idle());
+    CHECK(rig.connection->pipeline().is_idle());
     CHECK(rig.metrics.tombstones == 0);
     CHECK(rig.metrics.reads_retried_total == 0);
 }
@@ -190,7 +190,7 @@ TEST_CASE("waiting requests: the queue is limited in commands and in bytes, told
 TEST_CASE("dialling: the handshake goes in lock-step, and nothing overtakes it") {
     ConnectionRig rig;
     Collector receiver;
-    rig.make_connection(3, 7);
+    rig.make_connection(Protocol::Resp3, 7);
     const std::vector<std::string> steps{"HELLO 3", "SELECT 7", "CLIENT SETNAME nearkey", "PING"};
     for (const std::string& step : steps)
         rig.valkey.answers[step] = FakeValkey::kSilent;
@@ -220,7 +220,7 @@ TEST_CASE("dialling: a server that refuses PING is asked, and says itself what i
         REQUIRE(rig.run_until_told(receiver, 1));
         CHECK(receiver.told.back() == "1 -" + words + " of GET");
         CHECK(rig.connection->is_ready());
-        CHECK(rig.connection->pong().refusal == words);
+        CHECK(rig.connection->probe().pong().refusal == words);
         CHECK(rig.metrics.upstream_dial_failures_total == 0);
     }
 }
@@ -267,8 +267,8 @@ TEST_CASE("dialling: a SELECT that is refused closes for good, unless it is the 
         ConnectionRig rig;
         Collector receiver;
         rig.redials = false;
-        rig.make_connection(2, 99);
-        rig.connection->is_primary = is_primary;
+        rig.make_connection(Protocol::Resp2, 99);
+        if (is_primary) rig.connection->use().set_role(ConnectionUse::Role::Primary);
         rig.valkey.answers["SELECT 99"] = "-ERR DB index is out of range\r\n";
         rig.send(receiver, 1, "GET a");
         REQUIRE(run_until(rig.loop, [&] { return !rig.lost.empty(); }));
@@ -304,7 +304,7 @@ TEST_CASE("dialling: a peer that accepts and stays silent is given up after conn
     rig.valkey.answers["CLIENT SETNAME nearkey"] = FakeValkey::kSilent;
     rig.connection->dial();
     REQUIRE(run_until(rig.loop, [&] { return !rig.lost.empty(); }));
-    CHECK(rig.lost == std::vector<std::string>{"no answer to our HELLO"});
+    CHECK(rig.lost == std::vector<std::string>{"no answer to HELLO"});
     CHECK(rig.valkey.asked(0).back() == "CLIENT SETNAME nearkey");
     CHECK(run_until(rig.loop, [&] { return rig.valkey.open_count() == 0; }));
 }
@@ -334,4 +334,12 @@ TEST_CASE("dialling: a peer that hangs up in mid-handshake costs one attempt") {
 }
 
 }  // namespace
+TEST_CASE("connection: one that is closed looks at its target no more") {
+    ConnectionRig rig;
+    rig.make_ready();
+    rig.target.refusal = "NOAUTH";
+    rig.connection->close("enough");
+    CHECK(rig.connection->dialer().words().empty());
+}
+
 }  // namespace nearkey

@@ -51,7 +51,7 @@ TEST_CASE("several replies: each has its ticket, and the next request's comes be
     CHECK(rig.valkey.asked_when_ready(0) ==
           std::vector<std::string>{"GET x", "MULTI", "SET a 1", "EXEC", "GET y"});
     CHECK(rig.metrics.in_flight == 0);
-    CHECK(rig.connection->is_idle());
+    CHECK(rig.connection->pipeline().is_idle());
 }
 
 TEST_CASE("several replies: cut at every byte they stay the same") {
@@ -123,7 +123,7 @@ TEST_CASE("several replies: when the connection is lost the remaining ones fail"
     REQUIRE(rig.run_until_told(receiver, 3));
     CHECK(receiver.told == Told{"4 +OK", "5 failed UPSTREAMLOST", "6 failed UPSTREAMLOST"});
     CHECK(rig.metrics.in_flight == 0);
-    CHECK(rig.connection->is_idle());
+    CHECK(rig.connection->pipeline().is_idle());
     CHECK(rig.valkey.times_asked("MULTI") == 1);
 }
 

@@ -1,4 +1,4 @@
-// One Connection, a FakeValkey behind it, and a test in the place of the pool: it dials as soon as
+// One Connection, a FakeValkey behind it, and a test in the place of the node: it dials as soon as
 // the connection wants to, and again after each loss while something waits.
 #pragma once
 
@@ -19,11 +19,11 @@
 
 namespace nearkey {
 
-struct ConnectionRig final : ConnectionEvents {
+struct ConnectionRig : ConnectionEvents {
     ConnectionRig() {
         url.kind = UpstreamUrl::Kind::Unix;
         url.path = directory / "valkey";
-        make_connection(2, 0);
+        make_connection(Protocol::Resp2, 0);
     }
     ~ConnectionRig() {
         redials = false;
@@ -31,7 +31,7 @@ struct ConnectionRig final : ConnectionEvents {
         ::close(null_fd);
     }
 
-    void make_connection(int protocol, int database) {
+    void make_connection(Protocol protocol, int database) {
         connection = std::make_unique<Connection>(context, protocol, database);
     }
     void make_ready() {
@@ -61,14 +61,17 @@ struct ConnectionRig final : ConnectionEvents {
     }
     void on_tracking(Connection&, std::string_view) override {}
     void on_database_refused(Connection&) override {}
-    void on_readonly(Connection&) override {}
+    void on_role_doubted(Connection&) override {}
+    void on_demoted(Connection&) override { ++demoted; }
+    void on_trustworthy(Connection&) override { ++trustworthy; }
     void on_heartbeat(Connection& told) override {
-        heartbeats.push_back(told.pong().refusal.empty() ? "PONG" : told.pong().refusal);
+        heartbeats.push_back(told.probe().pong().refusal.empty() ? "PONG"
+                                                                 : told.probe().pong().refusal);
     }
 
     void end(const std::string& reason) {
         lost.push_back(reason);
-        if (redials && connection->has_waiting()) dial_timer.start_once(1);
+        if (redials && connection->pipeline().has_waiting()) dial_timer.start_once(1);
     }
 
     TemporaryDirectory directory;
@@ -100,6 +103,8 @@ struct ConnectionRig final : ConnectionEvents {
     std::vector<std::string> lost;
     std::vector<std::string> auth_refused;
     std::vector<std::string> heartbeats;
+    int demoted = 0;
+    int trustworthy = 0;
 };
 
 }  // namespace nearkey

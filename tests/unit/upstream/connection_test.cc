@@ -252,12 +252,12 @@ TEST_CASE("connection: a receiver may close it while it is being told") {
 TEST_CASE("connection: a heartbeat is sent only when none is owed") {
     ConnectionRig rig;
     rig.make_ready();
-    rig.connection->send_heartbeat();
-    rig.connection->send_heartbeat();
+    rig.connection->probe().send_heartbeat();
+    rig.connection->probe().send_heartbeat();
     CHECK(rig.metrics.in_flight == 1);
     REQUIRE(run_until(rig.loop, [&] { return !rig.heartbeats.empty(); }));
     CHECK(rig.heartbeats == std::vector<std::string>{"PONG"});
-    rig.connection->send_heartbeat();
+    rig.connection->probe().send_heartbeat();
     REQUIRE(run_until(rig.loop, [&] { return rig.heartbeats.size() == 2; }));
 }
 
@@ -265,7 +265,7 @@ TEST_CASE("connection: a peer that answers no heartbeat at all is given up in th
     ConnectionRig rig;
     rig.make_ready();
     rig.valkey.answers["PING"] = FakeValkey::kSilent;
-    rig.connection->send_heartbeat();
+    rig.connection->probe().send_heartbeat();
     const uint64_t patience_ms = rig.options.request_timeout_ms + rig.options.tombstone_timeout_ms;
     rig.connection->expire(rig.loop.now_ms() + patience_ms);
     CHECK(rig.connection->is_ready());
@@ -277,7 +277,7 @@ TEST_CASE("connection: NOAUTH in place of a PONG is told and costs the connectio
     ConnectionRig rig;
     rig.make_ready();
     rig.valkey.answers["PING"] = "-NOAUTH Authentication required.\r\n";
-    rig.connection->send_heartbeat();
+    rig.connection->probe().send_heartbeat();
     REQUIRE(run_until(rig.loop, [&] { return !rig.connection->is_ready(); }));
     CHECK(rig.auth_refused == std::vector<std::string>{"NOAUTH Authentication required."});
 }

@@ -24,7 +24,7 @@ TEST_CASE("owned connection: its loss is told once, behind what was in flight") 
     rig.redials = false;
     rig.valkey.answers["SET a 1"] = FakeValkey::kSilent;
     rig.make_ready();
-    rig.connection->set_owner(&owner);
+    rig.connection->use().set_owner(&owner);
     rig.send(receiver, 1, "SET a 1", RequestKind::Write);
     REQUIRE(rig.run_until_asked("SET a 1", 1));
     rig.valkey.close(0);
@@ -39,13 +39,13 @@ TEST_CASE("owned connection: a failed dial is no loss, nor is one that nobody ow
     Owner owner;
     rig.redials = false;
     rig.valkey.hangs_up = true;
-    rig.connection->set_owner(&owner);
+    rig.connection->use().set_owner(&owner);
     rig.connection->dial();
     REQUIRE(run_until(rig.loop, [&] { return rig.lost.size() == 1; }));
     CHECK(owner.lost == 0);
     rig.valkey.hangs_up = false;
     rig.make_ready();
-    rig.connection->set_owner(nullptr);
+    rig.connection->use().set_owner(nullptr);
     rig.valkey.close_all();
     REQUIRE(run_until(rig.loop, [&] { return rig.lost.size() == 2; }));
     CHECK(owner.lost == 0);
@@ -54,12 +54,12 @@ TEST_CASE("owned connection: a failed dial is no loss, nor is one that nobody ow
 TEST_CASE("owned connection: when it is lost the server knows no identity of it any more") {
     ConnectionRig rig;
     rig.make_ready();
-    CHECK(rig.connection->identity == ClientIdentity{"nearkey", "", ""});
-    rig.connection->identity = {"me", "lib", "1"};
+    CHECK(rig.connection->use().identity() == ClientIdentity{"nearkey", "", ""});
+    rig.connection->use().set_identity({"me", "lib", "1"});
     rig.redials = false;
     rig.valkey.close_all();
     REQUIRE(run_until(rig.loop, [&] { return !rig.lost.empty(); }));
-    CHECK(rig.connection->identity == ClientIdentity{"nearkey", "", ""});
+    CHECK(rig.connection->use().identity() == ClientIdentity{"nearkey", "", ""});
 }
 
 TEST_CASE("tunnel: it begins behind the replies that are owed, even in the same read") {
@@ -69,10 +69,10 @@ TEST_CASE("tunnel: it begins behind the replies that are owed, even in the same 
     rig.valkey.answers["GET a"] = FakeValkey::kSilent;
     rig.valkey.answers["GET b"] = FakeValkey::kSilent;
     rig.make_ready();
-    rig.connection->set_owner(&owner);
+    rig.connection->use().set_owner(&owner);
     rig.send(receiver, 1, "GET a", RequestKind::Write);
     rig.connection->begin_tunnel();
-    rig.connection->send_through(encoded("GET b"));
+    rig.connection->tunnel().send(encoded("GET b"));
     REQUIRE(rig.run_until_asked("GET b", 1));
     rig.valkey.send(0, "+a\r\n+b\r\nwhatever");
     REQUIRE(run_until(rig.loop, [&] { return owner.read.size() == 12; }));
@@ -85,12 +85,12 @@ TEST_CASE("tunnel: what is sent leaves before the end of sending, and answers st
     Owner owner;
     rig.valkey.stays_after_end = true;
     rig.make_ready();
-    rig.connection->set_owner(&owner);
+    rig.connection->use().set_owner(&owner);
     rig.connection->begin_tunnel();
     const std::string big = "SET a " + std::string(size_t{1} << 20, 'v');
     rig.valkey.answers[big] = FakeValkey::kSilent;
-    rig.connection->send_through(encoded(big));
-    rig.connection->finish_sending();
+    rig.connection->tunnel().send(encoded(big));
+    rig.connection->tunnel().finish_sending();
     REQUIRE(run_until(rig.loop, [&] { return rig.valkey.has_ended(0); }));
     CHECK(rig.valkey.asked_when_ready(0) == std::vector<std::string>{big});
     rig.valkey.send(0, "+late\r\n");
@@ -105,17 +105,17 @@ TEST_CASE("tunnel: while reading is paused nothing arrives, and all of it afterw
     ConnectionRig rig;
     Owner owner;
     rig.make_ready();
-    rig.connection->set_owner(&owner);
+    rig.connection->use().set_owner(&owner);
     rig.connection->begin_tunnel();
-    rig.connection->pause_reading();
+    rig.connection->tunnel().pause_reading();
     rig.valkey.send(0, "+one\r\n");
     // Writing must not make it read again.
-    rig.connection->send_through(encoded("GET a"));
+    rig.connection->tunnel().send(encoded("GET a"));
     REQUIRE(rig.run_until_asked("GET a", 1));
     int looks = 0;
     run_until(rig.loop, [&] { return ++looks > 5; });
     CHECK(owner.read.empty());
-    rig.connection->resume_reading();
+    rig.connection->tunnel().resume_reading();
     REQUIRE(run_until(rig.loop, [&] { return owner.read == "+one\r\n+GET a\r\n"; }));
 }
 

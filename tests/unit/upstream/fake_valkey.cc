@@ -40,17 +40,19 @@ std::string command_table() {
         table_entry("client|reply", 3, "fast"),
     });
     return array_of({
-        table_entry("get", 2, "readonly"),      table_entry("set", -3, "write"),
-        table_entry("incr", 2, "write"),        table_entry("echo", 2, "fast"),
-        table_entry("hello", -1, "fast"),       table_entry("select", 2, "fast"),
-        table_entry("quit", -1, "fast"),        table_entry("reset", 1, "fast"),
-        table_entry("eval", -3, "noscript"),    table_entry("blpop", -3, "blocking"),
-        table_entry("multi", 1, "fast"),        table_entry("ping", -1, "fast"),
-        table_entry("exec", 1, "noscript"),     table_entry("discard", 1, "fast"),
-        table_entry("watch", -2, "fast"),       table_entry("unwatch", 1, "fast"),
-        table_entry("wait", 3, "blocking"),     table_entry("auth", -2, "fast"),
-        table_entry("subscribe", -2, "pubsub"), table_entry("unsubscribe", -1, "pubsub"),
-        table_entry("sync", 1, "admin"),        table_entry("xread", -4, "readonly"),
+        table_entry("get", 2, "readonly"),         table_entry("set", -3, "write"),
+        table_entry("incr", 2, "write"),           table_entry("echo", 2, "fast"),
+        table_entry("hello", -1, "fast"),          table_entry("select", 2, "fast"),
+        table_entry("quit", -1, "fast"),           table_entry("reset", 1, "fast"),
+        table_entry("eval", -3, "noscript"),       table_entry("blpop", -3, "blocking"),
+        table_entry("multi", 1, "fast"),           table_entry("ping", -1, "fast"),
+        table_entry("exec", 1, "noscript"),        table_entry("discard", 1, "fast"),
+        table_entry("watch", -2, "fast"),          table_entry("unwatch", 1, "fast"),
+        table_entry("wait", 3, "blocking"),        table_entry("auth", -2, "fast"),
+        table_entry("subscribe", -2, "pubsub"),    table_entry("unsubscribe", -1, "pubsub"),
+        table_entry("sync", 1, "admin"),           table_entry("xread", -4, "readonly"),
+        table_entry("psubscribe", -2, "pubsub"),   table_entry("ssubscribe", -2, "pubsub"),
+        table_entry("punsubscribe", -1, "pubsub"), table_entry("blmpop", -5, "blocking"),
         table_entry("client", -2, "x", client),
     });
 }
@@ -62,6 +64,7 @@ bool is_challenge(const std::string& command) {
 
 std::string default_answer(const std::string& command) {
     const std::string fields = "$6\r\nserver\r\n$6\r\nvalkey\r\n$5\r\nproto\r\n:";
+    if (command == "HELLO") return "*2\r\n$4\r\nrole\r\n$6\r\nmaster\r\n";
     if (command.starts_with("HELLO 3")) return "%2\r\n" + fields + "3\r\n";
     if (command.starts_with("HELLO 2")) return "*4\r\n" + fields + "2\r\n";
     if (command.starts_with("SELECT ") || command.starts_with("CLIENT SETNAME ")) return "+OK\r\n";
@@ -174,6 +177,20 @@ void FakeValkey::close_all() {
         close(i);
 }
 
+void FakeValkey::freeze() {
+    listening_->want({false, false});
+    for (size_t i = 0; i < peers_.size(); ++i) {
+        if (is_open(i)) peers_[i]->watch->want({false, false});
+    }
+}
+
+void FakeValkey::thaw() {
+    listening_->want({true, false});
+    for (size_t i = 0; i < peers_.size(); ++i) {
+        if (is_open(i)) peers_[i]->watch->want({true, !peers_[i]->output.empty()});
+    }
+}
+
 void FakeValkey::accept_all() {
     // Those that have gone do not count as open.
     for (size_t i = 0; i < peers_.size(); ++i) {
@@ -226,7 +243,11 @@ void FakeValkey::read(size_t id) {
 
 void FakeValkey::answer(size_t id, const std::string& command) {
     Peer& peer = *peers_[id];
-    const bool is_heartbeat = peer.is_set_up && command == "PING";
+    if (command.starts_with("EXISTS nearkey:")) {
+        send(id, ownership_answer);
+        return;
+    }
+    const bool is_heartbeat = peer.is_set_up && (command == "PING" || command == "HELLO");
     if (is_challenge(command)) {
         ++challenges_asked;
         send(id, challenge_answer.value_or(default_answer(command)));

@@ -29,12 +29,17 @@ public:
     void listen();
     // New connections are refused, those that are open stay.
     void stop_listening();
+    // Nothing is read, as of a process that is stopped; what came meanwhile is answered by thaw().
+    void freeze();
+    void thaw();
 
     // The words of a command, joined by blanks -> what is sent for it.
     std::map<std::string, std::string> answers;
     // What is sent to a PING that asks whether a reply is left over; nothing: its own word.
     std::optional<std::string> challenge_answer;
     size_t challenges_asked = 0;
+    // What a node of a cluster says of a slot that it should own.
+    std::string ownership_answer = ":0\r\n";
     // Closes each new connection without a word.
     bool hangs_up = false;
     // Keeps a connection whose peer sends no more; otherwise it is closed then.

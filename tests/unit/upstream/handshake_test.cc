@@ -25,7 +25,7 @@ struct Setup {
 
     // A handshake that has got the first `count` of its good replies.
     Handshake after(size_t count) const {
-        Handshake handshake(url, name, 2, database);
+        Handshake handshake(url, name, {Protocol::Resp2, database, false});
         std::vector<std::string> replies{"%1\r\n+server\r\n+valkey\r\n"};
         if (database != 0) replies.emplace_back("+OK\r\n");
         if (!name.empty()) replies.emplace_back("+OK\r\n");
@@ -71,10 +71,50 @@ TEST_CASE("handshake: database 0 needs no SELECT, an empty name no SETNAME") {
     CHECK(setup.after(2).is_complete());
 }
 
+TEST_CASE("handshake: a primary of Valkey is told that -REDIRECT is understood, where it is") {
+    const std::string capability = "*3\r\n$6\r\nCLIENT\r\n$4\r\nCAPA\r\n$8\r\nredirect\r\n";
+    const UpstreamUrl url;
+    const std::string name;
+    const auto second_step = [&](const std::string& hello, bool is_understood) {
+        Handshake handshake(url, name, {Protocol::Resp2, 0, is_understood});
+        handshake.on_reply(reply(hello));
+        return handshake.command();
+    };
+    const std::string primary = "%2\r\n+server\r\n+valkey\r\n+role\r\n+master\r\n";
+    CHECK(second_step(primary, true) == capability);
+    CHECK(second_step(primary, false) == kPing);
+    CHECK(second_step("%2\r\n+server\r\n+valkey\r\n+role\r\n+replica\r\n", true) == kPing);
+    CHECK(second_step("%2\r\n+server\r\n+redis\r\n+role\r\n+master\r\n", true) == kPing);
+    // One that does not know it is used all the same.
+    Handshake handshake(url, name, {Protocol::Resp2, 0, true});
+    handshake.on_reply(reply(primary));
+    handshake.on_reply(reply("-ERR unknown subcommand 'CAPA'\r\n"));
+    CHECK(handshake.command() == kPing);
+    handshake.on_reply(reply("+PONG\r\n"));
+    CHECK(handshake.is_complete());
+}
+
+TEST_CASE("handshake: behind Sentinels only a primary will do") {
+    UpstreamUrl url;
+    url.kind = UpstreamUrl::Kind::Sentinel;
+    url.host = "10.0.0.2";
+    const std::string name = "me";
+    for (const char* role : {"+replica", "+slave", "+", "_"}) {
+        Handshake handshake(url, name, {Protocol::Resp2, 0, true});
+        const std::string hello =
+            std::string("%2\r\n+server\r\n+valkey\r\n+role\r\n") + role + "\r\n";
+        check_failed(handshake, hello, Handshake::Failure::Replica);
+        CHECK(handshake.error() == "no primary answers at 10.0.0.2:6379");
+    }
+    Handshake handshake(url, name, {Protocol::Resp2, 0, true});
+    handshake.on_reply(reply("%2\r\n+server\r\n+valkey\r\n+role\r\n+master\r\n"));
+    CHECK(handshake.failure() == Handshake::Failure::None);
+}
+
 TEST_CASE("handshake: HELLO names the protocol") {
     const UpstreamUrl url;
     const std::string name;
-    CHECK(Handshake(url, name, 3, 0).command() ==
+    CHECK(Handshake(url, name, {Protocol::Resp3, 0, false}).command() ==
           "*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n");
 }
 

@@ -1,4 +1,4 @@
-#include "nearkey/upstream/keyspace.h"
+#include "nearkey/upstream/server_stats.h"
 
 #include <doctest/doctest.h>
 

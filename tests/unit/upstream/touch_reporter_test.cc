@@ -1,7 +1,7 @@
 // Which keys Valkey is told of, when, and over which connection.
 #include "nearkey/upstream/touch_reporter.h"
 
-#include "pool_rig.h"
+#include "node_rig.h"
 
 #include <doctest/doctest.h>
 
@@ -24,7 +24,8 @@ size_t due(TouchReporter& touch) {
     for (int i = 0; i < 100'000; ++i) {
         if (!touch.is_due()) continue;
         ++count;
-        touch.note(0, "k" + std::to_string(i));
+        touch.schedule();
+        touch.note({0}, "k" + std::to_string(i));
     }
     return count;
 }
@@ -41,26 +42,26 @@ std::vector<std::string> touches(const FakeValkey& valkey) {
 }
 
 // Until the server's policy is known.
-void make_ready(PoolRig& rig, const std::string& report) {
+void make_ready(NodeRig& rig, const std::string& report) {
     rig.valkey.answers["INFO memory"] = report;
     rig.make_ready_with_cache();
     rig.tracked(0);
     REQUIRE(run_until(rig.loop, [&] { return rig.valkey.times_asked("INFO memory") > 0; }));
     // Its answer has come when that to a later command over the same connection has.
     Collector receiver;
-    rig.send(*rig.pool->acquire(2, 0), receiver, "ECHO later");
+    rig.send(*rig.node->shared().acquire(Protocol::Resp2, 0), receiver, "ECHO later");
     REQUIRE(rig.run_until_told(receiver, 1));
 }
 
 }  // namespace
 
 TEST_CASE("touch: a key is told in its datarig, over a connection that does not track it") {
-    PoolRig rig;
+    NodeRig rig;
     make_ready(rig, memory_report("1000000", "allkeys-lru"));
     rig.tracked(5);
     CHECK(rig.metrics.near_cache_touching == 1);
-    rig.pool->touch().note(5, "k");
-    rig.pool->touch().note(5, "k");
+    rig.node->coherence().touch().note({5}, "k");
+    rig.node->coherence().touch().note({5}, "k");
     REQUIRE(run_until(rig.loop, [&] { return rig.valkey.times_asked("TOUCH k") == 1; }));
     const std::vector<std::string>& asked = rig.valkey.asked(rig.valkey.peer_of("TOUCH k"));
     CHECK(std::find(asked.begin(), asked.end(), "SELECT 5") != asked.end());
@@ -71,10 +72,10 @@ TEST_CASE("touch: a key is told in its datarig, over a connection that does not 
 }
 
 TEST_CASE("touch: hits are sampled evenly, and a batch has a limit") {
-    PoolRig rig;
+    NodeRig rig;
     rig.near.touch_keys_max = 3;
     make_ready(rig, memory_report("1000000", "allkeys-lfu"));
-    CHECK(due(rig.pool->touch()) <= 4);
+    CHECK(due(rig.node->coherence().touch()) <= 4);
     REQUIRE(run_until(rig.loop, [&] { return !touches(rig.valkey).empty(); }));
     const std::string first = touches(rig.valkey).front();
     CHECK(std::count(first.begin(), first.end(), ' ') == 3);
@@ -84,27 +85,27 @@ TEST_CASE("touch: a server that does not evict by use is told nothing") {
     for (const auto& report :
          {memory_report("1000000", "noeviction"), memory_report("1000000", "allkeys-random"),
           memory_report("1000000", "volatile-ttl"), memory_report("0", "allkeys-lru")}) {
-        PoolRig rig;
+        NodeRig rig;
         make_ready(rig, report);
         CHECK(rig.metrics.near_cache_touching == 0);
-        CHECK(due(rig.pool->touch()) == 0);
+        CHECK(due(rig.node->coherence().touch()) == 0);
     }
 }
 
 TEST_CASE("touch: who may not ask for the policy tells of hits all the same") {
-    PoolRig rig;
+    NodeRig rig;
     make_ready(rig, "-NOPERM this user has no permissions to run the 'info' command\r\n");
     CHECK(rig.metrics.near_cache_touching == 1);
-    CHECK(due(rig.pool->touch()) > 0);
+    CHECK(due(rig.node->coherence().touch()) > 0);
 }
 
 TEST_CASE("touch: one refusal ends it") {
-    PoolRig rig;
+    NodeRig rig;
     rig.valkey.answers["TOUCH k"] = "-NOPERM this user has no permissions to run 'touch'\r\n";
     make_ready(rig, memory_report("1000000", "allkeys-lru"));
-    rig.pool->touch().note(0, "k");
+    rig.node->coherence().touch().note({0}, "k");
     REQUIRE(run_until(rig.loop, [&] { return rig.metrics.near_cache_touching == 0; }));
-    CHECK(due(rig.pool->touch()) == 0);
+    CHECK(due(rig.node->coherence().touch()) == 0);
     const uint64_t beats = rig.metrics.heartbeats_total;
     REQUIRE(run_until(rig.loop, [&] { return rig.metrics.heartbeats_total > beats + 10; }));
     CHECK(touches(rig.valkey).size() == 1);
@@ -112,33 +113,33 @@ TEST_CASE("touch: one refusal ends it") {
 }
 
 TEST_CASE("touch: while one is unanswered there is no other") {
-    PoolRig rig;
+    NodeRig rig;
     make_ready(rig, memory_report("1000000", "allkeys-lru"));
     // Whatever is answered behind it would be taken for its answer.
     for (const char* command : {"TOUCH k", "PING", "ECHO mark", "CLIENT CACHING NO", "INFO memory",
                                 "INFO commandstats keyspace"})
         rig.valkey.answers[command] = FakeValkey::kSilent;
-    rig.pool->touch().note(0, "k");
+    rig.node->coherence().touch().note({0}, "k");
     REQUIRE(run_until(rig.loop, [&] { return rig.valkey.times_asked("TOUCH k") == 1; }));
     Collector silent;
-    Connection& connection = *rig.pool->find_ready(3, 0);
+    Connection& connection = *rig.node->shared().find_ready(Protocol::Resp3, 0);
     for (int i = 0; i < 3; ++i) {
-        rig.pool->touch().note(0, "other");
-        rig.pool->touch().beat(*rig.pool->find_ready(2, 0), 0);
+        rig.node->coherence().touch().note({0}, "other");
+        rig.node->coherence().touch().beat(*rig.node->shared().find_ready(Protocol::Resp2, 0), 0);
     }
     rig.send(connection, silent, "ECHO mark");
     REQUIRE(run_until(rig.loop, [&] { return rig.valkey.times_asked("ECHO mark") == 1; }));
     CHECK(touches(rig.valkey).size() == 1);
     rig.valkey.send(rig.valkey.peer_of("TOUCH k"), ":1\r\n");
     REQUIRE(run_until(rig.loop, [&] {
-        rig.pool->touch().note(0, "other");
+        rig.node->coherence().touch().note({0}, "other");
         return rig.valkey.times_asked("TOUCH other") == 1;
     }));
     connection.forget(silent);
 }
 
 TEST_CASE("touch: switched off, it neither asks nor tells") {
-    PoolRig rig;
+    NodeRig rig;
     rig.near.touch = false;
     rig.valkey.answers["INFO memory"] = memory_report("1000000", "allkeys-lru");
     rig.make_ready_with_cache();
@@ -146,7 +147,7 @@ TEST_CASE("touch: switched off, it neither asks nor tells") {
     const uint64_t beats = rig.metrics.heartbeats_total;
     REQUIRE(run_until(rig.loop, [&] { return rig.metrics.heartbeats_total > beats + 10; }));
     CHECK(rig.valkey.times_asked("INFO memory") == 0);
-    CHECK(due(rig.pool->touch()) == 0);
+    CHECK(due(rig.node->coherence().touch()) == 0);
 }
 
 }  // namespace nearkey

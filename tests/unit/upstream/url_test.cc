@@ -5,6 +5,7 @@
 
 #include <string>
 #include <variant>
+#include <vector>
 
 namespace nearkey {
 namespace {
@@ -182,6 +183,60 @@ TEST_CASE("url: what redacted prints is read back as the same, but for the passw
         UpstreamUrl url = parsed(text);
         if (!url.password.empty()) url.password = "***";
         CHECK(parsed(redacted(url)) == url);
+    }
+}
+
+TEST_CASE("url: Sentinels and the name that they have for the primary are read") {
+    const UpstreamUrl url = parsed("sentinel://app:secret@s1:26380,10.0.0.2,[::1]:7/main.a-b_1/3");
+    CHECK(url.kind == UpstreamUrl::Kind::Sentinel);
+    CHECK(url.is_tcp());
+    CHECK_FALSE(url.tls);
+    CHECK(url.user == "app");
+    CHECK(url.password == "secret");
+    CHECK(url.sentinels == std::vector<Endpoint>{{"s1", 26380}, {"10.0.0.2", 26379}, {"::1", 7}});
+    CHECK(url.primary_name == "main.a-b_1");
+    CHECK(url.database == 3);
+    CHECK(url.host.empty());
+    CHECK(redacted(url) == "sentinel://app:***@s1:26380,10.0.0.2:26379,[::1]:7/main.a-b_1/3");
+    UpstreamUrl again = parsed(redacted(url));
+    again.password = "secret";
+    CHECK(again == url);
+}
+
+TEST_CASE("url: Sentinels have the schemes that other clients know") {
+    for (const char* scheme : {"sentinel", "redis+sentinel", "valkey+sentinel", "redis-sentinel"}) {
+        const UpstreamUrl url = parsed(std::string(scheme) + "://s1/mymaster");
+        CHECK(url == parsed("sentinel://s1:26379/mymaster/0"));
+        CHECK_FALSE(url.tls);
+    }
+    for (const char* scheme :
+         {"sentinels", "rediss+sentinel", "valkeys+sentinel", "rediss-sentinel"}) {
+        CHECK(parsed(std::string(scheme) + "://s1/mymaster") == parsed("sentinels://s1/mymaster/"));
+        CHECK(parsed(std::string(scheme) + "://s1/mymaster").tls);
+    }
+}
+
+TEST_CASE("url: each wrong part of a URL with Sentinels is told, and no password") {
+    CHECK(contains(refused("sentinel://s1"), "sentinel://HOST:26379/mymaster"));
+    CHECK(contains(refused("sentinel://s1/"), "mymaster"));
+    CHECK(contains(refused("sentinel://s1//3"), "mymaster"));
+    CHECK(contains(refused("sentinel://s1/my%20master"), "letters, digits"));
+    CHECK(contains(refused("sentinel://s1#mymaster"), "stands in the path"));
+    CHECK(contains(refused("sentinel://s1,/mymaster"), "number 2: the host is missing"));
+    CHECK(contains(refused("sentinel:///mymaster"), "number 1: the host is missing"));
+    CHECK(contains(refused("sentinel://s1,s2:0/mymaster"), "number 2: the port"));
+    CHECK(contains(refused("sentinel://s1,s2,s1:26379/mymaster"), "s1:26379 is given twice"));
+    CHECK(contains(refused("sentinel://s1/mymaster/x"), "the database must be a number"));
+    CHECK(contains(refused("sentinel://s1/mymaster?db=1"), "the database stands in the path"));
+    CHECK(contains(refused("valkey://a,b"), "the host is not a name"));
+    std::string many = "s0";
+    for (int i = 1; i <= 16; ++i)
+        many += ",s" + std::to_string(i);
+    CHECK(contains(refused("sentinel://" + many + "/mymaster"), "no more than 16"));
+    for (const char* text : {"sentinel://:hidden@s1:x/mymaster", "sentinel://:hidden@s1",
+                             "sentinel://:hi,dden@s1,s1/mymaster"}) {
+        CHECK_FALSE(contains(refused(text), "hidden"));
+        CHECK_FALSE(contains(refused(text), "dden@"));
     }
 }
 

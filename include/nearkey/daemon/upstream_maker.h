@@ -1,0 +1,55 @@
+// Makes the upstream that a configuration names: the workers' targets, with the secrets that its
+// files hold now, and the watch over its Sentinels. Owned by Daemon, as are the parts that use it.
+#pragma once
+
+#include "nearkey/daemon/config.h"
+#include "nearkey/daemon/workers.h"
+#include "nearkey/upstream/sentinel_watch.h"
+
+#include <memory>
+#include <string>
+#include <utility>
+
+namespace nearkey {
+
+class UpstreamMaker {
+public:
+    // All outlive it.
+    struct Parts {
+        Loop& loop;
+        Metrics& metrics;
+        Log& log;
+        const Environment& environment;
+        std::string managed_path;  // of the server that is our child; empty: there is none
+    };
+    explicit UpstreamMaker(Parts parts) : parts_(std::move(parts)) {}
+
+    bool is_managed() const { return !parts_.managed_path.empty(); }
+    // `primary`: for a URL that names Sentinels; empty until one is known. Throws
+    // std::runtime_error.
+    Workers::Targets make_targets(const Config& config, const Endpoint& primary) const;
+    // Null: the URL names no Sentinels.
+    std::unique_ptr<SentinelWatch> make_watch(const Config& config) const;
+
+private:
+    std::unique_ptr<UpstreamTarget> make_target(const Config& config,
+                                                const Endpoint& primary) const;
+
+    const Parts parts_;
+};
+
+// What parts of the daemon are made of. All of it outlives them.
+struct DaemonParts {
+    Loop& loop;
+    Metrics& metrics;  // of the main thread, and of all that is shared
+    const MetricsGroup& all_metrics;
+    Log& log;
+    const SlowLog& slow_log;
+    const ConfigSources& sources;
+    Config& config;    // in force; Reload changes it
+    NearCache* cache;  // null: switched off
+    Workers& workers;
+    const UpstreamMaker& upstreams;
+};
+
+}  // namespace nearkey

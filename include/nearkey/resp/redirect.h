@@ -1,0 +1,32 @@
+// Errors by which a server says that it did not run a command, because another should, or nobody
+// can now. Anybody's script can say the same: who believes one must know that no script ran.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+namespace nearkey {
+
+struct Redirect {
+    enum class Kind : uint8_t {
+        Moved,        // the slot belongs to another: ask that one from now on
+        Ask,          // this one command goes there, behind ASKING
+        Replica,      // -REDIRECT: all go there
+        ReadOnly,     // a replica, which does not say whose
+        TryAgain,     // a slot that is moving: some keys are here, some there
+        ClusterDown,  // nobody serves the slot
+    };
+    Kind kind;
+    int slot = -1;  // -1: it says none
+    // A view into the error; empty: the address that was asked; "?": a node without a name.
+    std::string_view host;
+    std::string_view words;  // all of the error
+    uint16_t port = 0;       // 0: none, or no sound address, so whom to ask is not known
+};
+
+// Nothing: `error`, a reply's line with or without its '-' and line end, is no such word. The first
+// word decides: what follows may be malformed, and is left out then.
+std::optional<Redirect> read_redirect(std::string_view error);
+
+}  // namespace nearkey

@@ -1,0 +1,34 @@
+// Reads that the near cache may answer.
+// Made for one command; it has no state of its own.
+#pragma once
+
+#include "nearkey/session/desk.h"
+
+#include <optional>
+#include <string_view>
+
+namespace nearkey {
+
+class CachedReads {
+public:
+    // REQUIRES: there is a near cache.
+    explicit CachedReads(Desk& desk) : desk_(desk), cache_(*desk.context.ledgers.cache) {}
+
+    // Nothing: it must go to Valkey. REQUIRES: its reply may be stored.
+    std::optional<Executed> answer(const Call& call);
+    // The reply, untrue perhaps by now, with which it is answered while Valkey is away; empty:
+    // none.
+    std::string_view find_stale(const Call& call) const;
+
+private:
+    std::optional<Executed> answer_split(const Call& call);
+    bool answer_stale(const Call& call);
+    std::optional<Executed> give_up_late(const CommandSpec& spec);
+    bool is_overtaken(std::string_view key) const;
+    void sample_hit(std::string_view key);
+
+    Desk& desk_;
+    NearCache& cache_;
+};
+
+}  // namespace nearkey

@@ -1,0 +1,44 @@
+// Requests that no server of a cluster runs now, each of which is tried again some time later.
+// Owned by Cluster. The one rule: those that are due together are tried in the order in which they
+// came.
+#pragma once
+
+#include "nearkey/loop/loop.h"
+#include "nearkey/upstream/request.h"
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <utility>
+
+namespace nearkey {
+
+class DelayedRequests {
+public:
+    static constexpr uint64_t kTickMs = 10;
+    using OnDue = std::function<void(UnsentRequest request)>;
+    DelayedRequests(Loop& loop, OnDue on_due)
+        : loop_(loop), on_due_(std::move(on_due)), timer_(loop, [this] { tick(); }) {}
+
+    void push(UnsentRequest request, uint64_t wait_ms);
+    // `Matches`: bool(const UnsentRequest&).
+    template <class Matches>
+    void drop_if(Matches matches) {
+        std::erase_if(waiting_, [&](const Waiting& each) { return matches(each.request); });
+    }
+    void stop() { timer_.stop(); }
+
+private:
+    struct Waiting {
+        UnsentRequest request;
+        uint64_t due_ms;
+    };
+    void tick();
+
+    Loop& loop_;
+    const OnDue on_due_;
+    Timer timer_;
+    std::deque<Waiting> waiting_;
+};
+
+}  // namespace nearkey

@@ -1,0 +1,85 @@
+// Requests that a node of a cluster did not run and that another one has now: each stands between
+// its receiver and the node until its reply is there.
+//
+// The one rule: requests of one receiver for one slot keep their order. One that is sent on goes
+// only once all that were sent on before it are answered, or under way to the same node; until then
+// it is held.
+// Owned by Cluster, outlives all connections that a request was sent over.
+#pragma once
+
+#include "nearkey/upstream/request.h"
+
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+
+namespace nearkey {
+
+class SentOn {
+public:
+    static constexpr uint16_t kNowhere = UINT16_MAX;
+    // Sends a request to a node, behind ASKING or not.
+    using Send = std::function<void(uint16_t node, const UnsentRequest& request, bool is_asking)>;
+    explicit SentOn(Send send) : send_(std::move(send)) {}
+    SentOn(const SentOn&) = delete;
+    SentOn& operator=(const SentOn&) = delete;
+
+    // Takes the place of its receiver from now on, unless it has that already. REQUIRES: there is
+    // one.
+    void take(UnsentRequest& request, int slot);
+    // Sends a request that was taken to this node, now or behind others.
+    void send(UnsentRequest request, uint16_t node, bool is_asking);
+    // It will be sent later: what comes behind it is held.
+    void delay(const UnsentRequest& request) { hop_of(request).node = kNowhere; }
+    // The slot with which it was taken, and whose request it is. REQUIRES: it was taken.
+    static int slot_of(const UnsentRequest& request) { return hop_of(request).slot; }
+    static bool is_of(const UnsentRequest& request, const ReplyReceiver& receiver);
+    // No reply will be delivered to `receiver` any more. REQUIRES: its requests that were delayed
+    // are dropped.
+    void forget(const ReplyReceiver& receiver);
+    // Some requests of this receiver are not answered yet.
+    bool has_of(const ReplyReceiver& receiver) const { return hops_.contains(&receiver); }
+    // How many are not answered yet.
+    size_t size() const { return known_.size(); }
+
+private:
+    struct Hop final : ReplyReceiver {
+        Hop(SentOn& owner, ReplyReceiver* to, uint32_t number, int of_slot)
+            : all(owner), receiver(to), ticket(number), slot(of_slot) {}
+        void on_reply_bytes(uint32_t, std::string_view bytes) override;
+        void on_reply_end(uint32_t) override;
+        bool on_reply_void(uint32_t) override;
+        void on_request_failed(uint32_t, std::string_view error) override;
+        bool on_request_delayed(uint32_t) override;
+        void on_slow_request(uint32_t, const RequestTiming& timing, SlowEnd end) override;
+
+        SentOn& all;
+        ReplyReceiver* receiver;  // null: it has gone
+        const ReplyReceiver* key = receiver;
+        const uint32_t ticket;
+        const int slot;
+        uint16_t node = kNowhere;  // that has it now
+        bool is_held = false;
+        bool is_asking = false;
+        UnsentRequest request{};  // while it is held
+    };
+    using Hops = std::list<Hop>;  // in the order in which they were sent on first
+
+    static Hop& hop_of(const UnsentRequest& request) {
+        return *static_cast<Hop*>(request.request.receiver);
+    }
+    bool is_hop(const ReplyReceiver* receiver) const;
+    static bool must_wait(const Hops& hops, const Hop& hop, uint16_t node);
+    void send_held(const ReplyReceiver* key);
+    void end(Hop& hop);
+
+    const Send send_;
+    std::unordered_map<const ReplyReceiver*, Hops> hops_;
+    std::unordered_set<const ReplyReceiver*> known_;  // all hops
+    Hops over_;                                       // ended in their own call
+};
+
+}  // namespace nearkey

@@ -1,0 +1,76 @@
+// A connection as a tunnel: bytes pass in both directions until its end, and nothing is counted.
+// Owned by a Connection; bytes sent to a tunnel that has ended are lost with it.
+#pragma once
+
+#include "nearkey/upstream/connection_context.h"
+#include "nearkey/upstream/pipeline.h"
+
+#include <string_view>
+#include <utility>
+
+namespace nearkey {
+
+class UpstreamTunnel {
+public:
+    // Both outlive it.
+    UpstreamTunnel(ConnectionContext& context, Pipeline& pipeline)
+        : context_(context), pipeline_(pipeline) {}
+
+    // REQUIRES: ready. Requests in flight are answered before the tunnel begins.
+    void begin() { is_open_ = true; }
+    bool is_open() const { return is_open_; }
+    void end() { is_open_ = is_end_expected_ = is_finishing_ = false; }
+
+    void send(std::string_view bytes) {
+        if (is_open_) pipeline_.send_raw(bytes);
+    }
+    // Bytes that the server has not taken yet; on_tunnel_room() says once that they are few.
+    size_t unsent_bytes() const { return is_open_ ? pipeline_.socket()->unsent() : 0; }
+    void tell_of_room() {
+        if (is_open_) pipeline_.socket()->tell_of_room();
+    }
+    // Tells the server that nothing more will come; its last bytes still arrive.
+    void finish_sending() {
+        if (is_open_) pipeline_.socket()->finish_sending();
+    }
+    // The same once it has been silent for a moment: a reply that it is sending still arrives.
+    void finish_when_silent() {
+        is_finishing_ = is_open_;
+        silent_bytes_ = UINT64_MAX;
+        if (is_open_) context_.watch();
+    }
+    // The server was asked to end it: that is no loss.
+    void expect_end() { is_end_expected_ = is_open_; }
+    bool is_end_expected() const { return is_end_expected_; }
+    void pause_reading() {
+        if (is_open_) pipeline_.socket()->pause_reading();
+    }
+    void resume_reading() {
+        if (is_open_) pipeline_.socket()->resume_reading();
+    }
+
+    // `bytes_received`: in all.
+    void expire(uint64_t now_ms, uint64_t bytes_received) {
+        if (!is_finishing_) return;
+        if (std::exchange(silent_bytes_, bytes_received) != bytes_received) {
+            silent_since_ms_ = now_ms;
+        } else if (silent_since_ms_ + kSilentMs <= now_ms) {
+            is_finishing_ = false;
+            finish_sending();
+        }
+    }
+    bool wants_expiry() const { return is_finishing_; }
+
+private:
+    static constexpr uint64_t kSilentMs = 100;
+
+    ConnectionContext& context_;
+    Pipeline& pipeline_;
+    bool is_open_ = false;
+    bool is_end_expected_ = false;
+    bool is_finishing_ = false;  // wanted once it is silent
+    uint64_t silent_since_ms_ = 0;
+    uint64_t silent_bytes_ = 0;  // bytes received at that time
+};
+
+}  // namespace nearkey

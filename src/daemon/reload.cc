@@ -1,0 +1,317 @@
+#include "nearkey/daemon/reload.h"
+
+#include "nearkey/base/check.h"
+#include "nearkey/base/wall_clock.h"
+#include "nearkey/daemon/config_option.h"
+#include "nearkey/daemon/config_secrets.h"
+
+#include <unistd.h>
+#include <algorithm>
+#include <array>
+#include <exception>
+#include <optional>
+#include <string_view>
+#include <utility>
+#include <variant>
+
+namespace nearkey {
+
+namespace {
+
+// Two secrets that differ look the same.
+std::string change_text(const std::string& key, const std::string& from, const std::string& to) {
+    return key + ": " + (from == to ? "another secret" : from + " -> " + to);
+}
+
+void compare(const Option& option, const std::string& key, const Config& from, const Config& to,
+             std::vector<ConfigChange>& changes) {
+    if (is_same(option, from, to)) return;
+    changes.push_back(
+        {key, change_text(key, printed(option, from), printed(option, to)), option.needs_restart});
+}
+
+const ListenerOptions* find_listener(const Config& config, const std::string& address) {
+    const auto found =
+        std::find_if(config.listeners.begin(), config.listeners.end(),
+                     [&](const ListenerOptions& listener) { return listener.address == address; });
+    return found == config.listeners.end() ? nullptr : &*found;
+}
+
+// In the order of the table of options, then of the listeners.
+std::vector<ConfigChange> find_changes(const Config& from, const Config& to) {
+    std::vector<ConfigChange> changes;
+    for (const Option& option : options())
+        compare(option, std::string(option.key), from, to, changes);
+    for (const ListenerOptions& listener : from.listeners) {
+        const std::string name = "listener " + listener.address;
+        const ListenerOptions* const next = find_listener(to, listener.address);
+        if (next == nullptr) {
+            changes.push_back({name, name + ": removed", false});
+            continue;
+        }
+        const Config before = with_listener(listener);
+        const Config after = with_listener(*next);
+        for (const Option& option : listener_options())
+            compare(option, name + " " + std::string(option.key), before, after, changes);
+    }
+    for (const ListenerOptions& listener : to.listeners) {
+        const std::string name = "listener " + listener.address;
+        if (find_listener(from, listener.address) == nullptr)
+            changes.push_back({name, name + ": added", false});
+    }
+    return changes;
+}
+
+// Stored replies were chosen, or expire, by these options.
+constexpr std::array<std::string_view, 5> kChosenBy = {
+    "near_cache.keys", "near_cache.skip_keys", "near_cache.value_max", "near_cache.max_age_ms",
+    "near_cache.max_staleness_ms"};
+
+// A Sentinel that is just being started is asked again each second.
+constexpr uint64_t kSentinelAttempts = 3;
+
+bool decides_what_is_stored(const ConfigChange& change) {
+    return std::find(kChosenBy.begin(), kChosenBy.end(), change.key) != kChosenBy.end();
+}
+
+// True if the Sentinels are others, or are asked in another way.
+bool has_other_upstream(const std::vector<ConfigChange>& changes) {
+    return std::any_of(changes.begin(), changes.end(), [](const ConfigChange& change) {
+        return change.key == "upstream.url" || change.key.starts_with("upstream.tls_") ||
+               change.key.starts_with("sentinel.");
+    });
+}
+
+bool names_cluster(const Config& config) {
+    return std::get<UpstreamUrl>(parse_url(config.upstream.url)).kind == UpstreamUrl::Kind::Cluster;
+}
+
+bool has_other_url(const std::vector<ConfigChange>& changes) {
+    return std::any_of(changes.begin(), changes.end(),
+                       [](const ConfigChange& change) { return change.key == "upstream.url"; });
+}
+
+bool is_same_tls(const UpstreamTarget& one, const UpstreamTarget& other) {
+    if (one.tls == nullptr || other.tls == nullptr) return one.tls == other.tls;
+    return one.tls->fingerprint() == other.tls->fingerprint();
+}
+
+// Which node of a cluster is asked may be another by now; its URL is the same.
+bool is_same_target(const UpstreamTarget& next, const UpstreamTarget& former, bool is_cluster) {
+    UpstreamUrl url = former.url;
+    if (is_cluster) {
+        url = next.url;
+        url.user = former.url.user;
+        url.password = former.url.password;
+    }
+    return next.url == url && is_same_tls(next, former);
+}
+
+// The differences between their files, in words; "" if they are the same.
+std::string other_secrets(const UpstreamTarget& one, const UpstreamTarget& other) {
+    const bool is_same_user = one.url.user == other.url.user;
+    if (!is_same_user || one.url.password != other.url.password) return "another password";
+    return is_same_tls(one, other) ? "" : "other certificates";
+}
+
+std::string joined(const std::vector<std::string>& parts) {
+    std::string text;
+    for (const std::string& part : parts)
+        text += (text.empty() ? "" : "; ") + part;
+    return text;
+}
+
+}  // namespace
+
+Reload::Reload(const DaemonParts& parts, Failover& failover, ReloadEvents& events)
+    : parts_(parts),
+      failover_(failover),
+      events_(events),
+      watch_timer_(parts.loop, [this] { on_watch(); }) {
+    parts_.metrics.config_reload_success = 1;
+}
+
+const AdminChange& Reload::begin() {
+    ++parts_.metrics.config_reloads_total;
+    parts_.workers.forget_target();
+    change_ = {AdminChange::State::UnderWay, parts_.metrics.config_reloads_total, {}, {}};
+    if (const std::string reason = events_.why_no_reload(); !reason.empty()) {
+        refuse(reason);
+        return change_;
+    }
+    events_.on_reload_begun();
+    try {
+        read_next();
+    } catch (const std::exception& error) {
+        refuse(error.what());
+    }
+    return change_;
+}
+
+void Reload::read_next() {
+    next_ = std::make_unique<Next>();
+    const Config& next = next_->config = load_config(parts_.sources);
+    next_->changes = find_changes(parts_.config, next);
+    std::vector<std::string> late;
+    for (const ConfigChange& change : next_->changes) {
+        change_.changes.push_back(change.text);
+        if (change.needs_restart) late.push_back(change.text);
+    }
+    if (!late.empty()) throw ConfigError("this needs a restart: " + joined(late));
+    events_.check_next(next);
+    next_->has_other_upstream = has_other_upstream(next_->changes);
+    const bool is_cluster = parts_.workers.are_cluster() || names_cluster(next);
+    if (is_cluster && has_other_url(next_->changes)) {
+        throw ConfigError("this needs a restart: upstream.url, from or to a cluster's");
+    }
+    if (next_->has_other_upstream) next_->watch = parts_.upstreams.make_watch(next);
+    if (next_->watch == nullptr || !parts_.workers.health().is_ready) {
+        try_next(next_->has_other_upstream ? Endpoint{} : failover_.primary());
+        return;
+    }
+    change_.reason =
+        "asking the Sentinels of " + redacted(std::get<UpstreamUrl>(parse_url(next.upstream.url)));
+    next_->watch->tell(*this);
+    next_->watch->ask();
+    watch_timer_.start_once(kSentinelAttempts * next.upstream.connect_timeout_ms);
+}
+
+// The next step may end the watch, which is calling.
+void Reload::on_sentinel_word(const SentinelWord&) {
+    if (next_ != nullptr && next_->primary.host.empty()) watch_timer_.start_once(0);
+}
+
+void Reload::on_watch() {
+    if (next_ == nullptr || next_->watch == nullptr || !next_->primary.host.empty()) return;
+    const std::optional<Endpoint> primary = next_->watch->wanted();
+    try {
+        if (primary) {
+            try_next(*primary);
+            return;
+        }
+        std::string reason;
+        for (const SentinelFacts& sentinel : next_->watch->facts())
+            reason += "; " + sentinel.address + ": " + sentinel.state;
+        throw ConfigError("no Sentinel names a primary" + reason);
+    } catch (const std::exception& error) {
+        refuse(error.what());
+    }
+}
+
+// `primary`: the one that Sentinels have named.
+void Reload::try_next(const Endpoint& primary) {
+    next_->primary = primary;
+    Workers::Targets targets = parts_.upstreams.make_targets(next_->config, primary);
+    note_other_files(*targets.front());
+    const Workers::Pause pause(parts_.workers);
+    if (is_same_target(*targets.front(), parts_.workers.target(), parts_.workers.are_cluster())) {
+        apply_next();
+    } else if (parts_.workers.health().is_ready) {
+        change_.reason = "asking " + redacted(targets.front()->url);
+        parts_.workers.try_target(std::move(targets), *this);
+    } else {
+        apply_next();
+        parts_.workers.turn_to(std::move(targets));
+    }
+}
+
+// The options that name the files are the same, but not the contents.
+void Reload::note_other_files(const UpstreamTarget& target) {
+    const auto& changes = next_->changes;
+    const bool is_named =
+        std::any_of(changes.begin(), changes.end(),
+                    [](const ConfigChange& change) { return change.key.starts_with("upstream."); });
+    const std::string what = other_secrets(parts_.workers.target(), target);
+    if (!is_named && !what.empty()) {
+        change_.changes.push_back("upstream: the files hold " + what);
+    }
+}
+
+// Throws if a listener can't be opened; then nothing has changed.
+void Reload::apply_next() {
+    events_.open_doors_of(next_->config);
+    if (next_->has_other_upstream) failover_.begin(std::move(next_->watch), next_->primary);
+    const std::vector<ConfigChange>& changes = next_->changes;
+    const bool is_cache_void = std::any_of(changes.begin(), changes.end(), decides_what_is_stored);
+    // A level that was chosen meanwhile stays, unless the configuration has another one now.
+    const bool is_log_new =
+        std::any_of(changes.begin(), changes.end(),
+                    [](const ConfigChange& change) { return change.key.starts_with("log."); });
+    parts_.config = std::move(next_->config);
+    next_.reset();
+    if (is_log_new) {
+        apply_log_options(parts_.config.log, parts_.sources.environment, STDERR_FILENO, parts_.log);
+    }
+    if (is_cache_void && parts_.cache != nullptr) {
+        parts_.cache->clear(InvalidationCause::Options, Loop::boot_ms());
+    }
+    events_.apply_options();
+    change_.state = AdminChange::State::Done;
+    change_.reason.clear();
+    parts_.metrics.config_reload_success = 1;
+    parts_.metrics.config_reload_success_ms = static_cast<uint64_t>(wall_clock_ms());
+    parts_.log.info("reloaded", {{"changes", joined(change_.changes)}});
+    warn_of_open_secrets(parts_.sources, parts_.config, parts_.log);
+    events_.on_reload_ended();
+}
+
+void Reload::refuse(const std::string& reason) {
+    next_.reset();
+    change_.state = AdminChange::State::Refused;
+    change_.reason = reason;
+    parts_.metrics.config_reload_success = 0;
+    parts_.log.error("reload_refused", {{"reason", reason}, {"what", "nothing was changed"}});
+    events_.on_reload_ended();
+}
+
+void Reload::on_target_proven() {
+    // All turn to it at once: no loop serves a reply that another has read there before.
+    const Workers::Pause pause(parts_.workers);
+    try {
+        if (const std::string reason = events_.why_no_reload(); !reason.empty())
+            throw ConfigError(reason);
+        apply_next();
+    } catch (const std::exception& error) {
+        parts_.workers.forget_target();
+        refuse(error.what());
+        return;
+    }
+    parts_.workers.adopt_target();
+}
+
+void Reload::on_target_refused(const std::string& reason) {
+    refuse("the new upstream does not serve: " + reason);
+}
+
+void Reload::on_credentials_refused() {
+    try {
+        Workers::Targets targets =
+            parts_.upstreams.make_targets(parts_.config, failover_.primary());
+        credentials_problem_.clear();
+        const std::string what = other_secrets(parts_.workers.target(), *targets.front());
+        if (what.empty()) return;
+        parts_.workers.set_access(std::move(targets));
+        parts_.log.info("credentials_read_again", {{"what", what}});
+    } catch (const std::exception& error) {
+        if (credentials_problem_ == error.what()) return;
+        credentials_problem_ = error.what();
+        parts_.log.warning("credentials_unreadable", {{"reason", credentials_problem_}});
+    }
+}
+
+void warn_of_open_secrets(const ConfigSources& sources, const Config& config, Log& log) {
+    for (const std::string& warning : secret_warnings(sources, config))
+        log.warning("password_exposed", {{"what", warning}});
+}
+
+void apply_log_options(const LogOptions& options, const Environment& environment, int fd,
+                       Log& log) {
+    LogLevel level = LogLevel::Info;
+    CHECK(parse_log_level(options.level, level));
+    log.set_level(level);
+    const std::string* const journal = environment.find("JOURNAL_STREAM");
+    log.set_format(options.format == "text" ? LogFormat::Text : LogFormat::Json,
+                   log_target(fd, journal != nullptr ? *journal : ""));
+}
+
+}  // namespace nearkey

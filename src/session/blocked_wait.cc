@@ -1,0 +1,159 @@
+#include "nearkey/session/blocked_wait.h"
+
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
+namespace nearkey {
+
+namespace {
+// CLIENT UNBLOCK ... ERROR has other words.
+constexpr std::string_view kUnblocked = "-UNBLOCKED force unblock";
+constexpr std::string_view kRedirect = "-REDIRECT ";
+constexpr std::string_view kReadonly = "-READONLY ";
+// Words of a node of a cluster that does not run it, or not now.
+constexpr std::string_view kElsewhere[] = {"-MOVED ", "-ASK ", "-TRYAGAIN ", "-CLUSTERDOWN "};
+constexpr size_t kWordsMax = 512;
+// 20 ms after the second time, twice as long after each: 1.3 s in all.
+constexpr uint32_t kRepeatsMax = 7;
+constexpr uint64_t kPauseMs = 10;
+}  // namespace
+
+BlockedWait::BlockedWait(Desk& desk, Lease& lease, const Transaction& transaction,
+                         BlockedEvents& events)
+    : desk_(desk),
+      lease_(lease),
+      transaction_(transaction),
+      wait_(desk.context.loop, [&events] { events.on_blocked_wait_over(); }) {
+}
+
+bool BlockedWait::keep(const Call& call) {
+    return command_.keep(call.spec()->name, call.command, desk_.context.loop.now_ms());
+}
+
+void BlockedWait::send(const Call& call) {
+    desk_.count_forwarded(1);
+    desk_.client.has_written = true;
+    const uint32_t ticket = desk_.replies.open(1);
+    desk_.ledger.begin(call.plan, call.command, ticket, lease_.way());
+    is_open_ = true;
+    is_moved_ = is_passing_ = false;
+    wait_.restart();
+    repeats_ = 0;
+    words_.clear();
+    lease_->send({command_.bytes(), this, ticket, RequestKind::Blocking, 1, 0,
+                  desk_.timing(call, RequestKind::Blocking)});
+}
+
+// True if nothing of its reply has come, and nothing else is owed.
+bool BlockedWait::may_go_on() const {
+    return is_open_ && desk_.owed() == 1 && desk_.output.reply_size() == 0 && !desk_.is_cut() &&
+           !transaction_.is_open();
+}
+
+void BlockedWait::on_failover() {
+    if (!may_go_on()) return;
+    leave_lease();
+    send_again();
+}
+
+// A server says that it is no primary any more. False: its words are the answer.
+bool BlockedWait::repeat() {
+    if (desk_.has_ended() || !may_go_on() || repeats_ == kRepeatsMax) return false;
+    leave_lease();
+    if (desk_.context.cluster != nullptr) desk_.context.cluster->doubt();
+    desk_.pauses.pause(PauseReason::kLease, nullptr);
+    const uint32_t repeats = repeats_++;
+    wait_.pause(repeats == 0 ? 0 : kPauseMs << repeats);
+    return true;
+}
+
+void BlockedWait::leave_lease() {
+    words_.clear();
+    lease_.end();
+    lease_.set_blocked(true);
+    if (!std::exchange(is_moved_, true)) ++desk_.context.metrics.clients_moved_blocked_total;
+}
+
+void BlockedWait::send_again() {
+    if (Cluster* const cluster = desk_.context.cluster) {
+        lease_.turn_to(cluster->node_for(command_.bytes()));
+    }
+    const bool is_there = lease_.take_fresh();
+    wait_.wait_for_lease(!is_there);
+    if (!is_there) return;
+    lease_.set_blocked(true);
+    desk_.pauses.unpause(PauseReason::kLease);
+    lease_->send({command_.bytes_from(desk_.context.loop.now_ms()), this, desk_.replies.first(),
+                  RequestKind::Blocking});
+}
+
+void BlockedWait::go_on() {
+    if (wait_.take_refusal()) {
+        on_request_failed(desk_.replies.first(), PrimaryWait::kNoLease);
+    } else {
+        send_again();
+    }
+}
+
+void BlockedWait::finish() {
+    is_open_ = is_passing_ = false;
+    words_.clear();
+    command_.forget();
+}
+
+// --- its replies ---
+
+bool BlockedWait::may_be_demotion(std::string_view words) const {
+    const auto may_be = [&](std::string_view expected) {
+        const size_t size = std::min(words.size(), expected.size());
+        return words.substr(0, size) == expected.substr(0, size);
+    };
+    if (desk_.context.cluster != nullptr &&
+        std::any_of(std::begin(kElsewhere), std::end(kElsewhere), may_be)) {
+        return true;
+    }
+    return may_be(kUnblocked) || may_be(kRedirect) || (repeats_ > 0 && may_be(kReadonly));
+}
+
+void BlockedWait::on_reply_bytes(uint32_t ticket, std::string_view bytes) {
+    const bool is_error = !words_.empty() || bytes.starts_with('-');
+    if (is_error && !is_passing_ && words_.size() + bytes.size() <= kWordsMax) {
+        words_ += bytes;
+        if (may_be_demotion(words_)) return;
+        bytes = {};
+    }
+    is_passing_ = true;
+    if (!words_.empty()) desk_.receiver().on_reply_bytes(ticket, std::exchange(words_, {}));
+    if (!bytes.empty()) desk_.receiver().on_reply_bytes(ticket, bytes);
+}
+
+void BlockedWait::on_reply_end(uint32_t ticket) {
+    if (!words_.empty()) {
+        if (repeat()) return;
+        desk_.receiver().on_reply_bytes(ticket, words_);
+    }
+    finish();
+    desk_.receiver().on_reply_end(ticket);
+}
+
+bool BlockedWait::on_reply_void(uint32_t ticket) {
+    return desk_.receiver().on_reply_void(ticket);
+}
+
+// A client that has gone waits for no other primary.
+void BlockedWait::on_request_failed(uint32_t ticket, std::string_view error) {
+    const bool is_away = error.starts_with("UPSTREAMDOWN") || error.starts_with("UPSTREAMLOST");
+    const bool is_over = command_.is_time_over(desk_.context.loop.now_ms());
+    const bool is_gone = desk_.has_ended() || desk_.is_input_over();
+    if (is_away && !is_over && !is_gone && may_go_on() &&
+        wait_.pause_for_primary(desk_.context.node)) {
+        leave_lease();
+        desk_.pauses.pause(PauseReason::kLease, nullptr);
+        return;
+    }
+    finish();
+    desk_.receiver().on_request_failed(ticket, error);
+}
+
+}  // namespace nearkey

@@ -1,0 +1,245 @@
+#include "nearkey/session/lease.h"
+
+#include "nearkey/upstream/own_question.h"
+
+#include <utility>
+
+namespace nearkey {
+
+namespace {
+
+// A connection that was told longer names is not kept for the next session.
+constexpr size_t kIdleIdentityMax = size_t{4} << 10;
+constexpr size_t kOwnReplyMax = size_t{16} << 10;
+
+}  // namespace
+
+void introduce(Connection& connection, const ClientIdentity& client, Node& node,
+               std::string& scratch) {
+    const ClientIdentity& known = connection.use().identity();
+    scratch.clear();
+    uint32_t commands = 0;
+    if (known.name != client.name) {
+        append_command(scratch, {"CLIENT", "SETNAME", client.name});
+        ++commands;
+    }
+    if (known.library != client.library) {
+        append_command(scratch, {"CLIENT", "SETINFO", "LIB-NAME", client.library});
+        ++commands;
+    }
+    if (known.library_version != client.library_version) {
+        append_command(scratch, {"CLIENT", "SETINFO", "LIB-VER", client.library_version});
+        ++commands;
+    }
+    if (commands == 0) return;
+    connection.use().set_identity(client);
+    connection.send({scratch, &node.discard(), 0, RequestKind::Write, commands});
+}
+
+std::optional<Executed> Lease::take(const Call& call) {
+    if (desk_.context.cluster != nullptr) {
+        // Whether the command is of the transaction is not known before the replies have told.
+        const bool is_unsure = transaction_.is_at_server() && !transaction_.may_be_in_multi();
+        if (is_unsure && desk_.owed() > 0) return desk_.wait_until_idle();
+        if (!transaction_.is_at_server()) {
+            if (const auto executed = turn_to_owner(call)) return *executed;
+        }
+    }
+    return take_here(call);
+}
+
+std::optional<Executed> Lease::take_at(Node& node, const Call& call) {
+    if (node_ != &node) {
+        end();
+        turn_to(node);
+    }
+    return take_here(call);
+}
+
+std::optional<Executed> Lease::take_here(const Call& call) {
+    if (connection_ != nullptr) {
+        if (connection_->is_retired() && desk_.owed() > 0 && !transaction_.is_open()) {
+            return desk_.wait_until_idle();
+        }
+        if (!transaction_.may_be_in_multi() &&
+            connection_->use().identity() != desk_.client.identity) {
+            introduce();
+        }
+        return std::nullopt;
+    }
+    if (desk_.owed() > 0) return desk_.wait_until_idle();
+    if (desk_.client.is_database_unsure || std::exchange(was_refused_, false)) {
+        desk_.answer_error(call.spec(), desk_.client.is_database_unsure
+                                            ? kDatabaseUnsure
+                                            : "ERR nearkey has no dedicated connection left "
+                                              "(upstream.dedicated_max)");
+        return Executed::Yes;
+    }
+    if (!take_new({desk_.client.protocol, desk_.client.database, desk_.client.identity})) {
+        return Executed::NotYet;
+    }
+    return std::nullopt;
+}
+
+// A lease that is kept for another command is of the node of that one.
+std::optional<Executed> Lease::turn_to_owner(const Call& call) {
+    // What was asked about the command holds for this connection alone.
+    const bool is_asked = preparation_.state != Preparation::State::None;
+    if (is_asked && connection_ != nullptr) return std::nullopt;
+    Node* node = nullptr;
+    if (const auto executed = desk_.place(call, node)) return executed;
+    if (node == node_) return std::nullopt;
+    if (connection_ != nullptr) {
+        if (desk_.owed() > 0) return desk_.wait_until_idle();
+        end();
+    }
+    turn_to(*node);
+    return std::nullopt;
+}
+
+void Lease::turn_to(Node& node) {
+    stop_waiting();
+    node_ = &node;
+}
+
+void Lease::stop_waiting() {
+    node_->leases().stop_waiting(*this);
+    if (connection_ == nullptr) node_ = &desk_.context.node;
+}
+
+bool Lease::take_as(const UpstreamCredentials& credentials) {
+    const ClientState& client = desk_.client;
+    if (!take_new({client.protocol, client.database, client.identity, &credentials})) return false;
+    is_dirty_ = true;
+    return true;
+}
+
+bool Lease::take_fresh() {
+    return take_new({.protocol = desk_.client.protocol,
+                     .database = desk_.client.database,
+                     .identity = desk_.client.identity,
+                     .credentials = nullptr,
+                     .is_fresh = true});
+}
+
+bool Lease::take_new(const LeaseWish& wish) {
+    connection_ = node_->leases().lease(wish, *this);
+    if (connection_ == nullptr) {
+        desk_.pauses.pause(PauseReason::kLease, nullptr);
+        return false;
+    }
+    connection_->use().set_owner(&owner_);
+    introduce();
+    return true;
+}
+
+void Lease::settle_wait(bool is_refused) {
+    if (events_.on_lease_settled(is_refused)) return;
+    was_refused_ |= is_refused;
+    desk_.pauses.unpause(PauseReason::kLease);
+}
+
+bool Lease::is_there_at_once() {
+    // Whose slot the command is of is not known yet.
+    if (desk_.context.cluster != nullptr) return false;
+    if (connection_ != nullptr) return connection_->is_ready();
+    const ClientState& client = desk_.client;
+    return !client.is_database_unsure &&
+           node_->leases().prefetch({client.protocol, client.database, client.identity});
+}
+
+void Lease::end() {
+    if (connection_ == nullptr) return;
+    using End = LeaseEnd;
+    const bool is_clean = 2 * desk_.client.identity_bytes <= kIdleIdentityMax &&
+                          desk_.owed() == 0 && preparation_.state != Preparation::State::Pending &&
+                          !is_unproven_ && !is_dirty_ && !transaction_.is_open();
+    if (!is_clean) {
+        connection_->forget(*this);
+        events_.forget_replies(*connection_);
+    }
+    const End end = !is_clean ? End::Dirty : is_doubtful_ ? End::Doubtful : End::Clean;
+    is_blocked_ = is_unproven_ = is_dirty_ = is_scripted_ = is_doubtful_ = false;
+    node_->leases().give_back(*std::exchange(connection_, nullptr), end);
+    node_ = &desk_.context.node;
+}
+
+void Lease::note_own_reply(bool is_error) {
+    // An error may tell of the client's own words, whatever the command; in replies of scripts and
+    // modules each text may. EXEC's reply has those of all queued commands.
+    is_doubtful_ |= is_error || (is_scripted_ && connection_->has_read_text());
+    if (std::exchange(is_unproven_, false)) is_dirty_ |= !is_error;
+}
+
+// --- questions of our own ---
+
+void Lease::prepare(std::string_view bytes, WhenRefused when_refused) {
+    preparation_ = {Preparation::State::Pending, {}, false};
+    is_asking_ = false;
+    desk_.pauses.pause(PauseReason::kLease, nullptr);
+    connection_->use().set_when_refused(when_refused);
+    connection_->send({bytes, this, 0, RequestKind::Write});
+}
+
+void Lease::ask(std::string_view bytes, RequestKind kind) {
+    preparation_ = {Preparation::State::Pending, {}, false};
+    is_asking_ = true;
+    desk_.pauses.pause(PauseReason::kLease, nullptr);
+    connection_->send({bytes, this, 0, kind});
+}
+
+void Lease::on_reply_bytes(uint32_t, std::string_view bytes) {
+    std::string& error = preparation_.error;
+    if (error.size() + bytes.size() <= kOwnReplyMax) error += bytes;
+}
+
+void Lease::on_reply_end(uint32_t) {
+    std::string& error = preparation_.error;
+    preparation_.reply = error;
+    if (!error.starts_with('-')) error.clear();
+    error.erase(0, 1);
+    while (error.ends_with('\n') || error.ends_with('\r'))
+        error.pop_back();
+    preparation_.state = Preparation::State::Done;
+    events_.on_prepared();
+}
+
+bool Lease::on_reply_void(uint32_t) {
+    preparation_.error.clear();
+    return true;
+}
+
+// Where the question was ours, the client's command has not been sent.
+void Lease::on_request_failed(uint32_t, std::string_view error) {
+    const bool is_late = !is_asking_ && error.starts_with("UPSTREAMTIMEOUT");
+    preparation_ = {
+        Preparation::State::Done,
+        std::string(is_late ? "UPSTREAMDOWN Valkey did not answer in time; not sent" : error),
+        true};
+    events_.on_prepared();
+}
+
+void Lease::void_preparation() {
+    if (preparation_.state != Preparation::State::Done || preparation_.has_failed) return;
+    if (is_asking_) return;  // It is answered.
+    preparation_.has_failed = true;
+    preparation_.error = "UPSTREAMDOWN the connection to Valkey was lost; not sent";
+}
+
+// Any reply to our PING proves it too: the server answers the client's command itself. But a step
+// before it may be missing that was refused because the server is busy.
+std::optional<Executed> Lease::prove(const Call& call, bool is_proven, WhenRefused when_refused) {
+    if (!is_proven && preparation_.state == Preparation::State::None) {
+        if (desk_.owed() > 0) return desk_.wait_until_idle();
+        prepare(kPing, when_refused);
+        return Executed::NotYet;
+    }
+    const Preparation done = take_preparation();
+    const bool is_busy = done.error.starts_with("BUSY") && !call.spec()->is_taken_busy;
+    if (done.error.empty() || (!done.has_failed && !is_busy)) return std::nullopt;
+    desk_.answer_error(call.spec(), done.error);
+    if (desk_.owed() == 0 && !transaction_.is_open()) end();
+    return Executed::Yes;
+}
+
+}  // namespace nearkey

@@ -1,0 +1,259 @@
+#include "nearkey/session/transaction_route.h"
+
+#include "nearkey/base/sabotage.h"
+#include "nearkey/dispatch/placement.h"
+#include "nearkey/resp/reply_writer.h"
+#include "nearkey/session/refusals.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace nearkey {
+
+namespace {
+// A block that is longer than this goes over a lease, where it holds up nobody.
+constexpr size_t kWholeBytesMax = size_t{1} << 20;
+constexpr std::string_view kMulti = "*1\r\n$5\r\nMULTI\r\n";
+constexpr std::string_view kDiscard = "*1\r\n$7\r\nDISCARD\r\n";
+constexpr std::string_view kUnwatch = "*1\r\n$7\r\nUNWATCH\r\n";
+// A call that no server queues: EXEC fails behind it.
+constexpr std::string_view kSpoiler = "*1\r\n$3\r\nGET\r\n";
+}  // namespace
+
+std::optional<Executed> TransactionRoute::forward_whole(const Call& call, std::string_view rest,
+                                                        SharedRoute& shared, Input& input) {
+    // In a cluster a reply to one of them may have to go another way than the others.
+    if (lease_ || desk_.context.cluster != nullptr) return std::nullopt;
+    const Whole whole = encode_whole(rest);
+    if (whole.size == 0) return std::nullopt;
+    if (const auto executed = shared.pin(call.spec(), whole.commands)) {
+        if (*executed == Executed::Yes) input.consumed = whole.size;
+        return executed;
+    }
+    input.consumed = whole.size;
+    desk_.count_forwarded(whole.commands);
+    ++desk_.context.metrics.transactions_whole_total;
+    desk_.client.has_written = true;
+    const uint32_t ticket = desk_.replies.open(whole.commands);
+    // All run with the last one, and its reply tells of them.
+    desk_.ledger.begin_whole(ticket + whole.commands - 1, desk_.context.node, whole.reads);
+    RequestTiming timing{.start_us = desk_.taken_up_us};
+    timing.command = call.spec()->shown_name;
+    timing.series = RequestTiming::series_of(CommandFamily::Transaction, RequestOutcome::Forwarded);
+    shared.connection()->send({desk_.context.encoded, &desk_.receiver(), ticket, RequestKind::Write,
+                               whole.commands, 0, timing});
+    return Executed::Yes;
+}
+
+// Puts the commands into context.encoded, their writes into the ledgers' keys and scope.
+TransactionRoute::Whole TransactionRoute::encode_whole(std::string_view rest) {
+    SessionContext& context = desk_.context;
+    LedgerContext& ledgers = context.ledgers;
+    CommandParser& parser = context.lookahead;
+    parser.restart();
+    context.encoded.clear();
+    ledgers.keys.clear();
+    ledgers.scope = WriteScope::Keys;
+    Whole whole;
+    size_t size = 0;
+    while (whole.commands < desk_.terms.limits.in_flight_per_client_max) {
+        const ParseResult result = parser.next(rest.substr(size, kWholeBytesMax + 1 - size));
+        if (result == ParseResult::Incomplete || result == ParseResult::Invalid) return {};
+        size += parser.consumed();
+        if (size > kWholeBytesMax) return {};
+        if (result == ParseResult::Empty) continue;
+        const CommandView& command = parser.command();
+        const CommandSpec* const spec = context.node.catalog().commands().find(command);
+        const bool is_first = whole.commands == 0;  // MULTI itself
+        if (!is_first && !may_go_whole(spec, command, desk_.terms.access)) return {};
+        encode_command(command, context.encoded);
+        ++whole.commands;
+        if (is_first) continue;
+        if (spec->special == Special::Exec || spec->special == Special::Discard) {
+            whole.size = size;
+            return whole;
+        }
+        whole.reads |= spec->tells_of_keys && !is_broken(Rule::WholeRead);
+        ledgers.scope = std::max(ledgers.scope, find_writes(*spec, command, ledgers.keys));
+    }
+    return {};
+}
+
+Executed TransactionRoute::forward_step(const Call& call) {
+    // In a cluster its first key says which node is to know of it.
+    if (desk_.context.cluster != nullptr && call.special() == Special::Multi && call.is_sound() &&
+        !transaction_.is_open()) {
+        transaction_.owe();
+        desk_.answer(call.spec(), "+OK\r\n");
+        return Executed::Yes;
+    }
+    if (const auto executed = lease_.take(call)) return *executed;
+    const bool is_watch = call.spec()->special == Special::Watch;
+    lease_->use().set_when_refused(is_watch ? WhenRefused::Wait : WhenRefused::Fail);
+    transaction_.begin_step(desk_.replies.next(), call.spec()->special);
+    lease_.send(call, lease_.behind(RequestKind::Write));
+    return Executed::Yes;
+}
+
+Executed TransactionRoute::forward_refused(const Call& call) {
+    if (const auto executed = lease_.take(call)) return *executed;
+    desk_.count_forwarded(1);
+    ++desk_.context.metrics.commands_refused_total;
+    const bool is_exec = call.special() == Special::Exec;
+    const std::string bytes = !is_exec              ? stand_in_for(call)
+                              : call.plan.is_queued ? std::string(kDiscard)
+                                                    : std::string(kUnwatch);
+    if (is_exec) desk_.ledger.forget_queued();
+    const uint32_t ticket = desk_.replies.open(1);
+    transaction_.begin_step(ticket, is_exec ? Special::RefusedExec : Special::Refused);
+    lease_->send({bytes, &desk_.receiver(), ticket, lease_.behind(RequestKind::Write)});
+    return Executed::Yes;
+}
+
+void TransactionRoute::finish_step() {
+    const Special what = transaction_.step();
+    Output& output = desk_.output;
+    transaction_.finish_step(output.reply(), output.is_error());
+    if (output.is_lost()) return;
+    if (what == Special::Refused) {
+        output.replace(in_words_of_refusal(desk_.context.node, output.reply()));
+    } else if (what == Special::RefusedExec) {
+        std::string text;
+        append_error(text, exec_refusal(desk_.context.node));
+        output.replace(text);
+    }
+}
+
+// What came over a lease is not sent on: it may be a part of a transaction, or a script's own word.
+// The next try goes where it belongs.
+void TransactionRoute::reword_redirect(uint32_t ticket) {
+    using Kind = Redirect::Kind;
+    Output& output = desk_.output;
+    const auto redirect = read_redirect(output.reply());
+    if (!redirect) return;
+    desk_.context.cluster->doubt();
+    if (redirect->kind != Kind::Moved && redirect->kind != Kind::Ask) return;
+    const bool is_exec = transaction_.is_step(ticket) && transaction_.step() == Special::Exec;
+    if (lease_.may_say_anything()) {
+        output.replace(
+            fmt::format("-TRYAGAIN slot {} moved, by the word of its node or of the script; "
+                        "may have run\r\n",
+                        redirect->slot));
+        return;
+    }
+    const bool is_known =
+        redirect->slot >= 0 &&
+        !lease_.is_of(desk_.context.cluster->owner(static_cast<uint16_t>(redirect->slot)));
+    if (is_known && transaction_.is_open()) {
+        output.replace("-CROSSSLOT Keys of a transaction must be of slots of one node\r\n");
+        return;
+    }
+    output.replace(
+        is_exec
+            ? fmt::format("-EXECABORT Transaction discarded: slot {} moved, nothing was run\r\n",
+                          redirect->slot)
+            : fmt::format("-TRYAGAIN slot {} moved; not run\r\n", redirect->slot));
+}
+
+void TransactionRoute::lose() {
+    ++desk_.context.metrics.clients_closed_state_total;
+    desk_.warn("client_closed", "the upstream connection of its transaction was lost");
+    transaction_.lose();
+    lease_.spoil();
+    desk_.stop_input();
+}
+
+// The connection for a transaction could not be set up: the server is busy with a script, and
+// refuses our SELECT. MULTI it would have taken, and nothing behind it. So the client is told that
+// MULTI was taken, which the server learns with the next command that it takes (begin_owed).
+std::string TransactionRoute::fail(uint32_t ticket, std::string_view error) {
+    const bool is_step = transaction_.is_step(ticket);
+    const Special what = is_step ? transaction_.step() : Special::None;
+    const bool is_first = what == Special::Multi && transaction_.has_nothing();
+    const bool is_nothing_lost = transaction_.is_owed() || transaction_.has_nothing();
+    if (!error.starts_with("BUSY ") || !is_nothing_lost) {
+        lose();
+        std::string reply;
+        append_error(reply, error);
+        return reply;
+    }
+    if (is_step) transaction_.drop_step();
+    if (is_first) {
+        transaction_.owe();
+        return "+OK\r\n";
+    }
+    return fail_owed(what, error);
+}
+
+// The server's answer to a command that comes in MULTI while it is busy.
+std::string TransactionRoute::fail_owed(Special what, std::string_view error) {
+    std::string reply;
+    if (what == Special::Discard && transaction_.is_owed()) {
+        transaction_.leave();
+        return "+OK\r\n";
+    }
+    if (what == Special::Exec) {
+        transaction_.leave();
+        append_error(reply, fmt::format("EXECABORT Transaction discarded because of: {}", error));
+        return reply;
+    }
+    if (transaction_.is_owed()) transaction_.spoil();
+    append_error(reply, error);
+    return reply;
+}
+
+// In a cluster the first key says which node is to know of the transaction.
+bool TransactionRoute::may_be_kept(const Call& call) const {
+    if (desk_.context.cluster == nullptr || !call.is_sound() || call.special() != Special::None) {
+        return false;
+    }
+    const Placement placement = place(call.spec(), call.command, desk_.context.ledgers.keys);
+    return placement.where == Placement::Where::Anywhere && !call.plan.is_refused();
+}
+
+std::optional<Executed> TransactionRoute::begin_owed(const Call& call) {
+    const Special what = call.is_sound() ? call.special() : Special::None;
+    if (may_be_kept(call) && transaction_.keep(desk_.canonical(call.command))) {
+        desk_.answer(call.spec(), "+QUEUED\r\n");
+        return Executed::Yes;
+    }
+    if (desk_.owed() > 0) return desk_.wait_until_idle();
+    if (lease_.preparation().state == Lease::Preparation::State::None) {
+        if (lease_ && !lease_->is_ready()) lease_.end();
+        if (what == Special::Discard) {
+            desk_.answer(call.spec(), fail_owed(what, {}));
+            return Executed::Yes;
+        }
+        if (const auto executed = lease_.take(call)) {
+            if (*executed == Executed::Yes) transaction_.spoil();
+            return executed;
+        }
+        lease_.prepare(kMulti, WhenRefused::Fail);
+        return Executed::NotYet;
+    }
+    const std::string error = lease_.take_preparation().error;
+    if (error.empty()) {
+        const bool is_spoilt = transaction_.is_spoilt();
+        if (transaction_.kept_commands() > 0) {
+            lease_->send({transaction_.kept(), &desk_.context.node.discard(), 0, RequestKind::Write,
+                          transaction_.kept_commands()});
+        }
+        transaction_.settle();
+        if (is_spoilt) {
+            lease_->send({kSpoiler, &desk_.context.node.discard(), 0, RequestKind::Write});
+        }
+        return std::nullopt;
+    }
+    lease_.end();
+    if (error.starts_with("BUSY ")) {
+        desk_.answer(call.spec(), fail_owed(what, error));
+    } else {
+        desk_.answer_error(call.spec(), error);
+        lose();
+    }
+    return Executed::Yes;
+}
+
+}  // namespace nearkey

@@ -1,0 +1,565 @@
+#include "nearkey/upstream/cluster.h"
+
+#include "nearkey/base/random.h"
+#include "nearkey/dispatch/placement.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace nearkey {
+
+namespace {
+constexpr std::string_view kAsking = "*1\r\n$6\r\nASKING\r\n";
+constexpr size_t kReplyMax = size_t{16} << 20;
+// So many ranges of slots are read in one turn: a fraction of a millisecond.
+constexpr size_t kRangesPerTurn = 1000;
+
+// Between two questions: while nothing is known, while something is in doubt, and otherwise.
+constexpr uint64_t kAskFirstMs = 20;
+constexpr uint64_t kAskDoubtedMs = 100;
+constexpr uint64_t kAskUnwellMs = 1000;
+constexpr uint64_t kAnswerPatienceMs = 500;
+
+// Where no node that was known is there for so many intervals, another cluster is believed.
+constexpr uint64_t kIntervalsOfAbsence = 3;
+
+constexpr uint8_t kDelaysMax = 15;  // PendingRequest counts no further
+constexpr std::string_view kCircle =
+    "UPSTREAMDOWN the cluster's nodes send it from one to the other; not run";
+constexpr std::string_view kFull =
+    "UPSTREAMDOWN the node of its slot is one more than nearkey may know (cluster.nodes_max); "
+    "not run";
+
+void deliver(const UnsentRequest& request, std::string_view words) {
+    ReplyReceiver& receiver = *request.request.receiver;
+    receiver.on_reply_bytes(request.request.ticket, words);
+    receiver.on_reply_end(request.request.ticket);
+}
+}  // namespace
+
+Cluster::Cluster(const Parts& parts)
+    : parts_(parts),
+      addresses_(parts.cluster_options.addresses),
+      seed_choice_(parts.loop, parts.log, parts.make_target),
+      question_(kReplyMax,
+                [this](std::string_view reply) {
+                    reader_ = std::make_unique<SlotMapReader>(std::string(reply), asked_.host);
+                    read_timer_.start_once(0);
+                }),
+      ask_timer_(parts.loop, [this] { ask(); }),
+      read_timer_(parts.loop, [this] { read_on(); }),
+      random_(static_cast<uint32_t>(random_word())),
+      coherence_(*this, parts.cache),
+      sent_on_([this](uint16_t node, const UnsentRequest& request, bool is_asking) {
+          send_on(node, request, is_asking);
+      }),
+      delayed_(parts.loop, [this](UnsentRequest request) {
+          const int slot = SentOn::slot_of(request);
+          const uint16_t number = slot < 0 ? kNobody : owners_[static_cast<size_t>(slot)];
+          sent_on_.send(std::move(request), number, false);
+      }) {
+    owners_.fill(kNobody);
+}
+
+Cluster::~Cluster() {
+    stop();
+}
+
+void Cluster::start(Node& seed) {
+    seed_ = &seed;
+    seed_choice_.start(seed);
+    ask_timer_.start_once(kAskFirstMs);
+}
+
+void Cluster::stop() {
+    ask_timer_.stop();
+    read_timer_.stop();
+    delayed_.stop();
+    question_.drop();
+    members_.clear();
+    numbers_.clear();
+    unnamed_ = 0;
+    owners_.fill(kNobody);
+}
+
+void Cluster::apply_options() {
+    addresses_ = AddressMap(parts_.cluster_options.addresses);
+    doubt();
+}
+
+void Cluster::set_access(const UpstreamTarget& fresh) {
+    for (const auto& member : members_) {
+        if (member == nullptr) continue;
+        if (const auto target = parts_.make_target(fresh, member->endpoint))
+            member->node->set_access(*target);
+    }
+}
+
+// --- the map ---
+
+void Cluster::doubt() {
+    is_doubted_ = true;
+    if (question_.is_open() || reader_ != nullptr) return;  // It is asked again behind that.
+    const uint64_t due_ms = asked_.ms + kAskDoubtedMs;
+    const uint64_t now_ms = parts_.loop.now_ms();
+    ask_timer_.start_once(due_ms > now_ms ? due_ms - now_ms : 0);
+}
+
+// With jitter: the loops of many hosts do not ask together.
+void Cluster::schedule() {
+    const bool is_unwell =
+        !seed_->shared().primary().is_ready() ||
+        std::any_of(members_.begin(), members_.end(), [](const auto& member) {
+            return member != nullptr && member->slots > 0 && !member->node->health().is_ready;
+        });
+    const uint64_t interval_ms = !knows_slots_ && asked_.ms == 0      ? kAskFirstMs
+                                 : is_doubted_ || question_.is_open() ? kAskDoubtedMs
+                                 : is_unwell || !knows_slots_
+                                     ? kAskUnwellMs
+                                     : parts_.cluster_options.refresh_interval_ms;
+    constexpr uint64_t kTenths = 10;
+    const uint64_t tenths = 8 + random_() % 5;
+    ask_timer_.start_once(std::max<uint64_t>(interval_ms * tenths / kTenths, 1));
+}
+
+void Cluster::ask() {
+    absence_.note(serves(), parts_.loop.now_ms());
+    drop_unlisted();
+    seed_choice_.watch(serving());
+    if (question_.is_open() && asked_.ms + kAnswerPatienceMs <= parts_.loop.now_ms()) {
+        // It may be frozen: another one is asked.
+        question_.drop();
+        is_doubted_ = is_seed_mute_ = true;
+    }
+    if (question_.is_open() || reader_ != nullptr) return schedule();
+    if (Connection* const asked = pick_asked()) {
+        is_doubted_ = false;
+        asked_.ms = parts_.loop.now_ms();
+        asked_.version = version_;
+        asked_.host = asked->host();
+        question_.ask(*asked, kClusterSlots, RequestKind::Read);
+    }
+    schedule();
+}
+
+// A node that a MOVED has named knows of it; a dead one says nothing.
+Connection* Cluster::pick_asked() {
+    const auto ready_one = [](Node& node) -> Connection* {
+        Connection& primary = node.shared().primary();
+        return node.health().is_ready && primary.is_ready() ? &primary : nullptr;
+    };
+    const uint16_t hint = std::exchange(hint_, kNobody);
+    if (hint != kNobody && members_[hint] != nullptr) {
+        if (Connection* const found = ready_one(*members_[hint]->node)) return found;
+    }
+    Connection& seed = seed_->shared().primary();
+    const bool is_seed_mute = std::exchange(is_seed_mute_, false);
+    if (seed.is_ready() && !is_seed_mute) return &seed;
+    for (size_t i = 0; i < members_.size(); ++i) {
+        const auto& member = members_[next_asked_++ % members_.size()];
+        if (member == nullptr) continue;
+        if (Connection* const found = ready_one(*member->node)) return found;
+    }
+    return seed.is_ready() ? &seed : nullptr;
+}
+
+void Cluster::read_on() {
+    switch (reader_->step(kRangesPerTurn)) {
+        case SlotMapReader::Step::More:
+            read_timer_.start_once(0);
+            return;
+        case SlotMapReader::Step::Refused: {
+            const std::string reason = reader_->refusal();
+            reader_.reset();
+            refuse(reason);
+            break;
+        }
+        case SlotMapReader::Step::Done: {
+            SlotMap map = reader_->take();
+            reader_.reset();
+            map.translate(addresses_);
+            if (may_believe(map)) apply(map);
+            break;
+        }
+    }
+    is_doubted_ ? doubt() : schedule();
+}
+
+void Cluster::refuse(const std::string& reason) {
+    ++parts_.metrics.cluster_maps_refused_total;
+    if (std::exchange(refusal_, reason) == reason) return;
+    parts_.log.warning("cluster_map_refused", {{"from", asked_.host}, {"reason", reason}});
+}
+
+// An address of ours may lead to another cluster by now. That one is believed where none of ours
+// has been there for long: it stands in their place.
+bool Cluster::may_believe(const SlotMap& map) {
+    if (!knows_slots_ || map.has_server_of(map_)) return true;
+    const uint64_t patience_ms = kIntervalsOfAbsence * parts_.cluster_options.refresh_interval_ms;
+    absence_.note(serves(), parts_.loop.now_ms());
+    if (!absence_.lasts(patience_ms, parts_.loop.now_ms())) {
+        refuse("it is another cluster: none of its nodes was known");
+        seed_choice_.turn(serving());  // Nothing of ours is to be asked there.
+        return false;
+    }
+    parts_.log.warning("cluster_replaced",
+                       {{"from", asked_.host},
+                        {"what", "no node that was known is there any more; another cluster is"}});
+    return true;
+}
+
+void Cluster::apply(const SlotMap& map) {
+    ++parts_.metrics.cluster_maps_total;
+    const bool is_first = !std::exchange(knows_slots_, true);
+    refusal_.clear();
+    for (const auto& member : members_)
+        if (member != nullptr) member->is_listed = false;
+    std::vector<uint16_t> numbers(map.servers().size(), kNobody);
+    for (size_t i = 0; i < numbers.size(); ++i) {
+        const SlotMap::Server& server = map.servers()[i];
+        if (server.slots > 0 && server.endpoint.port != 0) {
+            numbers[i] = member_at(server.id, server.endpoint);
+        }
+    }
+    ++version_;
+    std::vector<uint16_t> moved;
+    for (uint16_t slot = 0; slot < kSlots; ++slot) {
+        // A server has said otherwise since.
+        if (changed_[slot] > asked_.version) continue;
+        const SlotMap::Server* const server = map.owner_of(slot);
+        const uint16_t number = server == nullptr
+                                    ? kNobody
+                                    : numbers[static_cast<size_t>(server - map.servers().data())];
+        if (number == owners_[slot]) continue;
+        owners_[slot] = number;
+        changed_[slot] = version_;
+        if (!is_first) moved.push_back(slot);
+        if (!is_first) ++parts_.metrics.cluster_slots_moved_total;
+    }
+    map_ = map;
+    coherence_.void_slots(moved);
+    note_owners();
+    if (is_first) {
+        parts_.log.info("cluster", {{"nodes", static_cast<int64_t>(map.servers().size())},
+                                    {"slots", static_cast<int64_t>(map.served())}});
+        parts_.events.on_serving_changed();
+    }
+}
+
+void Cluster::note_owners() {
+    size_t unserved = 0;
+    std::vector<Node*> nodes;
+    for (const auto& member : members_) {
+        nodes.push_back(member == nullptr ? nullptr : member->node.get());
+        if (member != nullptr) member->slots = 0;
+    }
+    for (const uint16_t number : owners_)
+        number == kNobody ? ++unserved : ++members_[number]->slots;
+    coherence_.choose_proofs(owners_, nodes);
+    std::erase_if(nodes, [this](Node* node) {
+        return node == nullptr || members_[node->coherence().number()]->slots == 0;
+    });
+    primaries.set(std::move(nodes));
+    if (!parts_.is_first) return;
+    parts_.metrics.cluster_slots_unserved = unserved;
+    parts_.metrics.cluster_nodes = static_cast<uint64_t>(
+        std::count_if(members_.begin(), members_.end(),
+                      [](const auto& member) { return member != nullptr && member->slots > 0; }));
+}
+
+// --- members ---
+
+// A node is known by its id; one that has moved to another address is dialled there.
+uint16_t Cluster::member_at(const std::string& id, const Endpoint& endpoint) {
+    const auto known = id.empty() ? numbers_.end() : numbers_.find(id);
+    uint16_t number = known != numbers_.end() ? known->second : kNobody;
+    if (number == kNobody && unnamed_ > 0) {
+        number = find_member(endpoint);
+        if (number != kNobody && !members_[number]->id.empty()) number = kNobody;
+    }
+    if (number == kNobody) return add_member(id, endpoint);
+    Member& member = *members_[number];
+    member.is_listed = true;
+    if (member.id.empty() && !id.empty()) {
+        member.id = id;
+        numbers_[id] = number;
+        --unnamed_;
+    }
+    if (member.endpoint == endpoint) return number;
+    if (auto target = parts_.make_target(seed_->target(), endpoint)) {
+        member.endpoint = endpoint;
+        member.node->topology().turn_to(std::move(target));
+    }
+    return number;
+}
+
+// `id`: empty if only a redirect has named it yet.
+uint16_t Cluster::add_member(const std::string& id, const Endpoint& endpoint) {
+    const uint64_t nodes_max = parts_.cluster_options.nodes_max;
+    const auto nodes = std::count_if(members_.begin(), members_.end(),
+                                     [](const auto& member) { return member != nullptr; });
+    if (static_cast<uint64_t>(nodes) >= nodes_max) {
+        ++parts_.metrics.cluster_nodes_max_total;
+        if (!std::exchange(is_full_, true)) {
+            parts_.log.warning("cluster_nodes_max",
+                               {{"node", to_text(endpoint)},
+                                {"limit", static_cast<int64_t>(nodes_max)},
+                                {"what", "the slots of further nodes are not served"}});
+        }
+        return kNobody;
+    }
+    is_full_ = false;
+    auto target = parts_.make_target(seed_->target(), endpoint);
+    if (target == nullptr) return kNobody;
+    const auto place = static_cast<size_t>(std::find(members_.begin(), members_.end(), nullptr) -
+                                           members_.begin());
+    if (place == members_.size()) members_.emplace_back();
+    const auto number = static_cast<uint16_t>(place);
+    if (id.empty()) {
+        ++unnamed_;
+    } else {
+        numbers_[id] = number;
+    }
+    members_[number] = std::make_unique<Member>();
+    Member& member = *members_[number];
+    member.id = id;
+    member.endpoint = endpoint;
+    member.node = std::make_unique<Node>(Node::Parts{.loop = parts_.loop,
+                                                     .metrics = parts_.metrics,
+                                                     .log = parts_.log,
+                                                     .scratch = parts_.scratch,
+                                                     .events = *this,
+                                                     .cache = parts_.cache,
+                                                     .backoff_seed = random_word(),
+                                                     .is_first = parts_.is_first,
+                                                     .redirects = this,
+                                                     .seed_catalog = &seed_->catalog(),
+                                                     .number = number},
+                                         parts_.options, std::move(target));
+    coherence_.begin(*member.node);
+    member.node->start();
+    return number;
+}
+
+// A host "?" has no name: where only one node has the port, it is that one.
+uint16_t Cluster::find_member(const Endpoint& endpoint) const {
+    uint16_t found = kNobody;
+    for (size_t i = 0; i < members_.size(); ++i) {
+        if (members_[i] == nullptr || members_[i]->endpoint.port != endpoint.port) continue;
+        const auto number = static_cast<uint16_t>(i);
+        if (members_[i]->endpoint.host == endpoint.host) return number;
+        if (endpoint.host != "?") continue;
+        if (found != kNobody) return kNobody;
+        found = number;
+    }
+    return found;
+}
+
+// Runs outside of any connection's callbacks.
+void Cluster::drop_unlisted() {
+    for (auto& member : members_) {
+        const bool is_over = member != nullptr && !member->is_listed && member->slots == 0;
+        if (!is_over || !member->node->connections().are_unused()) continue;
+        if (member->node->coherence().own_proofs().is_under_way()) continue;
+        if (member->id.empty()) {
+            --unnamed_;
+        } else {
+            numbers_.erase(member->id);
+        }
+        member.reset();
+    }
+}
+
+Node& Cluster::home() {
+    const auto serves = [this](uint16_t number) {
+        return number < members_.size() && members_[number] != nullptr &&
+               members_[number]->slots > 0 && members_[number]->node->health().is_ready;
+    };
+    if (serves(home_)) return *members_[home_]->node;
+    for (uint16_t number = 0; number < members_.size(); ++number) {
+        if (!serves(number)) continue;
+        home_ = number;
+        return *members_[number]->node;
+    }
+    return *seed_;
+}
+
+std::vector<Endpoint> Cluster::serving() const {
+    std::vector<Endpoint> endpoints;
+    for (const auto& member : members_) {
+        const bool serves = member != nullptr && member->node->health().is_ready;
+        if (serves) endpoints.push_back(member->endpoint);
+    }
+    return endpoints;
+}
+
+void Cluster::on_health_changed(const UpstreamHealth& health) {
+    absence_.note(serves(), parts_.loop.now_ms());
+    if (!health.is_ready) doubt();
+    parts_.events.on_serving_changed();
+}
+
+bool Cluster::serves() const {
+    return std::any_of(members_.begin(), members_.end(), [](const auto& member) {
+        return member != nullptr && member->slots > 0 && member->node->health().is_ready;
+    });
+}
+
+std::string Cluster::why_not() const {
+    if (!refusal_.empty()) return "CLUSTER SLOTS: " + refusal_;
+    return knows_slots_ ? "no node that owns slots can be reached" : "asking who owns which slot";
+}
+
+std::vector<NodeFacts> Cluster::facts() {
+    std::vector<NodeFacts> all;
+    for (const auto& member : members_) {
+        if (member == nullptr) continue;
+        NodeFacts& facts = all.emplace_back();
+        const UpstreamHealth& health = member->node->health();
+        facts.id = member->id;
+        facts.address = to_text(member->endpoint);
+        facts.state = health.is_ready ? "ready" : health.reason;
+        facts.slots = member->slots;
+        member->node->connections().for_each([&](const Connection& connection) {
+            facts.connections += connection.is_ready() ? 1 : 0;
+            facts.in_flight += connection.in_flight().size();
+        });
+    }
+    return all;
+}
+
+// --- requests that are sent on ---
+
+void Cluster::on_redirect(Connection& from, const Redirect& redirect, UnsentRequest request) {
+    using Kind = Redirect::Kind;
+    static constexpr Count Metrics::*kCounters[] = {
+        &Metrics::cluster_moved_total,     &Metrics::cluster_asked_total,
+        &Metrics::cluster_readonly_total,  &Metrics::cluster_readonly_total,
+        &Metrics::cluster_try_again_total, &Metrics::cluster_down_total};
+    ++(parts_.metrics.*kCounters[static_cast<size_t>(redirect.kind)]);
+    const int slot = redirect.slot >= 0 ? redirect.slot : slot_of_command(request.bytes);
+    // Before the reply can come: its client would see newer, and then older.
+    if (slot >= 0) {
+        const auto moved = static_cast<uint16_t>(slot);
+        coherence_.void_slots({&moved, 1});
+    }
+    sent_on_.take(request, slot);
+    const bool names_node = redirect.kind == Kind::Moved || redirect.kind == Kind::Ask;
+    if (names_node && request.request.redirects >= parts_.cluster_options.redirects_max) {
+        doubt();
+        request.request.fail(kCircle, seed_->latency());
+        return;
+    }
+    if (names_node) ++request.request.redirects;
+    request.request.protocol = from.protocol();
+    const uint16_t number = learn(from, redirect);
+    if (number == kNobody && names_node && is_full_) {
+        request.request.fail(kFull, seed_->latency());
+        return;
+    }
+    if (number == kNobody) {
+        // No client reads of another server.
+        const std::string words =
+            names_node ? "-TRYAGAIN its slot moved, where to is not known yet; not run\r\n"
+                       : std::string(redirect.words);
+        delay(std::move(request), words);
+        return;
+    }
+    sent_on_.send(std::move(request), number, redirect.kind == Kind::Ask);
+}
+
+uint16_t Cluster::learn(const Connection& from, const Redirect& redirect) {
+    using Kind = Redirect::Kind;
+    uint16_t number = kNobody;
+    const bool names_node = redirect.kind == Kind::Moved || redirect.kind == Kind::Ask;
+    if (names_node && redirect.port != 0) {
+        // An address without a host is on the host that was asked.
+        const Endpoint endpoint = addresses_.reachable(
+            {redirect.host.empty() ? from.host() : std::string(redirect.host), redirect.port});
+        number = find_member(endpoint);
+        if (number == kNobody && redirect.host != "?") {
+            // A replica that was promoted, or one that the map does not know yet: its id comes with
+            // that.
+            const auto& servers = map_.servers();
+            const auto found =
+                std::find_if(servers.begin(), servers.end(),
+                             [&](const auto& server) { return server.endpoint == endpoint; });
+            number = member_at(found == servers.end() ? std::string() : found->id, endpoint);
+        }
+    }
+    if (redirect.kind == Kind::Ask) return number;
+    hint_ = number;
+    doubt();
+    if (redirect.kind == Kind::Moved && redirect.slot >= 0 && number != kNobody) {
+        set_owner(static_cast<uint16_t>(redirect.slot), number);
+    }
+    return number;
+}
+
+void Cluster::set_owner(uint16_t slot, uint16_t number) {
+    const uint16_t former = owners_[slot];
+    if (former == number) return;
+    owners_[slot] = number;
+    changed_[slot] = ++version_;
+    ++members_[number]->slots;
+    coherence_.void_slots({&slot, 1});
+    const bool is_last = former != kNobody && --members_[former]->slots == 0;
+    if (is_last || members_[number]->slots == 1) note_owners();
+    ++parts_.metrics.cluster_slots_moved_total;
+}
+
+void Cluster::send_on(uint16_t number, const UnsentRequest& request, bool is_asking) {
+    Node& node = node_of(number);
+    Connection* const connection =
+        node.shared().first(request.request.protocol, node.target().url.database);
+    if (connection == nullptr) {
+        request.request.fail(
+            "UPSTREAMDOWN nearkey has no connection left to the node of its slot "
+            "(upstream.connections_max); not run",
+            node.latency());
+        return;
+    }
+    // ASKING holds for the next command alone; nothing comes between them.
+    if (is_asking) connection->send({kAsking, &node.discard(), 0, RequestKind::Write});
+    connection->send_again(request);
+}
+
+void Cluster::delay(UnsentRequest request, std::string_view words) {
+    const uint64_t now_ms = parts_.loop.now_ms();
+    const uint8_t delays = request.request.delays;
+    const uint64_t wait_ms = DelayedRequests::kTickMs << delays;
+    const bool has_time = delays < kDelaysMax && wait_ms <= parts_.options.queue_timeout_ms &&
+                          now_ms + wait_ms < request.request.deadline_ms;
+    if (!has_time || !request.request.receiver->on_request_delayed(request.request.ticket)) {
+        deliver(request, words);
+        return;
+    }
+    ++request.request.delays;
+    ++parts_.metrics.cluster_delayed_total;
+    sent_on_.delay(request);
+    delayed_.push(std::move(request), wait_ms);
+}
+
+int Cluster::slot_of_command(std::string_view bytes) {
+    CommandParser parser(static_cast<int64_t>(bytes.size()));
+    if (parser.next(bytes) != ParseResult::Command) return -1;
+    const CommandSpec* const spec = seed_->catalog().commands().find(parser.command());
+    std::vector<std::string_view> keys;
+    const Placement placement = place(spec, parser.command(), keys);
+    return placement.where == Placement::Where::Slot ? placement.slot : -1;
+}
+
+Node& Cluster::node_for(std::string_view bytes) {
+    const int slot = slot_of_command(bytes);
+    return slot < 0 ? home() : owner(static_cast<uint16_t>(slot));
+}
+
+void Cluster::forget(const ReplyReceiver& receiver) {
+    delayed_.drop_if(
+        [&receiver](const UnsentRequest& request) { return SentOn::is_of(request, receiver); });
+    sent_on_.forget(receiver);
+}
+
+}  // namespace nearkey
