@@ -49,8 +49,9 @@ std::string path_of_program(const std::vector<std::string>& arguments) {
 
 constexpr char kReady = 'R';
 constexpr char kGo = 'G';
-// A process that ends closes the channel a little before it can be waited for.
-constexpr int64_t kEndingMs = 100;
+// A process that ends closes the channel before it can be waited for, and may take its time.
+constexpr uint64_t kLookEveryMs = 10;
+constexpr int kLooks = 200;
 constexpr int64_t kKilledMs = 1000;
 
 std::string reason_of(int error) {
@@ -81,10 +82,13 @@ Heard hear(int channel, char expected) {
 // --- the old one ---
 
 Successor::Successor(Loop& loop, ProgramStart command, uint64_t timeout_ms, Succession& succession)
-    : succession_(succession), timer_(loop, [this, timeout_ms] {
-          end(0);
-          fail("it was not ready within " + std::to_string(timeout_ms) + " ms");
-      }) {
+    : succession_(succession),
+      timer_(loop,
+             [this, timeout_ms] {
+                 end();
+                 fail("it was not ready within " + std::to_string(timeout_ms) + " ms");
+             }),
+      end_timer_(loop, [this] { look_at_end(); }) {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) != 0) {
         throw std::runtime_error(reason_of(errno));
@@ -106,7 +110,7 @@ Successor::Successor(Loop& loop, ProgramStart command, uint64_t timeout_ms, Succ
 
 Successor::~Successor() {
     watch_.reset();
-    if (!is_let_go_ && !has_failed_) end(0);
+    if (!is_let_go_ && !has_failed_) end();
 }
 
 void Successor::let_go() {
@@ -125,26 +129,34 @@ void Successor::on_readable() {
             succession_.on_successor_ready();
             return;
         case Heard::End:
-            const std::optional<int> status = end(kEndingMs);
-            fail(status ? describe_end(*status) : "it closed the channel");
+            watch_->want({false, false});
+            timer_.stop();
+            looks_left_ = kLooks;
+            end_timer_.start_repeating(kLookEveryMs);
             return;
     }
+}
+
+void Successor::look_at_end() {
+    const std::optional<int> status = reap_within(pid_, 0);
+    if (!status && --looks_left_ > 0) return;
+    if (!status) end();
+    fail(status ? describe_end(*status) : "it closed the channel");
 }
 
 void Successor::fail(const std::string& reason) {
     watch_->want({false, false});
     timer_.stop();
+    end_timer_.stop();
     has_failed_ = true;
     succession_.on_successor_failed(reason);
 }
 
-std::optional<int> Successor::end(int64_t grace_ms) {
-    const std::optional<int> status = reap_within(pid_, grace_ms);
-    if (status) return status;
+void Successor::end() {
+    if (reap_within(pid_, 0)) return;
     kill(pid_, SIGKILL);
     // Only a process that hangs in the kernel is not gone by then; init will reap it.
     static_cast<void>(reap_within(pid_, kKilledMs));
-    return std::nullopt;
 }
 
 // --- the new one ---

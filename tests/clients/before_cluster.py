@@ -19,7 +19,6 @@ REASONS = [
     (r"redigo/TestScript", "its script has keys of several slots"),
     (r"redigo/ExampleScan(Slice)?", "it sorts by keys of other slots"),
     (r"glide/client-cache", "CLIENT TRACKING needs a connection to one server"),
-    (r"valkey-cli/binary", "its script names no keys, and uses some"),
 ]
 
 # The same, of cases that are not run: they would wait until they are given up, or end the program.

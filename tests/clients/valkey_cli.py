@@ -226,7 +226,8 @@ def binary():
     equal("0\n", cli("STRLEN", "bin:empty"))
     equal("OK\n", cli("--quoted-input", "SET", r'"\x00\r\n\xff"', "quoted"))
     equal([r'"\x00\r\n\xff"'], lines("--no-raw", "EVAL", r"return '\0\r\n\255'", "0"))
-    equal("quoted\n", cli("EVAL", r"return redis.call('get', '\0\r\n\255')", "0"))
+    read = "\"return redis.call('get', KEYS[1])\""
+    equal("quoted\n", cli("--quoted-input", "EVAL", read, "1", r'"\x00\r\n\xff"'))
 
 
 def by_hand(*arguments):

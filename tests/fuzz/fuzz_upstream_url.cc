@@ -31,7 +31,9 @@ std::string shown(std::string_view text) {
         return error->message;
     }
     const auto& url = std::get<UpstreamUrl>(parsed);
-    CHECK(url.kind == UpstreamUrl::Kind::Tcp ? !url.host.empty() : url.host.empty());
+    const bool has_host =
+        url.kind == UpstreamUrl::Kind::Tcp || url.kind == UpstreamUrl::Kind::Cluster;
+    CHECK(url.host.empty() != has_host);
     CHECK(url.kind == UpstreamUrl::Kind::Unix ? url.path.starts_with('/') : url.path.empty());
     CHECK(url.database >= 0 && url.port > 0);
     const std::string printed = redacted(url);

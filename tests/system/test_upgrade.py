@@ -297,6 +297,9 @@ class UpgradeCoherenceTest(UpgradeTest):
         new.stop()
 
 
+CLOSE_ALL = "exec " + " ".join(f"{fd}>&-" for fd in range(3, 10))
+
+
 @proxy_only
 class UpgradeFailureTest(UpgradeTest):
     def check_failure(self, script, reason, *, settings=None):
@@ -325,6 +328,12 @@ class UpgradeFailureTest(UpgradeTest):
 
     def test_a_successor_that_ends(self):
         self.check_failure("exit 3\n", "status 3")
+
+    def test_a_successor_that_takes_its_time_to_end(self):
+        self.check_failure(f"{CLOSE_ALL}\nsleep 0.5\nexit 3\n", "status 3")
+
+    def test_a_successor_that_goes_on_without_us(self):
+        self.check_failure(f"{CLOSE_ALL}\nexec sleep 1000\n", "it closed the channel")
 
     def test_a_successor_that_is_killed(self):
         self.check_failure("kill -SEGV $$\n", "signal 11")

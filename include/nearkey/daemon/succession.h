@@ -55,9 +55,10 @@ public:
 
 private:
     void on_readable();
+    // It has closed the channel: it is about to end, or will be ended.
+    void look_at_end();
     void fail(const std::string& reason);
-    // Ends it if it does not end by itself within that time; its status, if it did.
-    std::optional<int> end(int64_t grace_ms);
+    void end();
 
     Succession& succession_;
     pid_t pid_ = 0;
@@ -65,6 +66,8 @@ private:
     bool has_failed_ = false;
     bool is_let_go_ = false;
     Timer timer_;
+    int looks_left_ = 0;  // until it is ended
+    Timer end_timer_;
     std::unique_ptr<FdWatch> watch_;
 };
 
