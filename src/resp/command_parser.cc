@@ -19,6 +19,8 @@ namespace {
 constexpr size_t kLineMax = size_t{64} << 10;
 // More argument slots than this are given back after each command.
 constexpr size_t kRangesKept = 32;
+// More arguments than these are not read in one go.
+constexpr size_t kUsualArguments = 9;
 constexpr std::string_view kErrorStart = "ERR Protocol error: ";
 // The server's words.
 constexpr std::string_view kTooBigInline = "too big inline request";
@@ -58,6 +60,8 @@ void encode_command(const CommandView& command, std::string& out) {
 }
 
 ParseResult CommandParser::next(std::string_view input) {
+    const bool may_be_usual = state_ != State::Arguments && !is_blank_ && !after_blanks_;
+    if (may_be_usual && parse_usual(input)) return ParseResult::Command;
     input_ = input;
     if (state_ == State::Done) {
         after_blanks_ = std::exchange(is_blank_, false);
@@ -79,8 +83,53 @@ void CommandParser::restart() {
     arguments_left_ = 0;
     bulk_length_ = -1;
     canonical_ = true;
-    ranges_.clear();
-    if (ranges_.capacity() > kRangesKept) ranges_.shrink_to_fit();
+    count_ = 0;
+    if (ranges_.size() > kRangesKept) std::vector<CommandView::Range>().swap(ranges_);
+}
+
+bool CommandParser::parse_usual(std::string_view input) {
+    constexpr size_t kHeader = 4;    // "*1\r\n"
+    constexpr ptrdiff_t kLeast = 6;  // "$0\r\n\r\n", or "$100\r\n"
+    constexpr int kMoreDigits = 2;
+    if (input.size() < kHeader || input[0] != '*') return false;
+    const char* at = input.data();
+    const char* const end = at + input.size();
+    const auto digit = [](char c) { return static_cast<unsigned char>(c - '0'); };
+    const size_t count = digit(at[1]);
+    if (count == 0 || count > kUsualArguments || at[2] != '\r' || at[3] != '\n') return false;
+    if (ranges_.size() < count) ranges_.resize(count);
+    if (ranges_.size() > kRangesKept) return false;
+    at += kHeader;
+    for (CommandView::Range *range = ranges_.data(), *last = range + count; range != last;
+         ++range) {
+        if (end - at < kLeast || at[0] != '$' || digit(at[1]) > 9) return false;
+        size_t length = digit(at[1]);
+        at += 2;
+        for (int more = kMoreDigits; length != 0 && more > 0 && digit(*at) <= 9; --more)
+            length = length * 10 + digit(*at++);
+        if (at[0] != '\r' || at[1] != '\n') return false;
+        at += 2;
+        if (static_cast<size_t>(end - at) < length + 2) return false;
+        if (at[length] != '\r' || at[length + 1] != '\n') return false;
+        *range = {static_cast<size_t>(at - input.data()), length};
+        at += length + 2;
+        if (static_cast<int64_t>(length) > bulk_max_) return false;
+    }
+    count_ = static_cast<uint32_t>(count);
+    canonical_ = true;
+    input_ = input;
+    position_ = static_cast<size_t>(at - input.data());
+    finish(input.data());
+    return true;
+}
+
+void CommandParser::add_range(CommandView::Range range) {
+    if (count_ < ranges_.size()) {
+        ranges_[count_++] = range;
+        return;
+    }
+    ranges_.push_back(range);
+    ++count_;
 }
 
 ParseResult CommandParser::parse_inline() {
@@ -97,7 +146,7 @@ ParseResult CommandParser::parse_inline() {
     canonical_ = false;
     inline_arguments_.clear();
     for (const std::string& word : *words) {
-        ranges_.push_back({inline_arguments_.size(), word.size()});
+        add_range({inline_arguments_.size(), word.size()});
         inline_arguments_ += word;
     }
     return finish(inline_arguments_.data());
@@ -133,7 +182,7 @@ ParseResult CommandParser::parse_arguments() {
         if (input_.size() - position_ < length + 2) return ParseResult::Incomplete;
         // Valkey skips two bytes here, whatever they are.
         canonical_ &= input_.substr(position_ + length, 2) == "\r\n";
-        ranges_.push_back({position_, length});
+        add_range({position_, length});
         position_ += length + 2;
         bulk_length_ = -1;
         --arguments_left_;
@@ -190,10 +239,11 @@ ParseResult CommandParser::read_line(std::string_view too_big, std::string_view&
 
 ParseResult CommandParser::finish(const char* base) {
     state_ = State::Done;
-    if (ranges_.empty()) return ParseResult::Empty;
+    if (count_ == 0) return ParseResult::Empty;
     command_.raw_ = input_.substr(0, position_);
     command_.base_ = base;
-    command_.arguments_ = &ranges_;
+    command_.arguments_ = ranges_.data();
+    command_.size_ = count_;
     command_.canonical_ = canonical_;
     return ParseResult::Command;
 }

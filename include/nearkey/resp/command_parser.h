@@ -15,9 +15,9 @@ namespace nearkey {
 // A whole command. Valid until the input moves or the parser is called again.
 class CommandView {
 public:
-    size_t size() const { return arguments_->size(); }
+    size_t size() const { return size_; }
     std::string_view operator[](size_t index) const {
-        const Range range = (*arguments_)[index];
+        const Range range = arguments_[index];
         return {base_ + range.offset, range.size};
     }
     // All bytes of the command in the input, to be consumed.
@@ -34,7 +34,8 @@ private:
     };
     std::string_view raw_;
     const char* base_ = nullptr;
-    const std::vector<Range>* arguments_ = nullptr;
+    const Range* arguments_ = nullptr;
+    uint32_t size_ = 0;
     bool canonical_ = true;
 };
 
@@ -77,8 +78,12 @@ public:
     std::string counterpart() const;
 
 private:
-    enum class State { Start, Arguments, Done };
+    enum class State : uint8_t { Start, Arguments, Done };
 
+    // Parses a command in one go that is all there and written as nearly all are. False: it is
+    // not, and is read as any other.
+    bool parse_usual(std::string_view input);
+    void add_range(CommandView::Range range);
     ParseResult parse_inline();
     ParseResult parse_header();
     ParseResult parse_arguments();
@@ -101,7 +106,8 @@ private:
     bool canonical_ = true;
     bool is_blank_ = false;      // this command is a line of blanks: the server takes the next
     bool after_blanks_ = false;  // request as inline, whatever it is
-    std::vector<CommandView::Range> ranges_;
+    uint32_t count_ = 0;         // arguments that were read
+    std::vector<CommandView::Range> ranges_;  // theirs come first
     std::string inline_arguments_;
     CommandView command_;
     std::string error_;

@@ -2,7 +2,10 @@
 
 #include <doctest/doctest.h>
 
+#include <iterator>
+#include <random>
 #include <string>
+#include <string_view>
 #include <vector>
 
 using nearkey::CommandParser;
@@ -45,6 +48,25 @@ Parsed parse_in_two(const std::string& input, size_t cut) {
     return parsed;
 }
 
+// What the parser says of the first command in `input`. With `header`, so many bytes of it are
+// shown first.
+std::string first_of(const std::string& input, size_t header, int64_t bulk_max) {
+    CommandParser parser(bulk_max);
+    if (header > 0) static_cast<void>(parser.next(input.substr(0, header)));
+    const ParseResult result = parser.next(input);
+    std::string said = std::to_string(static_cast<int>(result));
+    if (result == ParseResult::Invalid) return said + ' ' + parser.error();
+    if (result == ParseResult::Incomplete) return said;
+    said += ' ' + std::to_string(parser.consumed());
+    if (result == ParseResult::Empty) return said;
+    const nearkey::CommandView& command = parser.command();
+    said += command.is_canonical() ? " canonical" : " other";
+    said += ' ' + std::to_string(command.raw().size());
+    for (size_t i = 0; i < command.size(); ++i)
+        said += '|' + std::string(command[i]);
+    return said;
+}
+
 std::string error_of(const std::string& input) {
     return parse_in_two(input, 0).error;
 }
@@ -61,6 +83,30 @@ TEST_CASE("parser: commands cut at every byte are the same commands") {
         const Parsed parsed = parse_in_two(input, cut);
         CHECK(parsed.commands == expected);
         CHECK(parsed.error.empty());
+    }
+}
+
+TEST_CASE("parser: what is read in one go is read as any other") {
+    std::minstd_rand random(20261129);
+    const auto draw = [&](size_t below) { return random() % below; };
+    constexpr size_t kLengths[] = {0, 1, 2, 8, 9, 10, 11, 98, 99, 100, 101, 998, 999, 1000, 1001};
+    constexpr std::string_view kBytes{"\r\n$*0123456789-+ x\0", 20};
+    for (int round = 0; round < 20'000; ++round) {
+        const std::string header = '*' + std::to_string(1 + draw(12)) + "\r\n";
+        std::string input = header;
+        for (size_t left = std::stoul(header.substr(1)); left > 0; --left) {
+            const std::string argument(kLengths[draw(std::size(kLengths))], 'v');
+            input += '$' + std::to_string(argument.size()) + "\r\n" + argument + "\r\n";
+        }
+        // One byte of it, likely of a length or a line end, is another one.
+        const size_t at = header.size() + draw(input.size() - header.size());
+        const size_t mark = input.find_first_of("\r\n$", at);
+        if (draw(2) == 0 && mark != std::string::npos) input[mark] = kBytes[draw(kBytes.size())];
+        if (draw(4) == 0) input.resize(header.size() + draw(input.size() - header.size()));
+        if (draw(4) == 0) input += "*1\r\n$4\r\nPING\r\n";
+        const int64_t bulk_max = draw(4) == 0 ? 99 : kBulkMax;
+        CAPTURE(input);
+        REQUIRE(first_of(input, 0, bulk_max) == first_of(input, header.size(), bulk_max));
     }
 }
 
