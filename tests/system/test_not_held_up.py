@@ -93,11 +93,15 @@ class PausedServerTest(SystemTest):
         self.assert_others_read_while_writes_wait(writers=3)
 
     def test_reads_that_stand_behind_a_paused_write_already_go_another_way(self):
-        self.start(**{"upstream.connections": 1})
+        self.start(**{"upstream.connections": 1, "upstream.request_timeout_ms": 60_000})
         self.assert_reads_pass(random.Random(20261128))
 
     def test_they_do_so_without_a_near_cache(self):
-        self.start(**{"upstream.connections": 1, "near_cache.enabled": "false"})
+        self.start(**{
+            "upstream.connections": 1,
+            "upstream.request_timeout_ms": 60_000,
+            "near_cache.enabled": "false",
+        })
         self.assert_reads_pass(random.Random(20261129))
 
     def assert_reads_pass(self, chance):
