@@ -61,7 +61,7 @@ void Desk::answer_as(const CommandSpec* spec, RequestOutcome outcome, std::strin
     if (output.is_lost()) return;
     const uint32_t ticket = replies.open(1);
     if (!replies.is_first(ticket)) {
-        replies.hold_answer(ticket, std::string(reply));
+        replies.hold_answer(ticket, reply);
         return;
     }
     replies.close_first();

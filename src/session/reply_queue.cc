@@ -12,7 +12,7 @@ uint32_t ReplyQueue::open_group(PartPlan plan) {
     if (groups_ == nullptr) groups_ = std::make_unique<std::deque<PartGroup>>();
     const PartGroup& group = groups_->emplace_back(next_, std::move(plan));
     next_ += group.count();
-    bytes_ += group.bytes();
+    group_bytes_ += group.bytes();
     look_at_first();
     return group.first();
 }
@@ -24,7 +24,7 @@ void ReplyQueue::look_at_first() {
 
 void ReplyQueue::close_group() {
     const PartGroup& group = groups_->front();
-    bytes_ -= group.bytes();
+    group_bytes_ -= group.bytes();
     first_ += group.count();
     groups_->pop_front();
     look_at_first();
@@ -58,15 +58,14 @@ std::optional<uint32_t> ReplyQueue::last_if_delayed(uint32_t ticket) const {
     return group->first() + group->count() - 1;
 }
 
-void ReplyQueue::hold_answer(uint32_t ticket, std::string reply) {
+void ReplyQueue::hold_answer(uint32_t ticket, std::string_view reply) {
     drop_kept(ticket);
-    bytes_ += reply.size();
-    entry(ticket, Early::What::Answer).bytes = std::move(reply);
+    early_.add(first_, ticket, EarlyReply::What::Answer, reply);
 }
 
 void ReplyQueue::hold_cut(uint32_t ticket) {
     drop_kept(ticket);
-    entry(ticket, Early::What::Cut);
+    early_.add(first_, ticket, EarlyReply::What::Cut, {});
 }
 
 void ReplyQueue::keep(uint32_t ticket, std::string_view bytes) {
@@ -77,8 +76,7 @@ void ReplyQueue::keep(uint32_t ticket, std::string_view bytes) {
         count_group(*group, before);
         return;
     }
-    bytes_ += bytes.size();
-    entry(ticket, Early::What::Part).bytes += bytes;
+    early_.add(first_, ticket, EarlyReply::What::Part, bytes);
 }
 
 void ReplyQueue::keep_end(uint32_t ticket) {
@@ -86,7 +84,7 @@ void ReplyQueue::keep_end(uint32_t ticket) {
         group->keep_end(ticket);
         return;
     }
-    entry(ticket, Early::What::Whole).what = Early::What::Whole;
+    early_.add(first_, ticket, EarlyReply::What::Whole, {});
 }
 
 void ReplyQueue::drop_kept(uint32_t ticket) {
@@ -96,28 +94,7 @@ void ReplyQueue::drop_kept(uint32_t ticket) {
         count_group(*group, before);
         return;
     }
-    const auto found = early_.find(ticket);
-    if (found != early_.end()) erase(found);
-}
-
-std::optional<ReplyQueue::Early> ReplyQueue::take_first() {
-    const auto found = early_.find(first_);
-    if (found == early_.end()) return std::nullopt;
-    std::optional<Early> early = std::move(found->second);
-    bytes_ -= early->bytes.size() + kEntryBytes;
-    early_.erase(found);
-    return early;
-}
-
-ReplyQueue::Early& ReplyQueue::entry(uint32_t ticket, Early::What what) {
-    const auto [found, is_new] = early_.try_emplace(ticket, Early{what, {}});
-    if (is_new) bytes_ += kEntryBytes;
-    return found->second;
-}
-
-void ReplyQueue::erase(std::map<uint32_t, Early>::iterator entry) {
-    bytes_ -= entry->second.bytes.size() + kEntryBytes;
-    early_.erase(entry);
+    early_.drop(ticket);
 }
 
 }  // namespace nearkey

@@ -275,12 +275,12 @@ void Session::on_request_failed(uint32_t ticket, std::string_view error) {
         return;
     }
     const bool is_cut = desk_.is_cut_by(error, conversation_.is_blocked());
-    std::string reply = is_cut ? std::string() : conversation_.fail(ticket, error);
+    const std::string reply = is_cut ? std::string() : conversation_.fail(ticket, error);
     if (!desk_.replies.is_first(ticket)) {
         if (is_cut) {
             desk_.replies.hold_cut(ticket);
         } else {
-            desk_.replies.hold_answer(ticket, std::move(reply));
+            desk_.replies.hold_answer(ticket, reply);
         }
         return;
     }
@@ -343,7 +343,7 @@ void Session::note_end(const PartGroup& group, bool has_failed) {
 
 // A reply is whole: replies held behind it may follow, and waiting input may go on.
 void Session::settle() {
-    using Early = ReplyQueue::Early;
+    using What = EarlyReply::What;
     ReplyQueue& replies = desk_.replies;
     Output& output = desk_.output;
     output.commit();
@@ -353,23 +353,24 @@ void Session::settle() {
             if (!give(*group)) return;
             continue;
         }
-        const std::optional<Early> early = replies.take_first();
+        const std::optional<EarlyReply> early = replies.early_first();
         if (!early) break;
         const uint32_t ticket = replies.first();
-        if (early->what == Early::What::Answer || early->what == Early::What::Cut) {
-            desk_.ledger.fail(ticket);
-        }
-        if (early->what == Early::What::Cut) {
-            desk_.cut();
-            return;
-        }
-        if (early->what == Early::What::Answer) {
+        const bool is_ours = early->what == What::Answer || early->what == What::Cut;
+        if (is_ours) {
             output.append(early->bytes);
         } else {
             output.receive(early->bytes);
-            if (early->what == Early::What::Part) break;  // The rest of it goes straight there.
-            conversation_.on_reply(ticket);
         }
+        const What what = early->what;
+        replies.drop_kept(ticket);
+        if (is_ours) desk_.ledger.fail(ticket);
+        if (what == What::Cut) {
+            desk_.cut();
+            return;
+        }
+        if (what == What::Part) break;  // The rest of it goes straight there.
+        if (what == What::Whole) conversation_.on_reply(ticket);
         replies.close_first();
         output.commit();
     }

@@ -9,14 +9,13 @@
 // one, and one reply takes the place of all at their turn.
 #pragma once
 
+#include "nearkey/session/early_replies.h"
 #include "nearkey/session/part_group.h"
 
 #include <cstdint>
 #include <deque>
-#include <map>
 #include <memory>
 #include <optional>
-#include <string>
 #include <string_view>
 #include <utility>
 
@@ -24,18 +23,6 @@ namespace nearkey {
 
 class ReplyQueue {
 public:
-    // The known part of a reply before its turn.
-    struct Early {
-        enum class What : uint8_t {
-            Answer,  // all of it, as the client gets it
-            Cut,     // the client's connection ends in its place
-            Part,    // the bytes from upstream so far
-            Whole,   // the same, and its end
-        };
-        What what;
-        std::string bytes;
-    };
-
     // Opens `count` tickets; returns the first.
     uint32_t open(uint32_t count) { return std::exchange(next_, next_ + count); }
     // Opens a ticket for each part. REQUIRES: there are some.
@@ -49,15 +36,15 @@ public:
     uint32_t owed() const { return next_ - first_; }
     bool is_first(uint32_t ticket) const { return ticket == streamed_; }
 
-    void hold_answer(uint32_t ticket, std::string reply);
+    void hold_answer(uint32_t ticket, std::string_view reply);
     void hold_cut(uint32_t ticket);
     // REQUIRES: not the first one's.
     void keep(uint32_t ticket, std::string_view bytes);
     void keep_end(uint32_t ticket);
     void drop_kept(uint32_t ticket);
     bool has_early() const { return !early_.empty() || streamed_ != first_; }
-    // Takes out the kept part of the first one.
-    std::optional<Early> take_first();
+    // The kept part of the first one. Valid until anything more is kept or dropped.
+    std::optional<EarlyReply> early_first() const { return early_.find(first_); }
     // True if the ticket is one of a part, whose failure is kept.
     bool fail_part(uint32_t ticket, std::string_view error);
     // The command that is first, once all of its parts have ended. Null: it has none, or not yet.
@@ -69,23 +56,20 @@ public:
     // The last ticket of the command that this one is of. Nothing: its parts may not be delayed.
     std::optional<uint32_t> last_if_delayed(uint32_t ticket) const;
     // Memory of all kept entries.
-    size_t bytes() const { return bytes_; }
+    size_t bytes() const { return early_.bytes() + group_bytes_; }
 
 private:
-    // Memory of an entry beside its bytes.
-    static constexpr size_t kEntryBytes = 96;
-
     PartGroup* find_group(uint32_t ticket) const;
     void look_at_first();
-    void count_group(const PartGroup& group, size_t before) { bytes_ += group.bytes() - before; }
-    Early& entry(uint32_t ticket, Early::What what);
-    void erase(std::map<uint32_t, Early>::iterator entry);
+    void count_group(const PartGroup& group, size_t before) {
+        group_bytes_ += group.bytes() - before;
+    }
 
     uint32_t first_ = 0;
     uint32_t next_ = 0;
     uint32_t streamed_ = 0;  // first_, or the one before it: nothing more comes of that
-    size_t bytes_ = 0;
-    std::map<uint32_t, Early> early_;
+    size_t group_bytes_ = 0;
+    EarlyReplies early_;
     std::unique_ptr<std::deque<PartGroup>> groups_;  // in order; null: there are none
 };
 

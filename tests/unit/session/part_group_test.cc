@@ -38,10 +38,12 @@ void take_out(ReplyQueue& queue, std::string& output) {
             queue.close_group();
             continue;
         }
-        const auto early = queue.take_first();
+        const auto early = queue.early_first();
         if (!early) return;
         output += early->bytes;
-        if (early->what == ReplyQueue::Early::What::Part) return;
+        const bool is_part = early->what == EarlyReply::What::Part;
+        queue.drop_kept(queue.first());
+        if (is_part) return;
         queue.close_first();
     }
 }
