@@ -60,8 +60,8 @@ RULES = ("own_write", "fill_ticket", "lease", "generation", "null_push", "databa
 RULES_SEEDS = "1000"  # at most; it ends with the first that finds it
 
 # Run once more with two event loops (server.workers): all that crosses sessions.
-WITH_WORKERS = ("cluster", "cluster_face", "cluster_parts", "cluster_pubsub", "cluster_topology",
-                "drain", "leases", "limits", "near_cache", "near_cache_commands",
+WITH_WORKERS = ("cluster", "cluster_face", "cluster_operating", "cluster_parts", "cluster_pubsub",
+                "cluster_topology", "drain", "leases", "limits", "near_cache", "near_cache_commands",
                 "near_cache_cluster", "near_cache_fields", "near_cache_invalidations", "near_cache_lease",
                 "near_cache_nodes", "near_cache_scripts", "near_cache_split", "near_cache_stale",
                 "near_cache_ways", "reload", "session_commands", "slow_clients", "transactions",

@@ -26,7 +26,7 @@ int run_ready(const AskOptions& options, std::ostream& out, std::ostream& /*err*
     std::string line = problem_of(heard, options.target.address);
     const auto page = nlohmann::ordered_json::parse(heard.answer.body, nullptr, false);
     const std::string state = page.is_object() ? text_of(page, "state") : "";
-    const bool is_ready = state == "ready";
+    const bool is_ready = state == "ready" || state == "degraded";
     const bool is_status_right = heard.answer.status == (is_ready ? 200u : 503u);
     if (heard.kind == HttpOutcome::Kind::Answered && is_status_right && !state.empty()) {
         exit_code = is_ready ? kExitOk : kExitFailed;

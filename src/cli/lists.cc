@@ -97,9 +97,14 @@ constexpr Field kConnectionFields[] = {
 };
 
 constexpr Field kNodeFields[] = {
-    {"NODE", Show::Text, "address"},       {"STATE", Show::Text, "state"},
-    {"SLOTS", Show::Number, "slots"},      {"CONNECTIONS", Show::Number, "connections"},
-    {"FLIGHT", Show::Number, "in_flight"}, {"ID", Show::Text, "id"},
+    {"NODE", Show::Text, "address"},
+    {"STATE", Show::Text, "state"},
+    {"FOR", Show::Seconds, "since_seconds"},
+    {"SLOTS", Show::Number, "slots"},
+    {"CONNECTIONS", Show::Number, "connections"},
+    {"FLIGHT", Show::Number, "in_flight"},
+    {"WAITING", Show::Number, "waiting"},
+    {"ID", Show::Text, "id"},
 };
 
 constexpr Field kHotKeyFields[] = {

@@ -20,6 +20,12 @@ bool ask_page(const AdminTarget& target, const char* path, const char* sign, Sna
     return true;
 }
 
+bool ask_nodes(const AdminTarget& target, Snapshot& snapshot) {
+    if (!snapshot.status.contains("cluster")) return true;
+    const std::string path = "/nodes?limit=" + std::to_string(kNodesShown);
+    return ask_page(target, path.c_str(), "nodes", snapshot, snapshot.nodes);
+}
+
 bool ask_latency(const AdminTarget& target, Snapshot& snapshot) {
     const HttpOutcome outcome = ask_http(target.address, {"GET", "/metrics"}, target.timeout_ms);
     if (outcome.kind != HttpOutcome::Kind::Answered || outcome.answer.status != 200) {
@@ -40,7 +46,7 @@ Snapshot take_snapshot(const AdminTarget& target) {
     snapshot.is_whole = ask_page(target, "/status", "uptime_seconds", snapshot, snapshot.status) &&
                         ask_page(target, "/stats", "nearkey_ready", snapshot, snapshot.stats) &&
                         ask_page(target, kHotKeys, "hits", snapshot, snapshot.hot_keys) &&
-                        ask_latency(target, snapshot);
+                        ask_nodes(target, snapshot) && ask_latency(target, snapshot);
     snapshot.taken = std::chrono::steady_clock::now();
     return snapshot;
 }

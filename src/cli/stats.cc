@@ -4,6 +4,7 @@
 #include "nearkey/cli/text.h"
 
 #include <algorithm>
+#include <cmath>
 #include <ostream>
 #include <utility>
 #include <vector>
@@ -105,6 +106,14 @@ void add_latency(Page& page, const Snapshot& snapshot) {
         page.add(line + "\n");
 }
 
+std::string cluster_text(const nlohmann::ordered_json& cluster) {
+    const auto count = [&cluster](const char* what) {
+        return std::to_string(std::llround(number_of(cluster, what)));
+    };
+    return "cluster of " + count("nodes") + " nodes, " + count("nodes_away") + " away, " +
+           count("slots_unserved") + " slots not served";
+}
+
 }  // namespace
 
 std::string state_text(const Snapshot& snapshot) {
@@ -115,6 +124,8 @@ std::string state_text(const Snapshot& snapshot) {
 }
 
 std::string server_text(const Snapshot& snapshot) {
+    const auto cluster = snapshot.status.find("cluster");
+    if (cluster != snapshot.status.end()) return cluster_text(*cluster);
     const auto server = snapshot.status.find("server");
     std::string text = server == snapshot.status.end()
                            ? "none is connected"

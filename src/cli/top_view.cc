@@ -4,6 +4,7 @@
 #include "nearkey/cli/text.h"
 
 #include <algorithm>
+#include <cmath>
 #include <sstream>
 #include <utility>
 
@@ -101,6 +102,30 @@ void add_rates(const Snapshot& now, const Rates& rates, std::vector<ScreenLine>&
     lines.push_back(labelled("", {server_text(now)}));
 }
 
+void add_nodes(const Snapshot& now, std::vector<ScreenLine>& lines) {
+    const nlohmann::ordered_json& nodes = rows_of(now.nodes, "nodes");
+    if (nodes.empty()) return;
+    Table table({{"node"},
+                 {"slots", Align::Right},
+                 {"connections", Align::Right},
+                 {"in flight", Align::Right},
+                 {"waiting", Align::Right},
+                 {"state"}});
+    const auto count = [](const nlohmann::ordered_json& node, const char* what) {
+        return count_text(number_of(node, what));
+    };
+    for (const nlohmann::ordered_json& node : nodes) {
+        table.add(
+            {text_of(node, "address"), std::to_string(std::llround(number_of(node, "slots"))),
+             count(node, "connections"), count(node, "in_flight"), count(node, "waiting"),
+             text_of(node, "state") + " for " + duration_text(number_of(node, "since_seconds"))});
+    }
+    add_table(table, lines);
+    const double more = number_of(now.nodes, "total") - static_cast<double>(nodes.size());
+    if (more > 0) lines.push_back({count_text(more) + " more: nearkey nodes"});
+    lines.push_back({});
+}
+
 void add_latency(const Rates& rates, std::vector<ScreenLine>& lines) {
     Table table(
         {{"latency"}, {"p50", Align::Right}, {"p99", Align::Right}, {"rate", Align::Right}});
@@ -145,6 +170,7 @@ std::vector<ScreenLine> top_lines(const Snapshot& now, const Snapshot* before,
     lines.push_back({});
     add_rates(now, rates, lines);
     lines.push_back({});
+    add_nodes(now, lines);
     add_latency(rates, lines);
     lines.push_back({});
     add_hot_keys(now, lines);

@@ -4,6 +4,16 @@
 
 namespace nearkey {
 
+namespace {
+// As all event loops know it. Nothing: there is none, or its slots are not known yet.
+std::optional<ClusterFacts> cluster_facts(const Metrics& metrics) {
+    if (metrics.cluster_nodes == 0) return std::nullopt;
+    return ClusterFacts{.nodes = metrics.cluster_nodes,
+                        .nodes_away = metrics.cluster_nodes_away,
+                        .slots_unserved = metrics.cluster_slots_unserved};
+}
+}  // namespace
+
 AdminState AdminView::admin_state() const {
     const uint64_t now = now_ms();
     const auto seconds_since = [now](uint64_t then_ms) {
@@ -13,9 +23,16 @@ AdminState AdminView::admin_state() const {
         return {false, "draining", "told to stop", seconds_since(*draining_since_ms_)};
     }
     const UpstreamHealth& health = parts_.workers.health();
-    return {health.is_ready,         health.is_ready ? "ready" : "not ready",
-            health.reason,           seconds_since(health.since_ms),
-            parts_.workers.server(), failover_.sentinels()};
+    const bool is_degraded = health.is_ready && !health.degraded.empty();
+    return {.ready = health.is_ready,
+            .state = is_degraded       ? "degraded"
+                     : health.is_ready ? "ready"
+                                       : "not ready",
+            .reason = is_degraded ? health.degraded : health.reason,
+            .since_seconds = seconds_since(health.since_ms),
+            .server = parts_.workers.server(),
+            .sentinels = failover_.sentinels(),
+            .cluster = cluster_facts(metrics())};
 }
 
 std::string AdminView::config_text() const {

@@ -189,7 +189,8 @@ void Daemon::on_health_changed(const UpstreamHealth& health) {
 
 std::string Daemon::health_text() const {
     const UpstreamHealth& health = workers_->health();
-    return health.is_ready ? "ready" : "not ready: " + health.reason;
+    if (!health.is_ready) return "not ready: " + health.reason;
+    return health.degraded.empty() ? "ready" : "degraded: " + health.degraded;
 }
 
 void Daemon::start_admin() {

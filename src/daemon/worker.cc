@@ -2,6 +2,7 @@
 
 #include "nearkey/base/random.h"
 #include "nearkey/daemon/workers.h"
+#include "nearkey/upstream/cluster_facts.h"
 
 #include <span>
 #include <utility>
@@ -13,6 +14,7 @@ namespace {
 // that fit the processor's nearest caches.
 constexpr size_t kScratchSize = size_t{160} << 10;
 constexpr size_t kReplyScratchSize = size_t{64} << 10;
+constexpr uint64_t kDegradedAfterMs = 1000;
 
 // A node of the cluster that `model` leads to. Null: its certificates can't be read now.
 std::unique_ptr<UpstreamTarget> make_target_at(const UpstreamTarget& model,
@@ -227,14 +229,44 @@ const UpstreamHealth& Worker::health() {
     }
     if (cluster_ == nullptr || !node_->catalog().knows_commands()) return node_->health();
     const bool serves = cluster_->serves();
-    if (serves != cluster_health_.is_ready) cluster_health_.since_ms = loop_.now_ms();
+    std::string degraded = serves ? degraded_of(*cluster_) : std::string();
+    const bool is_news =
+        serves != cluster_health_.is_ready || degraded.empty() != cluster_health_.degraded.empty();
+    if (is_news) cluster_health_.since_ms = loop_.now_ms();
     cluster_health_.is_ready = serves;
     cluster_health_.reason = serves ? "PONG" : cluster_->why_not();
+    cluster_health_.degraded = std::move(degraded);
     return cluster_health_;
+}
+
+void Worker::on_beat() {
+    if (cluster_ == nullptr) return;
+    set_gauges(*cluster_, node_->coherence().gauges(), metrics_);
+    log_degraded();
+}
+
+// What is over soon is not worth a line: nodes that are dialled at the start, a planned failover.
+void Worker::log_degraded() {
+    const bool is_degraded = !cluster_health_.degraded.empty();
+    const bool lasts = cluster_health_.since_ms + kDegradedAfterMs <= loop_.now_ms();
+    if (number_ != 0 || is_degraded == was_degraded_ || (is_degraded && !lasts)) return;
+    was_degraded_ = is_degraded;
+    if (is_degraded) {
+        shared_.log.warning("cluster_degraded", {{"reason", cluster_health_.degraded}});
+    } else if (cluster_health_.is_ready) {
+        shared_.log.info("cluster_whole", {{"what", "all slots are served, by nodes that answer"}});
+    }
 }
 
 void Worker::tell_health() {
     metrics_.ready = health().is_ready ? 1 : 0;
+    if (cluster_ != nullptr) {
+        const ClusterFacts facts = facts_of(*cluster_);
+        metrics_.cluster_nodes = facts.nodes;
+        metrics_.cluster_nodes_away = facts.nodes_away;
+        metrics_.cluster_slots_unserved = facts.slots_unserved;
+        metrics_.degraded = cluster_health_.degraded.empty() ? 0 : 1;
+    }
     tell([this, health = health()] { workers_.on_worker_health(number_, health); });
 }
 

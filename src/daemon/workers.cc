@@ -1,15 +1,29 @@
 #include "nearkey/daemon/workers.h"
 
 #include "nearkey/base/check.h"
+#include "nearkey/upstream/cluster_facts.h"
 
 #include <malloc.h>
 #include <pthread.h>
 #include <algorithm>
 #include <csignal>
 #include <iterator>
+#include <unordered_map>
 #include <utility>
 
 namespace nearkey {
+
+namespace {
+// Adds what another event loop knows of the same node.
+void join(const NodeFacts& other, NodeFacts& node) {
+    node.connections += other.connections;
+    node.in_flight += other.in_flight;
+    node.waiting += other.waiting;
+    if (!node.is_ready() || other.is_ready()) return;
+    node.state = other.state;
+    node.since_seconds = other.since_seconds;
+}
+}  // namespace
 
 // --- threads ---
 
@@ -147,9 +161,12 @@ bool Workers::have_turned() {
 const UpstreamHealth& Workers::health() const {
     const UpstreamHealth& here = first().health();
     if (!here.is_ready) return here;
-    const auto unready = std::find_if(others_.begin(), others_.end(),
-                                      [](const auto& other) { return !other->health.is_ready; });
-    return unready == others_.end() ? here : (*unready)->health;
+    const UpstreamHealth* worst = &here;
+    for (const auto& other : others_) {
+        if (!other->health.is_ready) return other->health;
+        if (worst->degraded.empty()) worst = &other->health;
+    }
+    return *worst;
 }
 
 void Workers::on_worker_health(size_t worker, const UpstreamHealth& health) {
@@ -253,9 +270,21 @@ bool Workers::are_cluster() {
     return any;
 }
 
-std::vector<NodeFacts> Workers::nodes() const {
-    Cluster* const cluster = first().cluster();
-    return cluster == nullptr ? std::vector<NodeFacts>() : cluster->facts();
+std::vector<NodeFacts> Workers::nodes() {
+    std::vector<NodeFacts> all;
+    std::unordered_map<std::string, size_t> places;
+    for_each([&](Worker& worker) {
+        if (worker.cluster() == nullptr) return;
+        for (NodeFacts& node : nodes_of(*worker.cluster(), worker.now_ms())) {
+            const auto [found, is_new] = places.try_emplace(node.address, all.size());
+            if (is_new) {
+                all.push_back(std::move(node));
+            } else {
+                join(node, all[found->second]);
+            }
+        }
+    });
+    return all;
 }
 
 // --- clients ---

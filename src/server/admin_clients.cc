@@ -7,6 +7,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <unordered_map>
 
 namespace nearkey {
@@ -143,16 +144,21 @@ AdminAnswer nodes_page(AdminSource& source, const AdminRequest& request) {
     if (!request.read_number("limit", kConnectionsMax, limit) || limit == 0) {
         return admin_error(400, "limit is a number from 1 to 1000");
     }
-    const std::vector<NodeFacts> all = source.nodes();
+    std::vector<NodeFacts> all = source.nodes();
+    // Of very many those are shown that need somebody.
+    std::stable_partition(all.begin(), all.end(),
+                          [](const NodeFacts& node) { return !node.is_ready(); });
     Json nodes = Json::array();
     for (const NodeFacts& facts : all) {
         if (nodes.size() == limit) break;
         nodes.push_back({{"id", facts.id},
                          {"address", facts.address},
                          {"state", facts.state},
+                         {"since_seconds", facts.since_seconds},
                          {"slots", facts.slots},
                          {"connections", facts.connections},
-                         {"in_flight", facts.in_flight}});
+                         {"in_flight", facts.in_flight},
+                         {"waiting", facts.waiting}});
     }
     return json_answer(200, {{"total", all.size()}, {"nodes", std::move(nodes)}});
 }

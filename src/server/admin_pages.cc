@@ -26,10 +26,15 @@ std::optional<std::string_view> first(const std::vector<AdminRequest::Named>& al
     return found->second;
 }
 
-// The server and the Sentinels, as /readyz and /status have them.
+// The server, the cluster and the Sentinels, as /readyz and /status have them.
 void add_upstream(Json& json, const AdminState& state) {
     if (!state.server.address.empty()) {
         json["server"] = {{"address", state.server.address}, {"role", state.server.role}};
+    }
+    if (state.cluster) {
+        json["cluster"] = {{"nodes", state.cluster->nodes},
+                           {"nodes_away", state.cluster->nodes_away},
+                           {"slots_unserved", state.cluster->slots_unserved}};
     }
     if (state.sentinels.empty()) return;
     Json& sentinels = json["sentinels"] = Json::array();

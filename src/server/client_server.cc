@@ -309,7 +309,9 @@ bool ClientServer::is_admitted(const Listener& listener, int fd) {
     }
     // As without us, where nobody listens then. The client came through a socket that others hold,
     // too, as systemd does: it can't refuse.
-    if (listener.terms.when_down == WhenDown::Close && !context_.node.health().is_ready) {
+    const bool is_served =
+        context_.cluster != nullptr ? context_.cluster->serves() : context_.node.health().is_ready;
+    if (listener.terms.when_down == WhenDown::Close && !is_served) {
         ++metrics_.clients_refused_down_total;
         close(fd);
         return false;

@@ -10,6 +10,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -70,7 +71,7 @@ size_t count_parts(const Call& call, Cluster& cluster) {
     if (!call.is_sound()) return 1;
     switch (call.spec()->spread) {
         case Spread::EachSlot:
-            return Parts(*call.spec(), call.command).count();
+            return std::max<size_t>(Parts(*call.spec(), call.command).count(), 1);
         case Spread::EachNode:
         case Spread::Scan:
             return cluster.primaries.nodes().size();
@@ -220,13 +221,19 @@ Node& NearkeyCommand::node_of(const Call& explained, Pairs& pairs) {
     const Placement placement =
         place(explained.spec(), explained.command, desk_.context.ledgers.keys);
     const size_t parts = count_parts(explained, *cluster);
-    if (parts > 1) {
-        pairs.add("parts", parts);
-        pairs.add("atomic", "no");
+    pairs.add("parts", parts);
+    pairs.add("atomic", parts > 1 ? "no" : "yes");
+    if (placement.where == Placement::Where::EveryNode) {
+        if (parts > 1) pairs.add("node", "all that own slots");
+        return cluster->home();
     }
-    if (placement.where != Placement::Where::Slot) return cluster->home();
-    pairs.add("slot", placement.slot);
-    return cluster->owner(placement.slot);
+    const bool has_slot = placement.where == Placement::Where::Slot;
+    Node& node = has_slot ? cluster->owner(placement.slot) : cluster->home();
+    if (has_slot) pairs.add("slot", placement.slot);
+    // The seed stands for nobody.
+    const bool is_known = !has_slot || &node != &desk_.context.node;
+    pairs.add("node", is_known ? to_text(node.target().url.endpoint()) : "nobody owns the slot");
+    return node;
 }
 
 // The keys that the command may read and write, by the facts that Ledger::begin() uses.

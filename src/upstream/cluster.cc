@@ -2,6 +2,8 @@
 
 #include "nearkey/base/random.h"
 #include "nearkey/dispatch/placement.h"
+#include "nearkey/upstream/cluster_facts.h"
+#include "nearkey/upstream/error_place.h"
 
 #include <fmt/format.h>
 
@@ -244,29 +246,23 @@ void Cluster::apply(const SlotMap& map) {
     if (is_first) {
         parts_.log.info("cluster", {{"nodes", static_cast<int64_t>(map.servers().size())},
                                     {"slots", static_cast<int64_t>(map.served())}});
-        parts_.events.on_serving_changed();
     }
 }
 
 void Cluster::note_owners() {
-    size_t unserved = 0;
     std::vector<Node*> nodes;
     for (const auto& member : members_) {
         nodes.push_back(member == nullptr ? nullptr : member->node.get());
         if (member != nullptr) member->slots = 0;
     }
     for (const uint16_t number : owners_)
-        number == kNobody ? ++unserved : ++members_[number]->slots;
+        if (number != kNobody) ++members_[number]->slots;
     coherence_.choose_proofs(owners_, nodes);
     std::erase_if(nodes, [this](Node* node) {
         return node == nullptr || members_[node->coherence().number()]->slots == 0;
     });
     primaries.set(std::move(nodes));
-    if (!parts_.is_first) return;
-    parts_.metrics.cluster_slots_unserved = unserved;
-    parts_.metrics.cluster_nodes = static_cast<uint64_t>(
-        std::count_if(members_.begin(), members_.end(),
-                      [](const auto& member) { return member != nullptr && member->slots > 0; }));
+    parts_.events.on_serving_changed();
 }
 
 // --- members ---
@@ -409,25 +405,8 @@ bool Cluster::serves() const {
 
 std::string Cluster::why_not() const {
     if (!refusal_.empty()) return "CLUSTER SLOTS: " + refusal_;
-    return knows_slots_ ? "no node that owns slots can be reached" : "asking who owns which slot";
-}
-
-std::vector<NodeFacts> Cluster::facts() {
-    std::vector<NodeFacts> all;
-    for (const auto& member : members_) {
-        if (member == nullptr) continue;
-        NodeFacts& facts = all.emplace_back();
-        const UpstreamHealth& health = member->node->health();
-        facts.id = member->id;
-        facts.address = to_text(member->endpoint);
-        facts.state = health.is_ready ? "ready" : health.reason;
-        facts.slots = member->slots;
-        member->node->connections().for_each([&](const Connection& connection) {
-            facts.connections += connection.is_ready() ? 1 : 0;
-            facts.in_flight += connection.in_flight().size();
-        });
-    }
-    return all;
+    if (!knows_slots_) return "asking who owns which slot";
+    return "no node that owns slots serves: " + degraded_of(*this);
 }
 
 // --- requests that are sent on ---
@@ -447,22 +426,26 @@ void Cluster::on_redirect(Connection& from, const Redirect& redirect, UnsentRequ
     }
     sent_on_.take(request, slot);
     const bool names_node = redirect.kind == Kind::Moved || redirect.kind == Kind::Ask;
+    const std::string named = to_text(Endpoint{std::string(redirect.host), redirect.port});
     if (names_node && request.request.redirects >= parts_.cluster_options.redirects_max) {
         doubt();
-        request.request.fail(kCircle, seed_->latency());
+        request.request.fail(with_place(kCircle, place_in_words(slot, named)), seed_->latency());
         return;
     }
     if (names_node) ++request.request.redirects;
     request.request.protocol = from.protocol();
     const uint16_t number = learn(from, redirect);
     if (number == kNobody && names_node && is_full_) {
-        request.request.fail(kFull, seed_->latency());
+        request.request.fail(with_place(kFull, place_in_words(slot, named)), seed_->latency());
         return;
     }
     if (number == kNobody) {
         // No client reads of another server.
         const std::string words =
-            names_node ? "-TRYAGAIN its slot moved, where to is not known yet; not run\r\n"
+            names_node ? fmt::format(
+                             "-TRYAGAIN slot {} moved, where to is not known yet ({}); "
+                             "not run\r\n",
+                             slot, place_in_words(-1, named))
                        : std::string(redirect.words);
         delay(std::move(request), words);
         return;
@@ -515,9 +498,12 @@ void Cluster::send_on(uint16_t number, const UnsentRequest& request, bool is_ask
     Connection* const connection =
         node.shared().first(request.request.protocol, node.target().url.database);
     if (connection == nullptr) {
+        const std::string place =
+            place_in_words(SentOn::slot_of(request), to_text(node.target().url.endpoint()));
         request.request.fail(
-            "UPSTREAMDOWN nearkey has no connection left to the node of its slot "
-            "(upstream.connections_max); not run",
+            with_place("UPSTREAMDOWN nearkey has no connection left to the node of its slot "
+                       "(upstream.connections_max); not run",
+                       place),
             node.latency());
         return;
     }
@@ -542,7 +528,7 @@ void Cluster::delay(UnsentRequest request, std::string_view words) {
     delayed_.push(std::move(request), wait_ms);
 }
 
-int Cluster::slot_of_command(std::string_view bytes) {
+int Cluster::slot_of_command(std::string_view bytes) const {
     CommandParser parser(static_cast<int64_t>(bytes.size()));
     if (parser.next(bytes) != ParseResult::Command) return -1;
     const CommandSpec* const spec = seed_->catalog().commands().find(parser.command());

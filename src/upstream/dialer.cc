@@ -53,8 +53,9 @@ void Dialer::resolve() {
 
 void Dialer::open_socket(const std::string& address) {
     address_ = address;
-    const std::string error = pipeline_.open_socket(
-        {target_->url, address, target_->tls.get(), context_.options.tcp_user_timeout_ms});
+    const std::string error = pipeline_.open_socket({target_->url, address, target_->tls.get(),
+                                                     context_.options.tcp_user_timeout_ms,
+                                                     &context_.certificate_end_ms()});
     if (!error.empty()) connection_.lose(error, ConnectionLoss::Socket);
 }
 

@@ -75,6 +75,7 @@ std::string HiredisSocket::connect(const SocketOptions& options) {
         self->lose(reason);
     });
     if (options.url.is_tcp()) set_tcp_options(options.tcp_user_timeout_ms);
+    certificate_end_ms_ = options.certificate_end_ms;
     watch_ = std::make_unique<FdWatch>(loop_, context_->c.fd,
                                        [this](FdEvents seen) { on_events(seen); });
     watch_->want({false, true});
@@ -211,7 +212,7 @@ void HiredisSocket::read() {
             return;
         }
         const auto size = static_cast<size_t>(count);
-        if (ssl_ != nullptr && !is_certificate_noted_) note_certificate();
+        if (ssl_ != nullptr && certificate_end_ms_ != nullptr) note_certificate();
         if (!events_.on_bytes({scratch_.data(), size}) || lost_ || is_paused_) return;
         const bool is_full = size == read_max_;
         const bool is_large = events_.is_reading_large();
@@ -273,9 +274,9 @@ std::optional<bool> HiredisSocket::write_tls() {
 
 // Bytes were read, so the handshake is over.
 void HiredisSocket::note_certificate() {
-    is_certificate_noted_ = true;
+    Count& end_ms = *std::exchange(certificate_end_ms_, nullptr);
     const std::optional<int64_t> seconds = certificate_not_after(*ssl_);
-    if (seconds) metrics_.upstream_tls_not_after_ms = static_cast<uint64_t>(*seconds) * 1000;
+    if (seconds) end_ms = static_cast<uint64_t>(*seconds) * 1000;
 }
 
 void HiredisSocket::flush() {

@@ -1,5 +1,7 @@
 #include "nearkey/upstream/in_flight.h"
 
+#include "nearkey/upstream/error_place.h"
+
 #include <algorithm>
 #include <tuple>
 #include <utility>
@@ -121,7 +123,7 @@ std::deque<UnsentRequest> InFlight::end(bool is_left) {
             again.push_back({std::string(request), entry, entry.deadline_ms, true});
         } else {
             if (entry.kind != RequestKind::Own) ++context_.metrics.upstream_lost_total;
-            entry.fail(kUpstreamLost, context_.latency);
+            entry.fail(with_place(kUpstreamLost, context_, request), context_.latency);
         }
     }
     return again;
@@ -130,6 +132,8 @@ std::deque<UnsentRequest> InFlight::end(bool is_left) {
 // Requests of one connection have the same timeout, so deadlines stand in order; one that had
 // waited before it was sent fails no earlier than what was sent before it.
 void InFlight::expire(uint64_t now_ms) {
+    size_t passed = 0;
+    size_t offset = 0;  // of the bytes that are kept of the one behind these
     while (expired_ < requests_.size()) {
         PendingRequest& entry = requests_[expired_];
         if (entry.deadline_ms > now_ms) return;
@@ -139,7 +143,11 @@ void InFlight::expire(uint64_t now_ms) {
         entry.receiver = nullptr;
         ++context_.metrics.tombstones;
         ++context_.metrics.upstream_timeout_total;
-        late.fail("UPSTREAMTIMEOUT Valkey did not answer in time; may have run", context_.latency);
+        for (; passed + 1 < expired_; ++passed)
+            offset += requests_[passed].retained;
+        late.fail(with_place("UPSTREAMTIMEOUT Valkey did not answer in time; may have run",
+                             context_, retained_.view().substr(offset, late.retained)),
+                  context_.latency);
     }
 }
 

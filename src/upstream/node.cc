@@ -319,8 +319,10 @@ void Node::tick() {
 
 void Node::beat() {
     tick();
-    context_.metrics.upstream_dedicated_idle = leases().idle().size();
-    context_.metrics.upstream_dedicated_max = options().dedicated_max;
+    if (context_.redirects == nullptr) {
+        context_.metrics.upstream_dedicated_idle = leases().idle().size();
+        context_.metrics.upstream_dedicated_max = options().dedicated_max;
+    }
     // A leased connection may be waiting in a blocking command: TCP keepalive watches it.
     connections_.for_each([](Connection& connection) {
         if (!connection.use().is_leased() && !connection.is_retired())
@@ -328,6 +330,7 @@ void Node::beat() {
     });
     if (!catalog_.knows_commands() && context_.ready > 0) refresh_commands();
     coherence_.beat();
+    events_.on_beat();
 }
 
 }  // namespace nearkey

@@ -32,8 +32,7 @@ NodeCoherence::NodeCoherence(ConnectionContext& context, NodeConnections& connec
       beat_interval_ms_(context_.options.heartbeat_interval_ms) {
     own_proofs_.set_patience_ms(beat_interval_ms_);
     if (context_.cache == nullptr) return;
-    touch_ = std::make_unique<TouchReporter>(connections_.shared(), context_.cache->options(),
-                                             context_.metrics, context_.log);
+    touch_ = std::make_unique<TouchReporter>(context_, connections_.shared());
     auditor_ = std::make_unique<Auditor>(*this, context_, connections_.shared());
 }
 
@@ -136,8 +135,22 @@ void NodeCoherence::beat() {
     auditor_->beat();
     if (place_.role != Role::Member) context_.cache->sweep(kBucketsPerBeat, Loop::boot_ms());
     if (place_.role == Role::Seed) return;
-    sources_.update_staleness_gauge();
+    if (context_.redirects == nullptr) {
+        context_.metrics.near_cache_lease_ms = sources_.oldest_proof_ms();
+    }
     if (!sources_.is_off()) stats_.ask(primary);
+}
+
+NodeGauges NodeCoherence::gauges() const {
+    NodeGauges gauges{.dedicated_idle = connections_.leases().idle().size(),
+                      .dedicated_max = context_.options.dedicated_max,
+                      .tls_not_after_ms = context_.tls_not_after_ms};
+    if (context_.cache == nullptr) return gauges;
+    gauges.is_touching = touch_->is_touching();
+    if (!is_on()) return gauges;
+    gauges.is_tracking = sources_.is_tracking();
+    gauges.lease_ms = sources_.oldest_proof_ms();
+    return gauges;
 }
 
 void NodeCoherence::apply_options() {

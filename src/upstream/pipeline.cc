@@ -1,6 +1,7 @@
 #include "nearkey/upstream/pipeline.h"
 
 #include "nearkey/base/check.h"
+#include "nearkey/upstream/error_place.h"
 
 #include <algorithm>
 #include <utility>
@@ -69,9 +70,10 @@ bool Pipeline::keep(std::string_view bytes, const PendingRequest& entry) {
     }
     if (is_full) ++context_.metrics.queue_full_total;
     ++context_.metrics.upstream_down_total;
-    entry.fail(is_full ? "UPSTREAMDOWN Valkey is away and the queue is full; not sent"
-                       : "UPSTREAMDOWN the connection is closed; not sent",
-               context_.latency);
+    const std::string_view error =
+        is_full ? "UPSTREAMDOWN Valkey is away and the queue is full; not sent"
+                : "UPSTREAMDOWN the connection is closed; not sent";
+    entry.fail(with_place(error, context_, bytes), context_.latency);
     return false;
 }
 

@@ -103,7 +103,8 @@ void SentinelLink::open_socket(const std::string& address) {
     socket_ =
         std::make_unique<HiredisSocket>(context_.loop, context_.scratch, context_.metrics, *this);
     const std::string error =
-        socket_->connect({url, address, tls_.get(), context_.options.tcp_user_timeout_ms});
+        socket_->connect({url, address, tls_.get(), context_.options.tcp_user_timeout_ms,
+                          &context_.metrics.upstream_tls_not_after_ms});
     if (!error.empty()) lose(error);
 }
 

@@ -108,7 +108,12 @@ void Sources::note_mode(bool is_cluster) {
 void Sources::stop_storing() {
     stop_tracking(connections_);
     cache().clear(InvalidationCause::Upstream, Loop::boot_ms());
-    context_.metrics.near_cache_tracking = 0;
+    set_tracking(false);
+}
+
+void Sources::set_tracking(bool is_tracking) {
+    is_tracking_ = is_tracking;
+    if (context_.redirects == nullptr) context_.metrics.near_cache_tracking = is_tracking ? 1 : 0;
 }
 
 void Sources::warn_of_cluster() {
@@ -206,7 +211,7 @@ void Sources::note_lost(const Connection& connection) {
 }
 
 void Sources::note_tracking(Connection& connection, std::string_view error) {
-    context_.metrics.near_cache_tracking = error.empty() ? 1 : 0;
+    set_tracking(error.empty());
     if (error.empty()) {
         refusal_.clear();
         renew();
@@ -244,13 +249,15 @@ uint64_t Sources::proven_ms(const Connection& connection) const {
     return std::max(connection.tracking().since_ms(), answered_ms);
 }
 
-void Sources::update_staleness_gauge() {
-    const uint64_t now = Loop::boot_ms();
-    context_.metrics.near_cache_lease_ms = 0;
+uint64_t Sources::oldest_proof_ms() const {
+    const uint64_t now_ms = Loop::boot_ms();
+    uint64_t age_ms = 0;
     connections_.shared().for_each([&](const Connection& connection) {
-        if (!are_reads_tracked(connection)) return;
-        context_.metrics.near_cache_lease_ms.raise_to(now - proven_ms(connection));
+        if (are_reads_tracked(connection)) {
+            age_ms = std::max(age_ms, now_ms - proven_ms(connection));
+        }
     });
+    return age_ms;
 }
 
 void Sources::renew() {

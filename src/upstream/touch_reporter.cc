@@ -1,8 +1,8 @@
 #include "nearkey/upstream/touch_reporter.h"
 
-#include "nearkey/base/log.h"
-#include "nearkey/base/metrics.h"
+#include "nearkey/cache/near_cache.h"
 #include "nearkey/upstream/advice.h"
+#include "nearkey/upstream/connection_context.h"
 #include "nearkey/upstream/shared_connections.h"
 #include "nearkey/upstream/sources.h"
 
@@ -20,9 +20,8 @@ constexpr size_t kKeyMax = 1024;
 constexpr uint64_t kSamplesPerKey = 2;
 }  // namespace
 
-TouchReporter::TouchReporter(SharedConnections& connections, const NearCacheOptions& options,
-                             Metrics& metrics, Log& log)
-    : connections_(connections), options_(options), metrics_(metrics), log_(log) {
+TouchReporter::TouchReporter(ConnectionContext& context, SharedConnections& connections)
+    : context_(context), connections_(connections), options_(context.cache->options()) {
 }
 
 void TouchReporter::note(const Group& group, std::string_view key) {
@@ -33,7 +32,7 @@ void TouchReporter::note(const Group& group, std::string_view key) {
 
 // Between none and twice the gap: hits that come in a pattern are all seen.
 void TouchReporter::schedule() {
-    const bool is_on = metrics_.near_cache_touching != 0 && keys_ < options_.touch_keys_max;
+    const bool is_on = is_touching() && keys_ < options_.touch_keys_max;
     hits_ += hits_planned_ - hits_left_;
     hits_left_ = is_on ? std::uniform_int_distribution<uint64_t>(1, 2 * gap_ - 1)(random_) : kNever;
     hits_planned_ = hits_left_;
@@ -41,7 +40,7 @@ void TouchReporter::schedule() {
 
 void TouchReporter::beat(Connection& primary, uint64_t now_ms) {
     if (!options_.touch) {
-        if (metrics_.near_cache_touching != 0) set_evicts(false);
+        if (is_touching()) set_evicts(false);
         policy_asked_ms_ = 0;
         return;
     }
@@ -55,14 +54,14 @@ void TouchReporter::beat(Connection& primary, uint64_t now_ms) {
 
 // Batches that can't be sent now are dropped: keys that are still read later are noted anew.
 void TouchReporter::send_batches() {
-    const bool is_on = metrics_.near_cache_touching != 0;
+    const bool is_on = is_touching();
     for (auto next = batches_.begin(); next != batches_.end();) {
         const int database = next->first.database;
         Batch& batch = next->second;
         Connection* connection = connections_.find_ready(Protocol::Resp2, database);
         if (connection == nullptr) connection = connections_.find_ready(Protocol::Resp3, database);
         if (is_on && !batch.is_in_flight && !batch.keys.empty() && connection != nullptr) {
-            metrics_.near_cache_touched_total += batch.keys.size();
+            context_.metrics.near_cache_touched_total += batch.keys.size();
             batch.send(*connection);
         }
         batch.keys.clear();
@@ -104,7 +103,9 @@ void TouchReporter::on_no_reply(uint32_t) {
 
 void TouchReporter::set_evicts(bool evicts_by_use) {
     evicts_by_use_ = evicts_by_use;
-    metrics_.near_cache_touching = evicts_by_use_ && !is_refused_ ? 1 : 0;
+    if (context_.redirects == nullptr) {
+        context_.metrics.near_cache_touching = is_touching() ? 1 : 0;
+    }
     schedule();
 }
 
@@ -135,9 +136,10 @@ void TouchReporter::on_touch_reply(std::string_view reply) {
     if (!is_refusal || is_refused_) return;
     is_refused_ = true;
     set_evicts(evicts_by_use_);
-    log_.warning("near_cache_touch_off",
-                 {{"reason", reply.substr(1, std::min<size_t>(reply.size() - 1, 200))},
-                  {"what", "Valkey is not told which keys are read here, and may evict them"}});
+    context_.log.warning(
+        "near_cache_touch_off",
+        {{"reason", reply.substr(1, std::min<size_t>(reply.size() - 1, 200))},
+         {"what", "Valkey is not told which keys are read here, and may evict them"}});
 }
 
 }  // namespace nearkey

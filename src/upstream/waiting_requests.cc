@@ -1,5 +1,7 @@
 #include "nearkey/upstream/waiting_requests.h"
 
+#include "nearkey/upstream/error_place.h"
+
 #include <algorithm>
 #include <iterator>
 #include <utility>
@@ -73,14 +75,17 @@ void WaitingRequests::forget(const ReplyReceiver& receiver) {
 }
 
 void WaitingRequests::fail_first(std::string_view error) {
-    const PendingRequest request = take().request;
+    const UnsentRequest first = take();
+    const PendingRequest& request = first.request;
     if (request.receiver == nullptr) return;
     if (request.is_retry) {
         ++context_.metrics.upstream_lost_total;
     } else if (error.starts_with("UPSTREAMDOWN")) {
         ++context_.metrics.upstream_down_total;
     }
-    request.fail(request.is_retry ? kUpstreamLost : error, context_.latency);
+    const std::string words =
+        with_place(request.is_retry ? kUpstreamLost : error, context_, first.bytes);
+    request.fail(words, context_.latency);
 }
 
 void WaitingRequests::fail_all(std::string_view error) {
@@ -96,9 +101,10 @@ void WaitingRequests::expire_held_back(uint64_t now_ms) {
         const PendingRequest late = request;
         request.receiver = nullptr;
         ++context_.metrics.upstream_timeout_total;
-        late.fail(late.is_retry ? kUpstreamLost
-                                : "UPSTREAMTIMEOUT Valkey did not answer in time; not sent",
-                  context_.latency);
+        const std::string_view error =
+            late.is_retry ? kUpstreamLost
+                          : "UPSTREAMTIMEOUT Valkey did not answer in time; not sent";
+        late.fail(with_place(error, context_, requests_[i].bytes), context_.latency);
     }
     // Requests of clients that have gone, too: they may be held back for long.
     std::erase_if(requests_, [this](const UnsentRequest& entry) {

@@ -23,6 +23,7 @@
 // clang-format off
 #define NEARKEY_METRICS(X, L)                                                                      \
     X(ready, GaugeLeast, "1 when the last PING to Valkey was answered in time")                    \
+    X(degraded, GaugeMost, "1 while some slots of a cluster are not served, or a node is away")    \
     X(clients, Gauge, "clients connected now")                                                     \
     X(clients_max, GaugeMost, "limits.clients_max")                                                \
     X(clients_accepted_total, Counter, "clients accepted")                                         \
@@ -98,7 +99,8 @@
     X(sentinels_known, GaugeMost, "Sentinels that were given, or that these name")                 \
     X(sentinels_reachable, GaugeMost, "Sentinels that answer and name the primary")                \
     X(cluster_nodes, GaugeMost, "nodes of the cluster that own slots")                             \
-    X(cluster_slots_unserved, GaugeMost, "slots of the cluster that no known node owns")           \
+    X(cluster_nodes_away, GaugeMost, "of these, do not serve now")                                 \
+    X(cluster_slots_unserved, GaugeMost, "slots of the cluster that no node serves now")           \
     X(cluster_slots_moved_total, Counter, "slots that came to another owner")                      \
     X(cluster_maps_total, Counter, "times that the cluster said who owns which slot")              \
     X(cluster_maps_refused_total, Counter, "such answers that could not be used")                  \

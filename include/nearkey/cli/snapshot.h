@@ -27,6 +27,9 @@ inline constexpr std::array<LatencyRow, 6> kLatencyRows = {{
     {"turn of the loop", "nearkey_loop_turn_duration_seconds", ""},
 }};
 
+// So many nodes of a cluster are asked for: those that are away come first.
+inline constexpr uint64_t kNodesShown = 8;
+
 struct Snapshot {
     bool is_whole = false;
     AdminReply failure;  // if it is not: why
@@ -34,6 +37,7 @@ struct Snapshot {
     nlohmann::ordered_json status;    // /status
     nlohmann::ordered_json stats;     // /stats
     nlohmann::ordered_json hot_keys;  // /hotkeys
+    nlohmann::ordered_json nodes;     // /nodes, of a cluster
     std::array<Buckets, kLatencyRows.size()> latency;
 
     // A number of /stats by its name without "nearkey_".

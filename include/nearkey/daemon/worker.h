@@ -64,6 +64,7 @@ public:
         visit(*node_);
         if (cluster_ != nullptr) cluster_->for_each(visit);
     }
+    uint64_t now_ms() const { return loop_.now_ms(); }
     ClientServer& clients() { return *clients_; }
     const HotKeys& hot_keys() const { return hot_keys_; }
     void start();
@@ -83,6 +84,7 @@ private:
     void on_demoted() override;
     void on_confirmation_wanted() override;
     void on_commands_changed() override { clients_->on_commands_changed(); }
+    void on_beat() override;
     // ClusterEvents; on_credentials_refused() is of both
     void on_serving_changed() override { tell_health(); }
     // TargetEvents
@@ -99,6 +101,7 @@ private:
     std::unique_ptr<Cluster> make_cluster();
     void on_mode_found(ClusterFinder::Finding finding, const std::string& reason);
     void note_late_cluster();
+    void log_degraded();
     void tell_health();
     void tell(std::function<void()> what);
 
@@ -111,7 +114,8 @@ private:
     Workers& workers_;
     const WorkerShared& shared_;
     UpstreamHealth cluster_health_;
-    bool was_cluster_ = false;  // the node, when it was looked at last
+    bool was_cluster_ = false;   // the node, when it was looked at last
+    bool was_degraded_ = false;  // as it was logged last
     HotKeys hot_keys_;
     std::vector<char> scratch_;         // read buffer of sockets; its bytes live for one callback
     std::unique_ptr<Cluster> cluster_;  // null: the upstream is one server

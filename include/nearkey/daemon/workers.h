@@ -103,8 +103,7 @@ public:
     ConnectionList connections(size_t limit);
     // The upstream is a cluster, and used as one.
     bool are_cluster();
-    // As the first loop knows them.
-    std::vector<NodeFacts> nodes() const;
+    std::vector<NodeFacts> nodes();
     std::vector<HotKeys::Entry> hot_keys(size_t count, HotKeys::Outcome outcome, uint64_t now_ms);
 
     // For workers, which call these on the main thread.

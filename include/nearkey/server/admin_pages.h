@@ -41,11 +41,12 @@ struct AdminRequest {
 
 struct AdminState {
     bool ready = false;
-    std::string state;         // "ready", "not ready" or "draining"
+    std::string state;         // "ready", "degraded", "not ready" or "draining"
     std::string reason;        // one line
     double since_seconds = 0;  // how long it has been so
     ServerFacts server = {};
     std::vector<SentinelFacts> sentinels = {};  // where the upstream has some
+    std::optional<ClusterFacts> cluster = {};   // where it is one
 };
 
 // The outcome of a reload (SIGHUP, POST /reload) or an upgrade (SIGUSR2, POST /upgrade). Either is

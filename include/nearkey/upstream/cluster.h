@@ -52,6 +52,14 @@ protected:
 
 class Cluster final : public RedirectEvents, private NodeEvents {
 public:
+    struct Member {
+        std::string id;  // empty: only a redirect has named it yet
+        Endpoint endpoint;
+        std::unique_ptr<Node> node;
+        size_t slots = 0;
+        bool is_listed = true;  // by the last map
+    };
+
     // All outlive it.
     struct Parts {
         Loop& loop;
@@ -108,29 +116,24 @@ public:
     // No reply will be delivered to `receiver` any more.
     void forget(const ReplyReceiver& receiver);
 
+    // By their numbers; null: it is gone.
+    const std::vector<std::unique_ptr<Member>>& members() const { return members_; }
     // Nodes beside the seed.
     template <class Visit>
     void for_each(Visit visit) {
         for (const auto& member : members_)
             if (member != nullptr) visit(*member->node);
     }
-    std::vector<NodeFacts> facts();
 
     // A node's word about a slot is believed. Returns the number of the member that it names.
     uint16_t learn(const Connection& from, const Redirect& redirect);
     // RedirectEvents
+    int slot_of_command(std::string_view bytes) const override;
     void on_redirect(Connection& from, const Redirect& redirect, UnsentRequest request) override;
 
 private:
     static constexpr uint16_t kNobody = UINT16_MAX;
 
-    struct Member {
-        std::string id;  // empty: only a redirect has named it yet
-        Endpoint endpoint;
-        std::unique_ptr<Node> node;
-        size_t slots = 0;
-        bool is_listed = true;  // by the last map
-    };
     // The last question.
     struct Asked {
         std::string host;
@@ -170,9 +173,6 @@ private:
     // Requests that were sent on.
     void send_on(uint16_t number, const UnsentRequest& request, bool is_asking);
     void delay(UnsentRequest request, std::string_view words);
-    // The slot of a command, canonical RESP; -1: it has no key.
-    int slot_of_command(std::string_view bytes);
-
     const Parts parts_;
     AddressMap addresses_;
     Node* seed_ = nullptr;

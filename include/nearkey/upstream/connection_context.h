@@ -67,6 +67,8 @@ class RedirectEvents {
 public:
     // Another server should run it, or it is to be tried again; its receiver waits.
     virtual void on_redirect(Connection& from, const Redirect& redirect, UnsentRequest request) = 0;
+    // The slot of a command, canonical RESP; -1: it has no key.
+    virtual int slot_of_command(std::string_view bytes) const = 0;
 
 protected:
     ~RedirectEvents() = default;
@@ -91,6 +93,10 @@ struct ConnectionContext {
     void watch() {
         if (!is_watched) events.on_watch_wanted();
     }
+    // Of several nodes the first end counts.
+    Count& certificate_end_ms() {
+        return redirects == nullptr ? metrics.upstream_tls_not_after_ms : tls_not_after_ms;
+    }
 
     Loop& loop;
     const UpstreamOptions& options;
@@ -107,6 +113,7 @@ struct ConnectionContext {
     NearCache* cache = nullptr;  // null: there is none
     bool is_first = true;        // of those of all event loops: it says what all of them see
     RedirectEvents* redirects = nullptr;  // null: the server is no node of a cluster
+    Count tls_not_after_ms{};             // as the metric, of this node of a cluster; 0: no TLS
     // Asked with each heartbeat in place of PING: a number says that the server owns slots of a
     // cluster. Empty: PING.
     std::string ownership_question{};

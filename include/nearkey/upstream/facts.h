@@ -48,12 +48,32 @@ struct SentinelFacts {
 
 // A node of a cluster, as /nodes shows it.
 struct NodeFacts {
+    bool is_ready() const { return state == "ready"; }
+
     std::string id;
     std::string address;
-    std::string state;  // "ready", or why not
+    std::string state;         // "ready", or why not
+    double since_seconds = 0;  // how long it has been so
     size_t slots = 0;
     size_t connections = 0;
     size_t in_flight = 0;
+    size_t waiting = 0;
+};
+
+struct ClusterFacts {
+    size_t nodes = 0;           // that own slots
+    size_t nodes_away = 0;      // of these, do not serve now
+    size_t slots_unserved = 0;  // that nobody owns, or one that does not serve
+};
+
+// What a node adds to gauges that are of all nodes.
+struct NodeGauges {
+    size_t dedicated_idle = 0;
+    size_t dedicated_max = 0;
+    bool is_tracking = false;
+    uint64_t lease_ms = 0;
+    bool is_touching = false;
+    uint64_t tls_not_after_ms = 0;  // 0: no TLS
 };
 
 }  // namespace nearkey

@@ -99,6 +99,7 @@ public:
     void beat();
     void apply_options();
     void shrink() { own_proofs_.shrink(); }
+    NodeGauges gauges() const;
 
 private:
     // Replies of its connections are stored.

@@ -12,6 +12,7 @@ struct UpstreamHealth {
     bool is_ready = false;
     std::string reason = "connecting to Valkey for the first time";
     uint64_t since_ms = 0;
+    std::string degraded = {};  // what is not served though it is ready; one line
 };
 
 class NodeEvents {
@@ -28,6 +29,8 @@ public:
     // The server was silent for long, or lost, and says that it is the primary: where Sentinels may
     // know of another one, Node::confirm_primary() is waited for.
     virtual void on_confirmation_wanted() {}
+    // With each heartbeat, whether its server answers or not.
+    virtual void on_beat() {}
 
 protected:
     ~NodeEvents() = default;

@@ -89,14 +89,17 @@ public:
     // Serves nothing that the connection proves, until it has proven it anew.
     void suspend(const Connection& connection);
     void suspend_all();
-    // Sets the gauge of the oldest proof of stored replies; longest before a heartbeat.
-    void update_staleness_gauge();
+    // Valkey tells of changes, by its last word.
+    bool is_tracking() const { return is_tracking_; }
+    // The age of the oldest proof of stored replies; longest before a heartbeat.
+    uint64_t oldest_proof_ms() const;
 
 private:
     NearCache& cache() const { return *context_.cache; }
     const Connection& receiver() const;
     bool is_told_of_prefix(std::string_view key) const;
     void stop_storing();
+    void set_tracking(bool is_tracking);
     void warn_off(std::string_view reason, std::string_view what);
     void start_broadcast();
     void track(Connection& connection);
@@ -112,7 +115,8 @@ private:
     const Suspicion& suspicion_;
     const bool is_broadcast_;  // near_cache.tracking
     bool is_cluster_ = false;
-    bool is_told_of_all_;           // neither of both
+    bool is_told_of_all_;  // neither of both
+    bool is_tracking_ = false;
     int64_t receiver_id_ = 0;       // its CLIENT ID; 0: it is not ready
     bool is_postponed_ = false;     // Valkey was BUSY when tracking was asked for, or a replica
     std::string refusal_;           // Valkey's last refusal; empty: it does not refuse

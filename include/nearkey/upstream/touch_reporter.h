@@ -22,15 +22,14 @@
 namespace nearkey {
 
 class Connection;
-class Log;
 class SharedConnections;
-struct Metrics;
+struct ConnectionContext;
 
 class TouchReporter final : private WholeReplyReceiver {
 public:
     // Outlived by all references.
-    TouchReporter(SharedConnections& connections, const NearCacheOptions& options, Metrics& metrics,
-                  Log& log);
+    // REQUIRES: there is a near cache.
+    TouchReporter(ConnectionContext& context, SharedConnections& connections);
 
     // The keys that one TOUCH may name.
     struct Group {
@@ -42,6 +41,8 @@ public:
     // cluster the seed's reporter chooses, and that of the key's node notes.
     bool is_due() { return --hits_left_ == 0; }
     void schedule();
+    // The server, which evicts by use, is told of hits.
+    bool is_touching() const { return evicts_by_use_ && !is_refused_; }
     void note(const Group& group, std::string_view key);
     // Called with each heartbeat. `primary` is asked for the server's policy now and then.
     void beat(Connection& primary, uint64_t now_ms);
@@ -78,10 +79,9 @@ private:
     void on_touch_reply(std::string_view reply);
     void send_batches();
 
+    ConnectionContext& context_;
     SharedConnections& connections_;
     const NearCacheOptions& options_;
-    Metrics& metrics_;
-    Log& log_;
 
     std::map<Group, Batch> batches_;
     size_t keys_ = 0;                 // in all of them

@@ -80,6 +80,29 @@ TEST_CASE("top: a page that lacks numbers, or has other things in their place, i
     CHECK(contains(stats_page(odd, "/a.sock"), "hit ratio       - of 0 reads\n"));
 }
 
+TEST_CASE("top: of a cluster the nodes are shown, and of very many how many there are more") {
+    Snapshot now = snapshot_at(2, 300);
+    CHECK(!contains(text_of_lines(top_lines(now, nullptr, "/a.sock")), "in flight  waiting"));
+    now.status["state"] = "degraded";
+    now.status["reason"] = "5461 slots are not served";
+    now.status["cluster"] = {{"nodes", 12}, {"nodes_away", 1}, {"slots_unserved", 5461}};
+    const auto node = [](const char* address, const char* state) {
+        return nlohmann::ordered_json{
+            {"address", address}, {"state", state}, {"since_seconds", 5}, {"slots", 5461},
+            {"connections", 2},   {"in_flight", 3}, {"waiting", 4}};
+    };
+    now.nodes = {{"total", 12},
+                 {"nodes", {node("10.0.0.1:6379", "no \x1b[2JPONG"), node("b:1", "ready")}}};
+    const std::string text = text_of_lines(top_lines(now, nullptr, "/a.sock"));
+    CHECK(text.starts_with("degraded for 5.0 s: 5461 slots are not served   nearkey"));
+    CHECK(contains(text, "cluster of 12 nodes, 1 away, 5461 slots not served\n"));
+    CHECK(contains(
+        text, "10.0.0.1:6379   5461            2          3        4  no ?[2JPONG for 5.0 s\n"));
+    CHECK(
+        contains(text, "b:1             5461            2          3        4  ready for 5.0 s\n"));
+    CHECK(contains(text, "10 more: nearkey nodes\n"));
+}
+
 TEST_CASE("top: whatever the window, the lines fit, and empty ones go first") {
     const Snapshot now = snapshot_at(12, 3000);
     const std::vector<ScreenLine> all = top_lines(now, nullptr, "/a.sock");

@@ -17,6 +17,7 @@ struct ClusterRig : ConnectionRig, RedirectEvents {
         make_ready();
     }
 
+    int slot_of_command(std::string_view) const override { return -1; }
     void on_redirect(Connection&, const Redirect& redirect, UnsentRequest request) override {
         words.emplace_back(redirect.words);
         requests.push_back(std::move(request));
