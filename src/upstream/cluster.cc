@@ -16,7 +16,7 @@ namespace {
 constexpr std::string_view kAsking = "*1\r\n$6\r\nASKING\r\n";
 constexpr size_t kReplyMax = size_t{16} << 20;
 // So many ranges of slots are read in one turn: a fraction of a millisecond.
-constexpr size_t kRangesPerTurn = 1000;
+constexpr size_t kRangesPerTurn = 250;
 
 // Between two questions: while nothing is known, while something is in doubt, and otherwise.
 constexpr uint64_t kAskFirstMs = 20;

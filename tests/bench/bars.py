@@ -55,14 +55,27 @@ BARS = [
     Bar("beside-bulk", "p99 by the quiet p99", "nearkey", "p99_ratio", None, "at most", 3.0),
 ]
 
+# Of scripts/bench --nodes.
+NODES_BARS = [
+    *(Bar(path, "processor time over three nodes by one server's", "nearkey", "proxy_us",
+          ("one-server", "proxy_us"), "at most", 1.1) for path in ("nodes-get-p1", "nodes-get-p16")),
+    Bar("nodes-pipeline", "100 GETs over three nodes by over one", "nearkey", "p50_us",
+        ("one-node-far", "p50_us"), "at most", 1.5),
+    Bar("nodes-map", "loop time of a refresh", "nearkey", "refresh_ms", None, "at most", 5, "ms"),
+    Bar("nodes-map", "longest turn of 95 % of refreshes", "nearkey", "piece_ms", None, "at most", 1,
+        "ms"),
+    Bar("nodes-frozen", "p99 by the quiet p99", "nearkey", "p99_ratio", None, "at most", 2.0),
+    Bar("nodes-dead", "p99 by the quiet p99", "nearkey", "p99_ratio", None, "at most", 2.0),
+]
 
-def verdicts(measurements, contender_of):
+
+def verdicts(measurements, contender_of, judged=None):
     """For each bar a dictionary; `is_met` is None where it could not be measured.
 
-    `contender_of(family)` names the contender that is judged.
+    `contender_of(family)` names the contender that is judged; `judged`: other bars than BARS.
     """
     found = []
-    for bar in BARS:
+    for bar in BARS if judged is None else judged:
         ours = contender_of(bar.family)
         if bar.base:
             value = report.ratio(measurements, bar.path, (ours, bar.figure), bar.base)

@@ -22,14 +22,16 @@ from harness import (
     wait_for,
 )
 from procfs import children, is_alive
-from resp import RespClient
+from resp import RespClient, parse
 
 sys.path.insert(0, os.path.join(ROOT, "tests", "bench"))
 import bars  # noqa: E402
 import bench  # noqa: E402
 import chart  # noqa: E402
+import cluster_field  # noqa: E402
 import instructions  # noqa: E402
 import measure  # noqa: E402
+import nodes  # noqa: E402
 import paths  # noqa: E402
 import programs  # noqa: E402
 import report  # noqa: E402
@@ -107,6 +109,52 @@ class BarsTest(unittest.TestCase):
             self.assertIn(bar.base[0], path.contenders)
         judged = {bar.path for bar in bars.BARS}
         self.assertEqual(judged, {p.name for p in paths.PATHS if p.has_bar} | set(paths.PROBES))
+
+
+class NodesTest(unittest.TestCase):
+    """The parts of scripts/bench --nodes."""
+
+    def turns(self, below, sum_s, refreshes):
+        turns = object.__new__(nodes.Turns)
+        turns.below, turns.sum_s, turns.refreshes = below, sum_s, refreshes
+        return turns
+
+    def test_a_refresh_costs_what_is_spent_beyond_a_quiet_loop(self):
+        inf = float("inf")
+        before = {"busy": self.turns({0.0005: 10, 0.001: 10, inf: 10}, 1.0, 100),
+                  "quiet": self.turns({0.0005: 10, 0.001: 10, inf: 10}, 1.0, 5)}
+        after = {"busy": self.turns({0.0005: 300, 0.001: 307, inf: 310}, 1.3, 200),
+                 "quiet": self.turns({0.0005: 90, 0.001: 90, inf: 90}, 1.1, 5)}
+        found = nodes.map_figures(before, after)
+        self.assertAlmostEqual(2.0, found["refresh_ms"])
+        self.assertEqual((1.0, 3, 100),
+                         (found["piece_ms"], found["turns_over_1ms"], found["refreshes"]))
+        after["busy"].below = {0.0005: 300, 0.001: 304, inf: 310}
+        self.assertEqual(inf, nodes.map_figures(before, after)["piece_ms"])
+        after["busy"].refreshes = 100
+        with self.assertRaises(programs.BenchError):
+            nodes.map_figures(before, after)
+
+    def test_the_map_of_a_thousand_primaries(self):
+        for is_scattered, ranges in ((False, 1000), (True, 16384)):
+            reply = parse(cluster_field.slots_reply(7000, is_scattered))
+            self.assertEqual(ranges, len(reply))
+            owned = sorted(slot for first, last, *_ in reply for slot in range(first, last + 1))
+            self.assertEqual(list(range(16384)), owned)
+            self.assertEqual(1000, len({server[2] for _, _, server in reply}))
+
+    def test_commands_are_taken_off_one_by_one_however_they_are_cut(self):
+        sent = programs.encode("GET", "k") + programs.encode("PING")
+        for cut in range(len(sent) + 1):
+            data, found = bytearray(), []
+            for piece in (sent[:cut], sent[cut:]):
+                data.extend(piece)
+                while command := cluster_field.take_command(data):
+                    found.append(command)
+            self.assertEqual([programs.encode("GET", "k"), programs.encode("PING")], found, cut)
+
+    def test_each_path_has_a_title_and_each_bar_a_path(self):
+        self.assertLessEqual({bar.path for bar in bars.NODES_BARS}, set(nodes.TITLES))
 
 
 class CommandLineTest(unittest.TestCase):
@@ -317,6 +365,24 @@ class RunTest(SystemTest):
         found = instructions.run([("a", BINARY)], TOOLS)
         self.assertEqual(list(found), ["forwarded GET -P 1"])
         self.assertGreater(found["forwarded GET -P 1"]["a"], 100)
+
+    @unittest.skipIf(SLOW, "a sanitizer build: nothing of it is measured there")
+    def test_one_short_run_before_a_cluster(self):
+        path = os.path.join(self.directory, "nodes.json")
+        done = subprocess.run(
+            [sys.executable, os.path.join(ROOT, "tests", "bench", "nodes.py"), "--nearkey", BINARY,
+             "--tools", TOOLS, "--rounds", "1", "--seconds", "0.05", "--check", "--json", path],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=400, check=False)
+        self.assertIn(done.returncode, (0, 1), done.stderr)
+        with open(path, encoding="utf-8") as file:
+            document = json.load(file)
+        self.assertEqual(set(nodes.TITLES), {row["path"] for row in document["measurements"]})
+        self.assertEqual([(bar.path, bar.limit) for bar in bars.NODES_BARS],
+                         [(row["path"], row["limit"]) for row in document["bars"]])
+        self.assertNotIn(None, [row["is_met"] for row in document["bars"]])
+        compared = {row["contender"] for row in document["measurements"]
+                    if row["path"] == "nodes-get-p1"}
+        self.assertEqual({"one-server", "one-node", "nearkey"}, compared)
 
     def test_an_interrupt_leaves_nothing_running_and_no_file(self):
         child = self.start_bench("--paths", "get-p1", "--rounds", "1000", "--seconds", "0.05")
