@@ -523,6 +523,33 @@ class TlsTest(TopologyTest):
     def settings(self, **more):
         return {"upstream.tls_ca_file": self.path_of("ca.crt"), **more}
 
+    def sign(self, name, days):
+        """NAME.crt for the hosts in NAME.ext."""
+        subprocess.run(
+            ["openssl", "x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key",
+             "-CAcreateserial", "-days", str(days), "-extfile", f"{name}.ext", "-out", f"{name}.crt"],
+            cwd=self.certificates, check=True, capture_output=True, timeout=30)
+
+    def test_of_all_certificates_the_one_that_ends_first_is_shown(self):
+        shutil.copy(self.path_of("server.ext"), self.path_of("short.ext"))
+        self.sign("short", days=1)
+        day = 24 * 3600
+        for node in self.cluster.nodes:
+            node.run("CONFIG", "SET", "tls-cert-file", self.path_of("short.crt"))
+            nearkey = self.start_nearkey(self.cluster.url(scheme="valkeys+cluster"),
+                                         settings=self.settings())
+
+            def left(nearkey=nearkey):
+                name = "nearkey_upstream_tls_not_after_timestamp_seconds"
+                return nearkey.metric(name) - time.time()
+
+            wait_for(lambda: day - 3600 < left() <= day, 10, "the day that is left")
+            for _ in range(10):
+                self.write_and_read(nearkey)
+                self.assertTrue(day - 3600 < left() <= day, left())
+            nearkey.stop()
+            node.run("CONFIG", "SET", "tls-cert-file", self.path_of("server.crt"))
+
     def test_all_nodes_are_reached_by_tls(self):
         for url in (self.cluster.url(scheme="valkeys+cluster"),
                     self.cluster.url(self.cluster.nodes[1], scheme="rediss")):
@@ -534,10 +561,7 @@ class TlsTest(TopologyTest):
         """The certificate carries the name in the URL, not the address that this leads to."""
         with open(self.path_of("localhost.ext"), "w") as file:
             file.write("subjectAltName=DNS:localhost\n")
-        subprocess.run(
-            ["openssl", "x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key",
-             "-CAcreateserial", "-days", "2", "-extfile", "localhost.ext", "-out", "localhost.crt"],
-            cwd=self.certificates, check=True, capture_output=True, timeout=30)
+        self.sign("localhost", days=2)
 
         def configure(certificate, endpoint):
             for node in self.cluster.nodes:
