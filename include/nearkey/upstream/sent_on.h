@@ -13,14 +13,12 @@
 #include <functional>
 #include <list>
 #include <unordered_map>
-#include <unordered_set>
 #include <utility>
 
 namespace nearkey {
 
 class SentOn {
 public:
-    static constexpr uint16_t kNowhere = UINT16_MAX;
     // Sends a request to a node, behind ASKING or not.
     using Send = std::function<void(uint16_t node, const UnsentRequest& request, bool is_asking)>;
     explicit SentOn(Send send) : send_(std::move(send)) {}
@@ -33,7 +31,7 @@ public:
     // Sends a request that was taken to this node, now or behind others.
     void send(UnsentRequest request, uint16_t node, bool is_asking);
     // It will be sent later: what comes behind it is held.
-    void delay(const UnsentRequest& request) { hop_of(request).node = kNowhere; }
+    void delay(const UnsentRequest& request);
     // The slot with which it was taken, and whose request it is. REQUIRES: it was taken.
     static int slot_of(const UnsentRequest& request) { return hop_of(request).slot; }
     static bool is_of(const UnsentRequest& request, const ReplyReceiver& receiver);
@@ -41,11 +39,16 @@ public:
     // are dropped.
     void forget(const ReplyReceiver& receiver);
     // Some requests of this receiver are not answered yet.
-    bool has_of(const ReplyReceiver& receiver) const { return hops_.contains(&receiver); }
+    bool has_of(const ReplyReceiver& receiver) const { return lines_.contains(&receiver); }
     // How many are not answered yet.
     size_t size() const { return known_.size(); }
 
 private:
+    enum class State : uint8_t {
+        Taken,     // nobody has it: it is to be sent, or sent later
+        Held,      // the same, until those before it in its line let it go
+        UnderWay,  // a node has it, and its reply will end it
+    };
     struct Hop final : ReplyReceiver {
         Hop(SentOn& owner, ReplyReceiver* to, uint32_t number, int of_slot)
             : all(owner), receiver(to), ticket(number), slot(of_slot) {}
@@ -61,25 +64,43 @@ private:
         const ReplyReceiver* key = receiver;
         const uint32_t ticket;
         const int slot;
-        uint16_t node = kNowhere;  // that has it now
-        bool is_held = false;
+        State state = State::Taken;
+        uint16_t node = 0;  // that has it, or will have it
         bool is_asking = false;
         UnsentRequest request{};  // while it is held
     };
-    using Hops = std::list<Hop>;  // in the order in which they were sent on first
+    using Hops = std::list<Hop>;
+    // Those of one receiver for one slot, in the order in which they were sent on first. Mostly all
+    // are under way to one node: a thousand that a node has sent on must not be walked over for
+    // each of them.
+    struct Line {
+        static bool is_at(const Hop& hop, uint16_t node) {
+            return hop.state == State::UnderWay && hop.node == node;
+        }
+        void put(Hop& hop, State state, uint16_t node);
+        void take_out(const Hop& hop);
+        bool must_wait(const Hop& hop, uint16_t node) const;
+
+        Hops hops;
+        uint16_t common = 0;  // a node
+        size_t there = 0;     // how many are under way to that
+        size_t held = 0;
+    };
+    using Lines = std::unordered_map<int, Line>;  // by their slots
 
     static Hop& hop_of(const UnsentRequest& request) {
         return *static_cast<Hop*>(request.request.receiver);
     }
-    bool is_hop(const ReplyReceiver* receiver) const;
-    static bool must_wait(const Hops& hops, const Hop& hop, uint16_t node);
-    void send_held(const ReplyReceiver* key);
+    Line& line_of(const Hop& hop) { return lines_.at(hop.key).at(hop.slot); }
+    void send_held(const ReplyReceiver* key, int slot);
     void end(Hop& hop);
+    void take_out(Hop& hop);
 
     const Send send_;
-    std::unordered_map<const ReplyReceiver*, Hops> hops_;
-    std::unordered_set<const ReplyReceiver*> known_;  // all hops
-    Hops over_;                                       // ended in their own call
+    std::unordered_map<const ReplyReceiver*, Lines> lines_;
+    // All hops.
+    std::unordered_map<const ReplyReceiver*, Hops::iterator> known_;
+    Hops over_;  // ended in their own call
 };
 
 }  // namespace nearkey

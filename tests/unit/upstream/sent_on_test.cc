@@ -131,6 +131,71 @@ TEST_CASE("sent on: nothing reaches a receiver that has gone") {
     CHECK(rig.sent_on.size() == 0);
 }
 
+TEST_CASE("sent on: a receiver that goes within its own reply has gone once") {
+    // One that takes too little is closed by the reply that was too much.
+    struct Leaver final : ReplyReceiver {
+        void on_reply_bytes(uint32_t, std::string_view) override { sent_on->forget(*this); }
+        void on_reply_end(uint32_t) override {}
+        bool on_reply_void(uint32_t) override { return false; }
+        void on_request_failed(uint32_t, std::string_view) override {}
+        SentOn* sent_on = nullptr;
+    };
+    Rig rig;
+    Leaver leaver;
+    leaver.sent_on = &rig.sent_on;
+    UnsentRequest request = rig.request(1, rig.receiver);
+    request.request.receiver = &leaver;
+    rig.sent_on.take(request, 9);
+    ReplyReceiver& hop = *request.request.receiver;
+    hop.on_reply_bytes(0, "-TRYAGAIN not run\r\n");
+    hop.on_reply_end(0);
+    CHECK(rig.sent_on.size() == 0);
+    CHECK(!rig.sent_on.has_of(leaver));
+}
+
+TEST_CASE("sent on: one that nobody is known to own is under way when it is sent") {
+    Rig rig;
+    rig.sent_on.send(rig.taken(1, 9, rig.receiver), UINT16_MAX, false);
+    rig.sent_on.forget(rig.receiver);
+    // Its reply ends it, so it is there until then.
+    CHECK(rig.sent_on.size() == 1);
+    rig.answer("1");
+    CHECK(rig.sent_on.size() == 0);
+}
+
+TEST_CASE("sent on: a receiver that goes takes those with it that wait for each other") {
+    Rig rig;
+    const UnsentRequest first = rig.taken(1, 9, rig.receiver);
+    rig.sent_on.delay(first);
+    for (uint32_t ticket = 2; ticket <= 5; ++ticket)
+        rig.sent_on.send(rig.taken(ticket, 9, rig.receiver), 5, false);
+    rig.fails = true;
+    rig.sent_on.forget(rig.receiver);
+    CHECK(rig.sent.empty());
+    CHECK(rig.sent_on.size() == 0);
+    CHECK(!rig.sent_on.has_of(rig.receiver));
+}
+
+TEST_CASE("sent on: thousands of one slot that are sent on again and again keep their order") {
+    constexpr uint32_t kCount = 3000;
+    Rig rig;
+    std::vector<std::string> expected;
+    for (const uint16_t node : {uint16_t{4}, uint16_t{5}, uint16_t{4}}) {
+        for (uint32_t ticket = 0; ticket < kCount; ++ticket) {
+            const std::string name = std::to_string(ticket);
+            const bool is_new = !rig.in_flight.contains(name);
+            const UnsentRequest request =
+                is_new ? rig.taken(ticket, 9, rig.receiver) : rig.again(name, 9);
+            rig.sent_on.send(request, node, false);
+            expected.push_back(name + " to " + std::to_string(node));
+        }
+    }
+    CHECK(rig.sent == expected);
+    for (uint32_t ticket = 0; ticket < kCount; ++ticket)
+        rig.answer(std::to_string(ticket));
+    CHECK(rig.sent_on.size() == 0);
+}
+
 TEST_CASE("sent on: a read that begins anew is void, or over where nobody waits") {
     Rig rig;
     rig.sent_on.send(rig.taken(1, 9, rig.receiver), 4, false);
