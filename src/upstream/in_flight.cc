@@ -115,7 +115,8 @@ std::deque<UnsentRequest> InFlight::end(bool is_left) {
         bytes.remove_prefix(entry.retained);
         if (entry.receiver == nullptr) {
             --context_.metrics.tombstones;
-        } else if (entry.may_be_retried() && (!entry.is_retry || is_left)) {
+        } else if (entry.may_be_retried() && (!entry.is_retry || is_left) &&
+                   entry.retained <= context_.options.retry_bytes_max) {
             if (!entry.receiver->on_reply_void(entry.ticket)) continue;
             entry.retained = 0;
             entry.is_retry = true;

@@ -256,6 +256,18 @@ class ClusterTest(ClusterCase):
             self.assertEqual(str(target.port).encode(), parse(client.command("GET", "key")))
             self.assertEqual(str(target.port).encode(), target.run("GET", "key"))
 
+    def test_a_read_of_a_moved_slot_is_followed_however_long_it_is(self):
+        """Above upstream.retry_bytes_max it is not kept to be read anew, but to be sent on."""
+        client = self.client()
+        keys = [f"{{long}}{i:08}" for i in range(8000)]
+        client.command("SET", keys[-1], "last")
+        slot = self.cluster.slot_of("long")
+        target = next(node for node in self.cluster.nodes
+                      if node is not self.cluster.owner_of(slot))
+        self.cluster.move(slot, target)
+        self.assertEqual([None] * 7999 + [b"last"], parse(client.command("MGET", *keys)))
+        self.assertGreater(self.redirects(), 0)
+
     def test_a_slot_that_is_moving(self):
         """Keys that are gone are found by ASK; of two keys at two nodes the server says TRYAGAIN."""
         client = self.client()

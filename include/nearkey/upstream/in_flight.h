@@ -25,12 +25,13 @@ public:
     size_t count_tombstones() const;
 
     // `bytes` are sent now. They are kept if it is a read, and not too long; in a cluster, if
-    // another server may have to run it.
+    // another server may have to run it, however long.
     void add(const PendingRequest& request, std::string_view bytes) {
         PendingRequest& entry = requests_.push_back(request);
         entry.timing.sent_us = context_.latency.turn_us();
-        if (entry.kind == RequestKind::Read ? bytes.size() <= context_.options.retry_bytes_max
-                                            : context_.redirects != nullptr && is_kept(entry)) {
+        const bool is_small_read =
+            entry.kind == RequestKind::Read && bytes.size() <= context_.options.retry_bytes_max;
+        if (is_small_read || (context_.redirects != nullptr && may_go_on(entry, bytes.size()))) {
             retained_.append(bytes);
             entry.retained = static_cast<uint32_t>(bytes.size());
             if (retained_.capacity() > kRetainedMin) count_retained();
@@ -93,8 +94,9 @@ private:
         return !requests_.empty() && requests_[0].receiver == nullptr &&
                requests_[0].deadline_ms != 0;
     }
-    static bool is_kept(const PendingRequest& entry) {
-        return entry.receiver != nullptr && entry.replies == 1 && entry.kind != RequestKind::Own;
+    static bool may_go_on(const PendingRequest& entry, size_t size) {
+        return entry.receiver != nullptr && entry.replies == 1 && entry.kind != RequestKind::Own &&
+               size <= UINT32_MAX;
     }
     void note_latency(const PendingRequest& request);
     void take_head(const PendingRequest& head);

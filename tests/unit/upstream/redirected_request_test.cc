@@ -54,6 +54,22 @@ TEST_CASE("redirected request: read and write are taken off with their bytes") {
     CHECK(rig.metrics.in_flight == 0);
 }
 
+TEST_CASE("redirected request: however long a read is, it goes on; lost, it is not sent again") {
+    ClusterRig rig;
+    const std::string longer = "GET " + std::string(rig.options.retry_bytes_max, 'k');
+    rig.valkey.answers[longer] = "-MOVED 12539 10.0.0.2:7000\r\n";
+    rig.send(rig.receiver, 1, longer);
+    REQUIRE(run_until(rig.loop, [&] { return rig.requests.size() == 1; }));
+    CHECK(rig.requests[0].bytes == encoded(longer));
+    CHECK(rig.receiver.told.empty());
+    rig.valkey.answers[longer] = FakeValkey::kSilent;
+    rig.send(rig.receiver, 2, longer);
+    REQUIRE(rig.run_until_asked(longer, 2));
+    rig.valkey.close_all();
+    REQUIRE(rig.run_until_told(rig.receiver, 1));
+    CHECK(rig.receiver.told == Told{"2 failed UPSTREAMLOST"});
+}
+
 TEST_CASE("redirected request: its words may come in pieces") {
     const std::string words = "-MOVED 3 127.0.0.1:7000\r\n";
     for (size_t cut = 1; cut < words.size(); ++cut) {
