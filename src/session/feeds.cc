@@ -104,7 +104,7 @@ void Feeds::remove(SubscriptionKind kind, Names::iterator found) {
         leaving_[{place.feed, kind, subscription.slot}].push_back(found->first);
     }
     bytes_ -= found->first.size() + kNameBytes;
-    unsettled_.erase({kind, found->first});
+    unsettled_.erase(Key{kind, found->first});
     names(kind).erase(found);
 }
 
@@ -135,8 +135,9 @@ void Feeds::probe(SubscriptionKind kind) {
 
 bool Feeds::is_answered() const {
     if (!refusal_.empty()) return true;
-    return probe_ == Probe::None && std::all_of(unsettled_.begin(), unsettled_.end(),
-                                                [this](Key key) { return at(key).is_shown; });
+    return probe_ == Probe::None &&
+           std::all_of(unsettled_.begin(), unsettled_.end(),
+                       [](const auto& each) { return each.second->is_shown; });
 }
 
 std::string Feeds::end_asking() {
@@ -148,8 +149,8 @@ std::string Feeds::end_asking() {
 // A feed that is to answer something of it has not given up.
 bool Feeds::is_asked_for() const {
     if (probe_ == Probe::Sent) return true;
-    return std::any_of(unsettled_.begin(), unsettled_.end(), [this](Key key) {
-        const Subscription& subscription = at(key);
+    return std::any_of(unsettled_.begin(), unsettled_.end(), [](const auto& each) {
+        const Subscription& subscription = *each.second;
         return !subscription.is_shown &&
                std::any_of(subscription.places.begin(), subscription.places.end(),
                            [](const Place& at) { return !at.is_confirmed; });
@@ -173,11 +174,21 @@ void Feeds::check_patience() {
         }
     }
     if (is_asking_ && is_answered()) events_.on_answered();
-    const bool is_late = std::any_of(unsettled_.begin(), unsettled_.end(), [&](Key key) {
-        const Subscription& subscription = at(key);
-        return subscription.is_shown && subscription.missing_ms + options.drain_timeout_ms < now_ms;
-    });
-    if (is_late) events_.on_feeds_lost(last_words_.empty() ? "no node has it" : last_words_);
+    if (is_late()) events_.on_feeds_lost(last_words_.empty() ? "no node has it" : last_words_);
+}
+
+// Something that the client has is missing for too long. What is missing later is too late later:
+// a hundred thousand names are not looked at each time.
+bool Feeds::is_late() {
+    const uint64_t now_ms = desk_.context.loop.now_ms();
+    if (now_ms < late_ms_) return false;
+    const uint64_t patience_ms = desk_.context.node.options().drain_timeout_ms;
+    uint64_t oldest_ms = now_ms;
+    for (const auto& [key, subscription] : unsettled_) {
+        if (subscription->is_shown) oldest_ms = std::min(oldest_ms, subscription->missing_ms);
+    }
+    late_ms_ = oldest_ms + patience_ms + 1;
+    return now_ms >= late_ms_;
 }
 
 // --- the nodes ---
@@ -197,9 +208,7 @@ void Feeds::work() {
     if (is_over()) return;
     for (const auto& feed : feeds_)
         feed->open();
-    for (const Key& key : unsettled_)
-        place(key, at(key));
-    send_batches();
+    place_all();
     if (probe_ == Probe::Wanted && home() != nullptr) {
         probe_ = Probe::Sent;
         probe_order_ = home_->order(probe_kind_, false, {});
@@ -226,7 +235,18 @@ void Feeds::drop_feeds() {
         feed->close();
     }
     std::erase_if(feeds_, [](const auto& feed) { return feed->is_over(); });
-    if (is_changed) judge_everywhere();
+    if (!is_changed) return;
+    is_placing_due_ = true;
+    judge_everywhere();
+}
+
+void Feeds::place_all() {
+    const uint32_t version = cluster_.version();
+    const bool is_moved = std::exchange(placed_version_, version) != version;
+    if (!std::exchange(is_placing_due_, false) && !is_moved) return;
+    for (const auto& [key, subscription] : unsettled_)
+        place(key, *subscription);
+    send_batches();
 }
 
 void Feeds::judge_everywhere() {
@@ -256,7 +276,10 @@ void Feeds::place(Key key, Subscription& subscription) {
 }
 
 void Feeds::place_at(Feed* feed, Key key, Subscription& subscription) {
-    if (feed == nullptr) return;
+    if (feed == nullptr) {
+        is_placing_due_ = true;
+        return;
+    }
     std::vector<Place>& places = subscription.places;
     const bool is_there = std::any_of(places.begin(), places.end(),
                                       [feed](const Place& place) { return place.feed == feed; });
@@ -270,7 +293,7 @@ void Feeds::send_batches() {
     for (auto& [batch, joining] : std::exchange(joining_, {})) {
         const uint64_t order = batch.feed->order(batch.kind, true, joining);
         for (const std::string& name : joining) {
-            for (Place& place : at({batch.kind, name}).places)
+            for (Place& place : names(batch.kind).find(name)->second.places)
                 if (place.feed == batch.feed) place.order = order;
         }
     }
@@ -315,9 +338,10 @@ void Feeds::judge(Key key, Subscription& subscription) {
 }
 
 void Feeds::unsettle(Key key, Subscription& subscription) {
+    is_placing_due_ = true;
     if (subscription.missing_ms != 0) return;
     subscription.missing_ms = std::max<uint64_t>(desk_.context.loop.now_ms(), 1);
-    unsettled_.insert(key);
+    unsettled_.emplace(key, &subscription);
 }
 
 void Feeds::lose_feed(Feed& feed) {

@@ -19,7 +19,6 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -131,12 +130,10 @@ private:
     void lose_feed(Feed& feed);
     Feed* feed_of(Node& node);
     Feed* home();
-    Subscription& at(Key key) { return names(key.first).find(key.second)->second; }
-    const Subscription& at(Key key) const {
-        return names_[static_cast<size_t>(key.first)].find(key.second)->second;
-    }
+    void place_all();
     bool is_asked_for() const;
     void check_patience();
+    bool is_late();
     void tell_moved();
     bool is_over() const { return is_closed_ || desk_.is_over(); }
 
@@ -147,7 +144,12 @@ private:
     uint64_t due_ms_ = 0;  // of timer_
     std::array<Names, kSubscriptionWords.size()> names_;
     size_t bytes_ = 0;  // of names_
-    std::set<Key> unsettled_;
+    // What the nodes do not have, or not all of them.
+    std::map<Key, Subscription*> unsettled_;
+    // Some of it may have no place yet, or must be looked at for another reason than the time.
+    bool is_placing_due_ = false;
+    uint32_t placed_version_ = 0;  // of the cluster's map, when places were looked for last
+    uint64_t late_ms_ = 0;         // before that nothing has been missing for too long
     Batches joining_;
     Batches leaving_;
     std::vector<std::unique_ptr<Feed>> feeds_;
