@@ -21,13 +21,10 @@ namespace {
 constexpr std::string_view kMarkScript = "redis.call('set',KEYS[1],'')redis.call('del',KEYS[1])";
 
 std::string mark_of(uint16_t slot) {
-    for (unsigned number = 0;; ++number) {
-        const std::string tag = fmt::format("{}", number);
-        if (slot_of(tag) != slot) continue;
-        std::string bytes;
-        append_command(bytes, {"EVAL", kMarkScript, "1", fmt::format("nearkey:wait:{{{}}}", tag)});
-        return bytes;
-    }
+    const std::string key = fmt::format("nearkey:wait:{{{}}}", tag_of(slot));
+    std::string bytes;
+    append_command(bytes, {"EVAL", kMarkScript, "1", key});
+    return bytes;
 }
 
 // A slot of the node; nothing: it has none any more.
