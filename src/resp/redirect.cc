@@ -35,7 +35,7 @@ void read_address(std::string_view address, Redirect& redirect) {
     if (colon == std::string_view::npos) return;
     const auto port = parse_integer(address.substr(colon + 1));
     const std::string_view host = address.substr(0, colon);
-    if (!port || *port < 1 || *port > UINT16_MAX) return;
+    if (!port || *port < 1 || *port > UINT16_MAX || host.size() > kHostMax) return;
     redirect.host = host;
     redirect.port = static_cast<uint16_t>(*port);
 }

@@ -1,6 +1,7 @@
 #include "nearkey/upstream/slot_map.h"
 
 #include "nearkey/resp/number.h"
+#include "nearkey/resp/redirect.h"
 
 #include <fmt/format.h>
 
@@ -15,6 +16,8 @@ constexpr int kDepthMax = 4;
 // Valkey's own limit is about a thousand nodes.
 constexpr size_t kServersMax = 4000;
 constexpr int64_t kLengthMax = int64_t{1} << 32;
+// Of the server's own words no more are shown to operators and clients.
+constexpr size_t kWordsMax = 200;
 }  // namespace
 
 bool SlotMap::has_reachable_owner() const {
@@ -41,7 +44,9 @@ SlotMapReader::SlotMapReader(std::string reply, std::string asked_host)
 
 SlotMapReader::Step SlotMapReader::step(size_t ranges) {
     if (ranges_left_ < 0) {
-        if (rest_.starts_with('-')) return refuse(reply_.substr(1, reply_.find('\r') - 1));
+        if (rest_.starts_with('-')) {
+            return refuse(reply_.substr(1, std::min(reply_.find('\r') - 1, kWordsMax)));
+        }
         if (!read_length("*", ranges_left_)) return refuse("it is no list of slots");
         if (ranges_left_ <= 0) return refuse("it knows of no server that owns a slot");
     }
@@ -120,6 +125,10 @@ bool SlotMapReader::read_host(std::string& host, bool& is_known) {
     std::string_view text;
     bool is_null = false;
     if (!read_text(text, is_null)) return false;
+    if (text.size() > kHostMax) {
+        refusal_ = fmt::format("it names a host of {} bytes", text.size());
+        return false;
+    }
     is_known = text != "?";
     host = is_null || text.empty() ? asked_host_ : std::string(text);
     return true;
@@ -134,7 +143,7 @@ bool SlotMapReader::read_address_of_network(std::string& host, bool& is_known) {
         std::string_view text;
         bool is_null = false;
         if (!read_text(text, is_null)) return false;
-        if (name == "ip" && !text.empty()) {
+        if (name == "ip" && !text.empty() && text.size() <= kHostMax) {
             host = text;
             is_known = true;
         }

@@ -2,11 +2,15 @@
 // can now. Anybody's script can say the same: who believes one must know that no script ran.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string_view>
 
 namespace nearkey {
+
+// The longest name of a host (RFC 1035); servers keep no longer ones.
+inline constexpr size_t kHostMax = 255;
 
 struct Redirect {
     enum class Kind : uint8_t {

@@ -72,6 +72,15 @@ TEST_CASE("redirect: what is none") {
     }
 }
 
+TEST_CASE("redirect: a name that no host can have names nobody") {
+    const std::string name(255, 'n');
+    CHECK(read_redirect("-MOVED 1 " + name + ":7000\r\n")->host == name);
+    const auto moved = read_redirect("-MOVED 1 " + name + "n:7000\r\n");
+    REQUIRE(moved);
+    CHECK(moved->slot == 1);
+    CHECK(moved->port == 0);
+}
+
 TEST_CASE("redirect: a malformed one names no slot, or nobody") {
     for (const std::string error :
          {"-MOVED\r\n", "-MOVED 1\r\n", "-MOVED 1 a\r\n", "-MOVED 1 a:\r\n", "-MOVED 1 a:0\r\n",

@@ -137,6 +137,18 @@ TEST_CASE("slot map: what can't be used is refused with a reason") {
     CHECK(refused(kThree + "+more\r\n") == "it has more than a list of slots");
 }
 
+TEST_CASE("slot map: names and words without end are not kept") {
+    const std::string name(255, 'n');
+    CHECK(read(list({range(0, 1, {server(name, 7000, "a")})})).servers()[0].endpoint.host == name);
+    CHECK(refused(list({range(0, 1, {server(name + "n", 7000, "a")})})) ==
+          "it names a host of 256 bytes");
+    const SlotMap map = read(list(
+        {range(0, 1, {server("?", 7000, "a", "*2\r\n$2\r\nip\r\n$256\r\n" + name + "n\r\n")})}));
+    CHECK(map.servers()[0].endpoint.host == "asked");
+    CHECK(refused("-ERR " + std::string(100'000, 'x') + "\r\n").size() == 200);
+    CHECK(refused("-ERR no\r\n") == "ERR no");
+}
+
 TEST_CASE("slot map: a reply that is cut anywhere is refused") {
     for (size_t size = 0; size < kThree.size(); ++size) {
         CAPTURE(size);
