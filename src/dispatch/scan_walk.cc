@@ -68,6 +68,7 @@ std::optional<uint64_t> read_number(std::string_view text) {
     return is_number ? std::optional(number) : std::nullopt;
 }
 
+constexpr std::string_view kMoving = "-TRYAGAIN the slots that are scanned are moving\r\n";
 constexpr std::string_view kStrangeCursors =
     "ERR SCAN over a cluster needs a server whose cursors carry the slot, as Valkey 8 and Redis "
     "7.4 "
@@ -191,7 +192,11 @@ std::optional<ScanWalk::Page> ScanWalk::read_page(const std::string& reply) {
 }
 
 ScanWalk::Step ScanWalk::refuse(std::string_view reply) {
-    reply_ = reply;
+    const auto redirect = read_redirect(reply);
+    const bool names_node = redirect && (redirect->kind == Redirect::Kind::Moved ||
+                                         redirect->kind == Redirect::Kind::Ask);
+    // No client reads of another server; none says that of SCAN, which names no key.
+    reply_ = names_node ? kMoving : reply;
     return Step::Done;
 }
 

@@ -285,6 +285,34 @@ class ScanTest(PartsCase):
         for command in (("SCAN", "x"), ("SCAN", "0", "MATCH"), ("SCAN", "-1"), ("SCAN", "0", "COUNT", "0")):
             self.assertEqual(self.direct().command(*command), client.command(*command))
 
+    def test_a_slot_that_stays_half_moved_is_passed(self):
+        """A move that was given up, or that takes hours: some keys are here, some there."""
+        client = self.client()
+        slot = self.cluster.slot_of("t")
+        source = self.cluster.owner_of(slot)
+        target = next(node for node in self.cluster.nodes if node is not source)
+        keys = {f"{{t}}{i}".encode() for i in range(40)} | {f"key:{i}".encode() for i in range(100)}
+        client.command("MSET", *[word for key in keys for word in (key, "1")])
+
+        def scan():
+            for there in (20, 0, 20):  # So many keys more go there in each round.
+                moving = source.run("CLUSTER", "GETKEYSINSLOT", str(slot), str(there))
+                if moving:
+                    source.run("MIGRATE", target.bind, str(target.port), "", "0", "5000", "KEYS",
+                               *moving)
+                for page in (3, 10, 1000):
+                    cursor, found = b"0", []
+                    for _ in range(200):
+                        cursor, some = parse(client.command("SCAN", cursor, "COUNT", str(page)))
+                        found += some
+                        if cursor == b"0":
+                            break
+                    self.assertEqual(b"0", cursor, f"200 pages of {page}, {len(found)} keys")
+                    self.assertEqual(keys, set(found))
+
+        self.cluster.move(slot, target, while_moving=scan)
+        self.cluster.move(slot, source)
+
     def test_every_key_is_found_while_slots_move(self):
         """Slots of many keys and slots of few, in pages that end within a slot."""
         client = self.client()

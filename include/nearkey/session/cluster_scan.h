@@ -34,6 +34,8 @@ private:
     void on_reply_end(uint32_t ticket) override;
     bool on_reply_void(uint32_t ticket) override;
     void on_request_failed(uint32_t ticket, std::string_view error) override;
+    // What a node says of a slot is what it is asked for.
+    bool follows_redirects() const override { return false; }
 
     Executed go_on(const Call& call);
     Executed ask(const Call& call);

@@ -502,6 +502,9 @@ TEST_CASE("scan walk: the server's errors are the client's, and strange cursors 
         return walk.reply();
     };
     CHECK(reply_to("-ERR syntax error\r\n") == "-ERR syntax error\r\n");
+    // SCAN names no key: a node that says so lies, and its words are nobody's.
+    for (const std::string word : {"-MOVED 5 10.0.0.1:6379\r\n", "-ASK x y\r\n"})
+        CHECK(reply_to(word) == "-TRYAGAIN the slots that are scanned are moving\r\n");
     // Keys of slots that such a cursor can't have passed.
     const std::string strange = "*2\r\n$1\r\n1\r\n*1\r\n$1\r\na\r\n";
     REQUIRE(slot_of("a") > 1);
