@@ -53,7 +53,7 @@ Cluster::Cluster(const Parts& parts)
       ask_timer_(parts.loop, [this] { ask(); }),
       read_timer_(parts.loop, [this] { read_on(); }),
       random_(static_cast<uint32_t>(random_word())),
-      coherence_(*this, parts.cache),
+      coherence_(*this, parts.loop, parts.cache),
       sent_on_([this](uint16_t node, const UnsentRequest& request, bool is_asking) {
           send_on(node, request, is_asking);
       }),
@@ -420,10 +420,7 @@ void Cluster::on_redirect(Connection& from, const Redirect& redirect, UnsentRequ
     ++(parts_.metrics.*kCounters[static_cast<size_t>(redirect.kind)]);
     const int slot = redirect.slot >= 0 ? redirect.slot : slot_of_command(request.bytes);
     // Before the reply can come: its client would see newer, and then older.
-    if (slot >= 0) {
-        const auto moved = static_cast<uint16_t>(slot);
-        coherence_.void_slots({&moved, 1});
-    }
+    if (slot >= 0) coherence_.void_soon(static_cast<uint16_t>(slot));
     sent_on_.take(request, slot);
     const bool names_node = redirect.kind == Kind::Moved || redirect.kind == Kind::Ask;
     const std::string named = to_text(Endpoint{std::string(redirect.host), redirect.port});
@@ -487,7 +484,7 @@ void Cluster::set_owner(uint16_t slot, uint16_t number) {
     owners_[slot] = number;
     changed_[slot] = ++version_;
     ++members_[number]->slots;
-    coherence_.void_slots({&slot, 1});
+    coherence_.void_soon(slot);
     const bool is_last = former != kNobody && --members_[former]->slots == 0;
     if (is_last || members_[number]->slots == 1) note_owners();
     ++parts_.metrics.cluster_slots_moved_total;

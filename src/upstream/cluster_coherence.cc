@@ -1,7 +1,6 @@
 #include "nearkey/upstream/cluster_coherence.h"
 
 #include "nearkey/base/sabotage.h"
-#include "nearkey/resp/slot.h"
 #include "nearkey/upstream/node.h"
 
 #include <cstddef>
@@ -18,6 +17,19 @@ void ClusterCoherence::begin(Node& node) {
 void ClusterCoherence::void_slots(std::span<const uint16_t> slots) {
     if (cache_ == nullptr || slots.empty() || is_broken(Rule::RedirectVoid)) return;
     cache_->void_slots(slots, slot_of, Loop::boot_ms());
+}
+
+void ClusterCoherence::void_soon(uint16_t slot) {
+    if (cache_ == nullptr || is_to_void_[slot]) return;
+    is_to_void_.set(slot);
+    to_void_.push_back(slot);
+    void_hook_.defer();
+}
+
+void ClusterCoherence::VoidHook::before_sleep() {
+    of.void_slots(of.to_void_);
+    of.to_void_.clear();
+    of.is_to_void_.reset();
 }
 
 void ClusterCoherence::choose_proofs(std::span<const uint16_t> owners,

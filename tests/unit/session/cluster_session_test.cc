@@ -1,0 +1,98 @@
+// What a session before a cluster does where a node has sent its commands on, or says nothing.
+#include "cluster_rig.h"
+
+#include <doctest/doctest.h>
+
+#include <fmt/format.h>
+
+#include <string>
+#include <vector>
+
+namespace nearkey {
+namespace {
+
+using Outcome = NearCache::Outcome;
+constexpr uint16_t kSlot = 100;
+
+}  // namespace
+
+TEST_CASE("cluster: a slot is void once a turn, however many of its keys are sent on") {
+    constexpr int kCommands = 200;
+    ClusterRig rig;
+    FakeClient& client = rig.make_cluster_ready();
+    const std::string key = ClusterRig::key_of(kSlot);
+    rig.store(client, key);
+    std::vector<std::string> commands;
+    for (int i = 0; i < kCommands; ++i) {
+        commands.push_back("GET " + key + std::to_string(i));
+        rig.valkey.answers[commands.back()] =
+            ClusterRig::sent_on("ASK", kSlot, ClusterRig::kOtherPort);
+    }
+    const uint64_t before = rig.metrics.near_cache_slots_voided_total;
+    client.ask(commands);
+    REQUIRE(rig.run_until_end(client, "+" + commands.back() + "\r\n"));
+    CHECK(rig.outcome(key) == Outcome::Miss);
+    const uint64_t voided = rig.metrics.near_cache_slots_voided_total - before;
+    CHECK(voided >= 1);
+    CHECK(voided < kCommands / 4);
+}
+
+TEST_CASE("cluster: a reply that came by another node than was asked waits for a proof") {
+    ClusterRig rig;
+    FakeClient& client = rig.make_cluster_ready();
+    const std::string read = "EXISTS " + ClusterRig::key_of(kSlot);
+    const auto ask = [&] {
+        const size_t expected = client.output().size() + read.size() + 3;
+        client.ask({read});
+        REQUIRE(run_until(rig.loop, [&] { return client.output().size() == expected; }));
+    };
+    rig.store(client, ClusterRig::key_of(kSlot + 1));  // An empty cache needs no proof.
+    const uint64_t before = rig.metrics.near_cache_proofs_total;
+    ask();
+    CHECK(rig.metrics.near_cache_proofs_total == before);
+    rig.valkey.answers[read] = ClusterRig::sent_on("ASK", kSlot, ClusterRig::kOtherPort);
+    ask();
+    CHECK(rig.metrics.near_cache_proofs_total > before);
+}
+
+TEST_CASE("cluster: what comes over the seed may be ahead of the news, which members bring") {
+    ClusterRig rig;
+    rig.make_cluster_ready();
+    CHECK(rig.node->coherence().may_overtake(Protocol::Resp3));
+    CHECK_FALSE(rig.cluster->owner(kSlot).coherence().may_overtake(Protocol::Resp3));
+}
+
+TEST_CASE("cluster: a feed that has been silent for too long is given up for another") {
+    ClusterRig rig;
+    rig.options.request_timeout_ms = 100;
+    rig.options.tombstone_timeout_ms = 100;
+    const std::string channel = ClusterRig::key_of(kSlot);
+    const std::string subscribe = "ssubscribe " + channel;
+    const std::string confirmation =
+        fmt::format(">3\r\n$10\r\nssubscribe\r\n${}\r\n{}\r\n:1\r\n", channel.size(), channel);
+    std::string& table = rig.valkey.answers["COMMAND"];
+    REQUIRE(table.starts_with("*41\r\n"));
+    table = "*42\r\n" + table.substr(5) +
+            "*6\r\n$10\r\nssubscribe\r\n:-2\r\n*1\r\n+pubsub\r\n:1\r\n:-1\r\n:1\r\n";
+    rig.valkey.answers["UNWATCH"] = "+OK\r\n";
+    rig.valkey.answers[subscribe] = confirmation;
+    FakeClient& client = rig.make_cluster_ready();
+    client.ask({"SSUBSCRIBE " + channel});
+    REQUIRE(rig.run_until_end(client, confirmation));
+    // The server has taken it away, and says nothing to who asks for it anew.
+    rig.silence(subscribe);
+    rig.silence("UNWATCH");
+    const size_t former = rig.valkey.peer_of(subscribe);
+    rig.valkey.send(former, fmt::format(">3\r\n$12\r\nsunsubscribe\r\n${}\r\n{}\r\n:0\r\n",
+                                        channel.size(), channel));
+    REQUIRE(rig.run_until_asked(subscribe, 2));
+    CHECK(rig.valkey.peer_of(subscribe) == former);
+    rig.valkey.answers[subscribe] = confirmation;
+    rig.valkey.answers["UNWATCH"] = "+OK\r\n";
+    REQUIRE(rig.run_until_asked(subscribe, 3));
+    CHECK(rig.valkey.peer_of(subscribe) != former);
+    REQUIRE(run_until(rig.loop, [&] { return rig.metrics.clients_moved_subscriber_total == 1; }));
+    CHECK_FALSE(rig.valkey.is_open(former));
+}
+
+}  // namespace nearkey
