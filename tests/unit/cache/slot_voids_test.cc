@@ -98,4 +98,39 @@ TEST_CASE("slot voids: slots that moved half a year ago are forgotten") {
     }
 }
 
+TEST_CASE("slot voids: what moved is not served stale, either, nor watched as served") {
+    NearCacheOptions options;
+    options.stale_if_unavailable_ms = 10'000;
+    Metrics metrics;
+    NearCache cache(options, metrics, 1);
+    const uint64_t now_ms = 1'000'000;
+    const auto source = cache.open_source(now_ms);
+    const std::string moved = "{" + tag_of(1) + "}";
+    const std::string stays = "{" + tag_of(2) + "}";
+    for (const std::string& key : {moved, stays}) {
+        const auto ticket = cache.begin_fill(get(key), source);
+        REQUIRE(ticket != 0);
+        cache.commit(ticket, "+v\r\n", UINT64_MAX, now_ms);
+    }
+    NearCache::Watch watch(cache);
+    NearCache::Watch other(cache);
+    watch.set(get(moved));
+    other.set(get(stays));
+    REQUIRE(watch.is_served(now_ms));
+    REQUIRE(cache.find_stale(get(moved), now_ms) == "+v\r\n");
+    const uint16_t slot = 1;
+    cache.void_slots({&slot, 1}, slot_of, now_ms);
+    CHECK_FALSE(watch.is_served(now_ms));
+    CHECK(other.is_served(now_ms));
+    CHECK(cache.find_stale(get(moved), now_ms).empty());
+    CHECK(cache.find_stale(get(stays), now_ms) == "+v\r\n");
+    // Nor is it kept for the time when Valkey is away, as the other one is.
+    cache.close_source(source);
+    CHECK(cache.find(get(stays), now_ms).outcome == Outcome::Miss);
+    CHECK(cache.entries() == 2);
+    CHECK(cache.find(get(moved), now_ms).outcome == Outcome::Miss);
+    CHECK(cache.entries() == 1);
+    CHECK(cache.find_stale(get(stays), now_ms) == "+v\r\n");
+}
+
 }  // namespace nearkey
