@@ -47,7 +47,8 @@ struct CommandKeys {
     static constexpr size_t kKeysMax = size_t{16} << 10;
     bool find_keys(const CommandView& command, std::vector<std::string_view>& keys) const;
     // Appends keys that the command names, the first of them at least; it may have others, as
-    // scripts have. False: it names none. REQUIRES: accepts().
+    // scripts have. False: it names none. Their number is read as the server reads it where it
+    // looks for the node of a command: by atoi(), so that "1.5" is 1. REQUIRES: accepts().
     bool find_first_key(const CommandView& command, std::vector<std::string_view>& keys) const;
 };
 

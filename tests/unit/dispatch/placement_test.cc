@@ -47,6 +47,18 @@ void check_slot_of(const std::string& line, std::string_view key) {
     CHECK(placement.slot == slot_of(key));
 }
 
+TEST_CASE("placement: a number of keys is read as the server's own search for a node reads it") {
+    check_slot_of("EVAL script 1.5 a", "a");
+    check_slot_of("LMPOP 01 a LEFT", "a");
+    check_slot_of("ZUNION +2x a b", "a");
+    check_slot_of("SINTERCARD 4294967297 a", "a");
+    for (const char* line : {"EVAL script abc a", "EVAL script 0.9 a", "LMPOP -1 a LEFT",
+                             "ZUNION 3 a b", "SINTERCARD 99999999999999999999 a"}) {
+        CAPTURE(line);
+        CHECK(placed(line).where == Where::Anywhere);
+    }
+}
+
 TEST_CASE("placement: the first key decides, wherever it stands") {
     check_slot_of("GET k", "k");
     check_slot_of("SET {tag}k v EX 10", "tag");
@@ -79,8 +91,8 @@ TEST_CASE("placement: what has no key, or is no sound call, may go anywhere") {
 TEST_CASE("placement: what one server can't answer for the cluster") {
     for (const std::string line :
          {"DBSIZE", "KEYS *", "SCAN 0", "FLUSHALL", "FLUSHDB", "RANDOMKEY", "SCRIPT LOAD s",
-          "SCRIPT FLUSH", "SCRIPT EXISTS s", "FUNCTION LOAD f", "WAIT 1 0",
-          "WAITAOF 0 1 0", "PUBSUB CHANNELS"}) {
+          "SCRIPT FLUSH", "SCRIPT EXISTS s", "FUNCTION LOAD f", "WAIT 1 0", "WAITAOF 0 1 0",
+          "PUBSUB CHANNELS"}) {
         CAPTURE(line);
         CHECK(placed(line).where == Where::EveryNode);
     }
