@@ -39,6 +39,15 @@ std::optional<UpstreamCredentials> find_credentials(const CommandView& command) 
     }
     return std::nullopt;
 }
+// A subscriber of a cluster leaves all first.
+Executed reset(const Call& call, OwnAnswers own_answers, std::unique_ptr<FanIn>& fan_in) {
+    if (fan_in != nullptr) {
+        if (const auto executed = fan_in->leave_all()) return *executed;
+    }
+    const Executed executed = own_answers.execute(call);
+    if (executed == Executed::Yes) fan_in.reset();
+    return executed;
+}
 }  // namespace
 
 Conversation::Conversation(Desk& desk, Input& input)
@@ -116,13 +125,11 @@ Executed Conversation::execute(const Call& call, std::string_view rest) {
             return enter_tunnel(call);
         case Way::PassThrough:
             return fan_in_ != nullptr ? fan_in_->execute(call) : pass_through(call);
-        case Way::Local: {
+        case Way::Local:
             if (call.special() == Special::Nearkey)
                 return NearkeyCommand(desk_, *this).execute(call);
-            const Executed executed = own_answers().execute(call);
-            if (call.special() == Special::Reset && executed == Executed::Yes) fan_in_.reset();
-            return executed;
-        }
+            if (call.special() == Special::Reset) return reset(call, own_answers(), fan_in_);
+            return own_answers().execute(call);
         case Way::Refused:
         case Way::StandIn:
             return refuse(call);

@@ -109,8 +109,12 @@ void FanIn::refuse(const Call& call, std::string_view words) {
 }
 
 Executed FanIn::unsubscribe(const Call& call, SubscriptionKind kind) {
+    if (const auto executed = leave(call.command, kind)) return *executed;
     if (count(Kind::Channel) == 0 && count(Kind::Shard) == 0) {
-        if (const auto executed = unsubscribe_from_nothing(call, kind)) return *executed;
+        if (const auto executed = unsubscribe_from_nothing(call, kind)) {
+            is_leaving_ = *executed == Executed::NotYet;
+            return *executed;
+        }
     }
     const std::string_view word = words_of(kind).unsubscribe;
     std::string reply;
@@ -129,8 +133,41 @@ Executed FanIn::unsubscribe(const Call& call, SubscriptionKind kind) {
         append_confirmation(reply, word, kind, &name);
     }
     feeds_.leave();
+    is_leaving_ = false;
     desk_.answer(call.spec(), reply);
     return Executed::Yes;
+}
+
+// What was published before comes before the confirmation, and a client that counts subscribers
+// afterwards, over any connection, counts without these.
+std::optional<Executed> FanIn::leave(const CommandView& command, SubscriptionKind kind) {
+    Feeds::Names& names = feeds_.names(kind);
+    if (!std::exchange(is_leaving_, true)) {
+        for (size_t i = 1; i < command.size(); ++i) {
+            const auto found = names.find(command[i]);
+            if (found != names.end()) feeds_.announce_leaving(kind, found);
+        }
+        for (auto each = names.begin(); command.size() == 1 && each != names.end(); ++each)
+            feeds_.announce_leaving(kind, each);
+        feeds_.leave();
+    }
+    if (feeds_.has_left()) return std::nullopt;
+    return pause_for_nodes();
+}
+
+std::optional<Executed> FanIn::leave_all() {
+    if (desk_.owed() > 0) return desk_.wait_until_idle();
+    if (!std::exchange(is_leaving_, true)) {
+        for (size_t i = 0; i < kSubscriptionWords.size(); ++i) {
+            const auto kind = static_cast<Kind>(i);
+            Feeds::Names& names = feeds_.names(kind);
+            for (auto each = names.begin(); each != names.end(); ++each)
+                feeds_.announce_leaving(kind, each);
+        }
+        feeds_.leave();
+    }
+    if (feeds_.has_left()) return std::nullopt;
+    return pause_for_nodes();
 }
 
 // Some servers confirm that, others say that it is an error (NOSUB).

@@ -108,12 +108,19 @@ void Feeds::remove(SubscriptionKind kind, Names::iterator found) {
     names(kind).erase(found);
 }
 
-// Nobody waits for the answers: what still comes is for no name that the client has.
+void Feeds::announce_leaving(SubscriptionKind kind, Names::iterator found) {
+    Subscription& subscription = found->second;
+    if (std::exchange(subscription.is_leaving, true)) return;
+    for (const Place& place : subscription.places)
+        leaving_[{place.feed, kind, subscription.slot}].push_back(found->first);
+}
+
 void Feeds::leave() {
     for (auto& [batch, names] : std::exchange(leaving_, {})) {
         // MONITOR ends with its connection.
         if (batch.kind == Kind::Monitor || batch.feed->is_over()) continue;
         batch.feed->order(batch.kind, false, names);
+        left_ms_ = std::max<uint64_t>(desk_.context.loop.now_ms(), 1);
     }
     wake(0);
 }
@@ -146,18 +153,17 @@ std::string Feeds::end_asking() {
     return std::exchange(refusal_, {});
 }
 
-// A feed that is to answer something of it has not given up.
-bool Feeds::is_asked_for() const {
-    if (probe_ == Probe::Sent) return true;
-    return std::any_of(unsettled_.begin(), unsettled_.end(), [](const auto& each) {
-        const Subscription& subscription = *each.second;
-        return !subscription.is_shown &&
-               std::any_of(subscription.places.begin(), subscription.places.end(),
-                           [](const Place& at) { return !at.is_confirmed; });
-    });
-}
-
 void Feeds::check_patience() {
+    // A feed that is to answer something of it has not given up.
+    const auto is_asked_for = [this] {
+        return probe_ == Probe::Sent ||
+               std::any_of(unsettled_.begin(), unsettled_.end(), [](const auto& each) {
+                   const Subscription& subscription = *each.second;
+                   return !subscription.is_shown &&
+                          std::any_of(subscription.places.begin(), subscription.places.end(),
+                                      [](const Place& at) { return !at.is_confirmed; });
+               });
+    };
     const uint64_t now_ms = desk_.context.loop.now_ms();
     const UpstreamOptions& options = desk_.context.node.options();
     // The answers are not read.
@@ -174,6 +180,14 @@ void Feeds::check_patience() {
         }
     }
     if (is_asking_ && is_answered()) events_.on_answered();
+    const bool owes_leaving = is_reading_ && left_ms_ + options.request_timeout_ms > now_ms &&
+                              std::any_of(feeds_.begin(), feeds_.end(), [](const auto& feed) {
+                                  return !feed->is_over() && feed->owes_leaving();
+                              });
+    if (left_ms_ != 0 && !owes_leaving) {
+        left_ms_ = 0;
+        events_.on_answered();
+    }
     if (is_late()) events_.on_feeds_lost(last_words_.empty() ? "no node has it" : last_words_);
 }
 
@@ -214,8 +228,8 @@ void Feeds::work() {
         probe_order_ = home_->order(probe_kind_, false, {});
     }
     for (const auto& feed : feeds_)
-        if (feed->places == 0 && feed.get() != home_) feed->close();
-    if (!unsettled_.empty() || is_asking_) wake(kRetryMs);
+        if (feed->places == 0 && feed.get() != home_ && !feed->owes_leaving()) feed->close();
+    if (!unsettled_.empty() || is_asking_ || left_ms_ != 0) wake(kRetryMs);
     tell_moved();
 }
 
@@ -237,7 +251,11 @@ void Feeds::drop_feeds() {
     std::erase_if(feeds_, [](const auto& feed) { return feed->is_over(); });
     if (!is_changed) return;
     is_placing_due_ = true;
-    judge_everywhere();
+    for (size_t i = 0; i < names_.size(); ++i) {
+        for (auto& [name, subscription] : names_[i]) {
+            if (subscription.is_everywhere) judge({static_cast<Kind>(i), name}, subscription);
+        }
+    }
 }
 
 void Feeds::place_all() {
@@ -247,14 +265,6 @@ void Feeds::place_all() {
     for (const auto& [key, subscription] : unsettled_)
         place(key, *subscription);
     send_batches();
-}
-
-void Feeds::judge_everywhere() {
-    for (size_t i = 0; i < names_.size(); ++i) {
-        for (auto& [name, subscription] : names_[i]) {
-            if (subscription.is_everywhere) judge({static_cast<Kind>(i), name}, subscription);
-        }
-    }
 }
 
 void Feeds::place(Key key, Subscription& subscription) {
@@ -377,6 +387,7 @@ void Feeds::on_order_done(Feed& feed, const FeedOrder& order) {
     if (is_over()) return;
     const bool is_refused = !order.error.empty();
     if (!order.subscribes) {
+        if (left_ms_ != 0 || feed.places == 0) wake(0);
         if (probe_ != Probe::Sent || &feed != home_ || order.number != probe_order_) return;
         probe_ = Probe::None;
         refusal_ = order.error;
@@ -428,7 +439,7 @@ bool Feeds::take_answer(Feed& feed, const FeedOrder& order) {
 
 void Feeds::on_taken_away(Feed& feed, std::string_view channel) {
     const auto found = names(Kind::Shard).find(channel);
-    if (found == names(Kind::Shard).end()) return;
+    if (found == names(Kind::Shard).end() || found->second.is_leaving) return;
     // A place that was ordered behind what is being answered is not meant.
     const size_t left = std::erase_if(found->second.places, [&feed](const Place& place) {
         return place.feed == &feed && place.order <= feed.answering();

@@ -266,6 +266,32 @@ class PubSubTest(PubSubCase):
         while (said := parse(client.read_reply()))[0] != word:
             self.assertIn(said[0], (b"message", b"smessage"))
 
+    def test_who_has_left_is_counted_no_more(self):
+        client = self.client()
+        for number in range(60):
+            channel = f"channel:{number}"
+            client.command("SUBSCRIBE", channel)
+            client.command("SSUBSCRIBE", channel)
+            leaving = [("RESET",)]
+            if number % 2:
+                leaving = [("UNSUBSCRIBE", channel), ("SUNSUBSCRIBE",)]
+            counting = [("PUBLISH", channel, "x"), ("SPUBLISH", channel, "x"),
+                        ("PUBSUB", "CHANNELS"), ("PUBSUB", "SHARDCHANNELS")]
+            replies = client.pipeline(leaving + counting)
+            self.assertEqual([b":0\r\n"] * 2 + [b"*0\r\n"] * 2, replies[len(leaving):], number)
+
+    def test_what_a_client_has_published_comes_before_it_has_left(self):
+        client = self.client(3)
+        for number in range(60):
+            name = f"channel:{number}"
+            client.command("SUBSCRIBE", name)
+            client.send(b"".join(encode(*command) for command in (
+                ("PUBLISH", name, "x"), ("UNSUBSCRIBE", name), ("PING",))))
+            replies = client.read_replies(4)
+            self.assertEqual(b"+PONG\r\n", replies[3])
+            self.assertIn(b"unsubscribe", replies[2])
+            self.assertTrue(any(b"$7\r\nmessage" in reply for reply in replies[:2]), replies)
+
     def test_a_pipeline_of_subscriptions_is_answered_in_order(self):
         for version in (2, 3):
             ours, theirs = self.client(version), self.oracle(version)

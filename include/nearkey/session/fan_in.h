@@ -35,6 +35,8 @@ public:
     void update_reading();
     // Of names, and of messages that the client can't be given yet.
     size_t memory_bytes() const { return sizeof(*this) + waiting_bytes() + feeds_.memory_bytes(); }
+    // RESET: the client leaves all that it has. Nothing: the nodes know.
+    std::optional<Executed> leave_all();
     // The client is over.
     void close();
 
@@ -42,7 +44,9 @@ private:
     // FeedsEvents
     void on_message(const Subscription& subscription, std::string_view frame) override;
     void on_feed_read() override;
-    void on_answered() override { desk_.pauses.unpause(PauseReason::kLease); }
+    void on_answered() override {
+        if (feeds_.is_asking() || is_leaving_) desk_.pauses.unpause(PauseReason::kLease);
+    }
     void on_feeds_lost(std::string_view why) override;
 
     Executed subscribe(const Call& call, SubscriptionKind kind);
@@ -51,6 +55,8 @@ private:
     Executed unsubscribe(const Call& call, SubscriptionKind kind);
     // Nothing: a server would confirm it. Otherwise it has been answered, or is asked.
     std::optional<Executed> unsubscribe_from_nothing(const Call& call, SubscriptionKind kind);
+    // The same for names that it leaves.
+    std::optional<Executed> leave(const CommandView& command, SubscriptionKind kind);
     Executed pause_for_nodes();
     void answer_ping(const Call& call);
     void remove(SubscriptionKind kind, Feeds::Names::iterator found);
@@ -64,8 +70,9 @@ private:
     Desk& desk_;
     Feeds feeds_;
     std::array<size_t, kSubscriptionWords.size()> shown_{};  // names that the client has
-    std::string early_;  // messages for names that are to be confirmed first
-    std::string held_;   // messages that came in the middle of a reply
+    std::string early_;        // messages for names that are to be confirmed first
+    std::string held_;         // messages that came in the middle of a reply
+    bool is_leaving_ = false;  // the nodes were told of what the next command leaves
     bool is_monitor_ = false;
 };
 

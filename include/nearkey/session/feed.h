@@ -16,6 +16,7 @@
 #include "nearkey/upstream/connection_use.h"
 #include "nearkey/upstream/leases.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <string>
@@ -84,6 +85,12 @@ public:
     bool is_silent(uint64_t now_ms, uint64_t patience_ms) const {
         return !orders_.empty() && orders_.front().sent_ms != 0 &&
                orders_.front().sent_ms + patience_ms < now_ms;
+    }
+    // It has not said yet that it has left something.
+    bool owes_leaving() const {
+        return std::any_of(orders_.begin(), orders_.end(), [](const FeedOrder& order) {
+            return !order.subscribes && !order.names.empty();
+        });
     }
     void set_reading(bool is_reading);
     // It was not read for some time, and not all that the server had by then has come: if it is

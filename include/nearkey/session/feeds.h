@@ -39,6 +39,7 @@ struct Subscription {
     uint16_t slot = 0;           // of a shard channel
     bool is_everywhere = false;  // at all nodes that own slots
     bool is_shown = false;       // the client has been told that it has it
+    bool is_leaving = false;     // announce_leaving() was called
 };
 
 // Events that feeds tell FanIn.
@@ -73,7 +74,12 @@ public:
     void add(SubscriptionKind kind, std::string_view name);
     // The nodes are told by leave().
     void remove(SubscriptionKind kind, Names::iterator found);
+    // The same before it is removed: what the nodes have published until they know is the client's,
+    // and what they count afterwards is without it.
+    void announce_leaving(SubscriptionKind kind, Names::iterator found);
     void leave();
+    // They know, or have had their time.
+    bool has_left() const { return left_ms_ == 0; }
     void work();
 
     // --- the client's command, which waits for the nodes
@@ -120,7 +126,6 @@ private:
 
     void wake(uint64_t delay_ms);
     void drop_feeds();
-    void judge_everywhere();
     void place(Key key, Subscription& subscription);
     void place_at(Feed* feed, Key key, Subscription& subscription);
     void send_batches();
@@ -131,7 +136,6 @@ private:
     Feed* feed_of(Node& node);
     Feed* home();
     void place_all();
-    bool is_asked_for() const;
     void check_patience();
     bool is_late();
     void tell_moved();
@@ -163,6 +167,8 @@ private:
     Probe probe_ = Probe::None;
     SubscriptionKind probe_kind_ = SubscriptionKind::Channel;
     uint64_t probe_order_ = 0;  // at the home feed
+
+    uint64_t left_ms_ = 0;  // when some were told that have not answered; 0: none
 
     bool is_asking_ = false;
     bool is_reading_ = true;
