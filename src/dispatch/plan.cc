@@ -198,9 +198,6 @@ Plan plan_rest(const CommandSpec* spec, const CommandView& command, const PlanFa
                                        : Why::Table,
               .is_queued = facts.in_multi};
     plan.caching = caching_otherwise(plan, command, facts);
-    const bool is_close = spec != nullptr && spec->route == Route::Close;
-    const bool is_local = spec != nullptr && is_local_in_transaction(spec->special);
-    if (facts.owes_multi && !is_local && !is_close) plan.before = Before::Multi;
     if (is_call && !is_allowed(plan, command, facts)) {
         plan.refuse(Why::Rule, facts);
     } else if (facts.in_tunnel) {
@@ -219,6 +216,9 @@ Plan plan_rest(const CommandSpec* spec, const CommandView& command, const PlanFa
         plan_in_transaction(plan, command, facts);
     } else {
         plan_plain(plan, command, facts);
+    }
+    if (facts.owes_multi && plan.way != Way::Local && plan.way != Way::Close) {
+        plan.before = Before::Multi;
     }
     const bool is_counted = plan.way == Way::Wait || plan.way == Way::Tunnel;
     if (is_counted && facts.has_written && !facts.in_multi) plan.before = Before::Mark;

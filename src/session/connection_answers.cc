@@ -1,7 +1,7 @@
 #include "nearkey/session/connection_answers.h"
 
 #include "nearkey/base/ignoring_case.h"
-#include "nearkey/dispatch/placement.h"
+#include "nearkey/session/refusals.h"
 
 #include <fmt/format.h>
 
@@ -29,8 +29,12 @@ std::string_view find_other_user(const CommandView& command, std::string_view us
 }  // namespace
 
 Executed ConnectionAnswers::execute(const Call& call) {
-    // There the server itself must refuse it, so that EXEC fails.
-    if (transaction_.is_at_server()) return route_.forward_refused(call);
+    if (transaction_.is_at_server()) {
+        // There the server itself must refuse it, so that EXEC fails.
+        if (transaction_.may_be_in_multi()) return route_.forward_refused(call);
+        // The transaction may be over when what is owed is there.
+        if (desk_.owed() > 0) return desk_.wait_until_idle();
+    }
     if (transaction_.is_owed()) transaction_.spoil();
     if (transaction_.is_open() || call.plan.way != Way::Tunnel) return refuse(call);
     const std::string& name = call.spec()->name;
@@ -99,15 +103,8 @@ Executed ConnectionAnswers::answer_switch(const Call& call, std::string_view on,
 }
 
 Executed ConnectionAnswers::refuse(const Call& call) {
-    using Where = Placement::Where;
-    const Placement placement = place(call.spec(), call.command, desk_.context.ledgers.keys);
-    if (placement.where == Where::EveryNode || placement.where == Where::Nowhere) {
-        return desk_.refuse_placement(call);
-    }
-    desk_.answer_error(call.spec(),
-                       fmt::format("ERR {} needs a connection to one server, which nearkey can't "
-                                   "give before a cluster",
-                                   call.spec()->name));
+    desk_.answer_error(
+        call.spec(), cluster_refusal_of(call, transaction_.is_open(), desk_.context.ledgers.keys));
     return Executed::Yes;
 }
 

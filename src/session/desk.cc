@@ -5,8 +5,7 @@
 #include "nearkey/dispatch/placement.h"
 #include "nearkey/resp/reply_writer.h"
 #include "nearkey/session/cluster_face.h"
-
-#include <fmt/format.h>
+#include "nearkey/session/refusals.h"
 
 #include <string>
 #include <utility>
@@ -114,7 +113,10 @@ std::optional<Executed> Desk::place(const Call& call, Node*& node) {
         node = &cluster.home();
         return std::nullopt;
     }
-    if (placement.where != Where::Slot) return refuse_placement(call);
+    if (placement.where != Where::Slot) {
+        answer_error(call.spec(), cluster_refusal_of(call, true, context.ledgers.keys));
+        return Executed::Yes;
+    }
     if (!is_in_order(placement.slot)) return wait_for_order();
     node = &cluster.owner(placement.slot);
     return std::nullopt;
@@ -130,19 +132,6 @@ bool Desk::is_in_order(uint16_t slot) {
     if (owed() == 0) seen_version_ = cluster.version();
     return owed() == 0 || is_broken(Rule::Gate) ||
            (cluster.changed(slot) <= seen_version_ && !cluster.sent_on().has_of(receiver_));
-}
-
-Executed Desk::refuse_placement(const Call& call) {
-    const std::string& name = call.spec()->name;
-    const bool is_about_clusters = name.starts_with("cluster") || name == "asking";
-    const bool is_known = call.spec()->spread != Spread::Nowhere;
-    answer_error(call.spec(),
-                 is_about_clusters
-                     ? "ERR This instance has cluster support disabled"
-                     : fmt::format("ERR {} would have to ask every node of the cluster, which "
-                                   "nearkey can't do {}",
-                                   name, is_known ? "in a transaction" : "yet"));
-    return Executed::Yes;
 }
 
 void Desk::count_forwarded(uint32_t count) {

@@ -13,6 +13,8 @@ namespace nearkey {
 
 namespace {
 constexpr std::string_view kStandIn = "nearkey:refused:";
+// Behind it, before the name, if it is for what the command would ask, and not for a rule.
+constexpr char kForNodes = '/';
 // The words before the name in Valkey's error, with a quote behind it.
 constexpr std::string_view kUnknown = "-ERR unknown command ";
 constexpr size_t kNameMax = 64;
@@ -25,6 +27,36 @@ std::string name_of(const Call& call) {
     for (char& c : name)
         c = c > ' ' && c < 127 && c != '\'' && c != '`' ? c : '?';
     return name;
+}
+
+// Why a command is refused before a cluster.
+enum class Unplaced : char {
+    OneServer = '1',
+    EveryNode = '2',
+    InTransaction = '3',  // every node, which is asked elsewhere
+    NoCluster = '4',
+};
+
+Unplaced why_unplaced(const Call& call, bool in_transaction, std::vector<std::string_view>& keys) {
+    using Where = Placement::Where;
+    const Placement placement = place(call.spec(), call.command, keys);
+    if (placement.where == Where::Nowhere) return Unplaced::NoCluster;
+    if (placement.where != Where::EveryNode) return Unplaced::OneServer;
+    const bool is_known = call.spec()->spread != Spread::Nowhere;
+    return is_known && in_transaction ? Unplaced::InTransaction : Unplaced::EveryNode;
+}
+
+std::string words_of(Unplaced why, std::string_view name) {
+    if (why == Unplaced::NoCluster) return "ERR This instance has cluster support disabled";
+    if (why == Unplaced::OneServer) {
+        return fmt::format(
+            "ERR {} needs a connection to one server, which nearkey can't give "
+            "before a cluster",
+            name);
+    }
+    return fmt::format(
+        "ERR {} would have to ask every node of the cluster, which nearkey can't do {}", name,
+        why == Unplaced::InTransaction ? "in a transaction" : "yet");
 }
 
 // The refusal in the server's own words, with the user's name.
@@ -53,10 +85,20 @@ std::string exec_refusal(const Node& node) {
     return fmt::format("{} {}", kExecAbort, refusal(node, "exec"));
 }
 
+std::string cluster_refusal_of(const Call& call, bool in_transaction,
+                               std::vector<std::string_view>& keys) {
+    return words_of(why_unplaced(call, in_transaction, keys), call.spec()->name);
+}
+
 std::string stand_in_for(const Call& call) {
+    std::string why;
+    if (!call.plan.is_refused()) {
+        std::vector<std::string_view> keys;
+        why = {kForNodes, static_cast<char>(why_unplaced(call, true, keys))};
+    }
     std::string bytes;
     append_array_header(bytes, 1);
-    append_bulk(bytes, fmt::format("{}{}", kStandIn, name_of(call)));
+    append_bulk(bytes, fmt::format("{}{}{}", kStandIn, why, name_of(call)));
     return bytes;
 }
 
@@ -66,9 +108,15 @@ std::string in_words_of_refusal(const Node& node, std::string_view reply) {
         reply.substr(kUnknown.size() + 1, kStandIn.size()) != kStandIn) {
         return std::string(reply);
     }
-    const std::string_view name = reply.substr(start, reply.find_first_of("'`", start) - start);
+    std::string_view name = reply.substr(start, reply.find_first_of("'`", start) - start);
     std::string text;
-    append_error(text, refusal(node, name));
+    if (name.size() > 2 && name.front() == kForNodes) {
+        const auto why = static_cast<Unplaced>(name[1]);
+        name.remove_prefix(2);
+        append_error(text, words_of(why, name));
+    } else {
+        append_error(text, refusal(node, name));
+    }
     return text;
 }
 

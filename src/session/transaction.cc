@@ -40,11 +40,13 @@ void Transaction::finish_step(std::string_view reply, bool is_error) {
     steps_.pop_front();
 }
 
-bool Transaction::keep(std::string_view command) {
+bool Transaction::keep(std::string_view command, Route route, Special special) {
     constexpr size_t kKeptMax = size_t{64} << 10;
     if (kept_.size() + command.size() > kKeptMax) return false;
     kept_ += command;
     ++kept_commands_;
+    keeps_scripts_ |= special == Special::Script;
+    keeps_unproven_ |= route == Route::Unproven;
     return true;
 }
 

@@ -18,6 +18,7 @@ constexpr size_t kWholeBytesMax = size_t{1} << 20;
 constexpr std::string_view kMulti = "*1\r\n$5\r\nMULTI\r\n";
 constexpr std::string_view kDiscard = "*1\r\n$7\r\nDISCARD\r\n";
 constexpr std::string_view kUnwatch = "*1\r\n$7\r\nUNWATCH\r\n";
+constexpr std::string_view kNotInside = "ERR Command not allowed inside a transaction";
 // A call that no server queues: EXEC fails behind it.
 constexpr std::string_view kSpoiler = "*1\r\n$3\r\nGET\r\n";
 }  // namespace
@@ -192,6 +193,7 @@ std::string TransactionRoute::fail_owed(Special what, std::string_view error) {
     std::string reply;
     if (what == Special::Discard && transaction_.is_owed()) {
         transaction_.leave();
+        desk_.ledger.forget_queued();
         return "+OK\r\n";
     }
     if (what == Special::Exec) {
@@ -204,24 +206,91 @@ std::string TransactionRoute::fail_owed(Special what, std::string_view error) {
     return reply;
 }
 
-// In a cluster the first key says which node is to know of the transaction.
-bool TransactionRoute::may_be_kept(const Call& call) const {
-    if (desk_.context.cluster == nullptr || !call.is_sound() || call.special() != Special::None) {
-        return false;
-    }
+// In a cluster the first key says which node is to know of the transaction: not this command.
+bool TransactionRoute::has_no_node(const Call& call) const {
+    if (desk_.context.cluster == nullptr) return false;
+    if (!call.is_sound()) return true;
+    const Special special = call.special();
+    if (special == Special::Exec || special == Special::Discard) return false;
+    if (special == Special::Watch || call.plan.is_refused()) return true;
     const Placement placement = place(call.spec(), call.command, desk_.context.ledgers.keys);
-    return placement.where == Placement::Where::Anywhere && !call.plan.is_refused();
+    return placement.where == Placement::Where::Anywhere;
+}
+
+// Servers refuse some commands in MULTI, or for reasons of their own: those of administrators.
+bool TransactionRoute::is_surely_queued(const Call& call) const {
+    if (!call.is_sound()) return false;
+    const CommandSpec& spec = *call.spec();
+    const bool leaves_nothing = spec.route == Route::Shared || spec.route == Route::Dedicated;
+    if (!leaves_nothing) return false;
+    return spec.special == Special::Script ||
+           (spec.special == Special::None && (spec.may_repeat || spec.waits_in_pause));
+}
+
+// False: there is no room for it.
+bool TransactionRoute::keep(const Call& call) {
+    const Route route = call.spec() == nullptr ? Route::Unproven : call.spec()->route;
+    const std::string shown =
+        call.plan.hides_secrets ? without_secrets(desk_.context.node, call.command) : std::string();
+    const std::string_view bytes = shown.empty() ? desk_.canonical(call.command) : shown;
+    if (!transaction_.keep(bytes, route, call.special())) return false;
+    Node& home = desk_.context.cluster->home();
+    desk_.note_shown_reply(call, {home, home.shared().primary(), false});
+    desk_.answer(call.spec(), "+QUEUED\r\n");
+    return true;
+}
+
+// Any node says whether the command is queued in MULTI, or what is wrong with it, so that it does
+// not tie the transaction to one. Nothing: it has to.
+std::optional<Executed> TransactionRoute::judge(const Call& call) {
+    if (call.plan.is_refused()) {
+        ++desk_.context.metrics.commands_refused_total;
+        transaction_.spoil();
+        desk_.answer_error(call.spec(), refusal_of(desk_.context.node, call));
+        return Executed::Yes;
+    }
+    using State = Lease::Preparation::State;
+    if (lease_.preparation().state == State::None) {
+        if (is_surely_queued(call) && keep(call)) return Executed::Yes;
+        if (desk_.owed() > 0) return desk_.wait_until_idle();
+        if (const auto executed = lease_.take_at(desk_.context.cluster->home(), call)) {
+            if (*executed == Executed::Yes) transaction_.spoil();
+            return executed;
+        }
+        lease_->send({kMulti, &desk_.context.node.discard(), 0, RequestKind::Write});
+        lease_.prepare(desk_.canonical(call.command), WhenRefused::Fail);
+        return Executed::NotYet;
+    }
+    const Lease::Preparation done = lease_.take_preparation();
+    if (lease_) lease_->send({kDiscard, &desk_.context.node.discard(), 0, RequestKind::Write});
+    lease_.note_reply(!done.error.empty());
+    lease_.end();
+    if (done.error.empty()) {
+        if (keep(call)) return Executed::Yes;
+        return std::nullopt;
+    }
+    // Older servers say what is wrong with MULTI and WATCH there, and EXEC runs all the same.
+    const bool is_step = call.special() == Special::Multi || call.special() == Special::Watch;
+    const bool is_run = is_step && call.is_sound() && !done.error.starts_with(kNotInside);
+    if (!is_run) transaction_.spoil();
+    // A call of EXEC that is none ends the transaction all the same.
+    if (call.special() == Special::Exec) {
+        transaction_.leave();
+        desk_.ledger.forget_queued();
+    }
+    desk_.answer_error(call.spec(), done.error);
+    return Executed::Yes;
 }
 
 std::optional<Executed> TransactionRoute::begin_owed(const Call& call) {
     const Special what = call.is_sound() ? call.special() : Special::None;
-    if (may_be_kept(call) && transaction_.keep(desk_.canonical(call.command))) {
-        desk_.answer(call.spec(), "+QUEUED\r\n");
-        return Executed::Yes;
+    if (has_no_node(call)) {
+        if (const auto executed = judge(call)) return *executed;
     }
     if (desk_.owed() > 0) return desk_.wait_until_idle();
     if (lease_.preparation().state == Lease::Preparation::State::None) {
-        if (lease_ && !lease_->is_ready()) lease_.end();
+        // One may be left of a command before MULTI.
+        if (lease_ && (what == Special::Discard || !lease_->is_ready())) lease_.end();
         if (what == Special::Discard) {
             desk_.answer(call.spec(), fail_owed(what, {}));
             return Executed::Yes;
@@ -239,6 +308,8 @@ std::optional<Executed> TransactionRoute::begin_owed(const Call& call) {
         if (transaction_.kept_commands() > 0) {
             lease_->send({transaction_.kept(), &desk_.context.node.discard(), 0, RequestKind::Write,
                           transaction_.kept_commands()});
+            if (transaction_.keeps_scripts()) lease_.expect_any_text();
+            if (transaction_.keeps_unproven()) lease_.spoil();
         }
         transaction_.settle();
         if (is_spoilt) {

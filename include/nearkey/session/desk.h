@@ -120,8 +120,6 @@ public:
         ++context.metrics.cluster_gate_waits_total;
         return wait_until_idle();
     }
-    // Answers a command that no node can answer for the cluster.
-    Executed refuse_placement(const Call& call);
     void count_forwarded(uint32_t count);
     // The answer that follows was made of replies that came over this connection.
     void note_shown_reply(const Call& call, const SendWay& way);

@@ -21,7 +21,11 @@ std::string refusal_of(const Node& node, const Call& call);
 // True if, before a cluster, the command would be answered by a node that can't speak for the
 // others, or would give the client a connection to one. `keys` is scratch.
 bool is_for_one_server(const Call& call, bool in_transaction, std::vector<std::string_view>& keys);
-// The command that is sent to the server in its place.
+// The error's text for such a command. `keys` is scratch.
+std::string cluster_refusal_of(const Call& call, bool in_transaction,
+                               std::vector<std::string_view>& keys);
+// The command that is sent to the server in its place. REQUIRES: a rule refuses it, or it
+// is_for_one_server().
 std::string stand_in_for(const Call& call);
 // The server's error to a stand-in in the words of the refusal; every other reply as it is.
 std::string in_words_of_refusal(const Node& node, std::string_view reply);

@@ -42,7 +42,10 @@ public:
     void spoil() { is_spoilt_ = true; }
     // Commands, canonical RESP, that the client was told are queued, and which follow MULTI. False:
     // there is no room for more.
-    bool keep(std::string_view command);
+    bool keep(std::string_view command, Route route, Special special);
+    // What they leave behind at a connection, in the words of Lease.
+    bool keeps_scripts() const { return keeps_scripts_; }
+    bool keeps_unproven() const { return keeps_unproven_; }
     const std::string& kept() const { return kept_; }
     uint32_t kept_commands() const { return kept_commands_; }
     // The server knows of MULTI now.
@@ -50,6 +53,7 @@ public:
         is_owed_ = is_spoilt_ = false;
         kept_.clear();
         kept_commands_ = 0;
+        keeps_scripts_ = keeps_unproven_ = false;
     }
 
     // It is over, but for steps whose replies are still to come.
@@ -78,6 +82,8 @@ private:
     bool is_spoilt_ = false;
     std::string kept_;
     uint32_t kept_commands_ = 0;
+    bool keeps_scripts_ = false;
+    bool keeps_unproven_ = false;
 };
 
 }  // namespace nearkey

@@ -51,7 +51,10 @@ private:
     };
 
     Whole encode_whole(std::string_view rest);
-    bool may_be_kept(const Call& call) const;
+    bool has_no_node(const Call& call) const;
+    bool is_surely_queued(const Call& call) const;
+    bool keep(const Call& call);
+    std::optional<Executed> judge(const Call& call);
     std::string fail_owed(Special what, std::string_view error);
 
     Desk& desk_;

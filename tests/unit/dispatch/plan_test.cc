@@ -202,8 +202,9 @@ TEST_CASE("plan: a transaction keeps its connection, but for what nearkey answer
         if (!facts.in_transaction) return;
         CHECK_FALSE(plan.may_be_stored());
         CHECK(plan.is_queued == facts.in_multi);
-        const bool is_local = is_one_of(name_of(call), {"quit", "reset", "nearkey"});
-        CHECK((plan.way == Way::Local) == (is_local && call.is_sound()));
+        const bool is_local =
+            is_one_of(name_of(call), {"quit", "reset", "nearkey"}) && call.is_sound();
+        CHECK((plan.way == Way::Local) == is_local);
         CHECK((plan.way == Way::Close) == is_one_of(name_of(call), {"post", "host:"}));
         CHECK(plan.way != Way::Refused);
         if (plan.way == Way::Wait) CHECK_FALSE(facts.in_multi);
