@@ -4,7 +4,7 @@
     tests/run_all.py [-j N] --server BUILD_DIR                               what depends on the server
 
 --full adds, for the first build: the comparison with the server (tests/differential), real clients
-(tests/clients), the examples, hostile bytes (tests/fuzz/parsers.py), two minutes of fuzzing, many
+(tests/clients), both before a cluster as well, the examples, hostile bytes (tests/fuzz/parsers.py), two minutes of fuzzing, many
 system tests once more with two event loops, and these with the thread sanitizer; for each rule that
 tests may break, the case that must fail then; and for each build the simulation, and a minute of
 sequences whose replies must come in time (tests/liveness).
@@ -83,12 +83,12 @@ ALONE = (
     # Load from four processes and more, for a given time: with half of the cores it would find half.
     r"coherence.*",
     r"threads/coherence",
-    r"liveness",  # a reply is late after a second
+    r"liveness.*",  # a reply is late after a second
 )
 # A sanitizer build has six times the time for everything: nothing of it needs to be alone.
 
 # These keep a core busy all the time.
-BUSY = (r"unit", r"rules", r"simulation.*", r"differential", r"parsers", r"fuzz", r"liveness",
+BUSY = (r"unit", r"rules", r"simulation.*", r"differential.*", r"parsers", r"fuzz", r"liveness.*",
         r"clients.*", r"examples", r"system/test_(bench|soak|status_page|near_cache_memory)")
 PLACES_OF_A_CORE = 3
 
@@ -96,6 +96,7 @@ PLACES_OF_A_CORE = 3
 LONGEST = ("fuzz", "simulation", "system/test_status_page", "system/test_sentinel_lies",
            "system/test_cluster_pubsub", "system/test_cluster", "system/test_cluster_parts",
            "system/test_cluster_topology", "clients", "clients before a cluster", "examples", "unit",
+           "differential before a cluster", "differential while slots move",
            "differential", "system/test_sentinel", "system/test_bench", "parsers",
            "system/test_forged_replies", "system/test_liveness_oracles", "system/test_package",
            "system/test_units", "system/test_operator_errors", "system/test_server_secrets",
@@ -277,6 +278,17 @@ def programs(build):
     yield ("differential", [python, "tests/differential/run.py", "--seed", "20261123",
                             "--binary", str(build / "nearkey")],
            r"^(\d+ of \d+ commands of the server).*?; \d+ commands.*(compared).*$")
+    compared = r"^(\d+ of \d+ commands of the server).*?; \d+ commands.*(compared).*$"
+    before_cluster = [python, "tests/differential/run.py", "--cluster", "--seed", "20261129",
+                      "--binary", str(build / "nearkey")]
+    yield "differential before a cluster", [*before_cluster, "--commands", "12000"], compared
+    yield ("differential while slots move",
+           [*before_cluster, "--moving", "--commands", "8000", "--only", "random|scenario|multi/resp2"],
+           compared)
+    yield ("liveness before a cluster",
+           [python, "tests/liveness/run.py", "--cluster", "--seconds", "30",
+            "--binary", str(build / "nearkey")],
+           r"^(liveness): .*: (ok|FAIL)$")
     yield "coherence", coherence(build), COHERENCE_CASE
     yield ("coherence with two workers",
            coherence(build, "--set", "server.workers=2", "--seconds", "20"), COHERENCE_CASE)

@@ -1,9 +1,13 @@
 """Sends a sequence both ways, compares, and makes what differs small enough to read."""
 
+import re
 import time
 
 import templates
 import wire
+from cluster_world import REDIRECT, REST_SECONDS, TRY_AGAIN  # First: it says where the others are.
+
+from cluster_rules import in_words_of_one_server  # noqa: I100
 from masks import hello, mask_answers
 from sequence import PlainPlan, Sequence
 
@@ -11,6 +15,14 @@ FENCE_COMMANDS = [(b"RESET",), (b"PING", b"end")]
 SHOWN_BYTES = 400
 SHRINK_SECONDS = 5
 FORKING = (b"BGSAVE", b"BGREWRITEAOF")
+
+
+# So often is played again, after a while, what its client has to try again while slots move.
+TRIES = 20
+
+
+class TryAgain(Exception):
+    """A slot of the sequence moves."""
 
 
 class Difference:
@@ -21,9 +33,11 @@ class Difference:
 
 
 class Comparer:
-    def __init__(self, world, containers):
+    def __init__(self, world, containers, rules=None):
         self.world = world
         self.containers = containers
+        self.rules = rules  # Before a cluster.
+        self.redirects = self.tries = 0
         self.commands = 0
         self.sequences = 0
         self.bytes = 0
@@ -32,20 +46,39 @@ class Comparer:
     def name_of(self, args):
         return templates.name_of(args[:2], self.containers)
 
+    def comparable(self, sequence):
+        return sequence if self.rules is None else self.rules.applied(sequence)
+
     def compare(self, sequence, plan):
-        """The difference, or None."""
+        """The difference, or None. The sequence is a comparable() one."""
+        for _ in range(TRIES):
+            try:
+                return self._compare(sequence, plan)
+            except TryAgain:
+                self.tries += 1
+                time.sleep(REST_SECONDS / 2)
+        return Difference(sequence, f"it had to be tried again {TRIES} times", "moved slots")
+
+    def _compare(self, sequence, plan):
         world = self.world
-        world.reset(sequence.is_thorough)
+        world.prepare(sequence, directly=True)
         direct = world.talk_directly(sequence)
-        digest = world.digest()
+        digest = world.digest(directly=True)
         frames = self._frame_counts(sequence, direct)
         forks = any(args and args[0].upper() in FORKING for args in sequence.commands)
         if forks:
             world.wait_for_children()
-        world.reset(sequence.is_thorough)
+        world.prepare(sequence, directly=False)
         other, problem = world.talk(sequence, plan, frames)
         if forks:
             world.wait_for_children()
+        if self.rules is not None:
+            if TRY_AGAIN.search(other.data):
+                raise TryAgain
+            redirect = REDIRECT.search(other.data)
+            if redirect is not None:
+                self.redirects += 1
+                return Difference(sequence, f"{short(other.data[redirect.start():], b'')}", "redirect")
         self.commands += len(sequence.commands)
         self.sequences += 1
         self.bytes += len(direct.data)
@@ -53,7 +86,7 @@ class Comparer:
         if problem and difference is None:
             difference = Difference(sequence, problem, "another client")
         if difference is None and self._has_stable_data(sequence):
-            now = world.digest()
+            now = world.digest(directly=False)
             if now != digest:
                 difference = Difference(sequence, "the data differ afterwards", "data")
         return difference
@@ -71,7 +104,8 @@ class Comparer:
         frames, rest = wire.split_frames(outcome.data)
         if rest:
             return None
-        commands = sequence.commands + (FENCE_COMMANDS if outcome.ended == "fence" else [])
+        commands = sequence.directly().commands
+        commands = commands + (FENCE_COMMANDS if outcome.ended == "fence" else [])
         if outcome.ended == "closed":
             commands = commands[: self._last_answered(commands)]
         return wire.align(commands, frames)
@@ -105,8 +139,17 @@ class Comparer:
         actual = self._answers(sequence, other)
         if expected is None or actual is None or direct.ended != other.ended:
             return self._raw_difference(sequence, direct, other)
+        commands = sequence.directly().commands + FENCE_COMMANDS
+        for at, row in sequence.refused.items():
+            if row.words and at < len(actual) and re.match(row.words, b"".join(actual[at])):
+                actual[at] = expected[at]
+        if sequence.refused:
+            actual = [in_words_of_one_server(frames) for frames in actual]
+        if self.rules is not None:
+            expected, actual = pushes_last(expected), pushes_last(actual)
         expected = mask_answers(self.name_of, commands, expected)
         actual = mask_answers(self.name_of, commands, actual)
+        commands = sequence.commands + FENCE_COMMANDS
         for at, (wanted, got) in enumerate(zip(expected, actual)):
             if wanted != got:
                 return Difference(
@@ -149,9 +192,10 @@ class Comparer:
                 if commands:
                     lockstep = whole.lockstep if start >= whole.lockstep else 0
                     candidate = Sequence(
-                        whole.name, commands, wires, whole.is_thorough, whole.may_block, lockstep
+                        whole.name, commands, wires, whole.is_thorough, whole.may_block, lockstep,
+                        tags=whole.tags,
                     )
-                    smaller = self.compare(candidate, PlainPlan())
+                    smaller = self.compare(self.comparable(candidate), PlainPlan())
                 if smaller is not None and smaller.command == best.command:
                     best = smaller
                     count = len(commands)
@@ -159,6 +203,13 @@ class Comparer:
                     start += size
             size //= 2
         return best
+
+
+def pushes_last(answers):
+    """Messages come over other connections than replies: they are compared, but not their places."""
+    pushes = [frame for frames in answers for frame in frames if wire.is_out_of_band(frame)]
+    in_band = [[f for f in frames if not wire.is_out_of_band(f)] for frames in answers]
+    return in_band[:-1] + [in_band[-1] + sorted(pushes)]
 
 
 def shown(args):

@@ -20,6 +20,7 @@ class Generator:
     def __init__(self, seed, specs, containers, world):
         self.seed = seed
         self.extra = world.extra
+        self.tags = world.tags
         names = {spec.name for spec in specs}
         parsed = templates.all_templates(containers)
         self.templates = [each for each in parsed if each.is_random and each.name in names
@@ -45,11 +46,13 @@ class Generator:
     def make(self, number):
         self.random = random.Random(f"{self.seed}/{number}")
         self.filler = templates.RandomFiller(self.random, self.extra)
+        self._turn()
         self.may_block = False
         commands = [(b"AUTH", b"bob", b"wrong")] if self.random.random() < 0.01 else []
         lockstep = len(commands)
         length = self.random.randint(1, LENGTH_MAX)
         while len(commands) < length:
+            self._turn()
             if self.random.random() < 0.93:
                 commands += self._call()
             else:
@@ -59,7 +62,15 @@ class Generator:
             if args[:2] == (b"CLIENT", b"REPLY"):  # See LEFT_OUT in exceptions.py.
                 wires[at + 1] = wire.encode(commands[at + 1])
         return Sequence(f"random/{number}", commands, wires, may_block=self.may_block,
-                        lockstep=lockstep)
+                        lockstep=lockstep, tags=self.tags)
+
+    def _turn(self):
+        """Keys are of another slot from here on."""
+        if len(self.tags) > 1:
+            self.filler.tag = self.random.choice(self.tags)
+
+    def _key(self, name):
+        return self.filler.tagged(name)
 
     def _wire(self, args):
         """Sometimes inline, sometimes with an empty request in front; else the canonical form."""
@@ -81,21 +92,26 @@ class Generator:
         roll = self.random.random() if not self._is_fragile(template) else 0
         filler = self.filler
         if 0.80 < roll < 0.87:
-            filler = templates.Filler(self.extra, self.random.choice(ALL_KEYS))
+            filler = templates.Filler(self.extra, self.random.choice(ALL_KEYS), filler.tag)
         calls = [templates.fill(command, filler) for command in template.commands]
         if roll < 0.87:
             return calls
-        first = calls[0]
+        first, words = calls[0], template.commands[0]
         if roll < 0.91:
             first = first[: self.random.randint(1, len(first))]
         elif roll < 0.94:
-            first += (self._choose("value"),)
+            first += (self._value_for(words[-1]),)
         elif roll < 0.97 and len(first) > 1 and first[0] != b"DEBUG":
             at = self.random.randrange(1, len(first))
-            first = first[:at] + (self._choose("value"),) + first[at + 1 :]
+            first = first[:at] + (self._value_for(words[at]),) + first[at + 1 :]
         else:
             first = (self._respelt(first[0]),) + first[1:]
         return [first] + calls[1:]
+
+    def _value_for(self, word):
+        """Another key, where the word is one."""
+        value = self._choose("value")
+        return self._key(value) if word.is_key else value
 
     def _is_fragile(self, template):
         """Spoilt, a time to live may end within the sequence, SPOP takes any member, and what is in
@@ -148,7 +164,7 @@ class Generator:
         """In RESP2: what is no longer allowed, and the answers that change."""
         mode = self.random.choice(MODES)
         channels = [self._choose("channel") for _ in range(self.random.randint(1, 3))]
-        inner = self.random.choice(([(b"PING",)], [(b"PING", b"x")], [], [(b"GET", b"str")]))
+        inner = self.random.choice(([(b"PING",)], [(b"PING", b"x")], [], [(b"GET", self._key(b"str"))]))
         end = [(mode.replace(b"SUB", b"UNSUB"), *channels)]
         if self.random.random() < 0.2:
             end = [(b"RESET",)]
@@ -166,8 +182,9 @@ class Generator:
 
     def _silence(self):
         if self.random.random() < 0.5:
-            return [(b"CLIENT", b"REPLY", b"SKIP"), (b"SET", b"str", b"silent")]
-        calls = [(b"SET", b"str", b"silent"), (b"GET", b"hash")][: self.random.randint(0, 2)]
+            return [(b"CLIENT", b"REPLY", b"SKIP"), (b"SET", self._key(b"str"), b"silent")]
+        calls = [(b"SET", self._key(b"str"), b"silent"), (b"GET", self._key(b"hash"))]
+        calls = calls[: self.random.randint(0, 2)]
         return [(b"CLIENT", b"REPLY", b"OFF")] + calls + [(b"CLIENT", b"REPLY", b"ON")]
 
     def _tracking(self):
@@ -186,7 +203,8 @@ class Generator:
 
     def _large(self):
         value = b"%d" % self.random.randrange(10) * self.random.choice((15000, 30000))
-        return [(b"SET", b"new1", value), (b"GET", b"new1"), (b"APPEND", b"str", b"behind")]
+        new, known = self._key(b"new1"), self._key(b"str")
+        return [(b"SET", new, value), (b"GET", new), (b"APPEND", known, b"behind")]
 
     def _unknown(self):
         name = self.random.choice((b"NOSUCH", b"no\r\nsuch", b"", b"GETT", b"x" * 200))
@@ -195,7 +213,7 @@ class Generator:
     def _block(self):
         self.may_block = True
         key = self._choose("list")
-        calls = [(b"BLPOP", key, b"0.002"), (b"BRPOP", b"missing", key, b"0.002")]
+        calls = [(b"BLPOP", key, b"0.002"), (b"BRPOP", self._key(b"missing"), key, b"0.002")]
         calls += [(b"XREAD", b"BLOCK", b"2", b"STREAMS", self._choose("stream"), b"$")]
         calls += [(b"BLMOVE", key, self._choose("list"), b"LEFT", b"RIGHT", b"0.002")]
         return [self.random.choice(calls)]

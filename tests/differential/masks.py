@@ -225,6 +225,75 @@ UNSTEADY_ROWS = [
     Mask("keys", "the order", ORDER, in_any_order),
     Mask("scan", "the whole reply", ORDER, whole),
 ]
+
+
+def unordered(_args, reply):
+    """What is in aggregates, however deep, in any order."""
+    return wire.parsed(reply, lambda head, parts: head + b"".join(sorted(parts)))
+
+
+def unordered_pairs(_args, reply):
+    """The same of names and values, in RESP2 too."""
+    if reply[:1] not in b"*%":
+        return reply
+    parts = wire.elements(reply)
+    pairs = sorted(a + b for a, b in zip(parts[::2], parts[1::2]))
+    return reply[: reply.index(b"\r\n") + 2] + b"".join(pairs)
+
+
+def page(args, reply):
+    return unordered(args, reply) if args[2:3] == (b"0",) else whole(args, reply)
+
+
+def config_names(_args, reply):
+    return unordered(_args, b"*0\r\n" + b"".join(wire.elements(reply)[::2]))
+
+
+def dump_of_table(args, reply):
+    """Sets and hashes are tables, too, whose order is the node's own."""
+    is_table = reply.partition(b"\r\n")[2][:1] in (b"\x02", b"\x04")
+    return b"$#table" if is_table else dump(args, reply)
+
+
+def last_channels(args, reply):
+    """All that there are end in the order of a table."""
+    if len(args) > 1:
+        return reply
+    return re.sub(rb"(unsubscribe\r\n)\$\d+\r\n.*(\r\n:)", rb"\1#\2", reply, flags=re.DOTALL)
+
+
+def info_names_of_node(args, reply):
+    """A node without keys tells of no database."""
+    return re.sub(rb"\ndb0\b", b"", info_names(args, reply))
+
+
+HASH_SEED = "each server has tables in an order of its own"
+ONE_NODE = "one node tells of itself"
+# Before a cluster.
+CLUSTER_ROWS = [
+    *(
+        Mask(name, "the order", HASH_SEED, unordered)
+        for name in (
+            "keys acl|cat command command|docs command|info command|list function|list"
+            " pubsub|channels pubsub|shardchannels smembers sunion sinter sdiff hkeys hvals"
+            " eval eval_ro evalsha evalsha_ro"
+        ).split()
+    ),
+    *(
+        Mask(name, "the order; behind a cursor, the whole reply", HASH_SEED, page)
+        for name in ("hscan", "sscan", "zscan")
+    ),
+    Mask("hgetall", "the order", HASH_SEED, unordered_pairs),
+    Mask("scan", "the whole reply", "its cursor is that of a node", whole),
+    Mask("info", "all values", LOAD, info_names_of_node),
+    Mask("config|get", "values", ONE_NODE, config_names),
+    Mask("dump", "the payload of a stream, of a set and a hash that are large", HASH_SEED,
+         dump_of_table),
+    *(
+        Mask(name, "without names: their order", HASH_SEED, last_channels)
+        for name in ("unsubscribe", "punsubscribe", "sunsubscribe")
+    ),
+]
 MASKS = {row.command: row for row in ROWS}
 
 

@@ -83,6 +83,9 @@ SERVER_OPTIONS = (
 # Redis 7.0 can't keep tables as they are.
 DEBUG_SWITCHES = ("SET-ACTIVE-EXPIRE", "DICT-RESIZING")
 
+# Behind the names of keys before a cluster. Their slots are of three nodes: 15495, 3300 and 7365.
+TAGS = (b"{a}", b"{b}", b"{c}")
+
 STRINGS = [b"str", b"str2", b"int", b"float", b"bin\r\n\x00\xff", b"bits", b"expiring", b"new1"]
 # Keys of one type, for calls with the wrong one.
 TYPES = {

@@ -4,6 +4,8 @@
     tests/differential/run.py --commands 1000000    more random ones
     tests/differential/run.py --seed 7 --only random/12$     one sequence again
     tests/differential/run.py --direct              the server with itself: nothing may differ
+    tests/differential/run.py --cluster             a server, and nearkey before a cluster
+    tests/differential/run.py --cluster --moving    the same while slots move
     tests/differential/run.py --self-check          with replies that are spoilt on the way
     tests/differential/run.py --table               what is not compared, for the documentation
 
@@ -18,6 +20,9 @@ import sys
 import time
 from collections import Counter
 
+from cluster_world import ClusterWorld  # First: it says where the other modules are.
+
+import cluster_rules  # noqa: I100
 import exceptions
 import masks
 import scenarios
@@ -39,6 +44,8 @@ def arguments():
     parser.add_argument("--binary", default=processes.BINARY, help="default: build/nearkey")
     parser.add_argument("--only", metavar="REGEX", default="", help="the sequences so named")
     parser.add_argument("--direct", action="store_true", help="compare the server with itself")
+    parser.add_argument("--cluster", action="store_true", help="nearkey is before a cluster")
+    parser.add_argument("--moving", action="store_true", help="with --cluster: slots move")
     parser.add_argument("--self-check", action="store_true", help="spoil replies: must be found")
     parser.add_argument("--table", action="store_true", help="print what is not compared")
     parser.add_argument("--verbose", action="store_true", help="say which sequence is running")
@@ -56,14 +63,25 @@ class Run:
         if not world.is_steady:
             masks.MASKS.update({row.command: row for row in masks.UNSTEADY_ROWS})
         self.comparer = Comparer(world, self.containers)
+        if options.cluster:
+            masks.MASKS.update({row.command: row for row in masks.CLUSTER_ROWS})
+            self.comparer.rules = cluster_rules.Rules(
+                self.specs, self.comparer.name_of, world.admin
+            )
         self.only = re.compile(options.only)
         self.differences = Counter()
         self.covered = set()
         self.random_commands = 0
 
+    def moves(self):
+        """The slots move to the end."""
+        mover = getattr(self.world, "mover", None)
+        if mover is not None and mover.problem is not None:
+            self.differences[mover.problem] += 1
+
     def systematic(self):
         sequences, unknown = systematic.build(
-            self.specs, self.containers, self.world.extra, self.world.interrupts
+            self.specs, self.containers, self.world.extra, self.world.interrupts, self.world.tags
         )
         for sequence in sequences:
             if self.only.search(sequence.name):
@@ -73,15 +91,20 @@ class Run:
             print(f"not on this server, so not compared: {' '.join(unknown)}")
 
     def scenarios(self):
-        for name, lines in scenarios.parse():
+        for number, (name, lines) in enumerate(scenarios.parse()):
+            tag = self.world.tags[number % len(self.world.tags)]
             for protocol in systematic.PROTOCOLS:
                 full_name = f"scenario/resp{protocol}/{name}"
                 if not self.only.search(full_name):
                     continue
+                if self.options.cluster and not cluster_rules.is_scenario_comparable(
+                    lines, is_moving=self.options.moving
+                ):
+                    continue
                 if self.options.verbose:
                     print(full_name, flush=True)
                 difference, commands, count = scenarios.compare(
-                    self.world, full_name, lines, protocol
+                    self.world, full_name, lines, protocol, tag
                 )
                 self.comparer.commands += commands
                 self.comparer.sequences += 1
@@ -102,6 +125,9 @@ class Run:
     def _check(self, sequence):
         if self.options.verbose:
             print(sequence.name, flush=True)
+        sequence = self.comparer.comparable(sequence)
+        if not sequence.commands:
+            return
         plan = Plan(random.Random(f"{self.seed}/{sequence.name}"), sequence)
         if self.options.direct:
             plan.is_half_closed = False  # The server itself may drop what it still owes.
@@ -130,13 +156,22 @@ class Run:
 
     def log(self):
         """nearkey has nothing to warn of: no reply was malformed, no connection was lost. (That
-        Valkey was busy with a script is the sequences' own doing.)"""
+        Valkey was busy with a script is the sequences' own doing, and that it was slow the machine's
+        or PFSELFTEST's.)"""
         entries = self.world.nearkey.logs() if self.world.nearkey is not None else []
         for entry in entries:
             is_busy = entry["event"] == "upstream_refuses" and entry["reason"].startswith("BUSY ")
-            if entry["level"] in ("warning", "error") and not is_busy:
+            is_known = is_busy or self._is_of_moves(entry) or processes.is_slowness(entry)
+            if entry["level"] in ("warning", "error") and not is_known:
                 self.differences["a line in the log"] += 1
                 print(f"\nnearkey logged {entry}")
+        slow = sum(map(processes.is_slowness, entries))
+        if slow:
+            print(f"nearkey found its server silent {slow} times")
+
+    def _is_of_moves(self, entry):
+        """Subscribers go on elsewhere while slots move, and nearkey says so."""
+        return self.options.moving and entry["event"] == "subscriber_moved"
 
     def is_complete(self):
         """Every command of COMMAND was exercised in each way, in both protocols."""
@@ -168,18 +203,26 @@ class Run:
             f"commands ({self.random_commands} random), {comparer.sequences} sequences, "
             f"{comparer.bytes} bytes compared in {seconds:.1f} s"
         )
+        if self.options.cluster:
+            mover = self.world.mover
+            print(f"{comparer.redirects} MOVED or ASK; {mover.moved if mover else 0} slots moved, "
+                  f"{comparer.tries} sequences tried again for that")
         print(f"seed {self.seed}; {self.differences.total()} sequences differ")
 
 
 def run(options, relay=None):
     """The number of sequences that differ, and whether every command was exercised."""
     started = time.monotonic()
-    world = World(options.binary, direct=options.direct, relay=relay)
+    if options.cluster:
+        world = ClusterWorld(options.binary, is_moving=options.moving)
+    else:
+        world = World(options.binary, direct=options.direct, relay=relay)
     try:
         this = Run(options, world)
         this.systematic()
         this.scenarios()
         this.random()
+        this.moves()
         this.log()
         is_complete = this.is_complete()
         this.summary(time.monotonic() - started)

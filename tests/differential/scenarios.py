@@ -9,7 +9,7 @@ import templates
 import wire
 from compare import Difference
 from masks import hello
-from world import FENCE, PATIENCE_SECONDS, Talk
+from world import FENCE, PATIENCE_SECONDS, Start, Talk
 
 POLL_SECONDS = 0.003
 
@@ -27,10 +27,12 @@ def parse():
 class Scenario:
     """One script, on its way through one address."""
 
-    def __init__(self, world, path, protocol):
+    def __init__(self, world, protocol, tag, *, directly):
         self.world = world
-        self.path = path
+        self.path = world.server.path if directly else world.path
+        self.directly = directly
         self.protocol = protocol
+        self.tag = tag
         self.clients = {}
         self.ids = {}
         self.commands = []
@@ -92,11 +94,12 @@ class Scenario:
             self._repeat(talk, *rest.split(" ", 1))
 
     def _send(self, talk, text):
-        filler = templates.Filler(self.world.extra)
+        filler = templates.Filler(self.world.extra, tag=self.tag)
         words = [re.sub(r"^\$(\w)$", lambda m: self.ids[m[1]].decode(), w) for w in text.split()]
-        args = templates.fill([templates.parse_word(word) for word in words], filler)
+        args = templates.fill(templates.parse_command(words), filler)
         self.commands.append(args)
         talk.send(wire.encode(args))
+        self.world.mirror(args)
 
     def _wait(self, talk, count, line):
         """Until so many frames have come, or until it is closed."""
@@ -129,10 +132,9 @@ class Scenario:
                 raise Stuck(f"no {word} in the reply to '{command}'")
 
     def _wait_for_server(self, what, number):
-        field = {"blocked": b"blocked_clients:%s\r", "subscribers": b"pubsub_clients:%s\r"}[what]
+        field = {"blocked": b"blocked_clients", "subscribers": b"pubsub_clients"}[what]
         deadline = time.monotonic() + PATIENCE_SECONDS
-        wanted = field.replace(b"%s", number.encode())
-        while wanted not in self.world.admin.value("INFO", "clients"):
+        while self.world.clients(field, directly=self.directly) != int(number):
             if time.monotonic() > deadline:
                 raise Stuck(f"not {number} {what}")
             time.sleep(POLL_SECONDS)
@@ -158,13 +160,14 @@ class Scenario:
         return [hello((), frame) for frame in lines + monitored] + [rest] + ended
 
 
-def compare(world, name, lines, protocol):
+def compare(world, name, lines, protocol, tag=b""):
     """(the difference or None, how many commands, how many bytes)."""
-    world.reset(True)
-    directly = Scenario(world, world.server.path, protocol)
+    start = Start(is_thorough=True, tags=(tag,))
+    world.prepare(start, directly=True)
+    directly = Scenario(world, protocol, tag, directly=True)
     wanted, problem = directly.run(lines)
-    world.reset(True)
-    other = Scenario(world, world.path, protocol)
+    world.prepare(start, directly=False)
+    other = Scenario(world, protocol, tag, directly=False)
     got, other_problem = other.run(lines)
     count = sum(len(frame) for frames in wanted.values() for frame in frames)
     if wanted == got and problem == other_problem:

@@ -98,8 +98,15 @@ b: SET str x
 a< 1
 b: DEL str list
 a< 3
+
+# news of keys of another database
+a: CONFIG SET notify-keyspace-events KEA
+a: SUBSCRIBE __keyspace@0__:str
 b: SELECT 1
 b: SET str x
+b: SELECT 0
+b: SET str x
+a< 1
 
 # names of channels in another database
 a: SELECT 5
@@ -240,7 +247,7 @@ a: EXEC
 
 # a script that does not end
 a: CONFIG SET busy-reply-threshold 20
-a> EVAL {lua_endless} 0
+a> EVAL {lua_endless} 1 str
 b! BUSY GET str
 b: SCRIPT KILL
 a< 1
@@ -249,7 +256,7 @@ a: GET str
 
 # a function that does not end
 a: CONFIG SET busy-reply-threshold 20
-a> FCALL endless 0
+a> FCALL endless 1 str
 b! BUSY GET str
 b: FUNCTION KILL
 a< 1

@@ -1,7 +1,7 @@
 """A scripted sequence, and the plan by which it is cut into pieces and paced."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import wire
 from world import FENCE
@@ -18,6 +18,10 @@ class Sequence:
     # errors of Valkey depend on what else is in the pipeline.
     lockstep: int = 0
     covers: tuple = ()  # The command of the server, the protocol and the kind of call.
+    tags: tuple = (b"",)  # Behind the names of its keys: there is the data set once for each.
+    # Before a cluster: what the server itself gets in place of commands that are refused there.
+    reference: list = None
+    refused: dict = field(default_factory=dict)  # Why, by the place of the command.
 
     def __post_init__(self):
         if not self.wires:
@@ -25,6 +29,22 @@ class Sequence:
 
     def bytes(self):
         return b"".join(self.wires)
+
+    def with_reference(self, commands, wires, reference, refused):
+        """The same with some of its commands only, and the server's in place of those refused."""
+        lockstep = min(self.lockstep, len(commands))
+        return replace(self, commands=commands, wires=wires, lockstep=lockstep,
+                       reference=reference, refused=refused)
+
+    def directly(self):
+        """As the server itself gets it."""
+        if self.reference is None:
+            return self
+        wires = [
+            wire.encode(reference) if reference is not args else data
+            for reference, args, data in zip(self.reference, self.commands, self.wires)
+        ]
+        return replace(self, commands=self.reference, wires=wires, reference=None)
 
 
 class Plan:

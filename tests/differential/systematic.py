@@ -1,5 +1,6 @@
 """Every command of the server's COMMAND table, in both protocols: with good arguments, with a wrong
-number of them, on keys of the wrong type, and inside MULTI. Each sequence starts anew."""
+number of them, on keys of the wrong type, with a number of keys that is none, and inside MULTI. Each
+sequence starts anew."""
 
 import pools
 import templates
@@ -12,12 +13,16 @@ THOROUGH = {"script", "function", "acl", "config", "client", "bgsave", "bgrewrit
 THOROUGH |= {"slowlog", "latency", "auth", "hello"}
 BLOCKING = {"wait", "waitaof", "xread", "xreadgroup", "pfselftest"}
 
+# In place of a number of keys; atoi() makes 1 of some.
+COUNTS = (b"0", b"-1", b"1.5", b"abc", b"", b"1000", b" 1", b"+1", b"01", b"2x", b"4294967297",
+          b"99999999999999999999")
+
 
 class MissingExamples(Exception):
     pass
 
 
-def build(specs, containers, extra, interrupts=False):
+def build(specs, containers, extra, interrupts=False, tags=(b"",)):
     """All sequences, in the order of the server's table."""
     by_name = {}
     for template in templates.all_templates(containers):
@@ -39,12 +44,15 @@ def build(specs, containers, extra, interrupts=False):
             "add them to data_commands.py or server_commands.py"
         )
     builder = Builder(containers, extra, interrupts)
-    for spec in specs:
+    for number, spec in enumerate(specs):
+        builder.tag = tags[number % len(tags)]
         builder.add(spec, by_name.get(spec.name, []))
     return builder.sequences, unknown
 
 
 class Builder:
+    tag = b""
+
     def __init__(self, containers, extra, interrupts):
         self.containers = containers
         self.extra = extra
@@ -66,9 +74,11 @@ class Builder:
                              [(b"MULTI",), call, (b"EXEC",)])
             if examples:
                 self._add_wrong_types(spec, protocol, examples)
+            if examples and spec.count_place:
+                self._add_counts(spec, protocol, examples)
 
     def _filled(self, example, key=None):
-        filler = templates.Filler(self.extra, key)
+        filler = templates.Filler(self.extra, key, self.tag)
         return [templates.fill(command, filler) for command in example.commands]
 
     def _wrong_counts(self, spec, examples):
@@ -95,11 +105,24 @@ class Builder:
                     seen.add(call)
                     self._append(spec, protocol, "type", len(seen), [call])
 
+    def _add_counts(self, spec, protocol, examples):
+        """In a transaction also behind a key, which in a cluster ties it to a node."""
+        at = spec.count_place
+        key = templates.tagged(b"str", self.tag)
+        for number, example in enumerate(examples[:2]):
+            call = self._filled(example)[0]
+            calls = [call[:at] + (count,) + call[at + 1 :] for count in COUNTS]
+            self._append(spec, protocol, "count", number, calls)
+            for place, each in enumerate(calls):
+                commands = [(b"MULTI",), each, (b"EXEC",), (b"MULTI",), (b"GET", key), each]
+                self._append(spec, protocol, "multi count", number * len(COUNTS) + place,
+                             commands + [(b"EXEC",)])
+
     def _append(self, spec, protocol, kind, number, commands):
         if (spec.name, kind) in OMITTED or not commands:
             return
         base = spec.name.split("|")[0]
-        may_block = base.startswith("b") or base in BLOCKING or kind == "multi arity"
+        may_block = base.startswith("b") or base in BLOCKING or kind.startswith("multi ")
         words = {args[0].decode(errors="replace").lower() for args in commands}
         self.sequences.append(
             Sequence(
@@ -109,5 +132,6 @@ class Builder:
                 may_block=may_block,
                 lockstep=protocol - 2,
                 covers=(spec.name, protocol, kind),
+                tags=(self.tag,),
             )
         )

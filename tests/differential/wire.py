@@ -102,6 +102,14 @@ def elements(frame):
     return split_frames(frame[frame.index(b"\r\n") + 2 :])[0]
 
 
+def parsed(reply, put_together):
+    """The reply with each aggregate as put_together(head, parts) makes it, the innermost first."""
+    if reply[:1] not in (b"*", b"~", b">", b"%"):
+        return reply
+    head = reply[: reply.index(b"\r\n") + 2]
+    return put_together(head, [parsed(part, put_together) for part in elements(reply)])
+
+
 def is_out_of_band(frame):
     """A push that is not the answer to a command."""
     return frame[:1] == b">" and not CONFIRMATIONS.match(frame)

@@ -2,6 +2,7 @@
 sequence is sent and read, directly or through nearkey."""
 
 import os
+import re
 import shutil
 import socket
 import sys
@@ -25,25 +26,32 @@ FENCE_REPLY = b"+RESET\r\n$%d\r\n%b\r\n" % (len(FENCE_TOKEN), FENCE_TOKEN)
 
 # What came back, and how the reading ended: "fence", "closed" or "silence".
 Outcome = namedtuple("Outcome", "data ended")
-CommandSpec = namedtuple("CommandSpec", "name arity has_keys")
+CommandSpec = namedtuple("CommandSpec", "name arity has_keys count_place")
+# The sequence before the first one.
+Start = namedtuple("Start", "is_thorough tags")
 
 # Longer than the 5 s after which nearkey itself gives up on a reply.
 PATIENCE_SECONDS = 8
 
 
 class World:
+    tags = (b"",)  # Behind the names of keys.
+    is_clustered = False
+
     def __init__(self, binary, *, direct=False, relay=None):
         """direct: the server takes the place of nearkey. relay: a class to put behind nearkey."""
         self.directory = tempfile.mkdtemp(prefix="nearkey-diff-")
         processes.BINARY = binary
-        self.server = processes.ValkeyServer(self.directory, args=pools.SERVER_OPTIONS)
+        self.server = processes.ValkeyServer(
+            self.directory, tcp=self.is_clustered, args=pools.SERVER_OPTIONS
+        )
         self.nearkey = None
         self.relay = None
         try:
             self.server.start()
             if not direct:
                 self.nearkey = processes.Nearkey(
-                    self.directory, self.server.url, settings=processes.EVERY_COMMAND
+                    self.directory, self._start_upstream(), settings=processes.EVERY_COMMAND
                 )
                 self.nearkey.start()
             self._open(relay)
@@ -51,13 +59,18 @@ class World:
             self.close()
             raise
 
+    def _start_upstream(self):
+        """The URL of what is behind nearkey."""
+        return self.server.url
+
     def _open(self, relay):
         self.path = self.server.path if self.nearkey is None else self.nearkey.path
         if relay is not None:
             self.relay = relay(os.path.join(self.directory, "relay.sock"), self.path)
             self.path = self.relay.path
         self.admin = self.server.client()
-        replies = [self.admin.command("DEBUG", switch, "0") for switch in pools.DEBUG_SWITCHES]
+        replies = [server.command("DEBUG", switch, "0")
+                   for server in self.servers() for switch in pools.DEBUG_SWITCHES]
         is_switched = all(reply == b"+OK\r\n" for reply in replies)
         assert is_switched or replies[-1].startswith(b"-ERR unknown subcommand"), replies
         self._look_up_subcommands()
@@ -71,9 +84,11 @@ class World:
             wire.encode([as_bytes(arg) for arg in args]) for args in pools.SERVER_STATE
         )
         self._was_thorough = True
-        self.reset(True)
+        start = Start(is_thorough=True, tags=self.tags[:1])
+        self.prepare(start, directly=True)
+        self.prepare(start, directly=False)
         self.extra = {
-            "dump": self.admin.value("DUMP", "zset"),
+            "dump": self.admin.value("DUMP", b"zset" + start.tags[0]),
             "functions": self.admin.value("FUNCTION", "DUMP"),
         }
 
@@ -125,37 +140,53 @@ class World:
             client.command(*exceptions.INTERRUPTING.split())
             return client.command("EXEC").startswith(b"*1\r\n>")
 
-    def reset(self, is_thorough):
-        """Everything as every sequence finds it; thorough before and after those that change more
-        than keys."""
-        if is_thorough or self._was_thorough:
-            self._set_up(self._state)
-        self._was_thorough = is_thorough
-        self._set_up(wire.encode((b"FLUSHALL",)) + self._data)
+    def servers(self):
+        """Clients of all that are compared, and of all behind nearkey."""
+        return [self.admin]
 
-    def _set_up(self, commands):
-        self.admin.send(commands + wire.encode((b"PING", FENCE_TOKEN)))
-        while not self.admin.buffer.endswith(FENCE_TOKEN + b"\r\n"):
-            assert self.admin.receive_some(), "the server went away"
-        assert b"\r\n-" not in self.admin.buffer, f"set-up: {bytes(self.admin.buffer)!r}"
-        self.admin.buffer.clear()
+    def prepare(self, sequence, *, directly):
+        """Everything as the sequence finds it; all of it before and after those that change more
+        than keys. `directly`: of the server that is asked itself."""
+        if sequence.is_thorough or self._was_thorough:
+            self._set_up(self._state, self.admin)
+        self._was_thorough = sequence.is_thorough
+        self._set_up(wire.encode((b"FLUSHALL",)) + self._data, self.admin)
+
+    def _set_up(self, commands, client):
+        client.send(commands + wire.encode((b"PING", FENCE_TOKEN)))
+        while not client.buffer.endswith(FENCE_TOKEN + b"\r\n"):
+            assert client.receive_some(), "the server went away"
+        assert b"\r\n-" not in client.buffer, f"set-up: {bytes(client.buffer)!r}"
+        client.buffer.clear()
 
     def wait_for_children(self):
         """BGSAVE and its like refuse to run twice at a time, and may start a little later."""
         busy = (b"rdb_bgsave_in_progress:1", b"aof_rewrite_in_progress:1")
         idle = 0
         while idle < 4:
-            info = self.admin.value("INFO", "persistence")
-            idle = 0 if any(line in info for line in busy) else idle + 1
+            infos = [server.value("INFO", "persistence") for server in self.servers()]
+            is_busy = any(line in info for info in infos for line in busy)
+            idle = 0 if is_busy else idle + 1
             time.sleep(0.01)
 
-    def digest(self):
+    def digest(self, *, directly):
         """The server's own digest of all keys and values."""
         return self.admin.command("DEBUG", "DIGEST")
 
+    def mirror(self, args):
+        """A scenario has sent a command that concerns more servers than one."""
+
+    def clients(self, field, *, directly):
+        """The sum of a field of INFO clients, of those that are asked."""
+        infos = [server.value("INFO", "clients") for server in self.asked(directly=directly)]
+        return sum(int(re.search(rb"%b:(\d+)" % field, info)[1]) for info in infos)
+
+    def asked(self, *, directly):
+        return [self.admin]
+
     def talk_directly(self, sequence):
         with Talk(self.server.path) as talk:
-            return talk.run_at_once(sequence)
+            return talk.run_at_once(sequence.directly())
 
     def talk(self, sequence, plan, frames):
         """Through nearkey, cut and paced as the plan says, with other clients in between: what came
@@ -171,7 +202,20 @@ class World:
 
 def spec_of(row):
     """Channels of shards are listed as keys, but have no type."""
-    return CommandSpec(row[0].decode().lower(), row[1], row[3] > 0 and b"pubsub" not in row[2])
+    has_keys = row[3] > 0 and b"pubsub" not in row[2]
+    return CommandSpec(row[0].decode().lower(), row[1], has_keys, count_place(row[8]))
+
+
+def count_place(key_specs):
+    """Where the number of keys stands; 0: the command has none."""
+    for fields in key_specs:
+        spec = dict(zip(fields[::2], fields[1::2]))
+        begin, keys = (dict(zip(spec[name][::2], spec[name][1::2]))
+                       for name in (b"begin_search", b"find_keys"))
+        if keys[b"type"] == b"keynum":
+            start = dict(zip(begin[b"spec"][::2], begin[b"spec"][1::2]))[b"index"]
+            return start + dict(zip(keys[b"spec"][::2], keys[b"spec"][1::2]))[b"keynumidx"]
+    return 0
 
 
 def as_bytes(arg):

@@ -51,6 +51,13 @@ def is_server(version):
     return said.stdout.startswith(version)
 
 
+def is_slowness(entry):
+    """Whether a line of nearkey's log says only that its server was silent for some seconds: of a
+    busy machine, that is no fault."""
+    is_silent = entry["event"] == "not_ready" and entry["reason"].startswith("no PONG for")
+    return is_silent or entry["event"] == "upstream_suspect"
+
+
 def wait_for(condition, timeout, what):
     """Polls until the condition is true and returns its value; an assertion failure after `timeout`
     seconds."""
