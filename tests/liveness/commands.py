@@ -111,9 +111,12 @@ TEMPLATE_WEIGHTS = (5, 4, 2)
 class Maker:
     """Makes the commands of one client, within a budget of bytes."""
 
-    def __init__(self, chance, prefix, budget):
+    def __init__(self, chance, prefix, budget, tag=b""):
+        """tag: a hash tag of its keys, so that they are of one slot; large ones have none."""
         self.chance = chance
-        self.keys = [b"%s%d" % (prefix, i) for i in range(4)]
+        self.is_bound = False  # All keys must be of that slot.
+        self.tag = tag
+        self.keys = [b"%s%d%s" % (prefix, i, tag) for i in range(4)]
         self.blobs = []
         self.budget = budget
 
@@ -135,6 +138,8 @@ class Maker:
 
     def large_key(self):
         """No other client has it: if it is not large, it carries the client's prefix."""
+        if self.is_bound:
+            return self.chance.choice(self.keys) + b":K"
         blob = self.blob()
         return blob if blob.size > 64 else self.chance.choice(self.keys) + b":K"
 
@@ -151,7 +156,10 @@ class Maker:
 
     def command(self):
         words = self.chance.choice(self.chance.choices(TEMPLATES, TEMPLATE_WEIGHTS)[0])
+        was_bound = self.is_bound
+        self.is_bound |= bool(self.tag) and words[0] == "BLPOP"
         args = tuple(self.word(word) for word in words)
+        self.is_bound = was_bound
         # Escaped, a byte can take four, and a line of more than 64 KiB is none.
         is_short = all(not isinstance(arg, Blob) or arg.size < 5000 for arg in args)
         return Command(args, inline=is_short and self.chance.random() < 0.12)

@@ -15,6 +15,20 @@ SHARED_SIZES = (100, 1000, 5000, 64 * KIB, 300 * KIB, KIB * KIB)
 SHARED_KEYS = 8
 
 BLOCKING = (b"BLPOP",)
+# Before a cluster some of these are refused.
+CLUSTER_TUNNELS = {
+    2: (
+        [(b"AUTH", b"default", b"x")],
+        [(b"CLIENT", b"REPLY", b"ON")],
+        [(b"SUBSCRIBE", b"ch1", b"ch2")],
+        [(b"HELLO", b"2", b"AUTH", b"default", b"x")],
+    ),
+    3: (
+        [(b"HELLO", b"3"), (b"SUBSCRIBE", b"ch1", b"ch2")],
+        [(b"HELLO", b"3", b"AUTH", b"default", b"x")],
+        [(b"HELLO", b"3"), (b"CLIENT", b"NO-EVICT", b"ON")],
+    ),
+}
 TUNNELS = {
     2: (
         [(b"AUTH", b"default", b"x")],
@@ -42,17 +56,24 @@ def _may_block(client):
 
 
 class Generator:
-    def __init__(self, seed, settings):
+    def __init__(self, seed, settings, tags=None):
         self.seed = seed
         self.settings = list(settings)
+        self.tags = tags  # Before a cluster: of the keys of a client.
 
     def make(self, number):
         chance = random.Random(f"{self.seed}/{number}")
+        if self.tags is not None:
+            return _ClusterMaking(chance, str(number), self.settings, self.tags).sequence()
         return _Making(chance, str(number), self.settings).sequence()
 
 
 class _Making:
     """One sequence."""
+
+    modes = ("plain", "tunnel", "silent")
+    tunnels = TUNNELS
+    changes = ((b"RESET",), (b"HELLO", b"2"), (b"SELECT", b"1"))
 
     def __init__(self, chance, name, settings):
         self.chance = chance
@@ -78,12 +99,12 @@ class _Making:
     def _client(self, number, count, budget):
         chance = self.chance
         # What somebody who left has sent may run as late as in the next sequence.
-        maker = Maker(chance, b"%s%c" % (self.name.encode(), 97 + number), budget)
-        mode = chance.choices(("plain", "tunnel", "silent"), (60, 20, 20))[0]
+        maker = Maker(chance, b"%s%c" % (self.name.encode(), 97 + number), budget, self._tag())
+        mode = chance.choices(self.modes, (60, 20, 20))[0]
         protocol = chance.choice((2, 3))
         commands = []
         if mode == "tunnel":
-            commands = [plain(*args) for args in chance.choice(TUNNELS[protocol])]
+            commands = [plain(*args) for args in chance.choice(self.tunnels[protocol])]
         elif protocol == 3:
             commands = [plain(b"HELLO", b"3")]
         for _ in range(chance.choice((1, 1, 2, 3))):
@@ -103,13 +124,15 @@ class _Making:
         shapes = (self._sizes, self._deep_small, self._deep_large, self._reads)
         part = self.chance.choices(shapes, (60, 14, 14, 12))[0](maker, count)
         if self.chance.random() < 0.2:
-            part = self._in_transaction(part)
+            part = self._in_transaction(part, maker)
         elif mode == "silent":
             part = self._silenced(part)
         if self.chance.random() < 0.04:
-            changes = (plain(b"RESET"), plain(b"HELLO", b"2"), plain(b"SELECT", b"1"))
-            part.append(self.chance.choice(changes))
+            part.append(plain(*self.chance.choice(self.changes)))
         return part
+
+    def _tag(self):
+        return b""
 
     def _sizes(self, maker, _count):
         return [maker.command() for _ in range(self.chance.randint(1, 10))]
@@ -160,8 +183,8 @@ class _Making:
         self.shared[key] = Blob(size * 16 + number, size)
         return key
 
-    def _in_transaction(self, part):
-        watched = [plain(b"WATCH", b"watched")] if self.chance.random() < 0.3 else []
+    def _in_transaction(self, part, maker):
+        watched = [plain(b"WATCH", b"watched" + maker.tag)] if self.chance.random() < 0.3 else []
         end = plain(b"DISCARD") if self.chance.random() < 0.1 else plain(b"EXEC")
         return [*watched, plain(b"MULTI"), *part, end]
 
@@ -220,3 +243,25 @@ class _Making:
         elif mode == "plain" and chance.random() < 0.05:
             client.ending = "quit"
             client.commands.append(plain(b"QUIT"))
+
+
+class _ClusterMaking(_Making):
+    """What a client before a cluster may do: transactions have keys of one slot."""
+
+    modes = ("plain", "tunnel", "plain")
+    tunnels = CLUSTER_TUNNELS
+    changes = ((b"RESET",), (b"HELLO", b"2"), (b"PING",))
+
+    def __init__(self, chance, name, settings, tags):
+        super().__init__(chance, name, settings)
+        self.tags = tags
+
+    def _tag(self):
+        return self.chance.choice(self.tags)
+
+    def _in_transaction(self, part, maker):
+        """Another part, for the keys of that one may be of many slots."""
+        maker.is_bound = True
+        part = self.chance.choice((self._sizes, self._deep_small))(maker, 1)
+        maker.is_bound = False
+        return super()._in_transaction(part, maker)

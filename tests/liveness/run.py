@@ -5,6 +5,7 @@ reply must be there within a second of when Valkey gives it.
     tests/liveness/run.py --seed N --only 17            one sequence again
     tests/liveness/run.py --replay FILE                 one that was saved in its findings
     tests/liveness/run.py --setting small               before a nearkey with small limits alone
+    tests/liveness/run.py --cluster                     nearkey is before a cluster
 
 Arguments have 0 B to 8 MiB, give or take a few bytes, in any place; commands are cut anywhere, with
 pauses; pipelines are deeper than every buffer; clients write all before they read, read slowly,
@@ -26,6 +27,7 @@ from pathlib import Path
 from stage import CRASH_SECONDS, SCALES, SETTINGS, SILENCE_SECONDS, Stage, processes
 
 import kept  # noqa: I100
+from cluster_stage import ClusterStage
 from judge import Finding, GeneratorError, judge
 from making import Generator
 from resp import Closed
@@ -49,7 +51,7 @@ class Run:
         if self.options.replay:
             yield from (loaded(Path(path).read_text()) for path in self.options.replay)
             return
-        generator = Generator(self.options.seed, self.stage.paths)
+        generator = Generator(self.options.seed, self.stage.paths, self.stage.tags)
         if self.options.only is not None:
             named = [sequence for sequence in self.kept() if sequence.name == self.options.only]
             yield from named or [generator.make(int(self.options.only))]
@@ -148,6 +150,7 @@ def arguments():
     parser.add_argument("--without-kept", action="store_true", help="random sequences alone")
     parser.add_argument("--replay", nargs="+", metavar="FILE", help="saved sequences")
     parser.add_argument("--setting", choices=SETTINGS, action="append", help="of nearkey")
+    parser.add_argument("--cluster", action="store_true", help="nearkey is before a cluster")
     parser.add_argument("--binary", default=processes.BINARY, help="default: build/nearkey")
     parser.add_argument("--shrink-seconds", type=float, default=20.0)
     parser.add_argument("--verbose", action="store_true", help="say which sequence is running")
@@ -158,7 +161,8 @@ def main():
     options = arguments()
     started = time.monotonic()
     print(f"liveness: {options.binary}, seed {options.seed}", flush=True)
-    stage = Stage(os.path.abspath(options.binary), options.setting or tuple(SETTINGS))
+    make_stage = ClusterStage if options.cluster else Stage
+    stage = make_stage(os.path.abspath(options.binary), options.setting or tuple(SETTINGS))
     try:
         run = Run(options, stage)
         run.run()

@@ -42,6 +42,8 @@ Result = namedtuple("Result", "outcomes digest")
 
 
 class Stage:
+    tags = None  # Of keys, where what one command or transaction has must be of one slot.
+
     def __init__(self, binary, settings=tuple(SETTINGS), *, relay=None):
         """relay: a class that takes the place of nearkey, for each setting."""
         self.directory = tempfile.mkdtemp(prefix="nearkey-live-")
@@ -55,11 +57,16 @@ class Stage:
         try:
             self.server.start()
             self.admin = self.server.client()
+            self.upstream = self._start_upstream()
             for setting in settings:
                 self._start(setting)
         except BaseException:
             self.close()
             raise
+
+    def _start_upstream(self):
+        """The URL of what is behind nearkey."""
+        return self.server.url
 
     def _start(self, setting):
         folder = os.path.join(self.directory, setting)
@@ -69,7 +76,7 @@ class Stage:
             self.proxies[setting] = self.relay(path, self.server.path)
         else:
             settings = {**processes.EVERY_COMMAND, **SETTINGS[setting]}
-            self.proxies[setting] = processes.Nearkey(folder, self.server.url, settings=settings)
+            self.proxies[setting] = processes.Nearkey(folder, self.upstream, settings=settings)
             self.proxies[setting].start()
         self.paths[setting] = self.proxies[setting].path
 
@@ -92,7 +99,8 @@ class Stage:
 
     def complaints(self, setting):
         logs = self.proxies[setting].logs() if self.relay is None else ()
-        return [f"nearkey logged {e}" for e in logs if e["level"] in ("warning", "error")]
+        return [f"nearkey logged {e}" for e in logs
+                if e["level"] in ("warning", "error") and not processes.is_slowness(e)]
 
     def crash(self, setting, patience_seconds):
         """What is left of a nearkey that ends within that time; another one takes its place."""
@@ -110,15 +118,23 @@ class Stage:
     def play(self, sequence, *, directly, silence_seconds=SILENCE_SECONDS):
         path = self.server.path if directly else self.paths[sequence.setting]
         self._reset(path, sequence.shared)
+        server = self.server.path if directly else self._server_path()
         outcomes = player.play(
-            [(self.server.path if c.is_direct else path, c) for c in sequence.clients],
+            [(server if c.is_direct else path, c) for c in sequence.clients],
             may_half_close=not directly and self.relay is None,
             silence_seconds=silence_seconds,
         )
         had_leavers, self._had_leavers = self._had_leavers, sequence.has_leavers()
         is_alone = not had_leavers and not self._had_leavers
         has_digest = sequence.bytes() < DIGEST_BYTES_MAX and is_alone
-        return Result(outcomes, self.admin.command("DEBUG", "DIGEST") if has_digest else b"")
+        return Result(outcomes, self._digest(directly=directly) if has_digest else b"")
+
+    def _server_path(self):
+        """Of a server behind nearkey."""
+        return self.server.path
+
+    def _digest(self, *, directly):
+        return self.admin.command("DEBUG", "DIGEST")
 
     def _reset(self, path, shared):
         """By way of the same path, so that whoever may cache has seen it."""
@@ -126,4 +142,7 @@ class Stage:
         if client is None:
             client = self._resetting[path] = RespClient(path)
         assert client.command("FLUSHALL") == b"+OK\r\n"
-        self.admin.pipeline([(b"SET", key, blob_bytes(blob)) for key, blob in shared])
+        self._fill(client, [(b"SET", key, blob_bytes(blob)) for key, blob in shared])
+
+    def _fill(self, client, commands):
+        self.admin.pipeline(commands)
