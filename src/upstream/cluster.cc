@@ -413,6 +413,8 @@ std::string Cluster::why_not() const {
 
 void Cluster::on_redirect(Connection& from, const Redirect& redirect, UnsentRequest request) {
     using Kind = Redirect::Kind;
+    // A PING by which a node is to prove something: another node's answer would prove nothing.
+    if (request.request.kind == RequestKind::Blocking) return deliver(request, redirect.words);
     static constexpr Count Metrics::*kCounters[] = {
         &Metrics::cluster_moved_total,     &Metrics::cluster_asked_total,
         &Metrics::cluster_readonly_total,  &Metrics::cluster_readonly_total,

@@ -55,6 +55,22 @@ TEST_CASE("cluster: a reply that came by another node than was asked waits for a
     CHECK(rig.metrics.near_cache_proofs_total > before);
 }
 
+TEST_CASE("cluster: a node that sends a proof on proves nothing by another's answer") {
+    struct Waiter final : ProofWaiter {
+        void on_proven() override { ++proven; }
+        int proven = 0;
+    };
+    ClusterRig rig;
+    rig.make_cluster_ready();
+    rig.valkey.answers["PING"] = ClusterRig::sent_on("MOVED", kSlot, ClusterRig::kOtherPort);
+    Waiter waiter;
+    rig.cluster->coherence().proofs().prove(waiter);
+    REQUIRE(run_until(rig.loop, [&] { return waiter.proven == 1; }));
+    CHECK(rig.metrics.cluster_moved_total == 0);
+    CHECK(rig.cluster->sent_on().size() == 0);
+    CHECK(rig.cluster->changed(kSlot) <= 1);  // It has learned nothing of it.
+}
+
 TEST_CASE("cluster: what comes over the seed may be ahead of the news, which members bring") {
     ClusterRig rig;
     rig.make_cluster_ready();
