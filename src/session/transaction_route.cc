@@ -208,7 +208,7 @@ std::string TransactionRoute::fail_owed(Special what, std::string_view error) {
 
 // In a cluster the first key says which node is to know of the transaction: not this command.
 bool TransactionRoute::has_no_node(const Call& call) const {
-    if (desk_.context.cluster == nullptr) return false;
+    if (desk_.context.cluster == nullptr || transaction_.is_tied()) return false;
     if (!call.is_sound()) return true;
     const Special special = call.special();
     if (special == Special::Exec || special == Special::Discard) return false;
@@ -267,6 +267,7 @@ std::optional<Executed> TransactionRoute::judge(const Call& call) {
     lease_.end();
     if (done.error.empty()) {
         if (keep(call)) return Executed::Yes;
+        transaction_.tie();
         return std::nullopt;
     }
     // Older servers say what is wrong with MULTI and WATCH there, and EXEC runs all the same.

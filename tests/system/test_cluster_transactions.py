@@ -112,6 +112,12 @@ class TransactionsTest(ClusterCase):
             self.assertNotIn(b"masterauth", reply)
             self.assertNotIn(b"requirepass", reply)
 
+    def test_more_than_is_kept_goes_to_a_node(self):
+        large = "x" * 65536
+        for count in (1, 2, 40):
+            self.check_both([("MULTI",), *[("PUBLISH", "channel", large)] * count, ("EXEC",), ("PING",)])
+            self.check_both([("MULTI",), ("PING",), ("EVAL", "return 1", "0", large), ("GET",), ("EXEC",)])
+
     def test_a_script_that_is_queued_before_the_first_key_writes_what_is_seen_at_once(self):
         client, other = self.client(), self.client()
         for key in KEYS:

@@ -48,9 +48,12 @@ public:
     bool keeps_unproven() const { return keeps_unproven_; }
     const std::string& kept() const { return kept_; }
     uint32_t kept_commands() const { return kept_commands_; }
+    // No more can be kept: the next command goes to a node, and MULTI with it.
+    void tie() { is_tied_ = true; }
+    bool is_tied() const { return is_tied_; }
     // The server knows of MULTI now.
     void settle() {
-        is_owed_ = is_spoilt_ = false;
+        is_owed_ = is_spoilt_ = is_tied_ = false;
         kept_.clear();
         kept_commands_ = 0;
         keeps_scripts_ = keeps_unproven_ = false;
@@ -80,6 +83,7 @@ private:
     bool is_watching_ = false;
     bool is_owed_ = false;
     bool is_spoilt_ = false;
+    bool is_tied_ = false;
     std::string kept_;
     uint32_t kept_commands_ = 0;
     bool keeps_scripts_ = false;
