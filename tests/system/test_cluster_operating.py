@@ -287,9 +287,12 @@ class WordsTest(OperatingCase):
         client.send(encode("INCR", key))
         wait_for(lambda: nearkey.metric("nearkey_commands_forwarded_total") > forwarded, 5,
                  "it was sent")
-        relay.close()
+        # Cut while it is frozen: close() lets go what it holds.
+        relay.cut_all()
         self.assertEqual(b"-UPSTREAMLOST the connection to Valkey was lost " + place +
                          b"; may have run\r\n", client.read_reply())
+        relay.close()
+        wait_for(lambda: self.ready(nearkey)["state"] == "degraded", 15, "it is away")
         reply = client.command("SET", key, "1")
         self.assertTrue(reply.startswith(b"-UPSTREAMDOWN "), reply)
         self.assertIn(place + b"; not sent\r\n", reply)
