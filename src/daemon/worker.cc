@@ -106,14 +106,16 @@ std::unique_ptr<Cluster> Worker::make_cluster() {
                        .options = shared_.config.upstream,
                        .cluster_options = shared_.config.cluster,
                        .cache = cache_,
-                       .is_first = number_ == 0});
+                       .is_first = number_ == 0,
+                       .seed = random_word()});
 }
 
 Worker::~Worker() {
     clients_.reset();
     finder_.reset();
-    if (cluster_ != nullptr) cluster_->stop();
+    // No other event loop, which may be gone, is told of proofs that end with their nodes.
     proofs_.reset();
+    if (cluster_ != nullptr) cluster_->stop();
     node_.reset();
 }
 

@@ -1,6 +1,5 @@
 #include "nearkey/upstream/cluster.h"
 
-#include "nearkey/base/random.h"
 #include "nearkey/dispatch/placement.h"
 #include "nearkey/upstream/cluster_facts.h"
 #include "nearkey/upstream/error_place.h"
@@ -52,7 +51,7 @@ Cluster::Cluster(const Parts& parts)
                 }),
       ask_timer_(parts.loop, [this] { ask(); }),
       read_timer_(parts.loop, [this] { read_on(); }),
-      random_(static_cast<uint32_t>(random_word())),
+      random_(static_cast<uint32_t>(parts.seed)),
       coherence_(*this, parts.loop, parts.cache),
       sent_on_([this](uint16_t node, const UnsentRequest& request, bool is_asking) {
           send_on(node, request, is_asking);
@@ -80,10 +79,11 @@ void Cluster::stop() {
     read_timer_.stop();
     delayed_.stop();
     question_.drop();
-    members_.clear();
     numbers_.clear();
     unnamed_ = 0;
     owners_.fill(kNobody);
+    // Proofs that end with their nodes ask no node any more.
+    const std::vector<std::unique_ptr<Member>> ended = std::exchange(members_, {});
 }
 
 void Cluster::apply_options() {
@@ -328,7 +328,7 @@ uint16_t Cluster::add_member(const std::string& id, const Endpoint& endpoint) {
                                                      .scratch = parts_.scratch,
                                                      .events = *this,
                                                      .cache = parts_.cache,
-                                                     .backoff_seed = random_word(),
+                                                     .backoff_seed = random_(),
                                                      .is_first = parts_.is_first,
                                                      .redirects = this,
                                                      .seed_catalog = &seed_->catalog(),

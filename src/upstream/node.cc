@@ -54,6 +54,7 @@ Node::Node(const Parts& parts, const UpstreamOptions& options,
 
 Node::~Node() {
     is_stopping_ = true;
+    coherence_.stop();
     topology_.forget_target();
     connections_.close_all("nearkey stops");
 }

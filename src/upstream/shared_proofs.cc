@@ -2,12 +2,25 @@
 
 #include "nearkey/base/sabotage.h"
 
+#include <utility>
+
 namespace nearkey {
 
 SharedProofs::~SharedProofs() {
     own_->stop_waiting(*this);
     for (const Asked& asked : asked_)
         own_->stop_waiting(asked);
+}
+
+void SharedProofs::use(ProofRounds& own) {
+    ProofRounds& former = *std::exchange(own_, &own);
+    former.stop_waiting(*this);
+    for (const Asked& asked : asked_)
+        former.stop_waiting(asked);
+    if (is_own_asked_) own_->prove(*this);
+    // One that is answered at once is gone.
+    for (auto next = asked_.begin(); next != asked_.end();)
+        own_->prove(*next++);
 }
 
 void SharedProofs::ask() {
@@ -17,6 +30,7 @@ void SharedProofs::ask() {
         other->mailbox_.post([other, this, number = round()] { other->answer(*this, number); });
     }
     owe();
+    is_own_asked_ = true;
     own_->prove(*this);
 }
 

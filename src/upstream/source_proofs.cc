@@ -12,9 +12,12 @@ namespace nearkey {
 void SourceProofs::ask() {
     started_ms_ = Loop::boot_ms();
     is_asked_again_ = false;
+    if (is_over_) return;
     context_.watch();
     ++context_.metrics.near_cache_proofs_total;
-    if (connections_.receiver()->is_ready()) ask(*connections_.receiver());
+    // The seed of a cluster has none.
+    Connection* const receiver = connections_.receiver();
+    if (receiver != nullptr && receiver->is_ready()) ask(*receiver);
     connections_.shared().for_each([this](Connection& connection) {
         if (Sources::are_reads_tracked(connection)) ask(connection);
     });
@@ -43,10 +46,11 @@ void SourceProofs::note_answer(uint32_t ticket) {
 }
 
 bool SourceProofs::ask_again() {
-    const bool is_due = sources_.is_broadcast() && connections_.receiver()->is_ready() &&
-                        !std::exchange(is_asked_again_, true);
+    Connection* const receiver = connections_.receiver();
+    const bool is_due = sources_.is_broadcast() && !is_over_ && receiver != nullptr &&
+                        receiver->is_ready() && !std::exchange(is_asked_again_, true);
     if (!is_due) return false;
-    ask(*connections_.receiver());
+    ask(*receiver);
     return is_under_way();
 }
 

@@ -74,6 +74,7 @@ public:
         const ClusterOptions& cluster_options;
         NearCache* cache = nullptr;  // null: there is none
         bool is_first = true;        // of those of all event loops
+        uint64_t seed = 0;           // of its jitter; should be random
     };
     explicit Cluster(const Parts& parts);
     ~Cluster();

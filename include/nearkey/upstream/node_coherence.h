@@ -100,6 +100,8 @@ public:
     void apply_options();
     void shrink() { own_proofs_.shrink(); }
     NodeGauges gauges() const;
+    // Its node ends.
+    void stop() { own_proofs_.stop(); }
 
 private:
     // Replies of its connections are stored.

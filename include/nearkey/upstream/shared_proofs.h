@@ -15,8 +15,8 @@ class SharedProofs final : public ProofRounds, private ProofWaiter {
 public:
     // `own` are those of the node of this loop, `mailbox` is the loop's. All outlive it.
     SharedProofs(Mailbox& mailbox, ProofRounds& own) : mailbox_(mailbox), own_(&own) {}
-    // Before the first round.
-    void use(ProofRounds& own) { own_ = &own; }
+    // Those of another node are asked in their place. What waits for the former waits for these.
+    void use(ProofRounds& own);
     ~SharedProofs();
     // Called before any of the loops runs. All outlive it.
     void add_other(SharedProofs& other) { others_.push_back(&other); }
@@ -38,12 +38,16 @@ private:
     void ask() override;
     bool ask_again() override { return false; }
     // ProofWaiter: the node here has proven its part.
-    void on_proven() override { on_answer(round()); }
+    void on_proven() override {
+        is_own_asked_ = false;
+        on_answer(round());
+    }
 
     void answer(SharedProofs& asker, uint32_t number);
 
     Mailbox& mailbox_;
     ProofRounds* own_;
+    bool is_own_asked_ = false;
     std::vector<SharedProofs*> others_;
     std::list<Asked> asked_;
 };

@@ -25,6 +25,8 @@ public:
     void set_patience_ms(uint64_t patience_ms) { patience_ms_ = patience_ms; }
     // Called with each tick, while a round is under way.
     void end_late();
+    // Its node ends: whoever waits is told as its connections close, and nobody is asked any more.
+    void stop() { is_over_ = true; }
     void shrink();
 
 private:
@@ -53,6 +55,7 @@ private:
     std::vector<Asked> asked_;
     uint32_t last_ticket_ = 0;
     bool is_asked_again_ = false;
+    bool is_over_ = false;
     uint64_t started_ms_ = 0;
 };
 
