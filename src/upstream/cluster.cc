@@ -33,6 +33,10 @@ constexpr std::string_view kFull =
     "UPSTREAMDOWN the node of its slot is one more than nearkey may know (cluster.nodes_max); "
     "not run";
 
+bool may_answer(Node& node) {
+    return node.health().is_ready && node.shared().primary().is_ready();
+}
+
 void deliver(const UnsentRequest& request, std::string_view words) {
     ReplyReceiver& receiver = *request.request.receiver;
     receiver.on_reply_bytes(request.request.ticket, words);
@@ -136,35 +140,36 @@ void Cluster::ask() {
         is_doubted_ = is_seed_mute_ = true;
     }
     if (question_.is_open() || reader_ != nullptr) return schedule();
-    if (Connection* const asked = pick_asked()) {
+    if (Node* const asked = pick_asked()) {
+        Connection& connection = asked->shared().primary();
         is_doubted_ = false;
         asked_.ms = parts_.loop.now_ms();
         asked_.version = version_;
-        asked_.host = asked->host();
-        question_.ask(*asked, kClusterSlots, RequestKind::Read);
+        asked_.host = connection.host();
+        asked_.endpoint = asked->target().url.endpoint();
+        question_.ask(connection, kClusterSlots, RequestKind::Read);
     }
     schedule();
 }
 
 // A node that a MOVED has named knows of it; a dead one says nothing.
-Connection* Cluster::pick_asked() {
-    const auto ready_one = [](Node& node) -> Connection* {
-        Connection& primary = node.shared().primary();
-        return node.health().is_ready && primary.is_ready() ? &primary : nullptr;
+Node* Cluster::pick_asked() {
+    const Endpoint disbelieved = std::exchange(asked_.disbelieved, {});
+    const auto may_ask = [&](Node& node) {
+        return may_answer(node) && node.target().url.endpoint() != disbelieved;
     };
     const uint16_t hint = std::exchange(hint_, kNobody);
-    if (hint != kNobody && members_[hint] != nullptr) {
-        if (Connection* const found = ready_one(*members_[hint]->node)) return found;
-    }
-    Connection& seed = seed_->shared().primary();
-    const bool is_seed_mute = std::exchange(is_seed_mute_, false);
-    if (seed.is_ready() && !is_seed_mute) return &seed;
+    if (hint != kNobody && members_[hint] != nullptr && may_ask(*members_[hint]->node))
+        return members_[hint]->node.get();
+    const bool is_seed_ready = seed_->shared().primary().is_ready();
+    const bool is_seed_fit =
+        !std::exchange(is_seed_mute_, false) && seed_->target().url.endpoint() != disbelieved;
+    if (is_seed_ready && is_seed_fit) return seed_;
     for (size_t i = 0; i < members_.size(); ++i) {
         const auto& member = members_[next_asked_++ % members_.size()];
-        if (member == nullptr) continue;
-        if (Connection* const found = ready_one(*member->node)) return found;
+        if (member != nullptr && may_ask(*member->node)) return member->node.get();
     }
-    return seed.is_ready() ? &seed : nullptr;
+    return is_seed_ready ? seed_ : nullptr;
 }
 
 void Cluster::read_on() {
@@ -226,6 +231,12 @@ void Cluster::apply(const SlotMap& map) {
         }
     }
     ++version_;
+    bool may_confirm = false;
+    const auto look_at = [&](Node& node) {
+        may_confirm |= may_answer(node) && !asked_.is_of(node.target().url.endpoint());
+    };
+    look_at(*seed_);
+    for_each(look_at);
     std::vector<uint16_t> moved;
     for (uint16_t slot = 0; slot < kSlots; ++slot) {
         // A server has said otherwise since.
@@ -235,6 +246,15 @@ void Cluster::apply(const SlotMap& map) {
                                     ? kNobody
                                     : numbers[static_cast<size_t>(server - map.servers().data())];
         if (number == owners_[slot]) continue;
+        // A node that was replaced while it was frozen, or is cut off, still says that it owns what
+        // is another's now: another one must say so, too, or nobody else be there.
+        const bool is_own_word = server != nullptr && asked_.is_of(server->endpoint) &&
+                                 owners_[slot] != kNobody && members_[owners_[slot]] != nullptr;
+        if (is_own_word && may_confirm) {
+            asked_.disbelieved = asked_.endpoint;
+            is_doubted_ = true;
+            continue;
+        }
         owners_[slot] = number;
         changed_[slot] = version_;
         if (!is_first) moved.push_back(slot);

@@ -138,8 +138,15 @@ private:
     // The last question.
     struct Asked {
         std::string host;
+        Endpoint endpoint{};  // where it was dialled
         uint32_t version = 0;
-        uint64_t ms = 0;  // 0: never
+        uint64_t ms = 0;         // 0: never
+        Endpoint disbelieved{};  // it has claimed slots of others: not asked next
+
+        // It may have been dialled by a name.
+        bool is_of(const Endpoint& server) const {
+            return server == endpoint || server == Endpoint{host, endpoint.port};
+        }
     };
 
     // NodeEvents of the members
@@ -151,7 +158,7 @@ private:
     // The map.
     void schedule();
     void ask();
-    Connection* pick_asked();
+    Node* pick_asked();
     void read_on();
     void apply(const SlotMap& map);
     bool may_believe(const SlotMap& map);
