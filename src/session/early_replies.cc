@@ -1,6 +1,7 @@
 #include "nearkey/session/early_replies.h"
 
 #include "nearkey/base/check.h"
+#include "nearkey/base/sabotage.h"
 
 #include <algorithm>
 #include <bit>
@@ -27,8 +28,12 @@ std::string_view EarlyReplies::bytes_of(const Entry& entry) const {
 
 std::optional<EarlyReply> EarlyReplies::find(uint32_t ticket) const {
     if (!has(ticket)) return std::nullopt;
-    const Entry& entry = ring_[ticket & (ring_.size() - 1)];
-    return EarlyReply{entry.what, bytes_of(entry)};
+    const Entry* entry = &ring_[ticket & (ring_.size() - 1)];
+    for (size_t i = 0; i < ring_.size() && is_broken(Rule::EarlyReply); ++i) {
+        const bool is_other = ring_[i].is_kept && ring_[i].what == entry->what;
+        if (is_other && ring_[i].ticket - ticket > entry->ticket - ticket) entry = &ring_[i];
+    }
+    return EarlyReply{entry->what, bytes_of(*entry)};
 }
 
 void EarlyReplies::add(uint32_t first, uint32_t ticket, What what, std::string_view bytes) {

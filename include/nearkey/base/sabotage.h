@@ -32,6 +32,7 @@ enum class Rule {
     Absence,          // that a key was not there is stored for max_staleness_ms at most
     RedirectVoid,     // what is stored of a slot is void where a server sends one of its keys on
     Gate,             // a command waits for those before it that may be on their way elsewhere
+    EarlyReply,       // a reply that is here before its turn waits for it
 };
 
 #ifdef NEARKEY_SABOTAGE

@@ -219,4 +219,17 @@ TEST_CASE("rule way: a client that was shown stored replies alone waits for a pr
     CHECK(rig.metrics.near_cache_proofs_total == proofs + 1);
 }
 
+TEST_CASE("rule early_reply: a reply that is here before its turn waits for it") {
+    ReplyQueue queue;
+    queue.open(3);
+    for (const uint32_t ticket : {1U, 2U}) {
+        queue.keep(ticket, ticket == 1 ? "+second\r\n" : "+third\r\n");
+        queue.keep_end(ticket);
+    }
+    queue.close_first();
+    const auto early = queue.early_first();
+    REQUIRE(early);
+    CHECK(early->bytes == "+second\r\n");
+}
+
 }  // namespace nearkey
