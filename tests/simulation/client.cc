@@ -33,6 +33,20 @@ State state_of(const Value& value) {
     return list.empty() ? State() : State(list);
 }
 
+// Also in the reply to EXEC.
+bool is_redirect(std::string_view reply) {
+    return reply.find("-MOVED ") != std::string_view::npos ||
+           reply.find("-ASK ") != std::string_view::npos;
+}
+
+// The value that a command gives to a key, and no other command does.
+std::string value_of(const Words& words) {
+    const bool is_writing = words[0] == "SET" || words[0] == "HSET" || words[0] == "LPUSH" ||
+                            (words[0] == "EVAL" && words[1].ends_with("SET"));
+    if (!is_writing) return "";
+    return words[0] == "SET" ? words[2] : words.back();
+}
+
 bool contains(const Value& names, const std::string& name) {
     return std::any_of(names.elements.begin(), names.elements.end(),
                        [&](const Value& each) { return each.text == name; });
@@ -120,6 +134,8 @@ void SimulatedClient::open() {
     is_closing_ = is_paused_ = has_ended_ = is_ready_ = false;
     must_close_ = in_multi_ = is_through_ = false;
     queued_.clear();
+    last_of_slot_.clear();
+    shown_values_.clear();
     protocol_ = plan_.protocol;
     database_ = plan_.database;
     unread_.clear();
@@ -130,6 +146,13 @@ void SimulatedClient::open() {
     add_plain(unread_, {"HELLO", std::to_string(plan_.protocol)});
     add_plain(unread_, {"SELECT", std::to_string(plan_.database)});
     deliver();
+}
+
+std::string SimulatedClient::awaited() const {
+    if (owed_.empty()) return "";
+    const Owed& owed = owed_.front();
+    return fmt::format("{}/{} [{} us] {}", plan_.channel, number_, owed.start_us,
+                       joined(owed.database, owed.asked.words));
 }
 
 void SimulatedClient::on_ended() {
@@ -187,6 +210,7 @@ void SimulatedClient::judge_reply(std::string_view reply) {
                                  number_, owed.start_us, joined(owed.database, owed.asked.words),
                                  reply.substr(0, reply.size() - 2)));
     const auto value = parse_value(reply);
+    if (is_redirect(reply)) judge_.on_violation("REDIRECT " + std::string(reply), "");
     // What follows would be of another database.
     if (owed.asked.words[0] == "SELECT")
         (value && value->text == "OK" ? is_ready_ : must_close_) = true;
@@ -225,17 +249,54 @@ void SimulatedClient::judge(const Owed& owed, const Asked& asked, const Value& v
 // What went through a tunnel is as a change from elsewhere, but for who sent it. What was executed
 // before a turn nobody knows of is executed anew, or lost.
 void SimulatedClient::acknowledge(const Owed& owed, const Asked& asked) {
-    if (owed.reign != plan_.upstream.reign) return;
+    const bool is_cluster = plan_.upstream.cluster != nullptr;
+    if (owed.reign != plan_.upstream.reign && !is_cluster) return;
     ModelValkey& valkey = *plan_.upstream.valkey;
     const int channel = owed.is_through ? kNobody : plan_.channel;
     for (const std::string& write : asked.writes) {
         const ModelValkey::Executed* executed = valkey.first_execution(write, owed.start_us);
+        if (is_cluster) judge_order(owed, asked, executed);
         if (executed == nullptr) continue;
         for (const auto& [key, step] : executed->steps) {
-            valkey.note_expiry(key);
+            note_expiry(*executed->reign, key);
             executed->reign->history.acknowledge(channel, key, step, events_.now_us);
             executed->reign->history.did(number_, key, step);
         }
+    }
+}
+
+void SimulatedClient::note_expiry(const Reign& reign, const KeyName& key) const {
+    if (plan_.upstream.cluster != nullptr) {
+        plan_.upstream.cluster->note_expiry(key);
+    } else if (reign.primary->reign == &reign) {
+        reign.primary->note_expiry(key);
+    }
+}
+
+// Its commands for one slot ran in the order in which it sent them, each that was answered once.
+void SimulatedClient::judge_order(const Owed& owed, const Asked& asked,
+                                  const ModelValkey::Executed* executed) {
+    const std::string value = value_of(asked.words);
+    if (value.empty()) return;
+    const std::string what = fmt::format("{}/{} [{} us] {}", plan_.channel, number_, owed.start_us,
+                                         joined(owed.database, asked.words));
+    if (executed == nullptr) {
+        judge_.on_violation("NOT RUN " + what, "");
+        return;
+    }
+    const ClusterOracle& cluster = *plan_.upstream.cluster;
+    const std::string key = keys_of(asked.words)[0];
+    const uint16_t slot = slot_of(key);
+    Last& last = last_of_slot_[slot];
+    const bool has_moved = cluster.has_moved(slot, owed.flight_us);
+    const uint64_t before = has_moved ? last.of_key[key] : last.of_all;
+    for (uint64_t* const newest : {&last.of_key[key], &last.of_all})
+        *newest = std::max(*newest, executed->number);
+    if (cluster.has_returned(slot, owed.flight_us)) return;
+    if (shown_values_.contains(value)) {
+        judge_.on_violation("ORDER a read before it shows it: " + what, "");
+    } else if (executed->number < before) {
+        judge_.on_violation("ORDER it ran before one that was sent before it: " + what, "");
     }
 }
 
@@ -244,7 +305,10 @@ void SimulatedClient::judge_ask(const Owed& owed, const Asked& asked, size_t whi
     const Ask& each = asked.asks[which];
     const Shown what = Shown::of(asked.words, value, each.key.second, which);
     if (what.what == Shown::What::Nothing) return;
-    const History::Verdict verdict = judge_shown(owed, each, what);
+    const bool is_cluster = plan_.upstream.cluster != nullptr;
+    const History::Verdict verdict =
+        is_cluster ? judge_in_cluster(owed, each, what) : judge_shown(owed, each, what);
+    if (is_cluster && what.state) shown_values_.insert(*what.state);
     if (verdict == History::Verdict::Fine) return;
     const bool is_state = what.what == Shown::What::Whole;
     const std::string answer = is_state        ? text_of(what.state)
@@ -273,7 +337,7 @@ History::Verdict SimulatedClient::judge_shown(const Owed& owed, const Ask& ask,
     size_t number = 0;
     for (Reign* reign = ask.reign; reign != nullptr; reign = reign->next.get(), ++number) {
         History& history = reign->history;
-        if (reign->primary->reign == reign) reign->primary->note_expiry(ask.key);
+        note_expiry(*reign, ask.key);
         if (number < ask.floors.size()) floor = ask.floors[number];
         const History::Floor before = floor;
         floor = history.floor_in_next(ask.key, floor);
@@ -291,6 +355,38 @@ History::Verdict SimulatedClient::judge_shown(const Owed& owed, const Ask& ask,
     }
     const bool is_lagging = is_replica && !is_over(*upstream.reign, owed);
     return is_lagging && worst != History::Verdict::Unknown ? History::Verdict::Fine : worst;
+}
+
+// The same of a cluster: where it begins depends on what the nearkey knew then.
+History::Verdict SimulatedClient::judge_in_cluster(const Owed& owed, const Ask& ask,
+                                                   const Shown& shown) {
+    ClusterOracle& cluster = *plan_.upstream.cluster;
+    cluster.note_expiry(ask.key);
+    History::Verdict worst = History::Verdict::Unknown;
+    History::Floor floor;
+    size_t number = 0;
+    for (Reign* reign = ask.reign; reign != nullptr; reign = reign->next.get(), ++number) {
+        History& history = reign->history;
+        if (number < ask.floors.size()) floor = ask.floors[number];
+        const History::Floor before = floor;
+        floor = history.floor_in_next(ask.key, floor);
+        const bool is_over = reign->next != nullptr && reign->silent_since_us < owed.start_us &&
+                             reign->silent_since_us + plan_.bound_us < owed.start_us &&
+                             events_.now_us < reign->silent_until_us;
+        if (is_over) continue;
+        const bool is_back = cluster.has_one_loop() && history.has_left(number_, ask.key);
+        History::Verdict verdict =
+            shown.what == Shown::What::Whole
+                ? history.judge(number_, ask.key, before, shown.state)
+                : history.judge_presence(number_, ask.key, before, shown.is_there);
+        if (verdict == History::Verdict::Fine && is_back) verdict = History::Verdict::Back;
+        if (verdict == History::Verdict::Fine) return verdict;
+        if (verdict != History::Verdict::Unknown) worst = verdict;
+    }
+    // What it has sent at once may change places where a slot leaves and comes back meanwhile.
+    const bool is_excused = worst == History::Verdict::Back &&
+                            cluster.has_returned(slot_of(ask.key.second), owed.flight_us);
+    return is_excused ? History::Verdict::Fine : worst;
 }
 
 // What a client has on a connection of its own stays where it is while that is there.

@@ -26,6 +26,23 @@ protected:
     ~Judge() = default;
 };
 
+// What is known of a cluster, and what one nearkey knows of it.
+class ClusterOracle {
+public:
+    virtual void note_expiry(const KeyName& key) = 0;
+    // The first reign of which a read of the key that begins now may show it.
+    virtual Reign& oldest_shown(const KeyName& key) = 0;
+    // Whether the slot came back to a node since then.
+    virtual bool has_returned(uint16_t slot, uint64_t since_us) const = 0;
+    // Whether its keys, which move one by one, were at two nodes since then.
+    virtual bool has_moved(uint16_t slot, uint64_t since_us) const = 0;
+    // Each event loop of a nearkey learns of another owner by itself.
+    virtual bool has_one_loop() const = 0;
+
+protected:
+    ~ClusterOracle() = default;
+};
+
 // Which server a nearkey's answers come from.
 struct Upstream {
     ModelValkey* valkey;
@@ -34,7 +51,19 @@ struct Upstream {
     // Whether nothing has come for so long that nothing is to be believed before the oracle has
     // spoken.
     std::function<bool()> is_silent{};
+    ClusterOracle* cluster = nullptr;  // null: it is one server
 };
+
+// The first ones are strings and, the odd ones, hashes; the last ones of these are changed only
+// directly, and each is read by clients of one protocol and database: of what one connection was
+// not told, none was. Then come lists.
+constexpr uint64_t kNames = 12;
+constexpr uint64_t kNamesWritten = 8;
+constexpr uint64_t kLists = 2;
+constexpr int kNobody = 99;  // the channel of who writes past every nearkey
+// With one of so many hash tags; 0: none.
+std::string name_of_key(uint64_t number, uint64_t tags);
+std::string next_value(Random& random, const std::string& key);
 
 struct ClientPlan {
     int channel;
@@ -50,8 +79,10 @@ struct ClientPlan {
     bool likes_mget;       // instead of GET
     uint64_t hot_names;    // so many keys take half of all commands
     uint64_t swaps_one_in;
-    uint64_t expiring_one_in;  // of writes: those of keys that expire
-    bool is_quiet;             // it only reads, the same few keys in the same way
+    uint64_t expiring_one_in;   // of writes: those of keys that expire
+    bool is_quiet;              // it only reads, the same few keys in the same way
+    uint64_t tags;              // of keys: KeyNames
+    uint64_t odd_reads_one_in;  // of a quiet one: in another way
 };
 
 class SimulatedClient {
@@ -63,6 +94,8 @@ public:
     bool is_of(const Session& session) const { return session_.get() == &session; }
     int channel() const { return plan_.channel; }
     int database() const { return database_; }
+    // What it waits for longest, in words. Empty: nothing.
+    std::string awaited() const;
     void on_ended();
     // What its session has on a connection of its own stays with the former server.
     void on_turned();
@@ -91,9 +124,10 @@ private:
     struct Owed {
         Asked asked;
         uint64_t start_us;
-        uint64_t turns;   // of the upstream
-        Reign* reign;     // the same
-        bool is_doubted;  // Upstream::is_silent()
+        uint64_t flight_us;  // since when it has been owed something all the time
+        uint64_t turns;      // of the upstream
+        Reign* reign;        // the same
+        bool is_doubted;     // Upstream::is_silent()
         int database;
         bool is_judged;
         bool is_queued;             // unless MULTI was refused
@@ -133,6 +167,7 @@ private:
     void ask(Asked& asked) const;
     Owed& add(std::string& bytes, Asked asked);
     Owed& add_plain(std::string& bytes, Words words);
+    std::string name_of(uint64_t number) const { return name_of_key(number, plan_.tags); }
 
     void open();
     void deliver();
@@ -142,7 +177,10 @@ private:
     void judge_ask(const Owed& owed, const Asked& asked, size_t which, const Value& value);
     History::Verdict judge_shown(const Owed& owed, const Ask& ask, const Shown& shown);
     bool is_over(const Reign& reign, const Owed& owed) const;
+    History::Verdict judge_in_cluster(const Owed& owed, const Ask& ask, const Shown& shown);
     void acknowledge(const Owed& owed, const Asked& asked);
+    void judge_order(const Owed& owed, const Asked& asked, const ModelValkey::Executed* executed);
+    void note_expiry(const Reign& reign, const KeyName& key) const;
 
     EventQueue& events_;
     Random& random_;
@@ -168,16 +206,13 @@ private:
     bool is_through_ = false;
     std::vector<Asked> queued_;
     uint64_t writes_of_steps_ = 3;  // one in so many
+    // What it has been answered of writes whose words nothing else has, and of reads.
+    struct Last {
+        std::map<std::string, uint64_t> of_key;  // Executed::number
+        uint64_t of_all = 0;
+    };
+    std::map<uint16_t, Last> last_of_slot_;
+    std::set<std::string> shown_values_;
 };
-
-// The first ones are strings and, the odd ones, hashes; the last ones of these are changed only
-// directly, and each is read by clients of one protocol and database: of what one connection was
-// not told, none was. Then come lists.
-constexpr uint64_t kNames = 12;
-constexpr uint64_t kNamesWritten = 8;
-constexpr uint64_t kLists = 2;
-constexpr int kNobody = 99;  // the channel of who writes past every nearkey
-std::string name_of_key(uint64_t number);
-std::string next_value(Random& random, const std::string& key);
 
 }  // namespace nearkey::simulation

@@ -24,9 +24,11 @@ bool is_hash(uint64_t number) {
 }
 }  // namespace
 
-std::string name_of_key(uint64_t number) {
+std::string name_of_key(uint64_t number, uint64_t tags) {
     const char* const type = number >= kNames ? "l" : is_hash(number) ? "h" : "s";
-    return type + std::to_string(number);
+    const std::string name = type + std::to_string(number);
+    if (tags == 0) return name;
+    return fmt::format("{}{{{}}}", name, static_cast<char>('a' + number % tags));
 }
 
 std::string next_value(Random& random, const std::string& key) {
@@ -59,7 +61,9 @@ void SimulatedClient::send_batch() {
 bool SimulatedClient::plan_operation(std::string& bytes) {
     ++operations;
     if (plan_.is_quiet) {
-        add(bytes, plain_read_of(random_.below(plan_.hot_names)));
+        const uint64_t number = random_.below(plan_.hot_names);
+        const bool is_odd = plan_.odd_reads_one_in > 0 && random_.one_in(plan_.odd_reads_one_in);
+        add(bytes, is_odd ? random_read_of(number) : plain_read_of(number));
     } else if (in_multi_) {
         plan_step(bytes);
     } else if (random_.one_in(is_through_ ? 4 : is_away() ? 8 : plan_.ways_one_in)) {
@@ -76,6 +80,7 @@ SimulatedClient::Owed& SimulatedClient::add(std::string& bytes, Asked asked) {
     encode(bytes, asked.words);
     owed_.push_back({.asked = std::move(asked),
                      .start_us = events_.now_us,
+                     .flight_us = owed_.empty() ? events_.now_us : owed_.back().flight_us,
                      .turns = plan_.upstream.turns,
                      .reign = plan_.upstream.reign,
                      .is_doubted = plan_.upstream.is_silent(),
@@ -147,7 +152,7 @@ void SimulatedClient::plan_reset(std::string& bytes) {
 // --- transactions ---
 
 void SimulatedClient::plan_whole(std::string& bytes) {
-    const std::string name = name_of_key(random_written() / 2 * 2);
+    const std::string name = name_of(random_written() / 2 * 2);
     add_plain(bytes, {"MULTI"});
     in_multi_ = true;
     const auto queue = [&](Asked each) {
@@ -160,7 +165,7 @@ void SimulatedClient::plan_whole(std::string& bytes) {
 }
 
 void SimulatedClient::begin_steps(std::string& bytes) {
-    if (random_.one_in(3)) add_plain(bytes, {"WATCH", name_of_key(random_written())});
+    if (random_.one_in(3)) add_plain(bytes, {"WATCH", name_of(random_written())});
     add_plain(bytes, {"MULTI"});
     in_multi_ = true;
     // One that reads waits for a proof, whatever it writes.
@@ -206,11 +211,12 @@ SimulatedClient::Asked SimulatedClient::asked(const Words& words,
 void SimulatedClient::ask(Asked& asked) const {
     const uint64_t now_us = events_.now_us;
     const uint64_t before_us = now_us < plan_.bound_us ? 0 : now_us - plan_.bound_us;
+    ClusterOracle* const cluster = plan_.upstream.cluster;
     for (Ask& each : asked.asks) {
-        each.reign = plan_.upstream.reign;
+        each.reign = cluster != nullptr ? &cluster->oldest_shown(each.key) : plan_.upstream.reign;
         each.floors.clear();
         for (Reign* reign = each.reign; reign != nullptr; reign = reign->next.get()) {
-            if (reign->primary->reign == reign) reign->primary->note_expiry(each.key);
+            note_expiry(*reign, each.key);
             each.floors.push_back(reign->history.floor(plan_.channel, each.key, before_us, now_us));
         }
     }
@@ -233,11 +239,13 @@ SimulatedClient::Asked SimulatedClient::random_read() {
 }
 
 SimulatedClient::Asked SimulatedClient::random_read_of(uint64_t number) {
-    const std::string name = name_of_key(number);
+    const std::string name = name_of(number);
     if (number >= kNames) return asked({"LRANGE", name, "0", "-1"}, {name});
     if (plan_.kinds.has(Kind::Scripts) && random_.one_in(30)) {
         const std::string what = is_hash(number) ? "HGET" : "GET";
-        const std::string other = name_of_key(random_.below(kNamesWritten));
+        const std::string other = name_of(random_.below(kNamesWritten));
+        if (plan_.upstream.cluster != nullptr)
+            return asked({random_.one_in(2) ? "EVAL" : "EVAL_RO", what, "1", name, name}, {name});
         if (random_.one_in(4)) return asked({"EVAL", what, "0", name}, {name});
         if (random_.one_in(2)) return asked({"EVAL_RO", what, "0", name}, {name});
         const bool is_named = !plan_.kinds.has(Kind::Undeclared);
@@ -248,7 +256,7 @@ SimulatedClient::Asked SimulatedClient::random_read_of(uint64_t number) {
     const uint64_t choice = random_.below(12);
     if (choice == 10) return asked({"EXISTS", name}, {name});
     if (choice == 11) {
-        const std::string other = name_of_key(random_.below(kNamesWritten));
+        const std::string other = name_of(random_.below(kNamesWritten));
         return asked({"EXISTS", name, other}, {name, other});
     }
     if (is_hash(number)) {
@@ -262,14 +270,14 @@ SimulatedClient::Asked SimulatedClient::random_read_of(uint64_t number) {
 }
 
 SimulatedClient::Asked SimulatedClient::plain_read_of(uint64_t number) {
-    const std::string name = name_of_key(number);
+    const std::string name = name_of(number);
     if (number >= kNames) return asked({"LRANGE", name, "0", "-1"}, {name});
     if (is_hash(number)) return asked({"HGET", name, "f"}, {name});
     return plan_.likes_mget ? asked_for_two(name) : asked({"GET", name}, {name});
 }
 
 SimulatedClient::Asked SimulatedClient::asked_for_two(const std::string& name) {
-    const std::string other = name_of_key(random_written() / 2 * 2);
+    const std::string other = name_of(random_written() / 2 * 2);
     return asked({"MGET", name, other}, {name, other});
 }
 
@@ -345,7 +353,7 @@ void SimulatedClient::peek_now(uint64_t number) {
         add(unread_, plain_read_of(number));
     } else {
         add(unread_, random_read_of(number));
-        look_again({database_, name_of_key(number)}, random_.below(20'000));
+        look_again({database_, name_of(number)}, random_.below(20'000));
     }
     deliver();
 }
@@ -373,7 +381,7 @@ SimulatedClient::Asked SimulatedClient::random_read_of_all() {
     if (random_.one_in(4)) return {{"DBSIZE"}, {}, {}};
     std::vector<std::string> all;
     for (uint64_t number = 0; number < kNames + kLists; ++number)
-        all.push_back(name_of_key(number));
+        all.push_back(name_of(number));
     return asked(random_.one_in(2) ? Words{"KEYS", "*"} : Words{"SCAN", "0", "COUNT", "1000"}, all);
 }
 
@@ -394,13 +402,13 @@ void SimulatedClient::plan_write(std::string& bytes) {
 }
 
 Words SimulatedClient::random_list() {
-    const std::string list = name_of_key(kNames + random_.below(kLists));
+    const std::string list = name_of(kNames + random_.below(kLists));
     if (random_.one_in(2)) return {"LPUSH", list, next_value(random_, list)};
     return {"BLPOP", list, fmt::format("0.{:03}", random_.between(1, 100))};
 }
 
 Words SimulatedClient::plain_write(uint64_t number) {
-    const std::string name = name_of_key(number);
+    const std::string name = name_of(number);
     const std::string value = next_value(random_, name);
     return is_hash(number) ? Words{"HSET", name, "f", value} : Words{"SET", name, value};
 }
@@ -408,18 +416,21 @@ Words SimulatedClient::plain_write(uint64_t number) {
 Words SimulatedClient::random_write() {
     if (plan_.kinds.has(Kind::Blocking) && random_.one_in(10)) return random_list();
     const uint64_t number = random_written();
-    const std::string name = name_of_key(number);
+    const std::string name = name_of(number);
     const Words put = plain_write(number);
     const std::string& value = put.back();
-    if (random_.one_in(plan_.swaps_one_in)) return {"SWAPDB", "0", "1"};
+    if (plan_.upstream.cluster == nullptr && random_.one_in(plan_.swaps_one_in))
+        return {"SWAPDB", "0", "1"};
     if (!is_hash(number) && random_.one_in(plan_.expiring_one_in))
         return {"SET", name, value, "PX", std::to_string(random_.between(1, 500))};
     switch (random_.below(56)) {
         case 0:
-            return random_.one_in(4) ? Words{"FLUSHALL"} : Words{"TOUCH", name};
+            if (!random_.one_in(4) || plan_.upstream.cluster != nullptr) return {"TOUCH", name};
+            return {"FLUSHALL"};
         case 1:
         case 2:
         case 3:
+            if (plan_.upstream.cluster != nullptr) return {"EVAL", put[0], "1", name, name, value};
             return {"EVAL", put[0], "0", name, value};
         case 4:
         case 5:
@@ -427,10 +438,10 @@ Words SimulatedClient::random_write() {
             return {"DEL", name};
         case 7:
         case 8:
-            return {"RENAME", name, name_of_key((number + 2) % kNamesWritten)};
+            return {"RENAME", name, name_of((number + 2) % kNamesWritten)};
         case 9:
         case 10:
-            return {"COPY", name, name_of_key((number + 2) % kNamesWritten), "REPLACE"};
+            return {"COPY", name, name_of((number + 2) % kNamesWritten), "REPLACE"};
         case 11:
         case 12:
             return {"PEXPIRE", name, std::to_string(random_.between(1, 500))};

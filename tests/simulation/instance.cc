@@ -1,6 +1,7 @@
 #include "instance.h"
 
 #include "failovers.h"
+#include "nodes.h"
 
 #include <algorithm>
 #include <string>
@@ -14,6 +15,95 @@ const char* other(const std::string& server) {
 }
 }  // namespace
 
+// --- a cluster: as Worker in src/daemon ---
+
+void World::Worker::on_health_changed(const UpstreamHealth& health) {
+    if (finder_ != nullptr) finder_->look();
+    if (cluster_ != nullptr && !node_.health().is_ready) cluster_->doubt();
+    const bool is_one = world_.nodes_ == nullptr;
+    const bool serves =
+        cluster_ != nullptr && node_.catalog().knows_commands() && cluster_->serves();
+    if (is_listening_ || !(is_one ? health.is_ready : serves)) return;
+    is_listening_ = true;
+    world_.start_clients(channel_, context);
+}
+
+std::unique_ptr<Cluster> World::Worker::make_cluster() {
+    return std::make_unique<Cluster>(
+        Cluster::Parts{.loop = world_.loop_,
+                       .metrics = metrics_,
+                       .log = log_,
+                       .scratch = scratch_,
+                       .events = *this,
+                       .make_target =
+                           [](const UpstreamTarget& model, const nearkey::Endpoint& endpoint) {
+                               UpstreamUrl url = model.url;
+                               url.kind = UpstreamUrl::Kind::Tcp;
+                               url.host = endpoint.host;
+                               url.port = endpoint.port;
+                               return std::make_unique<UpstreamTarget>(std::move(url), nullptr);
+                           },
+                       .options = options_,
+                       .cluster_options = cluster_options_,
+                       .cache = &cache_,
+                       .seed = seed_});
+}
+
+void World::Worker::use_cluster() {
+    context.cluster = context.ledgers.cluster = cluster_.get();
+    ProofRounds& own = cluster_->coherence().proofs();
+    if (is_alone_) {
+        node_.coherence().share_cache(own, false);
+        return;
+    }
+    proofs_->use(own);
+    node_.coherence().share_cache(*proofs_);
+    cluster_->coherence().share_cache(*proofs_);
+}
+
+void World::Worker::on_mode_found(bool is_cluster) {
+    node_.coherence().decide(is_cluster);
+    if (!is_cluster) return;
+    cluster_ = make_cluster();
+    node_.topology().join_cluster(*cluster_);
+    use_cluster();
+    cluster_->start(node_);
+    on_serving_changed();
+}
+
+void World::Instance::use_nodes() {
+    Random& random = world_.random_;
+    upstream.cluster = this;
+    url_.kind = random.one_in(4) ? UpstreamUrl::Kind::Tcp : UpstreamUrl::Kind::Cluster;
+    for (size_t i = 0; i < world_.nodes_->primaries(); ++i)
+        url_.seeds.push_back({world_.nodes_->names()[i], 6379});
+    std::swap(url_.seeds[0], url_.seeds[random.below(url_.seeds.size())]);
+    url_.host = url_.seeds[0].host;
+    if (url_.kind == UpstreamUrl::Kind::Tcp) url_.seeds.clear();
+}
+
+void World::Instance::note_expiry(const KeyName& key) {
+    world_.nodes_->note_expiry(key);
+}
+
+Reign& World::Instance::oldest_shown(const KeyName& key) {
+    const uint16_t slot = slot_of(key.second);
+    return world_.nodes_->oldest_shown(key, bound_us(), [&](const std::string& owner) {
+        return std::all_of(workers_.begin(), workers_.end(),
+                           [&](const auto& worker) { return worker->knows_other(slot, owner); });
+    });
+}
+
+bool World::Instance::has_returned(uint16_t slot, uint64_t since_us) const {
+    return world_.nodes_->has_returned(slot, since_us);
+}
+
+bool World::Instance::has_moved(uint16_t slot, uint64_t since_us) const {
+    return world_.nodes_->has_moved(slot, since_us);
+}
+
+// --- another server ---
+
 void World::Worker::on_target_proven() {
     mailbox_.post([this, trial = trial_] { instance_.on_target_proven(trial); });
 }
@@ -23,6 +113,7 @@ void World::Worker::on_target_refused(const std::string&) {
 }
 
 void World::Worker::on_demoted() {
+    if (cluster_ != nullptr) return cluster_->doubt();
     mailbox_.post([this] { instance_.on_demoted(); });
 }
 

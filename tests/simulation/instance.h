@@ -3,6 +3,7 @@
 #pragma once
 
 #include "nearkey/loop/mailbox.h"
+#include "nearkey/upstream/cluster_finder.h"
 #include "nearkey/upstream/shared_proofs.h"
 #include "world.h"
 
@@ -21,7 +22,8 @@ constexpr const char* kServers[] = {"here", "there"};
 class World::Worker final : private NodeEvents,
                             private SessionEvents,
                             private FillWaiterLoop,
-                            private TargetEvents {
+                            private TargetEvents,
+                            private ClusterEvents {
 public:
     struct Parts {
         Log& log;
@@ -32,23 +34,30 @@ public:
         int channel;
         uint64_t seed;
         Instance& instance;
+        bool is_alone;  // there is one event loop
     };
     Worker(World& world, const Parts& parts)
         : world_(world),
           channel_(parts.channel),
           instance_(parts.instance),
           cache_(parts.cache),
+          log_(parts.log),
           options_(parts.options),
+          is_alone_(parts.is_alone),
+          seed_(parts.seed),
           mailbox_(world.loop_),
+          cluster_(parts.url.kind == UpstreamUrl::Kind::Cluster ? make_cluster() : nullptr),
           node_(Node::Parts{.loop = world.loop_,
                             .metrics = metrics_,
                             .log = parts.log,
                             .scratch = scratch_,
                             .events = *this,
                             .cache = &parts.cache,
-                            .backoff_seed = parts.seed},
+                            .backoff_seed = parts.seed,
+                            .redirects = cluster_.get(),
+                            .number = Cluster::kSeed},
                 options_, std::make_unique<UpstreamTarget>(parts.url, nullptr)),
-          proofs_(mailbox_, node_.coherence().own_proofs()),
+          proofs_(std::make_unique<SharedProofs>(mailbox_, node_.coherence().own_proofs())),
           context(SessionContext{.loop = world.loop_,
                                  .limits = parts.limits,
                                  .metrics = metrics_,
@@ -59,13 +68,32 @@ public:
         context.ledgers.cache = &parts.cache;
         context.expected_from_bytes = 0;
         node_.bound_staleness(parts.cache.options().max_staleness_ms);
+        if (cluster_ != nullptr) use_cluster();
+        if (world.nodes_ == nullptr || cluster_ != nullptr) return;
+        node_.coherence().leave_undecided();
+        finder_ = std::make_unique<ClusterFinder>(
+            world.loop_, node_, [this](ClusterFinder::Finding finding, const std::string&) {
+                on_mode_found(finding == ClusterFinder::Finding::Cluster);
+            });
+    }
+    ~Worker() {
+        finder_.reset();
+        proofs_.reset();
+        if (cluster_ != nullptr) cluster_->stop();
     }
     void share_with(Worker& other) {
-        node_.coherence().share_cache(proofs_);
-        proofs_.add_other(other.proofs_);
+        node_.coherence().share_cache(*proofs_);
+        proofs_->add_other(*other.proofs_);
         context.ledgers.fill_loop = this;
     }
-    void start() { node_.start(); }
+    void start() {
+        node_.start();
+        if (cluster_ != nullptr) cluster_->start(node_);
+    }
+    // Of a cluster: whether it knows another owner of the slot than this one.
+    bool knows_other(uint16_t slot, const std::string& owner) {
+        return cluster_ != nullptr && cluster_->owner(slot).target().url.host != owner;
+    }
     void try_target(const UpstreamUrl& url, uint64_t trial) {
         trial_ = trial;
         node_.topology().try_target(std::make_unique<UpstreamTarget>(url, nullptr), *this);
@@ -86,11 +114,11 @@ public:
 
 private:
     // As the daemon, which listens only then.
-    void on_health_changed(const UpstreamHealth& health) override {
-        if (!health.is_ready || is_listening_) return;
-        is_listening_ = true;
-        world_.start_clients(channel_, context);
-    }
+    void on_health_changed(const UpstreamHealth& health) override;
+    void on_serving_changed() override { on_health_changed(node_.health()); }
+    std::unique_ptr<Cluster> make_cluster();
+    void use_cluster();
+    void on_mode_found(bool is_cluster);
     void on_credentials_refused() override {}
     void on_commands_changed() override {}
     void on_demoted() override;
@@ -113,21 +141,27 @@ private:
     const int channel_;
     Instance& instance_;
     NearCache& cache_;
+    Log& log_;
     const UpstreamOptions options_;
+    const bool is_alone_;
+    const uint64_t seed_;
+    const ClusterOptions cluster_options_{};
     bool is_listening_ = false;
     uint64_t trial_ = 0;
     Metrics metrics_;
     std::vector<char> scratch_ = std::vector<char>(65536);
     Mailbox mailbox_;
+    std::unique_ptr<Cluster> cluster_;       // null: it is one server, or not known to be none
+    std::unique_ptr<ClusterFinder> finder_;  // null: it is known from the start
     Node node_;
-    SharedProofs proofs_;
+    std::unique_ptr<SharedProofs> proofs_;
 
 public:
     SessionContext context;
 };
 
 // One nearkey: its options, its near cache, and up to three event loops.
-class World::Instance final {
+class World::Instance final : private ClusterOracle {
 public:
     Instance(World& world, int channel, uint64_t seed)
         : upstream{world.valkeys_[0].get(), world.valkeys_[0]->reign}, world_(world) {
@@ -136,7 +170,11 @@ public:
         constexpr uint64_t kBounds[] = {30, 100, 300, 1000};
         // Behind Sentinels, if they have something to say.
         url_.kind = world.failovers_ ? UpstreamUrl::Kind::Sentinel : UpstreamUrl::Kind::Unix;
-        server() = kServers[0];
+        if (world.nodes_) {
+            use_nodes();
+        } else {
+            server() = kServers[0];
+        }
         constexpr uint64_t kSuspectAfter[] = {50, 100, 300, 1000};
         options_.suspect_after_ms = kSuspectAfter[random.below(world.is_quiet_ ? 2 : 4)];
         options_.connections = random.between(1, 2);
@@ -150,16 +188,19 @@ public:
         // So many writes have every key leave the cache.
         cache_options_.thrash_guard = random.one_in(8);
         cache_ = std::make_unique<NearCache>(cache_options_, metrics, seed);
-        for (uint64_t i = random.between(1, 3); i > 0; --i) {
+        const uint64_t count = random.between(1, 3);
+        for (uint64_t i = count; i > 0; --i) {
             options_.client_name = i == 1 ? ModelValkey::kFirstLoop : "other";
-            workers_.push_back(std::make_unique<Worker>(world, Worker::Parts{.log = log_,
-                                                                             .cache = *cache_,
-                                                                             .options = options_,
-                                                                             .limits = limits_,
-                                                                             .url = url_,
-                                                                             .channel = channel,
-                                                                             .seed = seed + i,
-                                                                             .instance = *this}));
+            workers_.push_back(
+                std::make_unique<Worker>(world, Worker::Parts{.log = log_,
+                                                              .cache = *cache_,
+                                                              .options = options_,
+                                                              .limits = limits_,
+                                                              .url = url_,
+                                                              .channel = channel,
+                                                              .seed = seed + i,
+                                                              .instance = *this,
+                                                              .is_alone = count == 1}));
         }
         for (const auto& worker : workers_) {
             for (const auto& other : workers_) {
@@ -192,6 +233,14 @@ public:
 
 private:
     void turn_all();
+    // The URL names some of the nodes, or one as if it were no cluster.
+    void use_nodes();
+    // ClusterOracle
+    void note_expiry(const KeyName& key) override;
+    Reign& oldest_shown(const KeyName& key) override;
+    bool has_returned(uint16_t slot, uint64_t since_us) const override;
+    bool has_moved(uint16_t slot, uint64_t since_us) const override;
+    bool has_one_loop() const override { return workers_.size() == 1; }
     void seek_primary();
     void forget_target();
     // What the URL names.

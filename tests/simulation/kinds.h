@@ -22,12 +22,13 @@ enum class Kind {
     Upstream,    // another upstream, and back
     Resets,      // CONFIG RESETSTAT
     Failovers,   // of one in two worlds: its two servers are a primary and a replica of it
+    Nodes,       // of one in three: a cluster
     Count,
 };
 
 constexpr std::array<std::string_view, static_cast<size_t>(Kind::Count)> kKindNames = {
-    "steps",    "tunnels",  "hello", "select",   "scripts", "undeclared",
-    "keyspace", "blocking", "lag",   "upstream", "resets",  "failovers"};
+    "steps",    "tunnels", "hello",    "select", "scripts",   "undeclared", "keyspace",
+    "blocking", "lag",     "upstream", "resets", "failovers", "nodes"};
 
 class Kinds {
 public:

@@ -48,6 +48,10 @@ bool is_read(const std::string& name) {
 
 // True: it is answered.
 bool ModelValkey::refuses(Client& client, const Words& words) {
+    return slots_ != nullptr ? sends_on(client, words) : refuses_as_replica(client, words);
+}
+
+bool ModelValkey::refuses_as_replica(Client& client, const Words& words) {
     if (!is_replica()) return false;
     const std::string name = upper(words[0]);
     const bool is_exec = name == "EXEC" && client.in_multi;
@@ -175,9 +179,7 @@ void ModelValkey::promote(Promotion promotion) {
     std::map<KeyName, size_t> kept;
     for (const KeyName& key : ended.history.names()) {
         former.note_expiry(key);
-        const size_t current = ended.history.current(key);
-        const bool is_same = state_of(key) == former.state_of(key);
-        kept[key] = is_same ? current : stream_.steps[key];
+        kept[key] = kept_of(former, key);
     }
     ended.next.reset(new Reign{.primary = this, .history = {}, .since_us = events_.now_us});
     reign = ended.next.get();
@@ -186,13 +188,34 @@ void ModelValkey::promote(Promotion promotion) {
     backlog_.clear();
     for (const KeyName& key : reign->history.names())
         note_expiry(key);
+    if (slots_ == nullptr) return;
+    for (const KeyName& key : reign->history.names()) {
+        const uint16_t slot = slot_of(key.second);
+        if (former.slots_->owner(slot) != former.slots_->self()) continue;
+        reign->slots.insert(slot);
+        // A key that had come to the former from another node, and had not come here.
+        reign->history.observe(key, state_of(key), events_.now_us, false);
+    }
+}
+
+// The newest step of the key that is here as well; of what another node has, all.
+size_t ModelValkey::kept_of(const ModelValkey& former, const KeyName& key) {
+    const size_t current = former.reign->history.current(key);
+    const bool is_of_other =
+        slots_ != nullptr && former.slots_->owner(slot_of(key.second)) != former.slots_->self();
+    if (is_of_other || state_of(key) == former.state_of(key)) return current;
+    return stream_.steps[key];
 }
 
 // replicationSetPrimary in replication.c.
 void ModelValkey::demote() {
     CHECK(role_ == Role::Primary);
     role_ = Role::Alone;
-    reign->ended_us = events_.now_us;
+    reign->ended_us = std::min(reign->ended_us, events_.now_us);
+    unblock_all();
+}
+
+void ModelValkey::unblock_all() {
     for (const auto& [id, client] : clients_) {
         if (client->blocked.empty()) continue;
         client->blocked.clear();
@@ -215,12 +238,18 @@ void ModelValkey::follow(Promotion promotion) {
         return;
     }
     databases_ = other_->databases_;
-    for (const KeyName& key : other_->history().names())
-        stream_.steps[key] = other_->history().current(key);
+    learn_steps();
     tell_all_of_everything();
     for (const auto& [id, client] : clients_)
         client->is_dirty = client->is_dirty || !client->watched.empty();
     flush_outputs();
+}
+
+// It has all that the other one has.
+void ModelValkey::learn_steps() {
+    stream_.steps.clear();
+    for (const KeyName& key : other_->history().names())
+        stream_.steps[key] = other_->history().current(key);
 }
 
 std::optional<ModelValkey::Stored> ModelValkey::stored_as(const KeyName& key) const {

@@ -35,6 +35,8 @@ std::string ModelValkey::run_connection(Client& client, const Words& words) {
     if (is(words[0], "command")) return commands_;
     if (is(words[0], "select")) {
         const int database = std::stoi(words[1]);
+        if (slots_ != nullptr && database != 0)
+            return "-ERR SELECT is not allowed in cluster mode\r\n";
         if (database < 0 || database >= kDatabases) return "-ERR DB index is out of range\r\n";
         client.database = database;
         return kOk;
@@ -85,7 +87,7 @@ void ModelValkey::count(const std::string& name, uint64_t usec) {
 std::string ModelValkey::hello(Client& client, const Words& words) {
     if (words.size() > 1) client.protocol = words[1] == "3" ? Protocol::Resp3 : Protocol::Resp2;
     std::string reply;
-    append_map_header(reply, 5, client.protocol);
+    append_map_header(reply, slots_ == nullptr ? 5 : 6, client.protocol);
     append_bulk(reply, "server");
     append_bulk(reply, "valkey");
     append_bulk(reply, "version");
@@ -96,6 +98,9 @@ std::string ModelValkey::hello(Client& client, const Words& words) {
     append_integer(reply, static_cast<int64_t>(client.id));
     append_bulk(reply, "role");
     append_bulk(reply, is_replica() ? "replica" : "master");
+    if (slots_ == nullptr) return reply;
+    append_bulk(reply, "mode");
+    append_bulk(reply, "cluster");
     return reply;
 }
 
@@ -143,7 +148,7 @@ void ModelValkey::slow_down(const Client& client) {
 // clearClientConnectionState in networking.c.
 void ModelValkey::forget_state(Client& client) {
     client.is_tracking = client.is_untracked = client.in_multi = client.is_dirty = false;
-    client.is_aborted = false;
+    client.is_aborted = client.is_asking = false;
     client.redirect = 0;
     client.queued.clear();
     client.watched.clear();

@@ -41,6 +41,7 @@ ModelValkey::ModelValkey(const Parts& parts, const std::string& name)
       random_(parts.random),
       network_(parts.network),
       commands_(parts.commands),
+      note_(parts.note),
       name_(name) {
     network_.hosts[name].server = this;
 }
@@ -48,6 +49,7 @@ ModelValkey::ModelValkey(const Parts& parts, const std::string& name)
 std::string ModelValkey::execute_directly(int database, const Words& words) {
     Client direct;
     direct.database = database;
+    direct.is_asking = true;
     process(direct, words);
     serve_blocked();
     flush_outputs();
@@ -74,8 +76,8 @@ void ModelValkey::note_expiry(const KeyName& key) {
 
 const ModelValkey::Executed* ModelValkey::first_execution(const std::string& line,
                                                           uint64_t since_us) const {
-    const auto found = executed_.find(line);
-    if (found == executed_.end()) return nullptr;
+    const auto found = executions_->of.find(line);
+    if (found == executions_->of.end()) return nullptr;
     for (const Executed& each : found->second) {
         if (each.when_us >= since_us) return &each;
     }
@@ -83,8 +85,8 @@ const ModelValkey::Executed* ModelValkey::first_execution(const std::string& lin
 }
 
 const ModelValkey::Executed* ModelValkey::last_execution(const std::string& line) const {
-    const auto found = executed_.find(line);
-    return found == executed_.end() ? nullptr : &found->second.back();
+    const auto found = executions_->of.find(line);
+    return found == executions_->of.end() ? nullptr : &found->second.back();
 }
 
 // --- connections ---
@@ -140,12 +142,19 @@ void ModelValkey::flush_outputs() {
 void ModelValkey::process(Client& client, const Words& words) {
     const std::string name = upper(words[0]);
     const bool is_caching = name == "CLIENT" && words.size() > 1 && upper(words[1]) == "CACHING";
+    const size_t before = client.output.size();
     current_ = &client;
     if (!refuses(client, words) && !process_transaction(client, words) && !blocks(client, words))
         call(client, words);
+    if (note_ && !keys_of(words).empty()) {
+        const std::string reply = client.output.substr(before);
+        note_(name_ + " runs " + joined(client.database, words) + " of " +
+              std::to_string(client.id) + " -> " + reply.substr(0, reply.find('\r')));
+    }
     tell_pending();
     current_ = nullptr;
     if (!client.in_multi && !is_caching) client.is_untracked = false;
+    if (!client.in_multi && name != "ASKING") client.is_asking = false;
 }
 
 // True: it was one of a transaction's.
@@ -220,21 +229,26 @@ void ModelValkey::note_executed(int database, const Words& words) {
                   : name == "FLUSHALL" ? What::Flush
                                        : What::Keys,
                   {}};
-    Executed executed{events_.now_us, reign, {}};
+    Executed executed{events_.now_us, reign, {}, ++executions_->count};
     for (const KeyName& key : touched_) {
         const size_t step = history().observe(key, state_of(key), events_.now_us, is_silent_);
         executed.steps.emplace_back(key, step);
         change.parts.push_back({key, stored_as(key), step});
         note_change(key);
     }
-    executed_[joined(database, words)].push_back(std::move(executed));
+    const std::string line = joined(database, words);
+    std::vector<Executed>& same = executions_->of[line];
+    same.push_back(std::move(executed));
+    // A value is written by one command alone.
+    if (same.size() > 1 && line.find('=') != std::string::npos) executions_->twice = line;
     replicate(std::move(change));
 }
 
 std::string ModelValkey::run(Client& client, const Words& words) {
     for (const auto family :
-         {&ModelValkey::run_strings, &ModelValkey::run_keys, &ModelValkey::run_lists,
-          &ModelValkey::run_keyspace, &ModelValkey::run_script, &ModelValkey::run_connection}) {
+         {&ModelValkey::run_cluster, &ModelValkey::run_strings, &ModelValkey::run_keys,
+          &ModelValkey::run_lists, &ModelValkey::run_keyspace, &ModelValkey::run_script,
+          &ModelValkey::run_connection}) {
         std::string reply = (this->*family)(client, words);
         if (!reply.empty()) return reply;
     }
@@ -381,8 +395,13 @@ void ModelValkey::restart() {
         }
         databases_[static_cast<size_t>(database)].clear();
     }
+    forget_all();
+}
+
+void ModelValkey::forget_all() {
     network_.kill_all_of(name_);
     CHECK(clients_.empty());
+    databases_.assign(kDatabases, {});
     tracking_.clear();
     counted_.clear();
 }

@@ -8,16 +8,19 @@
 // A key's trackers are forgotten once they are told. Nobody is told of SWAPDB.
 //
 // One of a pair is the primary, the other follows it: every change comes in order, and late
-// (model_roles.cc). A former primary lives on until it is demoted.
+// (model_roles.cc). A former primary lives on until it is demoted. Of a cluster it is a node, which
+// sends on what is another's (model_nodes.cc).
 #pragma once
 
 #include "event_queue.h"
+#include "model_slots.h"
 #include "nearkey/resp/command_parser.h"
 #include "nearkey/resp/protocol.h"
 #include "network.h"
 #include "reign.h"
 
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -27,8 +30,6 @@
 #include <vector>
 
 namespace nearkey::simulation {
-
-using Words = std::vector<std::string>;
 
 std::string joined(int database, const Words& words);
 
@@ -40,7 +41,8 @@ public:
         EventQueue& events;
         Random& random;
         Network& network;
-        const std::string& commands;  // the reply to COMMAND
+        const std::string& commands;                   // the reply to COMMAND
+        std::function<void(const std::string&)> note;  // of what runs; empty: nobody reads it
     };
     ModelValkey(const Parts& parts, const std::string& name);
 
@@ -69,6 +71,25 @@ public:
     // What comes from the primary is so late from now on, or does not come until then.
     void lag_behind(uint64_t delay_us, uint64_t until_us);
     bool is_replica() const { return role_ != Role::Primary; }
+
+    // --- a cluster
+
+    // From the start: what is executed is known to all nodes, which outlive it.
+    using Nodes = std::vector<std::unique_ptr<ModelValkey>>;
+    void join(uint8_t number, const std::vector<std::string>& names, const Nodes& nodes);
+    // Null: it is no node of a cluster.
+    ModelSlots* slots() { return slots_.get(); }
+    // Of a replica: its primary steps back at once, and follows it. Nothing is lost.
+    void take_over();
+    // The primary has the key from now on.
+    void hand_over(const std::string& name, ModelValkey& to);
+    std::vector<std::string> names_in(uint16_t slot) const;
+    // It knows another owner of the slot: who waits for a key of it waits no more.
+    void lose_slot(uint16_t slot, uint8_t owner);
+    // Its process has ended.
+    void forget_all();
+    ModelValkey* other() const { return other_; }
+
     const std::string& name() const { return name_; }
 
     // What a command did when it was executed.
@@ -76,7 +97,15 @@ public:
         uint64_t when_us;
         Reign* reign;
         std::vector<std::pair<KeyName, size_t>> steps;
+        uint64_t number = 0;  // of all that was executed
     };
+    // By the command's words. In a cluster all nodes share them.
+    struct Executions {
+        std::map<std::string, std::vector<Executed>> of;
+        uint64_t count = 0;
+        std::string twice{};  // a command that can't be the same one again, and was executed again
+    };
+    const Executions& executions() const { return *executions_; }
     // Of the command's first execution since then, or its last one. Null: there is none.
     const Executed* first_execution(const std::string& joined, uint64_t since_us) const;
     const Executed* last_execution(const std::string& joined) const;
@@ -116,8 +145,9 @@ private:
         std::set<KeyName> watched;
         bool is_dirty = false;  // what is watched has changed
         bool is_leaving = false;
-        Words blocked;       // the command that waits; empty: none does
-        uint64_t block = 0;  // its number
+        bool is_asking = false;  // the command that follows ASKING
+        Words blocked;           // the command that waits; empty: none does
+        uint64_t block = 0;      // its number
         CommandParser parser{1 << 20};
         std::string input;
         std::string output;
@@ -154,6 +184,10 @@ private:
     void run_input(Client& client);
     void process(Client& client, const Words& words);
     bool refuses(Client& client, const Words& words);
+    bool refuses_as_replica(Client& client, const Words& words);
+    bool sends_on(Client& client, const Words& words);
+    bool is_at_former_owner(uint16_t slot, const std::vector<std::string>& keys) const;
+    void refuse(Client& client, const std::string& error, bool is_exec);
     bool process_transaction(Client& client, const Words& words);
     void exec(Client& client);
     void call(Client& client, const Words& words);
@@ -168,6 +202,7 @@ private:
     void unblock(Client& client, const std::string& reply);
     void serve_blocked();
     void forget_state(Client& client);
+    std::string run_cluster(Client& client, const Words& words);
     std::string run_connection(Client& client, const Words& words);
     std::string client_command(Client& client, const Words& words);
     std::string tracking_on(Client& client, const Words& words);
@@ -187,6 +222,9 @@ private:
     void note_change(const KeyName& key);
     void note_executed(int database, const Words& words);
     void tell_all_of_everything();
+    void unblock_all();
+    void learn_steps();
+    size_t kept_of(const ModelValkey& former, const KeyName& key);
     void replicate(Change change);
     void hear(const Change& change);
     void take_changes(uint64_t stream);
@@ -209,6 +247,7 @@ private:
     Random& random_;
     Network& network_;
     const std::string& commands_;
+    const std::function<void(const std::string&)> note_;
     const std::string name_;
     std::vector<Database> databases_{kDatabases};
     std::map<uint64_t, std::unique_ptr<Client>> clients_;  // by ID
@@ -222,12 +261,15 @@ private:
     std::map<std::string, Counted> counted_;  // calls of some commands
     bool is_silent_ = false;                  // what is executed
     std::set<KeyName> touched_;
-    std::map<std::string, std::vector<Executed>> executed_;
+    Executions own_executions_;
+    Executions* executions_ = &own_executions_;
 
     Role role_ = Role::Primary;
     ModelValkey* other_ = nullptr;  // of the pair; null: there is none
     Stream stream_;                 // while it follows
     std::vector<Change> backlog_;   // since it is the primary
+    std::unique_ptr<ModelSlots> slots_;
+    const Nodes* nodes_ = nullptr;  // of its cluster, by their numbers
 };
 
 }  // namespace nearkey::simulation

@@ -19,12 +19,19 @@
 //   5. if it begins `near_cache.max_staleness_ms` after the former knew that it is no primary;
 //   6. if it begins after the promotion while the server was silent for upstream.suspect_after_ms,
 //      or no connection was left: the oracle has to say that it is the primary still.
+// In a cluster a failover begins a reign of all nodes. Only the slots that were taken over have
+// lost anything; of all others each key goes on from where it is. A nearkey has turned, for a
+// slot, once all of its event loops know of another owner of it (rules 1 to 3), and by rule 5 in
+// any case; BACK is judged between reigns where it has one event loop. While the former is frozen
+// or dead only what is stored shows its history, and no longer than for
+// `near_cache.max_staleness_ms`.
 #pragma once
 
 #include "history.h"
 
 #include <cstdint>
 #include <memory>
+#include <set>
 
 namespace nearkey::simulation {
 
@@ -36,6 +43,13 @@ struct Reign {
     uint64_t since_us = 0;
     std::unique_ptr<Reign> next{};
     uint64_t ended_us = UINT64_MAX;  // when its primary knows it
+    // In a cluster: the slots with keys that its primary took over. Of all others the history went
+    // on, and only the primary of the former reign, which is deposed, does not know.
+    std::set<uint16_t> slots{};
+    const ModelValkey* former = nullptr;
+    // Between these its primary, which has not been told yet, has said nothing.
+    uint64_t silent_since_us = UINT64_MAX;
+    uint64_t silent_until_us = UINT64_MAX;
 };
 
 }  // namespace nearkey::simulation

@@ -2,6 +2,7 @@
 
 #include "failovers.h"
 #include "instance.h"
+#include "nodes.h"
 
 #include <fmt/format.h>
 
@@ -39,21 +40,22 @@ World::World(uint64_t seed, const Options& options)
       harm_pause_us_(random_.between(20'000, is_calm_ ? 3'000'000 : 1'000'000)),
       harm_us_(random_.between(5'000, 1'500'000)) {
     loop_.raw()->random = &random_;
-    for (const char* name : kServers) {
-        valkeys_.push_back(std::make_unique<ModelValkey>(
-            ModelValkey::Parts{events_, random_, network_, options.commands}, name));
-        reigns_.push_back(
-            std::make_unique<Reign>(Reign{.primary = valkeys_.back().get(), .history = {}}));
-        valkeys_.back()->reign = reigns_.back().get();
-    }
-    if (kinds_.has(Kind::Failovers) && Random(seed).one_in(2))
-        failovers_ = std::make_unique<Failovers>(*this);
-    is_quiet_ = failovers_ && !random_.one_in(3);
-    if (is_quiet_) {
-        hot_names_ = random_.between(1, 2);
-        likes_mget_ = false;
-        client_pause_us_ = random_.between(200, 2'000);
-        write_pause_us_ = random_.between(5'000, 60'000);
+    const bool is_cluster = seed % 3 == 2 && kinds_.has(Kind::Nodes);
+    if (is_cluster) {
+        choose_rates_of_cluster();
+        nodes_ = std::make_unique<Nodes>(*this, options.commands);
+    } else {
+        for (const char* name : kServers)
+            add_server(name, options.commands);
+        if (kinds_.has(Kind::Failovers) && Random(seed).one_in(2))
+            failovers_ = std::make_unique<Failovers>(*this);
+        is_quiet_ = failovers_ && !random_.one_in(3);
+        if (is_quiet_) {
+            hot_names_ = random_.between(1, 2);
+            likes_mget_ = false;
+            client_pause_us_ = random_.between(200, 2'000);
+            write_pause_us_ = random_.between(5'000, 60'000);
+        }
     }
     choose_lags();
     for (int i = 0; i < kInstances; ++i)
@@ -73,18 +75,65 @@ void World::run() {
     maintain();
     do_harm();
     if (failovers_) failovers_->start();
+    if (nodes_) nodes_->start();
     events_.at(kRunUs, [this] { loop_.stop(); });
     loop_.run();
+    for (const auto& client : clients_)
+        note("awaited: " + client->awaited());
+    for (const auto& valkey : valkeys_) {
+        if (const std::string& twice = valkey->executions().twice; !twice.empty())
+            on_violation("TWICE " + twice, "");
+        if (nodes_) break;  // They all know the same.
+    }
 #ifndef NEARKEY_SABOTAGE  // A broken rule may break what it keeps together, too.
     for (const auto& instance : instances_)
         instance->check();
 #endif
 }
 
+void World::add_server(const std::string& name, const std::string& commands) {
+    std::function<void(const std::string&)> notes;
+    if (is_traced_) notes = [this](const std::string& what) { note(what); };
+    valkeys_.push_back(std::make_unique<ModelValkey>(
+        ModelValkey::Parts{events_, random_, network_, commands, notes}, name));
+    ModelValkey& server = *valkeys_.back();
+    reigns_.push_back(std::make_unique<Reign>(Reign{.primary = &server, .history = {}}));
+    server.reign = reigns_.back().get();
+}
+
+// A cluster has one database, and its clients know of no other. If it is quiet, they read the same
+// few keys, which are often absent.
+void World::choose_rates_of_cluster() {
+    constexpr uint64_t kTags[] = {0, 1, 2, 4};
+    tags_ = kTags[random_.below(4)];
+    are_alike_ = true;
+    alike_kind_ &= 1;
+    swaps_one_in_ = UINT64_MAX;
+    ways_one_in_ = random_.between(4, 400);
+    for (const Kind kind : {Kind::Select, Kind::Tunnels, Kind::Keyspace, Kind::Upstream})
+        kinds_.leave_out(kind);
+    is_quiet_ = random_.between(1, 5) <= 3;
+    if (!is_quiet_) {
+        owed_max_ = random_.between(2, 16);
+        writes_one_in_ = random_.between(2, 10);
+        client_pause_us_ = random_.between(200, 5'000);
+        return;
+    }
+    hot_names_ = random_.between(1, 3);
+    likes_mget_ = false;
+    client_pause_us_ = random_.between(200, 2'000);
+    write_pause_us_ = random_.between(5'000, 200'000);
+    harm_pause_us_ = random_.between(100'000, 2'000'000);
+    deletes_one_in_ = random_.between(2, 4);
+    odd_reads_one_in_ = random_.one_in(2) ? 0 : random_.between(4, 40);
+}
+
 void World::choose_lags() {
     constexpr uint64_t kLags[] = {100, 5'000, 20'000, 60'000};
-    uint64_t tracking_lag_us = kLags[random_.below(4)];
-    const uint64_t info_lag_us = random_.one_in(6) ? random_.between(30'000, 100'000) : 0;
+    uint64_t tracking_lag_us = kLags[random_.below(nodes_ ? 3 : 4)];
+    if (nodes_ && random_.one_in(2)) tracking_lag_us = 0;
+    const bool has_slow_info = random_.one_in(6) && !nodes_;
+    const uint64_t info_lag_us = has_slow_info ? random_.between(30'000, 100'000) : 0;
     if (info_lag_us > 0) {
         // Only RESP2 and database 0 are read over the connection that asks for INFO.
         tracking_lag_us = 0;
@@ -137,7 +186,9 @@ void World::start_clients(int channel, SessionContext& context) {
                               .hot_names = hot_names_,
                               .swaps_one_in = swaps_one_in_,
                               .expiring_one_in = expiring_one_in_,
-                              .is_quiet = is_quiet_};
+                              .is_quiet = is_quiet_,
+                              .tags = tags_,
+                              .odd_reads_one_in = odd_reads_one_in_};
         clients_.push_back(std::make_unique<SimulatedClient>(events_, random_, judge, plan));
         clients_.back()->start(context);
     }
@@ -163,7 +214,7 @@ void World::write_directly() {
     const uint64_t who = random_.below(clients_.size());
     const int channel = clients_[who]->channel();
     const int database = clients_[who]->database();
-    const KeyName key{database, name_of_key(number)};
+    const KeyName key{database, name_of_key(number, tags_)};
     const uint64_t change_us = random_.between(20'000, 80'000);
     go_on_after(disturbs_ ? 0 : change_us + 20'000);
     for (const auto& client : clients_) {
@@ -181,16 +232,18 @@ void World::write_directly() {
 }
 
 int World::random_database() {
+    if (nodes_) return 0;
     if (are_alike_ && !random_.one_in(4)) return static_cast<int>(alike_kind_ / 2);
     return static_cast<int>(random_.below(ModelValkey::kDatabases));
 }
 
 void World::change_directly(int database, uint64_t number) {
-    if (!failovers_ && network_.is_still(kServers[0])) return;
-    const std::string name = name_of_key(number);
+    if (!failovers_ && !nodes_ && network_.is_still(kServers[0])) return;
+    const std::string name = name_of_key(number, tags_);
     const std::string value = next_value(random_, name);
     Words words = number % 2 == 0 ? Words{"SET", name, value} : Words{"HSET", name, "f", value};
-    const uint64_t choice = random_.one_in(swaps_one_in_) ? 100 : random_.below(100);
+    uint64_t choice = random_.one_in(swaps_one_in_) ? 100 : random_.below(100);
+    if (deletes_one_in_ > 0 && random_.one_in(deletes_one_in_)) choice = 2;
     switch (choice) {
         case 100:
             words = {"SWAPDB", "0", "1"};
@@ -209,24 +262,39 @@ void World::change_directly(int database, uint64_t number) {
         default:
             break;
     }
+    execute_directly({database, name}, words);
+}
+
+void World::execute_directly(const KeyName& key, const Words& words) {
     const uint64_t now_us = events_.now_us;
-    ModelValkey& valkey = server_to_change();
-    if (failovers_ && network_.is_still(valkey.name())) return;
-    valkey.execute_directly(database, words);
+    const auto& [database, name] = key;
+    const bool is_swap = words[0] == "SWAPDB";
+    ModelValkey& valkey = server_to_change(name);
+    if ((failovers_ || nodes_) && network_.is_still(valkey.name())) return;
+    const std::string reply = valkey.execute_directly(database, words);
+    // It does as a client that knows of clusters.
+    if (ModelValkey* const next = reply.starts_with("-ASK") ? nodes_->importer_of(name) : nullptr) {
+        if (network_.is_still(next->name())) return;
+        next->execute_directly(database, words);
+    }
     // What was counted looks as it did before.
-    const bool is_reset = kinds_.has(Kind::Resets) && random_.one_in(choice == 100 ? 3 : 200);
+    const bool is_reset = kinds_.has(Kind::Resets) && random_.one_in(is_swap ? 3 : 200);
     if (is_reset) valkey.execute_directly(database, {"CONFIG", "RESETSTAT"});
     const std::string line = joined(database, words);
     note("directly: " + line);
     const ModelValkey::Executed* executed = valkey.last_execution(line);
     if (executed == nullptr) return;
-    for (const auto& [key, step] : executed->steps)
-        executed->reign->history.acknowledge(kNobody, key, step, now_us);
+    for (const auto& [changed, step] : executed->steps)
+        executed->reign->history.acknowledge(kNobody, changed, step, now_us);
 }
 
 // After a failover somebody may not know of it.
-ModelValkey& World::server_to_change() {
+ModelValkey& World::server_to_change(const std::string& key) {
     const bool is_other = random_.one_in(4);
+    if (nodes_) {
+        ModelValkey* const unaware = nodes_->unaware();
+        return is_other && unaware != nullptr ? *unaware : nodes_->owner_of(key);
+    }
     if (!failovers_) return *valkeys_[is_other ? 1 : 0];
     ModelValkey* const unaware = failovers_->unaware();
     return is_other && unaware != nullptr ? *unaware : failovers_->newest();
@@ -261,7 +329,7 @@ void World::harm() {
                 valkey->slow_down_receivers(random_.between(1'000, 50'000));
             return;
         case 15:
-            if (!kinds_.has(Kind::Upstream) || failovers_) return;
+            if (!kinds_.has(Kind::Upstream) || failovers_ || nodes_) return;
             note("a nearkey turns to the other server");
             instances_[random_.below(kInstances)]->turn();
             return;
@@ -273,7 +341,8 @@ void World::harm() {
             // Which nobody is told of, then.
             for (uint64_t number = kNamesWritten; number < kNames; ++number)
                 events_.after(random_.below(10'000), [this, number] {
-                    change_directly(static_cast<int>((number - kNamesWritten) / 2), number);
+                    const auto database = static_cast<int>((number - kNamesWritten) / 2);
+                    change_directly(nodes_ ? 0 : database, number);
                 });
             return;
         case 2:
@@ -284,10 +353,11 @@ void World::harm() {
             if (is_quiet_) return;
             note(fmt::format("the server is frozen until {} us", until_us));
             for (auto& [name, host] : network_.hosts)
-                host.frozen_until_us = std::max(until_us, failovers_ ? host.frozen_until_us : 0);
+                host.frozen_until_us =
+                    std::max(until_us, failovers_ || nodes_ ? host.frozen_until_us : 0);
             return;
         case 5:
-            if (failovers_) return;
+            if (failovers_ || nodes_) return;
             if (random_.one_in(4) && !network_.hosts.at(kServers[0]).is_down) restart_server();
             return;
         case 6:

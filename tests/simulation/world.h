@@ -38,16 +38,21 @@ private:
     class Worker;
     class Instance;
     class Failovers;
+    class Nodes;
 
     void on_violation(const std::string& what, const std::string& told) override;
     void on_answer(const std::string& line) override;
     uint64_t next_session() override { return ++sessions_; }
     void start_clients(int channel, SessionContext& context);
+    void add_server(const std::string& name, const std::string& commands);
     void choose_lags();
+    void choose_rates_of_cluster();
     void write_directly();
     int random_database();
     void change_directly(int database, uint64_t number);
-    ModelValkey& server_to_change();
+    // Where the key is.
+    void execute_directly(const KeyName& key, const Words& words);
+    ModelValkey& server_to_change(const std::string& key);
     void maintain();
     void do_harm();
     void harm();
@@ -63,7 +68,8 @@ private:
     std::vector<std::unique_ptr<ModelValkey>> valkeys_;
     std::vector<std::unique_ptr<Reign>> reigns_;  // the first ones
     std::unique_ptr<Failovers> failovers_;        // null: there are none
-    const Kinds kinds_;
+    std::unique_ptr<Nodes> nodes_;                // null: they are no cluster
+    Kinds kinds_;
     const bool is_traced_;
     const bool is_calm_;  // much is served from what is stored, little changes
     uint64_t client_pause_us_;
@@ -80,7 +86,10 @@ private:
     uint64_t write_pause_us_;
     uint64_t harm_pause_us_;
     uint64_t harm_us_;
-    bool is_quiet_ = false;  // nobody but who changes directly is told what the server is
+    uint64_t tags_ = 0;              // of keys, in a cluster
+    uint64_t deletes_one_in_ = 0;    // of direct changes, in one that is quiet
+    uint64_t odd_reads_one_in_ = 0;  // the same, of reads: ClientPlan
+    bool is_quiet_ = false;          // nobody but who changes directly is told what the server is
     bool is_settling_ = false;
     uint64_t sessions_ = 0;
     uint64_t digest_ = 14695981039346656037ULL;
