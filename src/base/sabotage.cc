@@ -14,7 +14,7 @@ constexpr std::array<std::string_view, 27> kNames = {
     "queued_read", "whole_read",    "unfilled_part", "ttl_sent",    "swapdb_asked",
     "lost_script", "upstream",      "void_fill",     "way",         "ownership_beat",
     "suspicion",   "failover_void", "ownership",     "absence",     "redirect_void",
-    "gate",      "early_reply"};
+    "gate",        "early_reply"};
 }
 
 bool is_broken(Rule rule) {

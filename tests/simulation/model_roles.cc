@@ -189,10 +189,10 @@ void ModelValkey::promote(Promotion promotion) {
     for (const KeyName& key : reign->history.names())
         note_expiry(key);
     if (slots_ == nullptr) return;
+    for (uint16_t slot = 0; slot < kSlots; ++slot)
+        reign->slots[slot] = former.slots_->owner(slot) == former.slots_->self();
     for (const KeyName& key : reign->history.names()) {
-        const uint16_t slot = slot_of(key.second);
-        if (former.slots_->owner(slot) != former.slots_->self()) continue;
-        reign->slots.insert(slot);
+        if (!reign->slots[slot_of(key.second)]) continue;
         // A key that had come to the former from another node, and had not come here.
         reign->history.observe(key, state_of(key), events_.now_us, false);
     }

@@ -69,7 +69,7 @@ Reign& World::Nodes::oldest_shown(
         newest = newest->next.get();
     for (Reign* reign = world_.reigns_[0].get(); reign->next != nullptr;
          reign = reign->next.get()) {
-        if (!reign->next->slots.contains(slot)) continue;
+        if (!reign->next->slots[slot]) continue;
         if (reign->ended_us != kNever && reign->ended_us + bound_us < events_.now_us) continue;
         if (!knows_other(reign->next->former->name())) return *reign;
     }

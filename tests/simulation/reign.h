@@ -29,9 +29,11 @@
 
 #include "history.h"
 
+#include "nearkey/resp/slot.h"
+
+#include <bitset>
 #include <cstdint>
 #include <memory>
-#include <set>
 
 namespace nearkey::simulation {
 
@@ -43,9 +45,9 @@ struct Reign {
     uint64_t since_us = 0;
     std::unique_ptr<Reign> next{};
     uint64_t ended_us = UINT64_MAX;  // when its primary knows it
-    // In a cluster: the slots with keys that its primary took over. Of all others the history went
+    // In a cluster: the slots that its primary took over. Of all others the history went
     // on, and only the primary of the former reign, which is deposed, does not know.
-    std::set<uint16_t> slots{};
+    std::bitset<kSlots> slots{};
     const ModelValkey* former = nullptr;
     // Between these its primary, which has not been told yet, has said nothing.
     uint64_t silent_since_us = UINT64_MAX;
