@@ -20,7 +20,8 @@ std::string with_place(std::string_view error, std::string_view place) {
 
 std::string with_place(std::string_view error, const ConnectionContext& context,
                        std::string_view request) {
-    if (context.redirects == nullptr) return std::string(error);
+    const bool is_ours = error.starts_with("UPSTREAM");
+    if (context.redirects == nullptr || !is_ours) return std::string(error);
     const int slot = request.empty() ? -1 : context.redirects->slot_of_command(request);
     const UpstreamUrl& url = context.target->url;
     return with_place(error,

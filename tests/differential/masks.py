@@ -287,6 +287,7 @@ CLUSTER_ROWS = [
     Mask("scan", "the whole reply", "its cursor is that of a node", whole),
     Mask("info", "all values", LOAD, info_names_of_node),
     Mask("config|get", "values", ONE_NODE, config_names),
+    Mask("memory|stats", "the whole reply", ONE_NODE, whole),
     Mask("dump", "the payload of a stream, of a set and a hash that are large", HASH_SEED,
          dump_of_table),
     *(

@@ -42,6 +42,8 @@ COPY {k} {j} REPLACE
 TYPE {k}
 INCR {k}:n
 """
+# HGETALL reads one field: before a cluster another server than that beside it has the hash, and
+# each has its tables in an order of its own.
 COLLECTIONS = """
 HSET {k}:h f {v} g {f}
 HSET {k}:h {v} {f} g 1
@@ -51,7 +53,8 @@ HSETNX {k}:h f {v}
 HGET {k}:h f
 HGET {k}:h {v}
 HMGET {k}:h f {v} g
-HGETALL {k}:h
+HSET {k}:one f {v}
+HGETALL {k}:one
 HDEL {k}:h f {v} g
 HEXISTS {k}:h {v}
 RPUSH {k}:l a {v} b

@@ -11,7 +11,7 @@ namespace nearkey {
 
 // "UPSTREAMLOST ... was lost; may have run" of a request, canonical RESP, becomes "UPSTREAMLOST ...
 // was lost (slot 866, node 10.0.0.3:6379); may have run". Without its bytes, or without a key, it
-// has no slot. Of one server the error stays as it is.
+// has no slot. Of one server, and if these are the server's words, the error stays as it is.
 std::string with_place(std::string_view error, const ConnectionContext& context,
                        std::string_view request);
 // The same, with a place in words; empty: the error stays as it is.

@@ -64,6 +64,12 @@ TEST_CASE("error place: of one server there is none") {
           "UPSTREAMLOST it was lost");
 }
 
+TEST_CASE("error place: the server's own words are left as they are") {
+    PlaceRig rig;
+    CHECK(with_place("ERR DB index is out of range", rig.context, encoded("GET k")) ==
+          "ERR DB index is out of range");
+}
+
 TEST_CASE("error place: each request that is lost has its own slot") {
     PlaceRig rig;
     rig.ask("SET k v", RequestKind::Write);
