@@ -152,6 +152,10 @@ class Cluster:
                 reply = client.command(
                     "MIGRATE", target.bind, str(target.port), "", "0", "5000", "KEYS", *keys
                 )
+                if reply.startswith(b"-CLUSTERDOWN"):
+                    wait_for(lambda: b"cluster_state:ok" in source.run("CLUSTER", "INFO"), 20,
+                             "the cluster serves again")
+                    continue
                 # Or somebody has deleted them meanwhile.
                 assert reply in (b"+OK\r\n", b"+NOKEY\r\n"), reply
         for node in (target, source, *self.nodes):
