@@ -124,12 +124,8 @@ bool CommandParser::parse_usual(std::string_view input) {
 }
 
 void CommandParser::add_range(CommandView::Range range) {
-    if (count_ < ranges_.size()) {
-        ranges_[count_++] = range;
-        return;
-    }
-    ranges_.push_back(range);
-    ++count_;
+    if (count_ == ranges_.size()) ranges_.emplace_back();
+    ranges_[count_++] = range;
 }
 
 ParseResult CommandParser::parse_inline() {

@@ -15,10 +15,10 @@ constexpr size_t kRingMin = 16;
 constexpr size_t kDeadMin = size_t{16} << 10;
 }  // namespace
 
-bool EarlyReplies::has(uint32_t ticket) const {
-    if (ring_.empty()) return false;
+const EarlyReplies::Entry* EarlyReplies::kept(uint32_t ticket) const {
+    if (ring_.empty()) return nullptr;
     const Entry& entry = ring_[ticket & (ring_.size() - 1)];
-    return entry.is_kept && entry.ticket == ticket;
+    return entry.is_kept && entry.ticket == ticket ? &entry : nullptr;
 }
 
 std::string_view EarlyReplies::bytes_of(const Entry& entry) const {
@@ -27,8 +27,8 @@ std::string_view EarlyReplies::bytes_of(const Entry& entry) const {
 }
 
 std::optional<EarlyReply> EarlyReplies::find(uint32_t ticket) const {
-    if (!has(ticket)) return std::nullopt;
-    const Entry* entry = &ring_[ticket & (ring_.size() - 1)];
+    const Entry* entry = kept(ticket);
+    if (entry == nullptr) return std::nullopt;
     for (size_t i = 0; i < ring_.size() && is_broken(Rule::EarlyReply); ++i) {
         const bool is_other = ring_[i].is_kept && ring_[i].what == entry->what;
         if (is_other && ring_[i].ticket - ticket > entry->ticket - ticket) entry = &ring_[i];
@@ -37,17 +37,18 @@ std::optional<EarlyReply> EarlyReplies::find(uint32_t ticket) const {
 }
 
 void EarlyReplies::add(uint32_t first, uint32_t ticket, What what, std::string_view bytes) {
-    if (!has(ticket)) {
+    Entry* entry = kept(ticket);
+    if (entry == nullptr) {
         make_room(ticket - first);
-        CHECK(!place(ticket).is_kept);
-        place(ticket) = {.ticket = ticket, .is_kept = true, .offset = shared_.size(), .own = {}};
+        entry = &place(ticket);
+        CHECK(!entry->is_kept);
+        *entry = {.ticket = ticket, .is_kept = true, .own = {}};
         ++count_;
         bytes_ += kEntryBytes;
     }
-    Entry& entry = place(ticket);
-    entry.what = what;
-    if (!bytes.empty()) append(entry, bytes);
-    if (dead_ > kDeadMin && dead_ > shared_.size() / 2) compact(first);
+    entry->what = what;
+    if (!bytes.empty()) append(*entry, bytes);
+    compact();
 }
 
 void EarlyReplies::append(Entry& entry, std::string_view bytes) {
@@ -66,13 +67,13 @@ void EarlyReplies::append(Entry& entry, std::string_view bytes) {
 }
 
 void EarlyReplies::drop(uint32_t ticket) {
-    if (!has(ticket)) return;
-    Entry& entry = place(ticket);
-    bytes_ -= kEntryBytes + entry.size;
-    if (entry.own == nullptr) dead_ += entry.size;
-    entry.own.reset();
-    entry.is_kept = false;
-    if (--count_ > 0) return;
+    Entry* const entry = kept(ticket);
+    if (entry == nullptr) return;
+    bytes_ -= kEntryBytes + entry->size;
+    if (entry->own == nullptr) dead_ += entry->size;
+    entry->own.reset();
+    entry->is_kept = false;
+    if (--count_ > 0) return compact();
     std::vector<Entry>().swap(ring_);
     std::string().swap(shared_);
     dead_ = 0;
@@ -88,10 +89,10 @@ void EarlyReplies::make_room(size_t distance) {
     }
 }
 
-void EarlyReplies::compact(uint32_t first) {
+void EarlyReplies::compact() {
+    if (dead_ <= kDeadMin || dead_ <= shared_.size() / 2) return;
     std::string shared;
-    for (size_t i = 0; i < ring_.size(); ++i) {
-        Entry& entry = place(first + static_cast<uint32_t>(i));
+    for (Entry& entry : ring_) {
         if (!entry.is_kept || entry.own != nullptr) continue;
         const std::string_view bytes = bytes_of(entry);
         entry.offset = shared.size();

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace nearkey {
@@ -30,7 +31,7 @@ public:
     using What = EarlyReply::What;
 
     bool empty() const { return count_ == 0; }
-    // Memory of what is kept; 0 once nothing is. The buffers are at most twice as large.
+    // Memory of what is kept; 0 once nothing is. The buffers are at most twice as large and 16 KiB.
     size_t bytes() const { return bytes_; }
 
     // Adds `bytes` to what is known of the reply. REQUIRES: 0 <= ticket - first; every ticket that
@@ -39,6 +40,9 @@ public:
     // Its bytes are valid until the next add() or drop().
     std::optional<EarlyReply> find(uint32_t ticket) const;
     void drop(uint32_t ticket);
+
+    // For tests: of the shared buffer, also what is nobody's any more.
+    size_t shared_bytes() const { return shared_.size(); }
 
 private:
     // Memory of an entry beside its bytes.
@@ -54,12 +58,13 @@ private:
     };
 
     Entry& place(uint32_t ticket) { return ring_[ticket & (ring_.size() - 1)]; }
-    bool has(uint32_t ticket) const;
+    // Null: nothing of it is kept.
+    const Entry* kept(uint32_t ticket) const;
+    Entry* kept(uint32_t ticket) { return const_cast<Entry*>(std::as_const(*this).kept(ticket)); }
+    std::string_view bytes_of(const Entry& entry) const;
     void make_room(size_t distance);
     void append(Entry& entry, std::string_view bytes);
-    void compact(uint32_t first);
-
-    std::string_view bytes_of(const Entry& entry) const;
+    void compact();
 
     size_t count_ = 0;
     size_t bytes_ = 0;

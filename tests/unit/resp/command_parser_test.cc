@@ -166,6 +166,29 @@ TEST_CASE("parser: after a line of blanks Valkey takes any request as inline (fa
     REQUIRE(parser.next("*1\r\n") == ParseResult::Command);
     parser.restart();
     CHECK(parser.next("*1\r\n") == ParseResult::Command);
+
+    // Also one that is all there, whenever it is read once more.
+    const std::string whole = "*1\r\n$4\r\nPING\r\n";
+    CHECK(parse_in_two("  \r\n" + whole, 0).commands ==
+          std::vector<std::vector<std::string>>{{"*1"}, {"$4"}, {"PING"}});
+    REQUIRE(parser.next("  \r\n") == ParseResult::Empty);
+    for (int i = 0; i < 2; ++i) {
+        REQUIRE(parser.next(whole) == ParseResult::Command);
+        CHECK(parser.command().size() == 1);
+        CHECK(parser.command()[0] == "*1");
+        parser.restart();
+    }
+}
+
+TEST_CASE("parser: room for many arguments is given back with the next command") {
+    CommandParser parser(kBulkMax);
+    std::string many = "*1000\r\n";
+    for (int i = 0; i < 1000; ++i)
+        many += "$1\r\nx\r\n";
+    REQUIRE(parser.next(many) == ParseResult::Command);
+    const size_t before = parser.memory_bytes();
+    REQUIRE(parser.next("*1\r\n$4\r\nPING\r\n") == ParseResult::Command);
+    CHECK(parser.memory_bytes() < before / 10);
 }
 
 TEST_CASE("parser: restart reads the same command once more") {
