@@ -17,14 +17,14 @@ constexpr size_t kWordsMax = 512;
 // 20 ms after the second time, twice as long after each: 1.3 s in all.
 constexpr uint32_t kRepeatsMax = 7;
 constexpr uint64_t kPauseMs = 10;
+constexpr uint64_t kSettledMs = 1000;
 }  // namespace
 
-BlockedWait::BlockedWait(Desk& desk, Lease& lease, const Transaction& transaction,
-                         BlockedEvents& events)
+BlockedWait::BlockedWait(Desk& desk, Lease& lease, const Transaction& transaction)
     : desk_(desk),
       lease_(lease),
       transaction_(transaction),
-      wait_(desk.context.loop, [&events] { events.on_blocked_wait_over(); }) {
+      wait_(desk.context.loop, [this] { go_on(); }) {
 }
 
 bool BlockedWait::keep(const Call& call) {
@@ -40,6 +40,9 @@ void BlockedWait::send(const Call& call) {
     is_moved_ = is_passing_ = false;
     wait_.restart();
     repeats_ = 0;
+    sent_ms_ = desk_.context.loop.now_ms();
+    next_ = Cluster::kNobody;
+    is_asking_ = false;
     words_.clear();
     lease_->send({command_.bytes(), this, ticket, RequestKind::Blocking, 1, 0,
                   desk_.timing(call, RequestKind::Blocking)});
@@ -59,17 +62,33 @@ void BlockedWait::on_failover() {
 
 // A server says that it is no primary any more. False: its words are the answer.
 bool BlockedWait::repeat() {
+    // Behind a long wait it is not the same move any more.
+    if (desk_.context.loop.now_ms() > sent_ms_ + kSettledMs) repeats_ = 0;
     if (desk_.has_ended() || !may_go_on() || repeats_ == kRepeatsMax) return false;
+    learn();
     leave_lease();
-    if (desk_.context.cluster != nullptr) desk_.context.cluster->doubt();
     desk_.pauses.pause(PauseReason::kLease, nullptr);
     const uint32_t repeats = repeats_++;
     wait_.pause(repeats == 0 ? 0 : kPauseMs << repeats);
     return true;
 }
 
+// A blocking command can't say a node's words, as a script can: they are believed.
+void BlockedWait::learn() {
+    next_ = Cluster::kNobody;
+    Cluster* const cluster = desk_.context.cluster;
+    if (cluster == nullptr) return;
+    const auto redirect = read_redirect(words_);
+    if (!redirect || !lease_) return cluster->doubt();
+    next_ = cluster->follow(*lease_.connection(), *redirect,
+                            cluster->slot_of_command(command_.bytes()));
+    is_asking_ = redirect->kind == Redirect::Kind::Ask;
+}
+
 void BlockedWait::leave_lease() {
     words_.clear();
+    // The server's word may be followed by another one.
+    lease_.spoil();
     lease_.end();
     lease_.set_blocked(true);
     if (!std::exchange(is_moved_, true)) ++desk_.context.metrics.clients_moved_blocked_total;
@@ -77,18 +96,25 @@ void BlockedWait::leave_lease() {
 
 void BlockedWait::send_again() {
     if (Cluster* const cluster = desk_.context.cluster) {
-        lease_.turn_to(cluster->node_for(command_.bytes()));
+        Node* const named = cluster->find(next_);
+        if (named == nullptr) is_asking_ = false;
+        lease_.turn_to(named == nullptr ? cluster->node_for(command_.bytes()) : *named);
     }
-    const bool is_there = lease_.take_fresh();
+    const bool is_there = lease_.take_one(true);
     wait_.wait_for_lease(!is_there);
     if (!is_there) return;
     lease_.set_blocked(true);
     desk_.pauses.unpause(PauseReason::kLease);
+    sent_ms_ = desk_.context.loop.now_ms();
+    if (std::exchange(is_asking_, false)) {
+        lease_->send({Cluster::kAsking, &desk_.context.node.discard(), 0, RequestKind::Write});
+    }
     lease_->send({command_.bytes_from(desk_.context.loop.now_ms()), this, desk_.replies.first(),
                   RequestKind::Blocking});
 }
 
 void BlockedWait::go_on() {
+    if (desk_.is_over()) return;
     if (wait_.take_refusal()) {
         on_request_failed(desk_.replies.first(), PrimaryWait::kNoLease);
     } else {

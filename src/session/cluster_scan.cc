@@ -92,7 +92,7 @@ std::optional<Executed> ClusterScan::take(const Call& call) {
     }
     ++desk_.context.metrics.cluster_scan_retries_total;
     Cluster& cluster = *desk_.context.cluster;
-    Node* const node = cluster.find(cluster.learn(*asked_, walk_.redirect()));
+    Node* const node = cluster.find(cluster.follow(*asked_, walk_.redirect(), -1));
     const uint64_t limit_ms = desk_.context.node.options().queue_timeout_ms;
     if (begun_ms_ + limit_ms < desk_.context.loop.now_ms() && step == ScanWalk::Step::Moved) {
         return fail(call, "TRYAGAIN the slots that are scanned are moving");

@@ -185,7 +185,8 @@ void Conversation::refuse_input() {
 
 void Conversation::on_reply(uint32_t ticket) {
     Output& output = desk_.output;
-    if (desk_.context.cluster != nullptr && lease_ && output.is_error()) {
+    const bool is_followed = kept_.followed != nullptr && kept_.followed->has_sent(ticket);
+    if (desk_.context.cluster != nullptr && lease_ && output.is_error() && !is_followed) {
         transaction_route().reword_redirect(ticket);
     }
     if (output.reply_size() >= kLarge) {
@@ -220,7 +221,8 @@ void Conversation::on_held_up() {
 
 bool Conversation::on_lease_settled(bool is_refused) {
     if (tunnel_ != nullptr) return tunnel_->on_lease_settled(is_refused);
-    return blocked_ != nullptr && blocked_->on_lease_settled(is_refused);
+    if (kept_.blocked != nullptr && kept_.blocked->on_lease_settled(is_refused)) return true;
+    return kept_.followed != nullptr && kept_.followed->on_lease_settled(is_refused);
 }
 
 void Conversation::on_prepared() {
@@ -235,7 +237,8 @@ void Conversation::on_prepared() {
 
 void Conversation::forget_replies(Connection& connection) {
     connection.forget(desk_.receiver());
-    if (blocked_ != nullptr) connection.forget(*blocked_);
+    if (kept_.blocked != nullptr) connection.forget(*kept_.blocked);
+    if (kept_.followed != nullptr) kept_.followed->forget_replies(connection);
 }
 
 // Commands in flight have been answered with an error.
@@ -263,8 +266,8 @@ void Conversation::on_failover() {
     if (desk_.has_ended()) return;
     if (tunnel_ != nullptr) {
         if (tunnel_->may_move()) tunnel_->move();
-    } else if (blocked_ != nullptr) {
-        blocked_->on_failover();
+    } else if (kept_.blocked != nullptr) {
+        kept_.blocked->on_failover();
     }
 }
 
@@ -272,10 +275,6 @@ void Conversation::on_tunnel_wait_over() {
     if (desk_.is_over() || tunnel_ == nullptr) return;
     tunnel_->go_on();
     check_tunnel();
-}
-
-void Conversation::on_blocked_wait_over() {
-    if (!desk_.is_over()) blocked_->go_on();
 }
 
 // --- tunnels ---
@@ -371,6 +370,7 @@ void Conversation::end() {
     lease_.stop_waiting();
     if (tunnel_ != nullptr) leave_tunnel();
     if (fan_in_ != nullptr) fan_in_->close();
+    if (kept_.followed != nullptr) kept_.followed->close();
     lease_.end();
     shared_.leave(desk_.receiver());
 }

@@ -399,7 +399,7 @@ void Feeds::on_order_done(Feed& feed, const FeedOrder& order) {
         const auto redirect = read_redirect(order.error);
         last_words_ = words_for_client(order, redirect);
         if (redirect) {
-            cluster_.learn(feed.connection(), *redirect);
+            cluster_.follow(feed.connection(), *redirect, -1);
         } else if (is_of_client && order.error.starts_with("NOPERM")) {
             events_.on_feeds_lost("a subscription was refused");
             return;

@@ -75,9 +75,7 @@ std::optional<Executed> Lease::take_here(const Call& call) {
                                               "(upstream.dedicated_max)");
         return Executed::Yes;
     }
-    if (!take_new({desk_.client.protocol, desk_.client.database, desk_.client.identity})) {
-        return Executed::NotYet;
-    }
+    if (!take_one(false)) return Executed::NotYet;
     return std::nullopt;
 }
 
@@ -114,12 +112,12 @@ bool Lease::take_as(const UpstreamCredentials& credentials) {
     return true;
 }
 
-bool Lease::take_fresh() {
+bool Lease::take_one(bool is_fresh) {
     return take_new({.protocol = desk_.client.protocol,
                      .database = desk_.client.database,
                      .identity = desk_.client.identity,
                      .credentials = nullptr,
-                     .is_fresh = true});
+                     .is_fresh = is_fresh});
 }
 
 bool Lease::take_new(const LeaseWish& wish) {
@@ -152,8 +150,9 @@ void Lease::end() {
     if (connection_ == nullptr) return;
     using End = LeaseEnd;
     const bool is_clean = 2 * desk_.client.identity_bytes <= kIdleIdentityMax &&
-                          desk_.owed() == 0 && preparation_.state != Preparation::State::Pending &&
-                          !is_unproven_ && !is_dirty_ && !transaction_.is_open();
+                          (desk_.owed() == 0 || connection_->pipeline().is_idle()) &&
+                          preparation_.state != Preparation::State::Pending && !is_unproven_ &&
+                          !is_dirty_ && !transaction_.is_open();
     if (!is_clean) {
         connection_->forget(*this);
         events_.forget_replies(*connection_);

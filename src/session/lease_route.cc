@@ -18,22 +18,36 @@ Executed LeaseRoute::forward(const Call& call, RequestKind kind) {
         const bool waits_on = may_wait_on(call);
         lease_.set_blocked(true);
         if (waits_on) {
-            blocked_->send(call);
+            kept_.blocked->send(call);
             return Executed::Yes;
         }
     }
-    lease_.send(call, lease_.behind(kind));
+    if (may_follow(call)) {
+        kept_.followed->send(call, lease_.behind(kind));
+    } else {
+        lease_.send(call, lease_.behind(kind));
+    }
     return Executed::Yes;
+}
+
+// True if it goes on at another node of a cluster once this one does not run it.
+bool LeaseRoute::may_follow(const Call& call) {
+    if (desk_.context.cluster == nullptr || transaction_.is_open()) return false;
+    if (!FollowedCommands::takes(call)) return false;
+    if (kept_.followed == nullptr) {
+        kept_.followed = std::make_unique<FollowedCommands>(desk_, lease_);
+    }
+    return true;
 }
 
 // True if it may wait on at another server once this one is no primary any more.
 bool LeaseRoute::may_wait_on(const Call& call) {
     if (call.spec() == nullptr || desk_.owed() > 0 || transaction_.is_open()) return false;
     if (call.spec()->special == Special::Wait || call.spec()->is_module) return false;
-    if (blocked_ == nullptr) {
-        blocked_ = std::make_unique<BlockedWait>(desk_, lease_, transaction_, events_);
+    if (kept_.blocked == nullptr) {
+        kept_.blocked = std::make_unique<BlockedWait>(desk_, lease_, transaction_);
     }
-    return blocked_->keep(call);
+    return kept_.blocked->keep(call);
 }
 
 Executed LeaseRoute::forward_script(const Call& call) {

@@ -144,7 +144,7 @@ void Tunnel::move() {
 
 // Takes a connection that is dialled now, for idle ones may be to the former primary.
 void Tunnel::dial() {
-    const bool is_there = lease_.take_fresh();
+    const bool is_there = lease_.take_one(true);
     wait_.wait_for_lease(!is_there);
     if (is_there) lease_.prepare(kPing, WhenRefused::Fail);
 }

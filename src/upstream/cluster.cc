@@ -12,7 +12,6 @@
 namespace nearkey {
 
 namespace {
-constexpr std::string_view kAsking = "*1\r\n$6\r\nASKING\r\n";
 constexpr size_t kReplyMax = size_t{16} << 20;
 // So many ranges of slots are read in one turn: a fraction of a millisecond.
 constexpr size_t kRangesPerTurn = 250;
@@ -26,9 +25,6 @@ constexpr uint64_t kAnswerPatienceMs = 500;
 // Where no node that was known is there for so many intervals, another cluster is believed.
 constexpr uint64_t kIntervalsOfAbsence = 3;
 
-constexpr uint8_t kDelaysMax = 15;  // PendingRequest counts no further
-constexpr std::string_view kCircle =
-    "UPSTREAMDOWN the cluster's nodes send it from one to the other; not run";
 constexpr std::string_view kFull =
     "UPSTREAMDOWN the node of its slot is one more than nearkey may know (cluster.nodes_max); "
     "not run";
@@ -355,6 +351,7 @@ uint16_t Cluster::add_member(const std::string& id, const Endpoint& endpoint) {
                                                      .number = number},
                                          parts_.options, std::move(target));
     coherence_.begin(*member.node);
+    member.node->latency().set_slow_us(seed_->latency().slow_us());
     member.node->start();
     return number;
 }
@@ -435,25 +432,17 @@ void Cluster::on_redirect(Connection& from, const Redirect& redirect, UnsentRequ
     using Kind = Redirect::Kind;
     // A PING by which a node is to prove something: another node's answer would prove nothing.
     if (request.request.kind == RequestKind::Blocking) return deliver(request, redirect.words);
-    static constexpr Count Metrics::*kCounters[] = {
-        &Metrics::cluster_moved_total,     &Metrics::cluster_asked_total,
-        &Metrics::cluster_readonly_total,  &Metrics::cluster_readonly_total,
-        &Metrics::cluster_try_again_total, &Metrics::cluster_down_total};
-    ++(parts_.metrics.*kCounters[static_cast<size_t>(redirect.kind)]);
     const int slot = redirect.slot >= 0 ? redirect.slot : slot_of_command(request.bytes);
-    // Before the reply can come: its client would see newer, and then older.
-    if (slot >= 0) coherence_.void_soon(static_cast<uint16_t>(slot));
+    const uint16_t number = follow(from, redirect, slot);
     sent_on_.take(request, slot);
     const bool names_node = redirect.kind == Kind::Moved || redirect.kind == Kind::Ask;
     const std::string named = to_text(Endpoint{std::string(redirect.host), redirect.port});
     if (names_node && request.request.redirects >= parts_.cluster_options.redirects_max) {
-        doubt();
         request.request.fail(with_place(kCircle, place_in_words(slot, named)), seed_->latency());
         return;
     }
     if (names_node) ++request.request.redirects;
     request.request.protocol = from.protocol();
-    const uint16_t number = learn(from, redirect);
     if (number == kNobody && names_node && is_full_) {
         request.request.fail(with_place(kFull, place_in_words(slot, named)), seed_->latency());
         return;
@@ -472,7 +461,14 @@ void Cluster::on_redirect(Connection& from, const Redirect& redirect, UnsentRequ
     sent_on_.send(std::move(request), number, redirect.kind == Kind::Ask);
 }
 
-uint16_t Cluster::learn(const Connection& from, const Redirect& redirect) {
+uint16_t Cluster::follow(const Connection& from, const Redirect& redirect, int slot) {
+    static constexpr Count Metrics::*kCounters[] = {
+        &Metrics::cluster_moved_total,     &Metrics::cluster_asked_total,
+        &Metrics::cluster_readonly_total,  &Metrics::cluster_readonly_total,
+        &Metrics::cluster_try_again_total, &Metrics::cluster_down_total};
+    ++(parts_.metrics.*kCounters[static_cast<size_t>(redirect.kind)]);
+    // Before the reply can come: its client would see newer, and then older.
+    if (slot >= 0) coherence_.void_soon(static_cast<uint16_t>(slot));
     using Kind = Redirect::Kind;
     uint16_t number = kNobody;
     const bool names_node = redirect.kind == Kind::Moved || redirect.kind == Kind::Ask;
@@ -532,19 +528,16 @@ void Cluster::send_on(uint16_t number, const UnsentRequest& request, bool is_ask
 }
 
 void Cluster::delay(UnsentRequest request, std::string_view words) {
-    const uint64_t now_ms = parts_.loop.now_ms();
-    const uint8_t delays = request.request.delays;
-    const uint64_t wait_ms = DelayedRequests::kTickMs << delays;
-    const bool has_time = delays < kDelaysMax && wait_ms <= parts_.options.queue_timeout_ms &&
-                          now_ms + wait_ms < request.request.deadline_ms;
-    if (!has_time || !request.request.receiver->on_request_delayed(request.request.ticket)) {
+    const auto wait_ms = DelayedRequests::wait_of(request.request, parts_.loop.now_ms(),
+                                                  parts_.options.queue_timeout_ms);
+    if (!wait_ms || !request.request.receiver->on_request_delayed(request.request.ticket)) {
         deliver(request, words);
         return;
     }
     ++request.request.delays;
     ++parts_.metrics.cluster_delayed_total;
     sent_on_.delay(request);
-    delayed_.push(std::move(request), wait_ms);
+    delayed_.push(std::move(request), *wait_ms);
 }
 
 int Cluster::slot_of_command(std::string_view bytes) const {

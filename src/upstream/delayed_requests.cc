@@ -4,6 +4,18 @@
 
 namespace nearkey {
 
+namespace {
+constexpr uint8_t kDelaysMax = 15;  // PendingRequest counts no further
+}  // namespace
+
+std::optional<uint64_t> DelayedRequests::wait_of(const PendingRequest& request, uint64_t now_ms,
+                                                 uint64_t patience_ms) {
+    const uint64_t wait_ms = kTickMs << request.delays;
+    const bool has_time = request.delays < kDelaysMax && wait_ms <= patience_ms &&
+                          now_ms + wait_ms < request.deadline_ms;
+    return has_time ? std::optional(wait_ms) : std::nullopt;
+}
+
 void DelayedRequests::push(UnsentRequest request, uint64_t wait_ms) {
     waiting_.push_back({std::move(request), loop_.now_ms() + wait_ms});
     if (!timer_.is_active()) timer_.start_once(kTickMs);

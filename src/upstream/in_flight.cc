@@ -80,12 +80,17 @@ void InFlight::refuse_head(std::string_view error) {
     if (head.receiver != nullptr) head.fail(error, context_.latency);
 }
 
+UnsentRequest InFlight::copy_head() const {
+    const PendingRequest& head = requests_[0];
+    UnsentRequest copy{std::string(retained_.view().substr(0, head.retained)), head,
+                       head.deadline_ms, true};
+    copy.request.retained = 0;
+    return copy;
+}
+
 UnsentRequest InFlight::take_redirected() {
-    const PendingRequest head = requests_.front();
-    UnsentRequest taken{std::string(retained_.view().substr(0, head.retained)), head,
-                        head.deadline_ms, true};
-    taken.request.retained = 0;
-    take_head(head);
+    UnsentRequest taken = copy_head();
+    take_head(PendingRequest{requests_.front()});
     head_waits_ = false;
     answered_us_ = context_.latency.turn_us();
     return taken;

@@ -20,19 +20,9 @@
 
 namespace nearkey {
 
-// Events that it tells its session.
-class BlockedEvents {
-public:
-    // go_on() is due.
-    virtual void on_blocked_wait_over() = 0;
-
-protected:
-    ~BlockedEvents() = default;
-};
-
 class BlockedWait final : public ReplyReceiver {
 public:
-    BlockedWait(Desk& desk, Lease& lease, const Transaction& transaction, BlockedEvents& events);
+    BlockedWait(Desk& desk, Lease& lease, const Transaction& transaction);
 
     // False: the command can't wait on elsewhere.
     bool keep(const Call& call);
@@ -43,7 +33,6 @@ public:
     // Another server is the primary.
     void on_failover();
     bool on_lease_settled(bool is_refused) { return wait_.on_lease_settled(is_refused); }
-    void go_on();
 
     // ReplyReceiver
     void on_reply_bytes(uint32_t ticket, std::string_view bytes) override;
@@ -52,9 +41,11 @@ public:
     void on_request_failed(uint32_t ticket, std::string_view error) override;
 
 private:
+    void go_on();
     bool may_be_demotion(std::string_view words) const;
     bool may_go_on() const;
     bool repeat();
+    void learn();
     void leave_lease();
     void send_again();
     void finish();
@@ -66,9 +57,12 @@ private:
     PrimaryWait wait_;
     bool is_open_ = false;  // it has not been answered
     bool is_moved_ = false;
-    bool is_passing_ = false;  // its reply goes on to the session
-    uint32_t repeats_ = 0;     // tries since a server said that it is no primary
-    std::string words_;        // the beginning of an error that may say so
+    bool is_asking_ = false;            // it goes behind ASKING
+    bool is_passing_ = false;           // its reply goes on to the session
+    uint16_t next_ = Cluster::kNobody;  // the node that was named last
+    uint64_t sent_ms_ = 0;
+    uint32_t repeats_ = 0;  // tries since a server said that it is no primary
+    std::string words_;     // the beginning of an error that may say so
 };
 
 }  // namespace nearkey

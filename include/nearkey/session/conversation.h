@@ -35,8 +35,7 @@ namespace nearkey {
 class Conversation final : private ConnectionOwner,
                            private Planner,
                            private LeaseEvents,
-                           private TunnelEvents,
-                           private BlockedEvents {
+                           private TunnelEvents {
 public:
     Conversation(Desk& desk, Input& input);
     ~Conversation();
@@ -86,7 +85,8 @@ public:
     std::string_view route() const;
     // Bytes kept to go on at another server.
     size_t kept_bytes() const {
-        return (blocked_ == nullptr ? 0 : blocked_->memory_bytes()) +
+        return (kept_.blocked == nullptr ? 0 : kept_.blocked->memory_bytes()) +
+               (kept_.followed == nullptr ? 0 : kept_.followed->memory_bytes()) +
                (tunnel_ == nullptr ? 0 : tunnel_->kept_bytes()) +
                (fan_in_ == nullptr ? 0 : fan_in_->memory_bytes());
     }
@@ -105,9 +105,8 @@ private:
     bool on_lease_settled(bool is_refused) override;
     void on_prepared() override;
     void forget_replies(Connection& connection) override;
-    // TunnelEvents, BlockedEvents
+    // TunnelEvents
     void on_tunnel_wait_over() override;
-    void on_blocked_wait_over() override;
 
     // KnownFacts, of the next command: each is looked at when it is asked for.
     struct SessionFacts {
@@ -144,7 +143,7 @@ private:
     void leave_tunnel();
 
     // The ways, each made for one command.
-    LeaseRoute lease_route() { return {desk_, lease_, transaction_, blocked_, *this}; }
+    LeaseRoute lease_route() { return {desk_, lease_, transaction_, kept_}; }
     TransactionRoute transaction_route() { return {desk_, lease_, transaction_}; }
     OwnAnswers own_answers() { return {desk_, lease_, shared_, transaction_}; }
 
@@ -154,8 +153,8 @@ private:
     Lease lease_;
     SharedRoute shared_;
     std::unique_ptr<Tunnel> tunnel_;
-    std::unique_ptr<FanIn> fan_in_;         // from the first SUBSCRIBE or MONITOR before a cluster
-    std::unique_ptr<BlockedWait> blocked_;  // from the first blocking command on
+    std::unique_ptr<FanIn> fan_in_;  // from the first SUBSCRIBE or MONITOR before a cluster
+    LeaseRoute::Kept kept_;
     std::unique_ptr<NodesInTurn> in_turn_;  // from the first such command on
     uint32_t leased_commands_left_ = 0;     // commands that take a lease behind a large reply
 };

@@ -70,8 +70,9 @@ public:
     Node& node() { return *node_; }
     // Takes a connection set up as another user than nearkey's. False: none is free yet.
     bool take_as(const UpstreamCredentials& credentials);
-    // Takes one dialled now, for idle ones may be to a former primary. False: none is free yet.
-    bool take_fresh();
+    // Takes one of its node. False: none is free yet. `is_fresh`: dialled now, for idle ones may be
+    // to a former primary.
+    bool take_one(bool is_fresh);
     // The next one is of this node. REQUIRES: there is none.
     void turn_to(Node& node);
     // True if take() would give one that is ready. If not, one is connected for later.

@@ -4,6 +4,7 @@
 
 #include "nearkey/session/blocked_wait.h"
 #include "nearkey/session/desk.h"
+#include "nearkey/session/followed_commands.h"
 #include "nearkey/session/input.h"
 #include "nearkey/session/lease.h"
 #include "nearkey/session/shared_route.h"
@@ -16,14 +17,13 @@ namespace nearkey {
 
 class LeaseRoute {
 public:
-    // `blocked` is made when the first blocking command needs it.
-    LeaseRoute(Desk& desk, Lease& lease, const Transaction& transaction,
-               std::unique_ptr<BlockedWait>& blocked, BlockedEvents& events)
-        : desk_(desk),
-          lease_(lease),
-          transaction_(transaction),
-          blocked_(blocked),
-          events_(events) {}
+    // Each is made when the first command needs it.
+    struct Kept {
+        std::unique_ptr<BlockedWait> blocked;
+        std::unique_ptr<FollowedCommands> followed;
+    };
+    LeaseRoute(Desk& desk, Lease& lease, const Transaction& transaction, Kept& kept)
+        : desk_(desk), lease_(lease), transaction_(transaction), kept_(kept) {}
 
     Executed forward(const Call& call, RequestKind kind);
     // A script, or text that a server compiles: it may put line ends into a line of text, so that
@@ -46,13 +46,13 @@ public:
 
 private:
     bool may_wait_on(const Call& call);
+    bool may_follow(const Call& call);
     Executed send_large(const Call& call, Input& input);
 
     Desk& desk_;
     Lease& lease_;
     const Transaction& transaction_;
-    std::unique_ptr<BlockedWait>& blocked_;
-    BlockedEvents& events_;
+    Kept& kept_;
 };
 
 }  // namespace nearkey

@@ -22,6 +22,7 @@ public:
         : loop_(loop), timer_(loop, std::move(on_over)) {}
 
     void pause(uint64_t pause_ms) { timer_.start_once(pause_ms); }
+    void stop() { timer_.stop(); }
     // Pauses, behind Sentinels, for up to upstream.drain_timeout_ms in all. False: no longer.
     [[nodiscard]] bool pause_for_primary(const Node& node);
     // A primary was found: the time begins anew.

@@ -114,6 +114,7 @@ public:
     const ClusterOptions& options() const { return parts_.cluster_options; }
     ClusterCoherence& coherence() { return coherence_; }
     static constexpr uint16_t kSeed = NodeCoherence::kSeedNumber;
+    static constexpr uint16_t kNobody = UINT16_MAX;
     // No reply will be delivered to `receiver` any more.
     void forget(const ReplyReceiver& receiver);
 
@@ -126,15 +127,19 @@ public:
             if (member != nullptr) visit(*member->node);
     }
 
-    // A node's word about a slot is believed. Returns the number of the member that it names.
-    uint16_t learn(const Connection& from, const Redirect& redirect);
+    // A node has refused a command of this slot, and is believed; -1: it is not known which, or
+    // nothing of it may be stored. Returns the number of the one that is to run it, which may be
+    // nobody's.
+    uint16_t follow(const Connection& from, const Redirect& redirect, int slot);
+    static constexpr std::string_view kAsking = "*1\r\n$6\r\nASKING\r\n";
+    static constexpr std::string_view kCircle =
+        "UPSTREAMDOWN the cluster's nodes send it from one to the other; not run";
+
     // RedirectEvents
     int slot_of_command(std::string_view bytes) const override;
     void on_redirect(Connection& from, const Redirect& redirect, UnsentRequest request) override;
 
 private:
-    static constexpr uint16_t kNobody = UINT16_MAX;
-
     // The last question.
     struct Asked {
         std::string host;

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <optional>
 #include <utility>
 
 namespace nearkey {
@@ -20,6 +21,9 @@ public:
     DelayedRequests(Loop& loop, OnDue on_due)
         : loop_(loop), on_due_(std::move(on_due)), timer_(loop, [this] { tick(); }) {}
 
+    // How long until the request is tried again; nothing: it has waited long enough.
+    static std::optional<uint64_t> wait_of(const PendingRequest& request, uint64_t now_ms,
+                                           uint64_t patience_ms);
     void push(UnsentRequest request, uint64_t wait_ms);
     // `Matches`: bool(const UnsentRequest&).
     template <class Matches>

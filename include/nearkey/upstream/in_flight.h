@@ -48,6 +48,8 @@ public:
         return head.retained > 0 && head.replies == 1 && reply_bytes_ == 0 &&
                (head.receiver == nullptr || head.receiver->follows_redirects());
     }
+    // The same command, to be sent again. REQUIRES: its bytes are kept, no reply of it has ended.
+    UnsentRequest copy_head() const;
     // Takes it off: its reply comes from elsewhere. REQUIRES: may_be_redirected().
     UnsentRequest take_redirected();
     void forget(const ReplyReceiver& receiver);

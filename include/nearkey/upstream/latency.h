@@ -62,6 +62,7 @@ public:
 
     // Requests that take longer are slow. UINT32_MAX: none is.
     void set_slow_us(uint32_t slow_us) { slow_us_ = slow_us; }
+    uint32_t slow_us() const { return slow_us_; }
     bool is_slow(const RequestTiming& timing) const {
         return loop_.turn_us() - timing.start_us >= slow_us_;
     }

@@ -1,0 +1,288 @@
+#include "nearkey/session/followed_commands.h"
+
+#include "nearkey/dispatch/placement.h"
+#include "nearkey/resp/redirect.h"
+#include "nearkey/upstream/cluster.h"
+#include "nearkey/upstream/error_place.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <iterator>
+#include <utility>
+#include <vector>
+
+namespace nearkey {
+
+namespace {
+// Words of a node that does not run it, or not now.
+constexpr std::string_view kElsewhere[] = {"-MOVED ", "-ASK ", "-TRYAGAIN ", "-CLUSTERDOWN "};
+constexpr size_t kWordsMax = 512;
+
+bool may_be_elsewhere(std::string_view words) {
+    return words.size() <= kWordsMax &&
+           std::any_of(std::begin(kElsewhere), std::end(kElsewhere), [&](std::string_view each) {
+               const size_t size = std::min(words.size(), each.size());
+               return words.substr(0, size) == each.substr(0, size);
+           });
+}
+}  // namespace
+
+FollowedCommands::FollowedCommands(Desk& desk, Lease& lease)
+    : desk_(desk), lease_(lease), wait_(desk.context.loop, [this] { go_on(); }), asker_(*this) {
+}
+
+void FollowedCommands::send(const Call& call, RequestKind kind) {
+    desk_.count_forwarded(1);
+    desk_.client.has_written |= kind != RequestKind::Read;
+    const uint32_t ticket = desk_.replies.open(1);
+    if (in_flight_ == 0) {
+        first_sent_ = ticket;
+        sent_ = 0;
+    }
+    ++sent_;
+    desk_.ledger.begin(call.plan, call.command, ticket, lease_.way());
+    ++in_flight_;
+    lease_->send({desk_.canonical(call.command), this, ticket, kind, 1, desk_.ledger.awaited_ms(),
+                  desk_.timing(call, kind)});
+}
+
+// --- replies ---
+
+void FollowedCommands::on_reply_bytes(uint32_t ticket, std::string_view bytes) {
+    if (!is_passing_ && (!words_.empty() || bytes.starts_with('-'))) {
+        if (words_.empty()) refused_ = lease_->in_flight().copy_head();
+        words_ += bytes;
+        if (may_be_elsewhere(words_)) return;
+        bytes = {};
+    }
+    is_passing_ = true;
+    if (!words_.empty()) desk_.receiver().on_reply_bytes(ticket, std::exchange(words_, {}));
+    if (!bytes.empty()) desk_.receiver().on_reply_bytes(ticket, bytes);
+}
+
+void FollowedCommands::on_reply_end(uint32_t ticket) {
+    --in_flight_;
+    is_passing_ = false;
+    if (words_.empty()) {
+        desk_.receiver().on_reply_end(ticket);
+    } else if (!desk_.is_over()) {
+        park(ticket);
+    }
+    if (in_flight_ == 0) follow();
+}
+
+bool FollowedCommands::on_reply_void(uint32_t ticket) {
+    words_.clear();
+    is_passing_ = false;
+    return desk_.receiver().on_reply_void(ticket);
+}
+
+void FollowedCommands::on_request_failed(uint32_t ticket, std::string_view error) {
+    --in_flight_;
+    words_.clear();
+    is_passing_ = false;
+    desk_.receiver().on_request_failed(ticket, error);
+    // What is parked could not be asked about.
+    if (in_flight_ == 0) give_up();
+}
+
+// One that was sent again goes before those that were not.
+void FollowedCommands::park(uint32_t ticket) {
+    Parked parked;
+    parked.request = std::exchange(refused_, {});
+    parked.words = std::exchange(words_, {});
+    lease_.note_reply(true);
+    // Nothing more is run before it is answered, so that nothing overtakes it.
+    desk_.pauses.pause(PauseReason::kUntilIdle, nullptr);
+    parked_bytes_ += parked.request.bytes.size();
+    const auto behind = std::find_if(parked_.begin(), parked_.end(), [ticket](const Parked& each) {
+        return each.request.request.ticket - ticket < UINT32_MAX / 2;
+    });
+    parked_.insert(behind, std::move(parked));
+    desk_.account();
+}
+
+FollowedCommands::Parked FollowedCommands::take_first() {
+    Parked first = std::move(parked_.front());
+    parked_.pop_front();
+    parked_bytes_ -= first.request.bytes.size();
+    return first;
+}
+
+// --- where it is run ---
+
+// About its keys; empty: it has none.
+std::string FollowedCommands::question_about(const Parked& parked) const {
+    const std::string& bytes = parked.request.bytes;
+    CommandParser parser(static_cast<int64_t>(bytes.size()));
+    if (parser.next(bytes) != ParseResult::Command) return {};
+    const CommandView& command = parser.command();
+    const CommandSpec* const spec = desk_.context.node.catalog().commands().find(command);
+    std::vector<std::string_view> words{"EXISTS"};
+    if (spec == nullptr || !spec->find_first_key(command, words)) return {};
+    std::string question;
+    append_command(question, words);
+    return question;
+}
+
+// Asks about those that were refused by this node, then acts on the first.
+void FollowedCommands::follow() {
+    if (parked_.empty() || desk_.is_over()) return;
+    const bool may_ask = lease_ && lease_->is_ready();
+    for (Parked& parked : parked_) {
+        if (parked.verdict != Verdict::None) continue;
+        const std::string question = may_ask ? question_about(parked) : std::string();
+        parked.verdict = Verdict::Unknown;
+        if (question.empty()) continue;
+        ++asked_;
+        lease_->send({question, &asker_, parked.request.request.ticket, RequestKind::Write});
+    }
+    if (asked_ == 0) act();
+}
+
+void FollowedCommands::on_answer(uint32_t ticket, const std::string& reply) {
+    using Kind = Redirect::Kind;
+    if (desk_.is_over()) return;
+    --asked_;
+    Parked& parked = *std::find_if(parked_.begin(), parked_.end(), [ticket](const Parked& each) {
+        return each.request.request.ticket == ticket;
+    });
+    const auto redirect = reply.starts_with('-') ? read_redirect(reply) : std::nullopt;
+    if (redirect) {
+        Cluster& cluster = *desk_.context.cluster;
+        parked.slot = cluster.slot_of_command(parked.request.bytes);
+        parked.node = cluster.follow(*lease_.connection(), *redirect, parked.slot);
+        const bool names_node = redirect->kind == Kind::Moved || redirect->kind == Kind::Ask;
+        parked.verdict = names_node ? Verdict::Elsewhere : Verdict::Later;
+        parked.is_asking = redirect->kind == Kind::Ask;
+        parked.words = names_node ? fmt::format(
+                                        "-TRYAGAIN slot {} moved, where to is not known "
+                                        "yet; not run\r\n",
+                                        parked.slot)
+                                  : reply;
+    } else if (reply.starts_with(':')) {
+        parked.verdict = Verdict::Run;
+    }
+    if (asked_ == 0) act();
+}
+
+void FollowedCommands::on_no_answer() {
+    --asked_;
+    if (asked_ == 0) act();
+}
+
+// Each has its verdict. Until one is on its way.
+void FollowedCommands::act() {
+    Cluster& cluster = *desk_.context.cluster;
+    while (!parked_.empty() && !desk_.is_over()) {
+        Parked& first = parked_.front();
+        PendingRequest& request = first.request.request;
+        const bool is_known = first.verdict == Verdict::Elsewhere && cluster.find(first.node);
+        if (first.verdict == Verdict::Run || first.verdict == Verdict::Unknown) {
+            answer_first();
+        } else if (!is_known) {
+            if (delay()) return;
+            answer_first();
+        } else if (request.redirects >= cluster.options().redirects_max) {
+            fail_first(with_place(Cluster::kCircle, place_in_words(first.slot, {})));
+        } else {
+            ++request.redirects;
+            return go_to(first.node, first.is_asking);
+        }
+    }
+}
+
+void FollowedCommands::go_to(uint16_t node, bool is_asking) {
+    Node& target = *desk_.context.cluster->find(node);
+    is_asking_ = is_asking;
+    if (lease_ && (!lease_.is_of(target) || !lease_->is_ready())) lease_.end();
+    if (!lease_) lease_.turn_to(target);
+    take_lease();
+}
+
+void FollowedCommands::take_lease() {
+    const bool is_there = lease_ || lease_.take_one(false);
+    wait_.wait_for_lease(!is_there);
+    waits_for_lease_ = !is_there;
+    if (!is_there) return;
+    desk_.pauses.unpause(PauseReason::kLease);
+    lease_.expect_any_text();
+    if (is_asking_) {
+        lease_->send({Cluster::kAsking, &desk_.context.node.discard(), 0, RequestKind::Write});
+    }
+    UnsentRequest request = take_first().request;
+    request.request.receiver = this;
+    ++in_flight_;
+    lease_->send_again(request);
+}
+
+// False: it has waited long enough.
+bool FollowedCommands::delay() {
+    PendingRequest& request = parked_.front().request.request;
+    const Node& node = desk_.context.node;
+    const auto wait_ms = DelayedRequests::wait_of(request, desk_.context.loop.now_ms(),
+                                                  node.options().queue_timeout_ms);
+    if (!wait_ms) return false;
+    ++request.delays;
+    ++desk_.context.metrics.cluster_delayed_total;
+    wait_.pause(*wait_ms);
+    return true;
+}
+
+void FollowedCommands::go_on() {
+    if (parked_.empty() || desk_.is_over()) return;
+    if (wait_.take_refusal()) {
+        desk_.pauses.unpause(PauseReason::kLease);
+        fail_first(PrimaryWait::kNoLease);
+        return give_up();
+    }
+    if (std::exchange(waits_for_lease_, false)) return take_lease();
+    Cluster& cluster = *desk_.context.cluster;
+    go_to(cluster.node_for(parked_.front().request.bytes).coherence().number(), false);
+}
+
+// --- the end ---
+
+// Its words are a reply: no node's that the client could follow.
+void FollowedCommands::answer_first() {
+    const Parked first = take_first();
+    const uint32_t ticket = first.request.request.ticket;
+    const auto redirect = read_redirect(first.words);
+    const bool is_unsure = first.verdict == Verdict::Unknown && redirect && redirect->slot >= 0;
+    const std::string words =
+        is_unsure ? fmt::format(
+                        "-TRYAGAIN slot {} moved, by the word of its node or of the "
+                        "script; may have run\r\n",
+                        redirect->slot)
+                  : first.words;
+    desk_.receiver().on_reply_bytes(ticket, words);
+    desk_.receiver().on_reply_end(ticket);
+}
+
+void FollowedCommands::fail_first(std::string_view error) {
+    const uint32_t ticket = take_first().request.request.ticket;
+    desk_.receiver().on_request_failed(ticket, error);
+}
+
+// The node that was to run the first can't be had.
+void FollowedCommands::give_up() {
+    while (!parked_.empty() && !desk_.is_over())
+        answer_first();
+}
+
+void FollowedCommands::forget_replies(Connection& connection) {
+    connection.forget(*this);
+    connection.forget(asker_);
+    in_flight_ = asked_ = 0;
+    words_.clear();
+    is_passing_ = false;
+}
+
+void FollowedCommands::close() {
+    wait_.stop();
+    parked_.clear();
+    parked_bytes_ = 0;
+}
+
+}  // namespace nearkey

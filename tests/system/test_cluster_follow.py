@@ -1,0 +1,262 @@
+"""Scripts and blocking commands whose slot moves in a Valkey Cluster: they go on where it is, and a
+script that only says so is believed by nobody."""
+
+import threading
+import time
+import unittest
+
+from harness import SLOWNESS, proxy_only, wait_for
+from resp import encode, parse
+from sentinels import info
+from test_cluster import ClusterCase
+
+# Each call leaves its number behind.
+APPEND = "redis.call('RPUSH', KEYS[1], ARGV[1]) return redis.call('LLEN', KEYS[1])"
+SAY = "redis.call('INCR', KEYS[1]) return redis.error_reply(ARGV[1])"
+
+
+class FollowCase(ClusterCase):
+    def other_than(self, node):
+        return next(each for each in self.cluster.nodes if each is not node)
+
+    def ends_of(self, key):
+        """The slot, its owner, and another node."""
+        slot = self.cluster.slot_of(key)
+        source = self.cluster.owner_of(slot)
+        return slot, source, self.other_than(source)
+
+
+@proxy_only
+class FollowTest(FollowCase):
+    SETTINGS = {"slowlog.threshold_ms": 50}
+
+    def test_a_script_goes_on_where_its_slot_is(self):
+        client = self.client()
+        sha = parse(client.command("SCRIPT", "LOAD", APPEND)).decode()
+        function = "#!lua name=follow\nredis.register_function('append', function(KEYS, ARGV) " \
+                   f"{APPEND} end)"
+        self.assertEqual(b"follow", parse(client.command("FUNCTION", "LOAD", function)))
+        slot, source, target = self.ends_of("{f}")
+        for node in (target, source):
+            self.cluster.move(slot, node)
+            for command in (("EVAL", APPEND, "1", "{f}", "x"), ("EVALSHA", sha, "1", "{f}", "x"),
+                            ("FCALL", "append", "1", "{f}", "x")):
+                before = int(node.run("LLEN", "{f}"))
+                self.assertEqual(before + 1, parse(client.command(*command)), command)
+                self.assertEqual(before + 1, node.run("LLEN", "{f}"))
+        self.assertGreater(self.redirects(), 1)
+
+    def test_scripts_in_a_pipeline_go_on_in_order(self):
+        """Those of the slot that moved, and others of the same node between them."""
+        client = self.client()
+        slot, source, target = self.ends_of("{f}")
+        here = next(key for key in (f"{{{n}}}" for n in range(1000))
+                    if self.cluster.owner_of(self.cluster.slot_of(key)) is source)
+        client.command("EVAL", APPEND, "1", here, "0")
+        self.cluster.move(slot, target)
+        count = 200
+        client.send(b"".join(encode("EVAL", APPEND, "1", key, str(number))
+                             for number in range(1, count + 1) for key in ("{f}", here)))
+        replies = [parse(reply) for reply in client.read_replies(2 * count)]
+        self.assertEqual([length for n in range(1, count + 1) for length in (n, n + 1)], replies)
+        numbers = [str(number).encode() for number in range(1, count + 1)]
+        self.assertEqual(numbers, target.run("LRANGE", "{f}", "0", "-1"))
+        self.assertEqual([b"0", *numbers], source.run("LRANGE", here, "0", "-1"))
+
+    def test_a_slot_whose_keys_are_moving(self):
+        """What is gone is run behind ASKING, each time over the same connection."""
+        client = self.client()
+        slot, source, target = self.ends_of("{m}")
+        client.command("SET", "{m}here", "1")
+        replies = []
+
+        def while_moving():
+            for number in range(20):
+                replies.append(client.command("EVAL", APPEND, "1", "{m}gone", str(number)))
+            self.assertEqual(20, target.run("EVAL", "return 20", "0"))
+            replies.append(client.command("EVAL", "return redis.call('GET', KEYS[1])", "1", "{m}here"))
+
+        self.cluster.move(slot, target, while_moving=while_moving)
+        self.assertEqual([*range(1, 21), b"1"], [parse(reply) for reply in replies])
+        self.assertEqual(20, target.run("LLEN", "{m}gone"))
+        self.assertLess(self.nearkey.metric("nearkey_upstream_connects_total"), 40)
+
+    def test_keys_at_two_nodes_are_waited_for(self):
+        client = self.client()
+        slot, source, target = self.ends_of("{t}")
+        client.command("SET", "{t}here", "1")
+        both = ("EVAL", "return redis.call('MGET', KEYS[1], KEYS[2])", "2", "{t}here", "{t}gone")
+        replies = []
+
+        def while_moving():
+            client.command("SET", "{t}gone", "2")
+            replies.append(client.command(*both, timeout=5 * SLOWNESS))
+            before = self.nearkey.metric("nearkey_cluster_delayed_total")
+            client.send(encode(*both))
+            wait_for(lambda: self.nearkey.metric("nearkey_cluster_delayed_total") > before, 5,
+                     "the second one waits")
+
+        self.cluster.move(slot, target, while_moving=while_moving)
+        self.assertTrue(replies[0].startswith(b"-TRYAGAIN"), replies)
+        (second,) = client.read_replies(1)
+        self.assertTrue(second.startswith(b"-TRYAGAIN") or parse(second) == [b"1", b"2"], second)
+        self.assertEqual([b"1", b"2"], parse(client.command(*both)))
+
+    def test_a_script_that_says_the_words_of_a_node_has_run_once(self):
+        """As from a server: the words as they are, nothing is learned from them."""
+        client = self.client()
+        slot, source, target = self.ends_of("{s}")
+        self.assertEqual(1, parse(client.command("INCR", "{s}")))
+        words = [f"MOVED {slot} 127.0.0.1:{target.port}", f"MOVED {slot} 127.0.0.1:1",
+                 f"MOVED {slot + 1} 127.0.0.1:{target.port}", f"ASK {slot} 127.0.0.1:{target.port}",
+                 f"ASK {slot} nowhere:7", "TRYAGAIN Multiple keys request during rehashing of slot",
+                 "CLUSTERDOWN The cluster is down", "MOVED", "MOVED x y", "ASK ", "MOVED -1 a:1 b",
+                 f"MOVED {slot} " + "h" * 300 + ":7", "MOVED " + "x" * 600]
+        before = self.redirects()
+        direct = source.client()
+        self.addCleanup(direct.close)
+        for number, text in enumerate(words):
+            for reply in (client.command("EVAL", SAY, "1", "{s}", text),
+                          client.command("EVAL", SAY, "2", "{s}", "{s}b", text)):
+                self.assertEqual(direct.command("EVAL", SAY, "1", "{s}direct", text), reply)
+            self.assertEqual(2 * number + 3, int(source.run("GET", "{s}")))
+        self.assertEqual(before, self.redirects())
+        self.assertEqual(b"+OK\r\n", client.command("SET", "{s}", "x"))
+        # In a pipeline, too, and between others.
+        client.send(b"".join(encode("EVAL", SAY if n % 3 else APPEND, "1", f"{{s}}{n % 3}", words[0])
+                             for n in range(60)))
+        replies = client.read_replies(60)
+        for n, reply in enumerate(replies):
+            expected = f"-{words[0]}\r\n" if n % 3 else f":{n // 3 + 1}\r\n"
+            self.assertEqual(expected.encode(), reply, n)
+        self.assertEqual(b"20", source.run("GET", "{s}1"))
+        # A script without keys runs anywhere: nobody can be asked about it.
+        reply = client.command("EVAL", "return redis.error_reply(ARGV[1])", "0", words[0])
+        self.assertTrue(reply.startswith(b"-TRYAGAIN slot"), reply)
+
+    def test_a_blocking_command_follows_its_slot_while_it_moves(self):
+        waiting, pushing = self.client(), self.client()
+        slot, source, target = self.ends_of("{b}")
+
+        def while_moving():
+            waiting.send(encode("BLPOP", "{b}list", "0"))
+            wait_for(lambda: blocked(target) == 1, 5, "it waits behind ASKING")
+            time.sleep(2 * SLOWNESS)  # Longer than it is tried again.
+            self.assertEqual(1, blocked(target))
+
+        self.cluster.move(slot, target, while_moving=while_moving)
+        for node in (source, target, source, target, source, target, source, target, source):
+            if self.cluster.owner_of(slot) is not node:
+                self.cluster.move(slot, node)
+            wait_for(lambda: blocked(node) == 1, 5, "it waits where its slot is")
+            time.sleep(1.2)  # A move that has settled counts no more.
+        self.assertEqual(1, parse(pushing.command("RPUSH", "{b}list", "value")))
+        self.assertEqual([[b"{b}list", b"value"]], [parse(r) for r in waiting.read_replies(1)])
+
+    def test_the_slow_log_tells_of_a_script_that_went_on(self):
+        client = self.client()
+        slot, source, target = self.ends_of("{l}")
+        self.cluster.move(slot, target)
+        busy = "local x = 0 for i = 1, ARGV[1] do x = x + i % 7 end return 'done'"
+        self.assertEqual(b"done", parse(client.command("EVAL", busy, "1", "{l}", "30000000",
+                                                       timeout=20)))
+        (entry,) = wait_for(lambda: self.nearkey.get("/slowlog")[1]["entries"], 5, "it is there")
+        self.assertEqual(("eval", "dedicated"), (entry["command"], entry["route"]))
+        self.assertGreater(entry["total_us"], 50_000)
+
+    def test_a_client_that_leaves_is_forgotten(self):
+        slot, source, target = self.ends_of("{q}")
+        settled = self.client()
+        settled.command("SET", "{q}", "1")
+
+        def while_moving():
+            settled.command("SET", "{q}gone", "1")
+            for _ in range(5):
+                for count in (1, 3):
+                    client = self.nearkey.client()
+                    client.send(encode("EVAL", APPEND, "2", "{q}", "{q}gone", "1") * count)
+                    time.sleep(0.03)
+                    client.close()
+            wait_for(lambda: self.nearkey.metric("nearkey_clients") == 1, 10, "they are gone")
+
+        self.cluster.move(slot, target, while_moving=while_moving)
+        wait_for(lambda: self.nearkey.metric("nearkey_upstream_dedicated_leased") == 0, 10,
+                 "all leases are back")
+        self.assertEqual(b"+OK\r\n", settled.command("SET", "{q}", "2"))
+
+
+@proxy_only
+class FollowUnderLoadTest(FollowCase):
+    def check(self, pipelined):
+        """Counters and lists of clients that run scripts while their slots move to and fro."""
+        tags = [f"{{load{number}}}" for number in range(12)]
+        slots = sorted({self.cluster.slot_of(tag) for tag in tags})
+        seconds = 5 * min(SLOWNESS, 3)
+        end = time.monotonic() + seconds
+        sent, failures = {}, []
+
+        def work(number):
+            client = self.nearkey.client()
+            keys = [f"{tag}:{number}" for tag in tags]
+            counts = dict.fromkeys(keys, 0)
+            step = 0
+            while time.monotonic() < end and not failures:
+                commands, lengths = [], []
+                for _ in range(pipelined):
+                    key = keys[step % len(keys)]
+                    step += 1
+                    counts[key] += 1
+                    commands.append(encode("EVAL", APPEND, "1", key, str(counts[key])))
+                    lengths.append(counts[key])
+                client.send(b"".join(commands))
+                replies = [parse(reply) for reply in
+                           client.read_replies(pipelined, timeout=20 * SLOWNESS)]
+                if replies != lengths:
+                    failures.append((lengths, replies))
+            client.close()
+            sent.update(counts)
+
+        mover = self.move_for(seconds, slots)
+        self.run_beside(mover, [threading.Thread(target=work, args=(number,)) for number in range(6)])
+        self.assertEqual([], failures)
+        self.assertGreater(self.moves, 10)
+        self.cluster.wait_until_ok()
+        for key, count in sent.items():
+            node = self.cluster.owner_of(self.cluster.slot_of(key))
+            numbers = [str(number).encode() for number in range(1, count + 1)]
+            self.assertEqual(numbers, node.run("LRANGE", key, "0", "-1"), key)
+
+    def test_one_by_one(self):
+        self.check(1)
+
+    def test_in_pipelines(self):
+        self.check(20)
+
+
+@proxy_only
+class FewLeasesTest(FollowCase):
+    SETTINGS = {"upstream.dedicated_max": 1, "upstream.queue_timeout_ms": 300}
+
+    def test_a_lease_that_can_not_be_had_is_an_error_and_no_more(self):
+        slot, source, target = self.ends_of("{w}")
+        client, holder = self.client(), self.client()
+        there = next(key for key in (f"{{{n}}}" for n in range(1000))
+                     if self.cluster.owner_of(self.cluster.slot_of(key)) is target)
+        holder.send(encode("BLPOP", there, "0"))
+        wait_for(lambda: blocked(target) == 1, 5, "the only lease of the target is taken")
+        self.cluster.move(slot, target)
+        client.send(encode("EVAL", APPEND, "1", "{w}", "1") * 3)
+        replies = client.read_replies(3, timeout=10 * SLOWNESS)
+        self.assertTrue(all(reply.startswith(b"-") and b"MOVED" not in reply for reply in replies),
+                        replies)
+        self.assertIn(b"upstream.dedicated_max", replies[0])
+        self.assertEqual(b"+OK\r\n", client.command("SET", there, "1", timeout=5))
+        self.assertEqual(0, target.run("EXISTS", "{w}"))
+
+
+def blocked(node):
+    return int(info(node, "blocked_clients"))
+
+
+if __name__ == "__main__":
+    unittest.main()
