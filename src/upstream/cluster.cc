@@ -251,6 +251,7 @@ void Cluster::apply(const SlotMap& map) {
             is_doubted_ = true;
             continue;
         }
+        if (owners_[slot] != kNobody) members_[owners_[slot]]->has_lost_slots = true;
         owners_[slot] = number;
         changed_[slot] = version_;
         if (!is_first) moved.push_back(slot);
@@ -259,6 +260,11 @@ void Cluster::apply(const SlotMap& map) {
     map_ = map;
     coherence_.void_slots(moved);
     note_owners();
+    if (is_first) take_along(*seed_);
+    for (const auto& member : members_) {
+        if (member != nullptr && std::exchange(member->has_lost_slots, false))
+            take_along(*member->node);
+    }
     if (is_first) {
         parts_.log.info("cluster", {{"nodes", static_cast<int64_t>(map.servers().size())},
                                     {"slots", static_cast<int64_t>(map.served())}});
@@ -503,13 +509,39 @@ void Cluster::set_owner(uint16_t slot, uint16_t number) {
     changed_[slot] = ++version_;
     ++members_[number]->slots;
     coherence_.void_soon(slot);
+    if (former != kNobody) members_[former]->has_lost_slots = true;
     const bool is_last = former != kNobody && --members_[former]->slots == 0;
     if (is_last || members_[number]->slots == 1) note_owners();
     ++parts_.metrics.cluster_slots_moved_total;
 }
 
+// What waits for a node that is away, or is held back, and belongs to another by now: it was never
+// sent. Of a client that is owed something there nothing is: it could overtake that.
+void Cluster::take_along(Node& from) {
+    from.shared().for_each([&](Connection& connection) {
+        Pipeline& pipeline = connection.pipeline();
+        if (!pipeline.has_waiting()) return;
+        const auto owed = pipeline.in_flight().receivers();
+        const auto is_elsewhere = [&](const UnsentRequest& each) {
+            const PendingRequest& request = each.request;
+            return request.receiver != nullptr && request.receiver->follows_redirects() &&
+                   request.replies == 1 && request.kind != RequestKind::Own &&
+                   request.kind != RequestKind::Blocking && !sent_on_.has(*request.receiver) &&
+                   !owed.contains(request.receiver) && &node_for(each.bytes) != &from;
+        };
+        for (UnsentRequest& request : pipeline.waiting().take_if(is_elsewhere)) {
+            const uint16_t number = node_for(request.bytes).coherence().number();
+            request.request.protocol = connection.protocol();
+            sent_on_.take(request, slot_of_command(request.bytes));
+            sent_on_.send(std::move(request), number, false);
+            ++parts_.metrics.cluster_taken_along_total;
+        }
+    });
+}
+
 void Cluster::send_on(uint16_t number, const UnsentRequest& request, bool is_asking) {
-    Node& node = node_of(number);
+    Node* const found = find(number);
+    Node& node = found == nullptr ? *seed_ : *found;
     Connection* const connection =
         node.shared().first(request.request.protocol, node.target().url.database);
     if (connection == nullptr) {

@@ -104,6 +104,13 @@ void InFlight::forget(const ReplyReceiver& receiver) {
     }
 }
 
+std::unordered_set<const ReplyReceiver*> InFlight::receivers() const {
+    std::unordered_set<const ReplyReceiver*> receivers;
+    for (size_t i = 0; i < requests_.size(); ++i)
+        receivers.insert(requests_[i].receiver);
+    return receivers;
+}
+
 std::deque<UnsentRequest> InFlight::end(bool is_left) {
     reply_bytes_ = 0;
     head_waits_ = false;

@@ -117,11 +117,14 @@ class Cluster:
         }
 
     def slot_of(self, key):
-        return self.nodes[0].run("CLUSTER", "KEYSLOT", key)
+        return self.a_running_node().run("CLUSTER", "KEYSLOT", key)
+
+    def a_running_node(self):
+        return next(node for node in self.nodes if node.is_running())
 
     def owner_of(self, slot, asked=None):
         """The node that owns it, by the word of `asked`, or of the first that runs."""
-        asked = asked or next(node for node in self.nodes if node.is_running())
+        asked = asked or self.a_running_node()
         for first, last, owner, *_ in asked.run("CLUSTER", "SLOTS"):
             if first <= slot <= last:
                 of_port = next((node for node in self.nodes if node.port == owner[1]), None)

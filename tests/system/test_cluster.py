@@ -439,5 +439,60 @@ class ClusterFailoverTest(ClusterCase):
         self.cluster.wait_until_ok()
 
 
+@proxy_only
+class WaitingTest(ClusterCase):
+    """What waits for a node when its replica takes over, and was never sent, goes there."""
+    OPTIONS = {"replicas": 1, "node_timeout_ms": 2000 * SLOWNESS}
+    SETTINGS = {"upstream.request_timeout_ms": 100_000, "upstream.queue_timeout_ms": 100_000,
+                "upstream.suspect_after_ms": 300}
+
+    def primary(self):
+        node = next(node for node in self.cluster.nodes
+                    if b"role:master" in node.run("INFO", "replication"))
+        return node, next(f"{{{n}}}" for n in range(10_000)
+                          if self.cluster.owner_of(self.cluster.slot_of(f"{{{n}}}")) is node)
+
+    def send_to_waiting(self, key):
+        """One command for each of some clients."""
+        clients = [self.client() for _ in range(20)]
+        for number, client in enumerate(clients):
+            client.send(encode("APPEND", f"{key}:{number}", "x"))
+        return clients
+
+    def check(self, clients):
+        self.assertEqual([b":1\r\n"] * len(clients),
+                         [client.read_replies(1, timeout=60 * SLOWNESS)[0] for client in clients])
+        self.assertGreater(self.nearkey.metric("nearkey_cluster_taken_along_total"), 0)
+
+    def test_behind_a_dead_node(self):
+        dead, key = self.primary()
+        self.client().command("SET", key, "1")
+        dead.signal(signal.SIGKILL)
+        dead.process.wait(10)
+        wait_for(lambda: self.nearkey.metric("nearkey_cluster_nodes_away") == 1, 10, "it is away")
+        self.check(self.send_to_waiting(key))
+        self.cluster.replace(dead, self.cluster.owner_of(self.cluster.slot_of(key)))
+
+    def test_behind_a_frozen_node(self):
+        """Of a client that is owed something there nothing goes: it could overtake that."""
+        frozen, key = self.primary()
+        owed = self.client()
+        owed.command("SET", f"{key}:owed", "0")
+        frozen.signal(signal.SIGSTOP)
+        try:
+            owed.send(encode("APPEND", f"{key}:owed", "1"))
+            wait_for(lambda: self.nearkey.metric("nearkey_upstream_suspects_total") > 0, 10,
+                     "it is suspect")
+            owed.send(encode("APPEND", f"{key}:owed", "2"))
+            clients = self.send_to_waiting(key)
+            self.check(clients)
+        finally:
+            frozen.signal(signal.SIGCONT)
+        owed.read_replies(2, timeout=60 * SLOWNESS)
+        heir = self.cluster.owner_of(self.cluster.slot_of(key))
+        wait_for(lambda: b"role:slave" in frozen.run("INFO", "replication"), 20, "it follows")
+        self.assertIn(heir.run("GET", f"{key}:owed"), (b"012", b"12", b"02"))
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -111,6 +111,7 @@
     L(cluster_try_again_total, cluster_redirects_total, "kind=\"try_again\"", Counter, "")         \
     L(cluster_down_total, cluster_redirects_total, "kind=\"down\"", Counter, "")                   \
     X(cluster_delayed_total, Counter, "times that a command was tried again some time later")      \
+    X(cluster_taken_along_total, Counter, "commands that waited for a node when their slot left it") \
     X(cluster_gate_waits_total, Counter, "commands that waited for others, for their slot moved")  \
     X(cluster_subscriptions_moved_total, Counter,                                                  \
       "subscriptions made anew at another node, for their slot moved or their node went")          \

@@ -57,7 +57,8 @@ public:
         Endpoint endpoint;
         std::unique_ptr<Node> node;
         size_t slots = 0;
-        bool is_listed = true;  // by the last map
+        bool is_listed = true;        // by the last map
+        bool has_lost_slots = false;  // since that
     };
 
     // All outlive it.
@@ -88,7 +89,10 @@ public:
 
     // --- who is asked ---
     // The owner of a slot. If nobody is known to be, another node, which says so.
-    Node& owner(uint16_t slot) { return node_of(owners_[slot]); }
+    Node& owner(uint16_t slot) {
+        Node* const node = find(owners_[slot]);
+        return node == nullptr ? *seed_ : *node;
+    }
     // For commands without keys: the same as long as it serves.
     Node& home();
     // The node where this command, canonical RESP, runs.
@@ -170,10 +174,6 @@ private:
     void refuse(const std::string& reason);
 
     // Members.
-    Node& node_of(uint16_t number) {
-        const bool is_there = number != kNobody && members_[number] != nullptr;
-        return is_there ? *members_[number]->node : *seed_;
-    }
     uint16_t member_at(const std::string& id, const Endpoint& endpoint);
     uint16_t add_member(const std::string& id, const Endpoint& endpoint);
     uint16_t find_member(const Endpoint& endpoint) const;
@@ -184,6 +184,7 @@ private:
     std::vector<Endpoint> serving() const;
 
     // Requests that were sent on.
+    void take_along(Node& from);
     void send_on(uint16_t number, const UnsentRequest& request, bool is_asking);
     void delay(UnsentRequest request, std::string_view words);
     const Parts parts_;

@@ -13,6 +13,7 @@
 #include <deque>
 #include <functional>
 #include <string_view>
+#include <unordered_set>
 
 namespace nearkey {
 
@@ -53,6 +54,8 @@ public:
     // Takes it off: its reply comes from elsewhere. REQUIRES: may_be_redirected().
     UnsentRequest take_redirected();
     void forget(const ReplyReceiver& receiver);
+    // Who is owed something.
+    std::unordered_set<const ReplyReceiver*> receivers() const;
     // The connection is lost. Returns the reads that may be sent again: once only, unless the
     // server is `left`. All others fail.
     std::deque<UnsentRequest> end(bool is_left);

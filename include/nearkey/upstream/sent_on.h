@@ -40,6 +40,8 @@ public:
     void forget(const ReplyReceiver& receiver);
     // Some requests of this receiver are not answered yet.
     bool has_of(const ReplyReceiver& receiver) const { return lines_.contains(&receiver); }
+    // It stands in a receiver's place.
+    bool has(const ReplyReceiver& hop) const { return known_.contains(&hop); }
     // How many are not answered yet.
     size_t size() const { return known_.size(); }
 

@@ -10,6 +10,8 @@
 #include <deque>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 namespace nearkey {
 
@@ -31,6 +33,18 @@ public:
     // Takes the first one. REQUIRES: not empty.
     UnsentRequest take();
     void forget(const ReplyReceiver& receiver);
+    // Takes those of which it is true, in order. `Matches`: bool(const UnsentRequest&).
+    template <class Matches>
+    std::vector<UnsentRequest> take_if(Matches matches) {
+        std::vector<UnsentRequest> taken;
+        std::erase_if(requests_, [&](UnsentRequest& entry) {
+            if (!matches(entry)) return false;
+            uncount(entry);
+            taken.push_back(std::move(entry));
+            return true;
+        });
+        return taken;
+    }
 
     // `error` is for requests never sent; a read that was sent once may have run.
     void fail_all(std::string_view error);
