@@ -173,6 +173,10 @@ constexpr auto kOptions = std::to_array<Option>({
         "Whether an MSET whose keys are of several slots of a cluster runs in parts, one for each\n"
         "slot, so that others may see some of it before the rest. If not, Valkey refuses it\n"
         "(CROSSSLOT)."),
+    bytes("cluster.scripts_bytes_max", in<&ClusterOptions::scripts_bytes_max>, {0, 1024 * kMiB},
+          "Scripts that are kept (SCRIPT LOAD), for nodes that come later to be told; the oldest "
+          "are\n"
+          "forgotten first."),
     list("cluster.addresses", in<&ClusterOptions::addresses>, check_address_pair,
          "Nodes that are reached elsewhere than the cluster announces (NAT), each as\n"
          "ANNOUNCED=REACHABLE, both HOST:PORT, or both HOST for all ports of that host."),

@@ -74,6 +74,7 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
       foreign_{inherited_.foreign_addresses(), inherited_.admin_address()},
       log_(STDERR_FILENO, LogLevel::Info, metrics_),
       slow_log_(config_.slow_log, key_hash_, log_, metrics_),
+      scripts_(config_.cluster, metrics_),
       drain_timer_(loop_,
                    [this] {
                        log_.warning("drain_timeout", {});
@@ -106,7 +107,7 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
     all_metrics_.add(metrics_);
     workers_ = std::make_unique<Workers>(
         Workers::Parts{loop_, metrics_, *this},
-        WorkerShared{all_metrics_, config_, log_, cache_.get(), key_hash_, slow_log_},
+        WorkerShared{all_metrics_, config_, log_, cache_.get(), key_hash_, slow_log_, scripts_},
         std::move(targets));
     const DaemonParts parts{loop_,    metrics_, all_metrics_, log_,      slow_log_,
                             sources_, config_,  cache_.get(), *workers_, *upstreams_};

@@ -83,6 +83,7 @@ Worker::Worker(const Parts& parts, std::unique_ptr<UpstreamTarget> target)
                                                            .all = shared.all,
                                                            .loops = parts.count,
                                                            .cluster = cluster_.get(),
+                                                           .scripts = &shared.scripts,
                                                            .exchange = is_alone ? nullptr : this,
                                                            .fill_loop = is_alone ? nullptr : this},
                                        shared.config.limits);

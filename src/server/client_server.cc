@@ -120,6 +120,7 @@ ClientServer::ClientServer(const Parts& parts, const LimitOptions& limits)
                .cluster = parts.cluster,
                .hot_keys = &parts.hot_keys,
                .slow_log = &parts.slow_log,
+               .scripts = parts.scripts,
                .all = parts.loops > 1 ? &parts.all : nullptr},
       accept_timer_(parts.loop, [this] { start_accepting(); }),
       memory_timer_(parts.loop, [this] { watch_memory(); }) {

@@ -16,7 +16,10 @@ namespace nearkey {
 
 namespace {
 // Words of a node that does not run it, or not now.
-constexpr std::string_view kElsewhere[] = {"-MOVED ", "-ASK ", "-TRYAGAIN ", "-CLUSTERDOWN "};
+constexpr std::string_view kNoScript = "-NOSCRIPT ";
+constexpr std::string_view kElsewhere[] = {"-MOVED ", "-ASK ", "-TRYAGAIN ", "-CLUSTERDOWN ",
+                                           kNoScript};
+constexpr std::string_view kHasNone = "*1\r\n:0\r\n";  // the answer of SCRIPT EXISTS
 constexpr size_t kWordsMax = 512;
 
 bool may_be_elsewhere(std::string_view words) {
@@ -64,10 +67,9 @@ void FollowedCommands::on_reply_bytes(uint32_t ticket, std::string_view bytes) {
 void FollowedCommands::on_reply_end(uint32_t ticket) {
     --in_flight_;
     is_passing_ = false;
-    if (words_.empty()) {
+    if (words_.empty() || desk_.is_over() || !park(ticket)) {
+        if (!words_.empty()) desk_.receiver().on_reply_bytes(ticket, std::exchange(words_, {}));
         desk_.receiver().on_reply_end(ticket);
-    } else if (!desk_.is_over()) {
-        park(ticket);
     }
     if (in_flight_ == 0) follow();
 }
@@ -87,9 +89,13 @@ void FollowedCommands::on_request_failed(uint32_t ticket, std::string_view error
     if (in_flight_ == 0) give_up();
 }
 
-// One that was sent again goes before those that were not.
-void FollowedCommands::park(uint32_t ticket) {
+// One that was sent again goes before those that were not. False: its words are the reply.
+bool FollowedCommands::park(uint32_t ticket) {
     Parked parked;
+    if (words_.starts_with(kNoScript)) {
+        parked.script = script_of(refused_.bytes);
+        if (parked.script.empty()) return false;
+    }
     parked.request = std::exchange(refused_, {});
     parked.words = std::exchange(words_, {});
     lease_.note_reply(true);
@@ -101,6 +107,7 @@ void FollowedCommands::park(uint32_t ticket) {
     });
     parked_.insert(behind, std::move(parked));
     desk_.account();
+    return true;
 }
 
 FollowedCommands::Parked FollowedCommands::take_first() {
@@ -110,18 +117,32 @@ FollowedCommands::Parked FollowedCommands::take_first() {
     return first;
 }
 
+// The body of the script that it names by its SHA1, if its node was never told that.
+std::string FollowedCommands::script_of(std::string_view bytes) const {
+    CommandParser parser(static_cast<int64_t>(bytes.size()));
+    KnownScripts* const scripts = desk_.context.scripts;
+    if (scripts == nullptr || parser.next(bytes) != ParseResult::Command) return {};
+    const CommandSpec* const spec = desk_.context.node.catalog().commands().find(parser.command());
+    if (spec == nullptr || !spec->name.starts_with("evalsha")) return {};
+    return scripts->body_for(parser.command()[1], id_of(*desk_.context.cluster, lease_.node()));
+}
+
 // --- where it is run ---
 
-// About its keys; empty: it has none.
+// About its keys, or about the script that is not there; empty: it has none.
 std::string FollowedCommands::question_about(const Parked& parked) const {
     const std::string& bytes = parked.request.bytes;
     CommandParser parser(static_cast<int64_t>(bytes.size()));
     if (parser.next(bytes) != ParseResult::Command) return {};
     const CommandView& command = parser.command();
     const CommandSpec* const spec = desk_.context.node.catalog().commands().find(command);
+    std::string question;
+    if (!parked.script.empty()) {
+        append_command(question, {"SCRIPT", "EXISTS", command[1]});
+        return question;
+    }
     std::vector<std::string_view> words{"EXISTS"};
     if (spec == nullptr || !spec->find_first_key(command, words)) return {};
-    std::string question;
     append_command(question, words);
     return question;
 }
@@ -149,7 +170,10 @@ void FollowedCommands::on_answer(uint32_t ticket, const std::string& reply) {
         return each.request.request.ticket == ticket;
     });
     const auto redirect = reply.starts_with('-') ? read_redirect(reply) : std::nullopt;
-    if (redirect) {
+    if (!parked.script.empty()) {
+        parked.verdict = reply == kHasNone ? Verdict::Elsewhere : Verdict::Run;
+        parked.node = lease_.node().coherence().number();
+    } else if (redirect) {
         Cluster& cluster = *desk_.context.cluster;
         parked.slot = cluster.slot_of_command(parked.request.bytes);
         parked.node = cluster.follow(*lease_.connection(), *redirect, parked.slot);
@@ -211,10 +235,23 @@ void FollowedCommands::take_lease() {
     if (is_asking_) {
         lease_->send({Cluster::kAsking, &desk_.context.node.discard(), 0, RequestKind::Write});
     }
-    UnsentRequest request = take_first().request;
-    request.request.receiver = this;
+    Parked first = take_first();
+    if (!first.script.empty()) load(first);
+    first.request.request.receiver = this;
     ++in_flight_;
-    lease_->send_again(request);
+    lease_->send_again(first.request);
+}
+
+// The node learns the script before the command comes.
+void FollowedCommands::load(const Parked& parked) {
+    std::string bytes;
+    append_command(bytes, {"SCRIPT", "LOAD", parked.script});
+    lease_->send({bytes, &desk_.context.node.discard(), 0, RequestKind::Write});
+    CommandParser parser(static_cast<int64_t>(parked.request.bytes.size()));
+    if (parser.next(parked.request.bytes) != ParseResult::Command) return;
+    desk_.context.scripts->note_told(parser.command()[1],
+                                     id_of(*desk_.context.cluster, lease_.node()));
+    ++desk_.context.metrics.cluster_scripts_loaded_total;
 }
 
 // False: it has waited long enough.

@@ -53,6 +53,7 @@ Executed NodesInTurn::forward(const Call& call) {
         is_marked_ = false;
         begun_ms_ = desk_.context.loop.now_ms();
         asked_.clear();
+        ids_.clear();
         replies_.clear();
     }
     if (lease_.preparation().state == State::Pending) {
@@ -131,6 +132,7 @@ bool NodesInTurn::take_reply(const Call& call) {
     is_marked_ = false;
     const std::string node = asked_.emplace_back(
         lease_.connection() == nullptr ? std::string() : address_of(lease_.node()));
+    ids_.emplace_back(id_of(*desk_.context.cluster, lease_.node()));
     lease_.end();
     if (done.reply.empty()) {
         const bool has_run = !done.error.starts_with("UPSTREAMDOWN");
@@ -166,8 +168,19 @@ void NodesInTurn::answer(const Call& call) {
     std::string reply = gathered->head;
     for (const std::string_view piece : gathered->pieces)
         reply += piece;
+    note_script(call);
     finish(call, {});
     desk_.answer_as(call.spec(), RequestOutcome::Forwarded, reply);
+}
+
+// All nodes have said the same: "$40\r\n", and the script's SHA1.
+void NodesInTurn::note_script(const Call& call) {
+    constexpr size_t kHead = 5;
+    constexpr size_t kSha = 40;
+    if (desk_.context.scripts == nullptr || call.spec()->name != "script|load") return;
+    if (replies_.front().size() != kHead + kSha + 2) return;
+    desk_.context.scripts->note(std::string_view(replies_.front()).substr(kHead, kSha),
+                                call.command[2], std::move(ids_));
 }
 
 // `error`: empty if the client is answered elsewhere.

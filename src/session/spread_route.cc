@@ -114,6 +114,8 @@ Executed SpreadRoute::forward_to_each_node(const Call& call) {
     if (const auto executed = pin_all(call, asked)) return *executed;
     asked.plan.how = call.spec()->gather;
     if (asked.plan.how == Gather::Any) asked.plan.draw = random_word();
+    KnownScripts* const scripts = desk_.context.scripts;
+    if (scripts != nullptr && call.spec()->name == "script|flush") scripts->clear();
     const uint32_t ticket = desk_.open_parts(call, std::move(asked.plan));
     const std::string_view bytes = desk_.canonical(call.command);
     for (size_t i = 0; i < asked.nodes.size(); ++i) {

@@ -234,6 +234,81 @@ class FollowUnderLoadTest(FollowCase):
 
 
 @proxy_only
+class ScriptsOfLateNodesTest(FollowCase):
+    OPTIONS = {"replicas": 1, "node_timeout_ms": 2000 * SLOWNESS}
+    SETTINGS = {"server.workers": 2, "cluster.scripts_bytes_max": 2000}
+
+    def load(self, text):
+        return parse(self.client().command("SCRIPT", "LOAD", text)).decode()
+
+    def promote_all(self):
+        """Each replica takes over: none of them knows any script."""
+        for node in self.cluster.nodes:
+            if b"role:slave" in node.run("INFO", "replication"):
+                def is_primary(node=node):
+                    if b"role:master" in node.run("INFO", "replication"):
+                        return True
+                    node.run("CLUSTER", "FAILOVER")
+                    time.sleep(0.3)
+                    return False
+
+                wait_for(is_primary, 20, "it is primary")
+        for node in self.cluster.nodes:
+            node.run("SCRIPT", "FLUSH")
+        self.cluster.wait_until_ok()
+
+    def loaded(self):
+        return self.nearkey.metric("nearkey_cluster_scripts_loaded_total")
+
+    def test_a_replica_that_takes_over_is_told_the_script(self):
+        sha = self.load("return 'known ' .. ARGV[1]")
+        forged = self.load("redis.call('INCR', KEYS[1]) return redis.error_reply(ARGV[1])")
+        self.promote_all()
+        words = "NOSCRIPT No matching script."
+        clients = [self.client() for _ in range(4)]
+        for number, client in enumerate(clients):
+            keys = [f"{{{n}}}{number}" for n in range(30)]
+            client.send(b"".join(encode("EVALSHA", sha.upper() if n % 2 else sha, "1", key, str(n))
+                                 for n, key in enumerate(keys)))
+            self.assertEqual([f"known {n}".encode() for n in range(30)],
+                             [parse(reply) for reply in client.read_replies(30)])
+            self.assertEqual(b"known x", parse(client.command("EVALSHA_RO", sha, "0", "x")))
+            # One that says so itself has run, once.
+            for _ in range(2):
+                self.assertEqual(f"-{words}\r\n".encode(),
+                                 client.command("EVALSHA", forged, "1", keys[0], words))
+            self.assertEqual(b"2", parse(client.command("GET", keys[0])))
+        self.assertGreaterEqual(self.loaded(), 3)
+        # A node that was told it and has lost it since says so.
+        for node in self.cluster.nodes:
+            node.run("SCRIPT", "FLUSH")
+        before = self.loaded()
+        self.assertEqual(f"-{words}\r\n".encode(),
+                         clients[0].command("EVALSHA", sha, "1", "{1}", "1"))
+        self.assertEqual(before, self.loaded())
+
+    def test_what_clients_flush_is_forgotten(self):
+        sha = self.load("return 1")
+        self.assertGreater(self.nearkey.metric("nearkey_cluster_scripts_bytes"), 0)
+        self.assertEqual(b"+OK\r\n", self.client().command("SCRIPT", "FLUSH"))
+        self.assertEqual(0, self.nearkey.metric("nearkey_cluster_scripts_bytes"))
+        self.promote_all()
+        self.assertTrue(self.client().command("EVALSHA", sha, "1", "x").startswith(b"-NOSCRIPT"))
+        self.assertTrue(self.client().command("EVALSHA", "f" * 40, "0").startswith(b"-NOSCRIPT"))
+
+    def test_the_oldest_are_forgotten(self):
+        """cluster.scripts_bytes_max"""
+        shas = [self.load(f"return '{number}' -- " + "x" * 400) for number in range(5)]
+        self.assertLessEqual(self.nearkey.metric("nearkey_cluster_scripts_bytes"), 2000)
+        self.assertEqual(2, self.nearkey.metric("nearkey_cluster_scripts_bytes_max_total"))
+        self.promote_all()
+        client = self.client()
+        replies = [client.command("EVALSHA", sha, "1", "x") for sha in shas]
+        self.assertEqual([True, True, False, False, False],
+                         [reply.startswith(b"-NOSCRIPT") for reply in replies])
+
+
+@proxy_only
 class FewLeasesTest(FollowCase):
     SETTINGS = {"upstream.dedicated_max": 1, "upstream.queue_timeout_ms": 300}
 

@@ -58,6 +58,8 @@
     L(upstream_shared_refused_total, limits_reached_total,                                         \
       "limit=\"upstream.connections_max\"", Counter, "")                                           \
     L(queue_full_total, limits_reached_total, "limit=\"upstream.queue_max\"", Counter, "")         \
+    L(cluster_scripts_bytes_max_total, limits_reached_total,                                       \
+      "limit=\"cluster.scripts_bytes_max\"", Counter, "")                                          \
     L(cluster_nodes_max_total, limits_reached_total, "limit=\"cluster.nodes_max\"", Counter, "")   \
     L(near_cache_fills_full_total, limits_reached_total,                                           \
       "limit=\"near_cache.fills_max\"", Counter, "")                                               \
@@ -111,7 +113,10 @@
     L(cluster_try_again_total, cluster_redirects_total, "kind=\"try_again\"", Counter, "")         \
     L(cluster_down_total, cluster_redirects_total, "kind=\"down\"", Counter, "")                   \
     X(cluster_delayed_total, Counter, "times that a command was tried again some time later")      \
-    X(cluster_taken_along_total, Counter, "commands that waited for a node when their slot left it") \
+    X(cluster_taken_along_total, Counter, "commands that waited for a node that their slot left")  \
+    X(cluster_scripts_loaded_total, Counter,                                                       \
+      "scripts that were loaded at a node that came later")                                        \
+    X(cluster_scripts_bytes, Gauge, "scripts that are kept for such nodes")                        \
     X(cluster_gate_waits_total, Counter, "commands that waited for others, for their slot moved")  \
     X(cluster_subscriptions_moved_total, Counter,                                                  \
       "subscriptions made anew at another node, for their slot moved or their node went")          \

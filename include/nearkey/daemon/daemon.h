@@ -88,6 +88,7 @@ private:
     Log log_;
     const KeyHash key_hash_;
     SlowLog slow_log_;
+    KnownScripts scripts_;
     Loop loop_;
     std::unique_ptr<ManagedServer> managed_;
     std::unique_ptr<NearCache> cache_;  // null: switched off

@@ -27,6 +27,7 @@ struct WorkerShared {
     NearCache* cache;  // null: there is none
     const KeyHash& key_hash;
     SlowLog& slow_log;
+    KnownScripts& scripts;
 };
 
 class Worker final : private NodeEvents,

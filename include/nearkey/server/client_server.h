@@ -44,6 +44,7 @@ public:
         const MetricsGroup& all;             // of all event loops
         size_t loops = 1;                    // that many
         Cluster* cluster = nullptr;          // null: the upstream is one server
+        KnownScripts* scripts = nullptr;     // null: nobody keeps them
         ClientExchange* exchange = nullptr;  // null: there are no others
         FillWaiterLoop* fill_loop = nullptr;
     };

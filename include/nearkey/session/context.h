@@ -5,6 +5,7 @@
 #include "nearkey/coherence/ledger.h"
 #include "nearkey/resp/command_parser.h"
 #include "nearkey/session/hot_keys.h"
+#include "nearkey/session/known_scripts.h"
 #include "nearkey/session/limits.h"
 #include "nearkey/session/memory_budget.h"
 #include "nearkey/session/slow_log.h"
@@ -50,6 +51,7 @@ struct SessionContext {
     Cluster* cluster = nullptr;         // null: the upstream is one server
     HotKeys* hot_keys = nullptr;        // null: nobody looks at them
     SlowLog* slow_log = nullptr;        // the same
+    KnownScripts* scripts = nullptr;    // the same
     const MetricsGroup* all = nullptr;  // of all event loops; null: there is one
     MemoryBudget memory{metrics, limits.memory_max};
 

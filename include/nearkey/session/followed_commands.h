@@ -5,6 +5,8 @@
 //   in flight ──MOVED, ASK, TRYAGAIN ...──▶ parked ──the others are answered──▶ the node is asked
 //       ▲                                                 it says so, too │      │ it has the keys
 //       └──── one after the other, over a lease of that node ◀────┘      └▶ the words are its reply
+//
+// A script that a node was never told (NOSCRIPT) is told it there, and goes on.
 // Owned by Conversation from the first such command on; kept, since connections may still name it.
 // The one rule: a command is sent again only if the node has refused its keys, asked by us.
 #pragma once
@@ -59,7 +61,8 @@ private:
     };
     struct Parked {
         UnsentRequest request;
-        std::string words;  // the reply, where it does not go on
+        std::string words;   // the reply, where it does not go on
+        std::string script;  // that its node does not know, and is told
         Verdict verdict = Verdict::None;
         bool is_asking = false;  // it goes behind ASKING
         uint16_t node = 0;
@@ -74,7 +77,9 @@ private:
         FollowedCommands& owner;
     };
 
-    void park(uint32_t ticket);
+    bool park(uint32_t ticket);
+    std::string script_of(std::string_view bytes) const;
+    void load(const Parked& parked);
     std::string question_about(const Parked& parked) const;
     void follow();
     void on_answer(uint32_t ticket, const std::string& reply);

@@ -29,6 +29,7 @@ private:
     Executed ask(const Call& call, Node& node);
     bool take_mark(const Call& call);
     bool take_reply(const Call& call);
+    void note_script(const Call& call);
     void answer(const Call& call);
     void finish(const Call& call, std::string_view error);
 
@@ -38,6 +39,7 @@ private:
     bool is_marked_ = false;  // this node counts the session's writes
     uint64_t begun_ms_ = 0;
     std::vector<std::string> asked_;  // addresses of the nodes
+    std::vector<std::string> ids_;    // theirs
     std::vector<std::string> replies_;
 };
 

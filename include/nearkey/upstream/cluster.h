@@ -219,4 +219,12 @@ private:
     DelayedRequests delayed_;
 };
 
+// The cluster's own id of it; empty: it is not known.
+inline std::string_view id_of(const Cluster& cluster, Node& node) {
+    const size_t number = node.coherence().number();
+    const auto& members = cluster.members();
+    const bool is_there = number < members.size() && members[number] != nullptr;
+    return is_there ? std::string_view(members[number]->id) : std::string_view();
+}
+
 }  // namespace nearkey

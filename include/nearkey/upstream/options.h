@@ -48,6 +48,7 @@ struct ClusterOptions {
     uint64_t nodes_max = 1000;
     std::vector<std::string> addresses;  // See upstream/address_map.h.
     bool split_mset = true;
+    uint64_t scripts_bytes_max = uint64_t{1} << 20;
 };
 
 // The user for the Sentinels; the user for Valkey is another one.
