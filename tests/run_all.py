@@ -62,6 +62,7 @@ RULES_SEEDS = "1000"  # at most; it ends with the first that finds it
 
 # Run once more with two event loops (server.workers): all that crosses sessions.
 WITH_WORKERS = ("cluster", "cluster_face", "cluster_operating", "cluster_parts", "cluster_pubsub",
+                "cluster_replicas",
                 "cluster_topology", "drain", "leases", "limits", "near_cache", "near_cache_commands",
                 "near_cache_cluster", "near_cache_fields", "near_cache_invalidations", "near_cache_lease",
                 "near_cache_nodes", "near_cache_scripts", "near_cache_split", "near_cache_stale",

@@ -8,13 +8,21 @@
 namespace nearkey {
 
 namespace {
-constexpr std::array<std::string_view, 27> kNames = {
-    "own_write",   "fill_ticket",   "lease",         "generation",  "push",
-    "null_push",   "database",      "queued_write",  "other_loops", "other_connection",
-    "queued_read", "whole_read",    "unfilled_part", "ttl_sent",    "swapdb_asked",
-    "lost_script", "upstream",      "void_fill",     "way",         "ownership_beat",
-    "suspicion",   "failover_void", "ownership",     "absence",     "redirect_void",
-    "gate",        "early_reply"};
+constexpr std::array<std::string_view, 30> kNames = {"own_write",     "fill_ticket",
+                                                     "lease",         "generation",
+                                                     "push",          "null_push",
+                                                     "database",      "queued_write",
+                                                     "other_loops",   "other_connection",
+                                                     "queued_read",   "whole_read",
+                                                     "unfilled_part", "ttl_sent",
+                                                     "swapdb_asked",  "lost_script",
+                                                     "upstream",      "void_fill",
+                                                     "way",           "ownership_beat",
+                                                     "suspicion",     "failover_void",
+                                                     "ownership",     "absence",
+                                                     "redirect_void", "gate",
+                                                     "early_reply",   "replica_own_write",
+                                                     "replica_bound", "replica_asked"};
 }
 
 bool is_broken(Rule rule) {

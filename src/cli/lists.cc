@@ -60,6 +60,12 @@ std::string outcome_of(const Json& row) {
     return row.contains("failed") && row["failed"] == true ? "failed" : "";
 }
 
+// Where no replica is read from there is nothing to tell apart.
+std::string role_of(const Json& row) {
+    const std::string role = text_of(row, "role");
+    return role == "replica" ? role : "";
+}
+
 constexpr Field kClientFields[] = {
     {"SESSION", Show::Number, "session"},
     {"PROCESS", Show::Own, "", process_of},
@@ -100,6 +106,8 @@ constexpr Field kNodeFields[] = {
     {"NODE", Show::Text, "address"},
     {"STATE", Show::Text, "state"},
     {"FOR", Show::Seconds, "since_seconds"},
+    {"ROLE", Show::Own, "", role_of},
+    {"LAG", Show::Seconds, "lag_seconds"},
     {"SLOTS", Show::Number, "slots"},
     {"CONNECTIONS", Show::Number, "connections"},
     {"FLIGHT", Show::Number, "in_flight"},

@@ -115,10 +115,15 @@ void add_nodes(const Snapshot& now, std::vector<ScreenLine>& lines) {
         return count_text(number_of(node, what));
     };
     for (const nlohmann::ordered_json& node : nodes) {
-        table.add(
-            {text_of(node, "address"), std::to_string(std::llround(number_of(node, "slots"))),
-             count(node, "connections"), count(node, "in_flight"), count(node, "waiting"),
-             text_of(node, "state") + " for " + duration_text(number_of(node, "since_seconds"))});
+        const bool is_replica = text_of(node, "role") == "replica";
+        std::string state =
+            text_of(node, "state") + " for " + duration_text(number_of(node, "since_seconds"));
+        if (node.contains("lag_seconds"))
+            state += ", up to date " + duration_text(number_of(node, "lag_seconds")) + " ago";
+        table.add({text_of(node, "address"),
+                   is_replica ? "replica" : std::to_string(std::llround(number_of(node, "slots"))),
+                   count(node, "connections"), count(node, "in_flight"), count(node, "waiting"),
+                   std::move(state)});
     }
     add_table(table, lines);
     const double more = number_of(now.nodes, "total") - static_cast<double>(nodes.size());

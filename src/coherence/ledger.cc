@@ -18,6 +18,8 @@ constexpr size_t kMarksMax = 16;
 constexpr size_t kQueuedKeysMax = 1024;
 constexpr size_t kQueuedBytesMax = size_t{256} << 10;
 constexpr size_t kManyWrites = 64;
+// Of a record in `writes_` that is for OwnWrites alone.
+constexpr WriteScope kNoted = WriteScope::Nothing;
 // Memory of a key that is being written in NearCache, unless it is long.
 constexpr size_t kWriteBytes = 160;
 
@@ -105,7 +107,7 @@ void Ledger::note(const Plan& plan, const CommandView& command, uint32_t ticket,
                   const SendWay& way) {
     if (!plan.is_call()) return;
     if (plan.spec != nullptr && plan.spec->tells_of_keys) {
-        note_read(plan, command, ticket, way);
+        if (!is_off()) note_read(plan, command, ticket, way);
     } else {
         begin_writes(plan, command, ticket);
     }
@@ -234,7 +236,7 @@ void Ledger::begin_writes(const Plan& plan, const CommandView& command, uint32_t
     const bool is_exec = special == Special::Exec;
     if (special == Special::Discard) forget_queued();
     if (special == Special::Watch) queued_watches_ = true;
-    if (is_exec && (queued_reads_ || queued_watches_)) {
+    if (is_exec && !is_off() && (queued_reads_ || queued_watches_)) {
         // It shows what was read, or, by a nil in place of all replies, that a watched key has
         // changed.
         using What = UnstoredRead::What;
@@ -280,9 +282,9 @@ void Ledger::queue_writes() {
 }
 
 void Ledger::begin_whole(uint32_t ticket, Node& node, bool reads) {
-    if (is_off()) return;
+    if (!context_.is_kept()) return;
     write_keys(ticket);
-    if (reads) {
+    if (reads && !is_off()) {
         unstored_reads_.push_back(
             {ticket, UnstoredRead::What::SharedRead, node.coherence().number(), 0});
     }
@@ -290,6 +292,13 @@ void Ledger::begin_whole(uint32_t ticket, Node& node, bool reads) {
 
 // A write of the keys in context_.keys, and of more if context_.scope says so.
 void Ledger::write_keys(uint32_t ticket) {
+    if (context_.own_writes != nullptr) {
+        const bool is_known = context_.scope == WriteScope::Keys;
+        if (!is_known) writes_.push_back({ticket, kNoted, nullptr, OwnWrites::kAnySlot});
+        for (size_t i = 0; is_known && i < context_.keys.size(); ++i)
+            writes_.push_back({ticket, kNoted, nullptr, slot_of(context_.keys[i])});
+    }
+    if (is_off()) return;
     NearCache& cache = *context_.cache;
     if (context_.scope == WriteScope::Everything) {
         writes_.push_back({ticket, WriteScope::Everything, cache.begin_barrier(context_.boot_ms)});
@@ -322,6 +331,10 @@ void Ledger::note_through(const Plan& plan, const CommandView& command) {
 // --- an entry is ended ---
 
 void Ledger::end_records(uint32_t ticket, std::string_view reply) {
+    if (is_off()) {
+        static_cast<void>(end_writes(ticket));
+        return;
+    }
     // Its fill stays alone until it is stored.
     const NearCache::Hold hold(*context_.cache);
     const bool is_fill_ahead = end_fills(ticket, reply);
@@ -334,7 +347,11 @@ void Ledger::end_records(uint32_t ticket, std::string_view reply) {
 // The client was shown nothing: no stored reply can be older than that. Valkey also tells of a lost
 // script's writes; but a client that looks whether it ran does so at once.
 void Ledger::fail(uint32_t ticket) {
-    if (is_off() || is_empty()) return;
+    if (is_empty()) return;
+    if (is_off()) {
+        static_cast<void>(end_writes(ticket));
+        return;
+    }
     static_cast<void>(end_fills(ticket, {}));
     static_cast<void>(end_unstored(ticket, {}));
     if (end_writes(ticket) && !is_broken(Rule::LostScript)) {
@@ -426,20 +443,18 @@ bool Ledger::end_unstored(uint32_t ticket, std::string_view reply) {
 // reply once that has come, so that nobody who has seen it is served an older value.
 bool Ledger::end_writes(uint32_t ticket) {
     bool has_told = false;
-    while (!writes_.empty() && writes_.front().ticket == ticket)
-        has_told |= end_write() == WriteScope::Told;
-    return has_told;
-}
-
-WriteScope Ledger::end_write() {
-    const PendingWrite pending = writes_.front();
-    writes_.pop_front();
-    if (pending.scope == WriteScope::Told) {
-        --told_writes_;
-    } else {
-        context_.cache->end_write(pending.write);
+    for (; !writes_.empty() && writes_.front().ticket == ticket; writes_.pop_front()) {
+        const PendingWrite& pending = writes_.front();
+        if (pending.scope == kNoted) {
+            context_.own_writes->note(pending.slot, Loop::boot_ms());
+        } else if (pending.scope == WriteScope::Told) {
+            --told_writes_;
+            has_told = true;
+        } else {
+            context_.cache->end_write(pending.write);
+        }
     }
-    return pending.scope;
+    return has_told;
 }
 
 void Ledger::forget(Connection& connection) {
@@ -449,6 +464,8 @@ void Ledger::forget(Connection& connection) {
 }
 
 void Ledger::close() {
+    while (!writes_.empty())
+        static_cast<void>(end_writes(writes_.front().ticket));
     if (is_off()) return;
     if (awaited_fill_ != 0) context_.cache->stop_waiting(awaited_fill_, *this, context_.fill_loop);
     if (proofs_awaited_ > 0) context_.node.coherence().proofs().stop_waiting(*this);
@@ -458,8 +475,6 @@ void Ledger::close() {
         context_.cache->abandon(late.fill);
     late_fills_.clear();
     late_bytes_ = 0;
-    while (!writes_.empty())
-        end_write();
 }
 
 // --- proofs ---

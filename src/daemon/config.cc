@@ -231,6 +231,22 @@ void check_sentinel(Loading& loading) {
                " names no Sentinel; write sentinel://HOST/NAME there, or take this out", loading);
 }
 
+// Refuses what is known to have no effect. Whether a server of a valkey:// URL is a cluster's is
+// known when it answers.
+void check_read_from(const Loading& loading) {
+    if (!reads_replicas(loading.config)) return;
+    const UpstreamOptions& upstream = loading.config.upstream;
+    const UpstreamUrl::Kind kind = std::get<UpstreamUrl>(parse_url(upstream.url)).kind;
+    if (kind == UpstreamUrl::Kind::Cluster) return;
+    const bool is_server = kind == UpstreamUrl::Kind::Tcp || kind == UpstreamUrl::Kind::Unix;
+    const std::string_view key =
+        is_server && upstream.cluster == "off" ? std::string_view("upstream.cluster") : kUrlKey;
+    if (is_server && upstream.cluster != "off") return;
+    throw ConfigError(place(loading, key, kUrlKey) + assignment(loading, key) +
+                      ": no cluster is used with it, so that read_from = \"replica\" of a "
+                      "[[listener]] has no effect; take that out, or write valkey+cluster://");
+}
+
 // The secret itself is read again when it is needed, and may be another by then.
 void check_secrets(const Loading& loading, const Environment& environment) {
     try {
@@ -354,6 +370,11 @@ const std::string* Environment::find(std::string_view name) const {
 ConfigError::ConfigError(const std::string& message) : std::runtime_error(one_line(message)) {
 }
 
+bool reads_replicas(const Config& config) {
+    return std::any_of(config.listeners.begin(), config.listeners.end(),
+                       [](const auto& listener) { return listener.read_from == "replica"; });
+}
+
 bool names_upstream(const ConfigSources& sources) {
     const std::string prefix = std::string(kUrlKey) + "=";
     return sources.upstream ||
@@ -370,6 +391,7 @@ Config load_config(const ConfigSources& sources) {
     check_tls(loading);
     check_sentinel(loading);
     complete_listeners(loading);
+    check_read_from(loading);
     check_prefixes(loading);
     check_addresses(loading, sources.environment);
     check_secrets(loading, sources.environment);

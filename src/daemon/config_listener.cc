@@ -47,6 +47,11 @@ constexpr auto kListenerOptions = std::to_array<Option>({
          "With face = \"cluster\": HOST:PORT at which its clients reach it. Empty: its address."),
     row("near_cache", OptionType::Boolean, listener<&Door::near_cache>,
         "Whether its clients' reads are answered from the near cache."),
+    choice(
+        "read_from", listener<&Door::read_from>, "primary|replica",
+        "Where its clients' reads go that the near cache can't answer, before a cluster: to the\n"
+        "owner of the slot, or to a replica that is known to be up to date\n"
+        "(cluster.replica_lag_max_ms)."),
     number("database", listener<&Door::database>, {0, INT32_MAX},
            "The database in which its clients begin."),
     inherited(row("mode", OptionType::FileMode, listener<&Door::mode>,

@@ -168,7 +168,12 @@ constexpr auto kOptions = std::to_array<Option>({
     number("cluster.redirects_max", in<&ClusterOptions::redirects_max>, {1, 15},
            "A command that nodes have sent on so often fails (MOVED, ASK)."),
     number("cluster.nodes_max", in<&ClusterOptions::nodes_max>, {1, 10000},
-           "Primaries that are known at a time; the slots of further ones are not served."),
+           "Primaries that are known at a time; the slots of further ones are not served. As many\n"
+           "replicas may be read from."),
+    number(
+        "cluster.replica_lag_max_ms", in<&ClusterOptions::replica_lag_max_ms>, {10, 60'000},
+        "What was written so long before a read is seen in a replica that answers it (read_from\n"
+        "of a [[listener]]); what was written through this nearkey always is."),
     row("cluster.split_mset", OptionType::Boolean, in<&ClusterOptions::split_mset>,
         "Whether an MSET whose keys are of several slots of a cluster runs in parts, one for each\n"
         "slot, so that others may see some of it before the rest. If not, Valkey refuses it\n"

@@ -51,6 +51,7 @@ ClientTerms terms_of(const Listener& listener) {
             .cache_use = options.near_cache ? CacheUse::On : CacheUse::Off,
             .when_down = options.when_down == "close" ? WhenDown::Close : WhenDown::Error,
             .face = options.face == "cluster" ? Face::Cluster : Face::Standalone,
+            .reads_replicas = options.read_from == "replica",
             .announced = std::move(announced)};
 }
 
@@ -104,13 +105,16 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
     if (config_.near_cache.is_on()) {
         cache_ = std::make_unique<NearCache>(config_.near_cache, metrics_, random_word());
     }
+    if (reads_replicas(config_)) own_writes_ = std::make_unique<OwnWrites>(Loop::boot_ms());
     all_metrics_.add(metrics_);
-    workers_ = std::make_unique<Workers>(
-        Workers::Parts{loop_, metrics_, *this},
-        WorkerShared{all_metrics_, config_, log_, cache_.get(), key_hash_, slow_log_, scripts_},
-        std::move(targets));
-    const DaemonParts parts{loop_,    metrics_, all_metrics_, log_,      slow_log_,
-                            sources_, config_,  cache_.get(), *workers_, *upstreams_};
+    workers_ =
+        std::make_unique<Workers>(Workers::Parts{loop_, metrics_, *this},
+                                  WorkerShared{all_metrics_, config_, log_, cache_.get(),
+                                               own_writes_.get(), key_hash_, slow_log_, scripts_},
+                                  std::move(targets));
+    const DaemonParts parts{
+        loop_,   metrics_,     all_metrics_,      log_,      slow_log_,  sources_,
+        config_, cache_.get(), own_writes_.get(), *workers_, *upstreams_};
     failover_ = std::make_unique<Failover>(parts);
     memory_ = std::make_unique<MemoryWatch>(loop_, metrics_, log_, cache_.get());
     reload_ = std::make_unique<Reload>(parts, *failover_, static_cast<ReloadEvents&>(*this));
@@ -320,6 +324,10 @@ void Daemon::check_next(const Config& next) const {
     }
     if (next.near_cache.is_on() != (cache_ != nullptr)) {
         throw ConfigError("near_cache.max_staleness_ms: to or from 0 needs a restart");
+    }
+    // Writes that are in flight then would not be known.
+    if (reads_replicas(next) && own_writes_ == nullptr) {
+        throw ConfigError("read_from = \"replica\" at the first [[listener]] needs a restart");
     }
     const ListenAddress admin = plan(next).admin;
     if (!(admin == plan(config_).admin)) {

@@ -194,6 +194,7 @@ Succession::Succession(const DaemonParts& parts, SuccessionEvents& events, int c
     if (channel < 0) return;
     predecessor_ = std::make_unique<Predecessor>(parts.loop, channel, *this);
     if (parts_.cache != nullptr) parts_.cache->suspend(Loop::boot_ms());
+    if (parts_.own_writes != nullptr) parts_.own_writes->suspend();
 }
 
 AdminChange Succession::begin() {
@@ -264,6 +265,7 @@ ProgramStart Succession::successor_command() const {
 
 void Succession::on_successor_ready() {
     if (parts_.cache != nullptr) parts_.cache->suspend(Loop::boot_ms());
+    if (parts_.own_writes != nullptr) parts_.own_writes->suspend();
     events_.retire();
     notify_main_pid(successor_->pid());
     parts_.log.info(
@@ -287,6 +289,7 @@ void Succession::on_successor_failed(const std::string& reason) {
 void Succession::on_predecessor_gone() {
     parts_.log.info("predecessor_gone", {});
     if (parts_.cache != nullptr) parts_.cache->resume();
+    if (parts_.own_writes != nullptr) parts_.own_writes->resume(Loop::boot_ms());
     events_.on_predecessor_gone();
 }
 

@@ -84,6 +84,7 @@ Worker::Worker(const Parts& parts, std::unique_ptr<UpstreamTarget> target)
                                                            .loops = parts.count,
                                                            .cluster = cluster_.get(),
                                                            .scripts = &shared.scripts,
+                                                           .own_writes = shared.own_writes,
                                                            .exchange = is_alone ? nullptr : this,
                                                            .fill_loop = is_alone ? nullptr : this},
                                        shared.config.limits);
@@ -107,6 +108,7 @@ std::unique_ptr<Cluster> Worker::make_cluster() {
                        .options = shared_.config.upstream,
                        .cluster_options = shared_.config.cluster,
                        .cache = cache_,
+                       .own_writes = shared_.own_writes,
                        .is_first = number_ == 0,
                        .seed = random_word()});
 }
@@ -207,6 +209,12 @@ void Worker::on_mode_found(ClusterFinder::Finding finding, const std::string& re
                                  {"what", "it is asked as one server, whose MOVED clients read"}});
         }
     }
+    if (number_ == 0 && cluster_ == nullptr && shared_.own_writes != nullptr) {
+        shared_.log.warning(
+            "replicas_not_read",
+            {{"upstream", redacted(node_->target().url)},
+             {"what", "read_from = \"replica\" has no effect: the upstream is no cluster"}});
+    }
     tell_health();
 }
 
@@ -245,6 +253,7 @@ const UpstreamHealth& Worker::health() {
 void Worker::on_beat() {
     if (cluster_ == nullptr) return;
     set_gauges(*cluster_, node_->coherence().gauges(), metrics_);
+    if (cluster_->replicas != nullptr) cluster_->replicas->set_gauges();
     log_degraded();
 }
 

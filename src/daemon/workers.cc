@@ -19,6 +19,10 @@ void join(const NodeFacts& other, NodeFacts& node) {
     node.connections += other.connections;
     node.in_flight += other.in_flight;
     node.waiting += other.waiting;
+    // Each loop asks for itself, while it has reads.
+    if (other.lag_seconds && (!node.lag_seconds || *other.lag_seconds < *node.lag_seconds)) {
+        node.lag_seconds = other.lag_seconds;
+    }
     if (!node.is_ready() || other.is_ready()) return;
     node.state = other.state;
     node.since_seconds = other.since_seconds;

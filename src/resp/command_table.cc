@@ -3,6 +3,7 @@
 #include "nearkey/base/ignoring_case.h"
 #include "nearkey/resp/cache_rules.h"
 #include "nearkey/resp/command_rules.h"
+#include "nearkey/resp/replica_rules.h"
 
 #include <algorithm>
 
@@ -152,6 +153,7 @@ bool read_spec(const Value& entry, std::vector<std::string>& categories, Command
     apply_cache_rules(spec, specs_known);
     spec.first_key = fixed_place_of_key(spec);
     apply_spread_rules(spec, entry.elements.size() > 7 ? &entry.elements[7] : nullptr);
+    apply_replica_rules(spec);
     if (entry.elements.size() < 10) return true;
     for (const Value& child : entry.elements[9].elements) {
         CommandSpec subcommand;

@@ -153,12 +153,14 @@ AdminAnswer nodes_page(AdminSource& source, const AdminRequest& request) {
         if (nodes.size() == limit) break;
         nodes.push_back({{"id", facts.id},
                          {"address", facts.address},
+                         {"role", facts.is_replica ? "replica" : "primary"},
                          {"state", facts.state},
                          {"since_seconds", facts.since_seconds},
                          {"slots", facts.slots},
                          {"connections", facts.connections},
                          {"in_flight", facts.in_flight},
                          {"waiting", facts.waiting}});
+        if (facts.lag_seconds) nodes.back()["lag_seconds"] = *facts.lag_seconds;
     }
     return json_answer(200, {{"total", all.size()}, {"nodes", std::move(nodes)}});
 }

@@ -116,6 +116,7 @@ ClientServer::ClientServer(const Parts& parts, const LimitOptions& limits)
                .ledgers = {.node = parts.node,
                            .cluster = parts.cluster,
                            .cache = parts.node.cache(),
+                           .own_writes = parts.own_writes,
                            .fill_loop = parts.fill_loop},
                .cluster = parts.cluster,
                .hot_keys = &parts.hot_keys,

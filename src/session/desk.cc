@@ -127,9 +127,12 @@ Executed Desk::answer_as_cluster(const Call& call) {
     return Executed::Yes;
 }
 
-bool Desk::is_in_order(uint16_t slot) {
+bool Desk::is_settled(uint16_t slot) {
     const Cluster& cluster = *context.cluster;
-    if (owed() == 0) seen_version_ = cluster.version();
+    if (owed() == 0) {
+        seen_version_ = cluster.version();
+        owed_by_replicas_ = 0;
+    }
     return owed() == 0 || is_broken(Rule::Gate) ||
            (cluster.changed(slot) <= seen_version_ && !cluster.sent_on().has_of(receiver_));
 }

@@ -7,6 +7,7 @@
 #include "nearkey/resp/reply_writer.h"
 
 #include "nearkey/session/cached_reads.h"
+#include "nearkey/session/replica_route.h"
 
 #include <fmt/format.h>
 
@@ -204,7 +205,7 @@ void NearkeyCommand::explain(const Call& call) {
     pairs.add("route", is_stale ? "near cache" : way_in_words(plan));
     pairs.add("reason",
               is_stale ? "Valkey is away: near_cache.stale_if_unavailable_ms" : why_in_words(plan));
-    const ServerFacts server = node_of(explained, pairs).server();
+    const ServerFacts server = server_of(explained, pairs);
     pairs.add("server", server.address.empty() ? "none is connected" : server.address);
     pairs.add("role", server.address.empty() ? "not known" : server.role);
     explain_keys(explained, pairs);
@@ -212,6 +213,23 @@ void NearkeyCommand::explain(const Call& call) {
     std::string reply;
     append_map_header(reply, pairs.count, desk_.client.protocol);
     desk_.answer(call.spec(), reply + pairs.bytes);
+}
+
+// The server that would be asked: the node, or its replica.
+ServerFacts NearkeyCommand::server_of(const Call& explained, Pairs& pairs) {
+    Node& node = node_of(explained, pairs);
+    Cluster* const cluster = desk_.context.cluster;
+    if (cluster == nullptr || !desk_.terms.reads_replicas) return node.server();
+    ReplicaRoute::Choice choice = ReplicaRoute(desk_).choose(explained);
+    if (choice.refusal == ReplicaRefusal::None && count_parts(explained, *cluster) > 1) {
+        choice = {ReplicaRefusal::Parts};
+    }
+    const bool is_read = choice.refusal == ReplicaRefusal::None;
+    pairs.add("read_from", is_read ? "replica" : "primary");
+    pairs.add("read_from_reason", in_words(choice.refusal));
+    if (!is_read) return node.server();
+    pairs.add("replica_proven_ms_ago", Loop::boot_ms() - choice.replica.proven_ms);
+    return choice.replica.node->server();
 }
 
 // The node that would be asked; in a cluster, by the slot that is named as well.

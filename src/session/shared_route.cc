@@ -17,12 +17,22 @@ Executed SharedRoute::forward(const Call& call) {
 Executed SharedRoute::forward_placed(const Call& call) {
     if (desk_.context.cluster != nullptr) {
         if (const auto executed = SpreadRoute(desk_, *this).forward(call)) return *executed;
+        if (desk_.terms.reads_replicas) {
+            if (const auto executed = read_at_replica(call)) return *executed;
+        }
     }
     Node* node = nullptr;
     if (const auto executed = desk_.place(call, node)) return *executed;
     if (const auto executed = pin_to(*node, call.spec())) return *executed;
     desk_.send(call, call.plan.kind, {*node_, *connection_, true});
     return Executed::Yes;
+}
+
+// Nothing: a primary is asked.
+std::optional<Executed> SharedRoute::read_at_replica(const Call& call) {
+    if (lease_) return std::nullopt;
+    if (replica_ == nullptr) replica_ = std::make_unique<ReplicaRoute>(desk_);
+    return replica_->forward(call);
 }
 
 std::optional<Executed> SharedRoute::scan(const Call& call) {

@@ -62,6 +62,22 @@ Cluster::Cluster(const Parts& parts)
           sent_on_.send(std::move(request), number, false);
       }) {
     owners_.fill(kNobody);
+    if (parts.own_writes == nullptr) return;
+    const auto send_to_owner = [this](UnsentRequest request, uint16_t slot) {
+        sent_on_.take(request, slot);
+        sent_on_.send(std::move(request), owners_[slot], false);
+    };
+    replicas = std::make_unique<Replicas>(Replicas::Parts{.loop = parts.loop,
+                                                          .metrics = parts.metrics,
+                                                          .log = parts.log,
+                                                          .scratch = parts.scratch,
+                                                          .options = parts.options,
+                                                          .cluster_options = parts.cluster_options,
+                                                          .make_target = parts.make_target,
+                                                          .own_writes = *parts.own_writes,
+                                                          .cluster = *this,
+                                                          .send_to_owner = send_to_owner,
+                                                          .is_first = parts.is_first});
 }
 
 Cluster::~Cluster() {
@@ -79,6 +95,7 @@ void Cluster::stop() {
     read_timer_.stop();
     delayed_.stop();
     question_.drop();
+    if (replicas != nullptr) replicas->stop();
     numbers_.clear();
     unnamed_ = 0;
     owners_.fill(kNobody);
@@ -88,6 +105,7 @@ void Cluster::stop() {
 
 void Cluster::apply_options() {
     addresses_ = AddressMap(parts_.cluster_options.addresses);
+    if (replicas != nullptr) replicas->apply_options();
     doubt();
 }
 
@@ -97,6 +115,7 @@ void Cluster::set_access(const UpstreamTarget& fresh) {
         if (const auto target = parts_.make_target(fresh, member->endpoint))
             member->node->set_access(*target);
     }
+    if (replicas != nullptr) replicas->set_access(fresh);
 }
 
 // --- the map ---
@@ -133,7 +152,7 @@ void Cluster::ask() {
     if (question_.is_open() && asked_.ms + kAnswerPatienceMs <= parts_.loop.now_ms()) {
         // It may be frozen: another one is asked.
         question_.drop();
-        is_doubted_ = is_seed_mute_ = true;
+        is_doubted_ = asked_.is_seed_mute = true;
     }
     if (question_.is_open() || reader_ != nullptr) return schedule();
     if (Node* const asked = pick_asked()) {
@@ -159,7 +178,7 @@ Node* Cluster::pick_asked() {
         return members_[hint]->node.get();
     const bool is_seed_ready = seed_->shared().primary().is_ready();
     const bool is_seed_fit =
-        !std::exchange(is_seed_mute_, false) && seed_->target().url.endpoint() != disbelieved;
+        !std::exchange(asked_.is_seed_mute, false) && seed_->target().url.endpoint() != disbelieved;
     if (is_seed_ready && is_seed_fit) return seed_;
     for (size_t i = 0; i < members_.size(); ++i) {
         const auto& member = members_[next_asked_++ % members_.size()];
@@ -265,6 +284,7 @@ void Cluster::apply(const SlotMap& map) {
         if (member != nullptr && std::exchange(member->has_lost_slots, false))
             take_along(*member->node);
     }
+    if (replicas != nullptr) replicas->apply(map_, numbers, *seed_);
     if (is_first) {
         parts_.log.info("cluster", {{"nodes", static_cast<int64_t>(map.servers().size())},
                                     {"slots", static_cast<int64_t>(map.served())}});
@@ -590,6 +610,7 @@ void Cluster::forget(const ReplyReceiver& receiver) {
     delayed_.drop_if(
         [&receiver](const UnsentRequest& request) { return SentOn::is_of(request, receiver); });
     sent_on_.forget(receiver);
+    if (replicas != nullptr) replicas->forget(receiver);
 }
 
 }  // namespace nearkey

@@ -9,6 +9,22 @@
 namespace nearkey {
 
 namespace {
+constexpr double kMsPerSecond = 1000;
+
+NodeFacts facts_of(Node& node, uint64_t now_ms) {
+    const UpstreamHealth& health = node.health();
+    const uint64_t since_ms = now_ms - std::min(now_ms, health.since_ms);
+    NodeFacts facts;
+    facts.state = health.is_ready ? "ready" : health.reason;
+    facts.since_seconds = static_cast<double>(since_ms) / kMsPerSecond;
+    node.connections().for_each([&](Connection& connection) {
+        facts.connections += connection.is_ready() ? 1 : 0;
+        facts.in_flight += connection.in_flight().size();
+        facts.waiting += connection.pipeline().waiting().size();
+    });
+    return facts;
+}
+
 bool is_away(const Cluster::Member& member) {
     return member.slots > 0 && !member.node->health().is_ready;
 }
@@ -44,24 +60,25 @@ std::string degraded_of(const Cluster& cluster) {
 }
 
 std::vector<NodeFacts> nodes_of(const Cluster& cluster, uint64_t now_ms) {
-    constexpr double kMsPerSecond = 1000;
     std::vector<NodeFacts> all;
     for (const auto& member : cluster.members()) {
         if (member == nullptr) continue;
-        const UpstreamHealth& health = member->node->health();
-        const uint64_t since_ms = now_ms - std::min(now_ms, health.since_ms);
-        NodeFacts& facts = all.emplace_back();
+        all.push_back(facts_of(*member->node, now_ms));
+        NodeFacts& facts = all.back();
         facts.id = member->id;
         facts.address = to_text(member->endpoint);
-        facts.state = health.is_ready ? "ready" : health.reason;
-        facts.since_seconds = static_cast<double>(since_ms) / kMsPerSecond;
         facts.slots = member->slots;
-        member->node->connections().for_each([&](Connection& connection) {
-            facts.connections += connection.is_ready() ? 1 : 0;
-            facts.in_flight += connection.in_flight().size();
-            facts.waiting += connection.pipeline().waiting().size();
-        });
     }
+    if (cluster.replicas == nullptr) return all;
+    cluster.replicas->for_each_fact([&](const Replicas::Facts& replica) {
+        all.push_back(facts_of(replica.node, now_ms));
+        NodeFacts& facts = all.back();
+        facts.id = replica.id;
+        facts.address = to_text(replica.endpoint);
+        facts.is_replica = true;
+        if (replica.lag_ms != UINT64_MAX)
+            facts.lag_seconds = static_cast<double>(replica.lag_ms) / kMsPerSecond;
+    });
     return all;
 }
 

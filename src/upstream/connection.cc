@@ -101,7 +101,7 @@ void Connection::on_connected() {
     // A lease carries scripts, which may say anything, and state that can't move.
     const bool is_shared = !use_.is_leased();
     errors_.begin(is_shared);
-    dialer_.begin_handshake({protocol_, database_, is_shared});
+    dialer_.begin_handshake({protocol_, database_, is_shared, context_.reads_replica});
 }
 
 void Connection::become_ready(const Value& hello, const Pong& pong) {

@@ -51,7 +51,11 @@ bool ErrorReader::take(std::string_view bytes, bool is_end) {
 
 void ErrorReader::take_in_cluster(std::string_view bytes, bool is_end) {
     InFlight& in_flight = pipeline_.in_flight();
-    const auto redirect = is_end ? read_redirect(bytes) : std::nullopt;
+    auto redirect = is_end ? read_redirect(bytes) : std::nullopt;
+    // What a replica refuses for a reason of its own its primary may run.
+    if (!redirect && is_end && context_.reads_replica) {
+        redirect = Redirect{.kind = Redirect::Kind::TryAgain, .host = {}, .words = bytes};
+    }
     if (!redirect || !in_flight.may_be_redirected()) {
         in_flight.deliver(bytes, is_end);
         return;

@@ -52,6 +52,13 @@ void Handshake::on_reply(const Value& reply) {
                 words_ = reply.text;
                 return;
             }
+            begin(Step::ReadOnly);
+            return;
+        case Step::ReadOnly:
+            if (reply.is_error()) {
+                fail(Failure::Other, error_of(reply));
+                return;
+            }
             begin(Step::SetName);
             return;
         case Step::SetName:
@@ -83,7 +90,7 @@ void Handshake::on_hello(const Value& reply) {
             fail(Failure::Replica, "no primary answers at " + to_text(url_.endpoint()));
             return;
         }
-        begin(wish_.database != 0 ? Step::Select : Step::SetName);
+        begin(wish_.database != 0 ? Step::Select : Step::ReadOnly);
         return;
     }
     if (starts_with_any(reply.text, {"WRONGPASS", "NOAUTH", "NOPERM"})) {
@@ -122,6 +129,13 @@ void Handshake::begin(Step step) {
         }
         case Step::Select:
             append_command(command_, {"SELECT", std::to_string(wish_.database)});
+            return;
+        case Step::ReadOnly:
+            if (!wish_.reads_replica) {
+                begin(Step::SetName);
+            } else {
+                append_command(command_, {"READONLY"});
+            }
             return;
         case Step::SetName:
             if (client_name_.empty()) {

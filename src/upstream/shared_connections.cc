@@ -98,6 +98,14 @@ Connection* SharedConnections::first(Protocol protocol, int database) {
     return added;
 }
 
+Connection* SharedConnections::first_ready(Protocol protocol, int database) {
+    Connection* const connection = first(protocol, database);
+    if (connection == nullptr) return nullptr;
+    connection->use().note_unused(context_.loop.now_ms());
+    if (connection->state() == ConnectionState::Idle) context_.events.on_wants_dial(*connection);
+    return connection->is_ready() ? connection : nullptr;
+}
+
 void SharedConnections::change(Connection*& used, Connection& next) {
     next.use().add_user();
     Connection* const former = std::exchange(used, &next);

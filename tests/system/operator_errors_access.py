@@ -5,11 +5,12 @@ from operator_errors import StartError, config, in_file
 ABSENT = "nearkey-absent"
 
 
-def listener(*lines):
-    """serve for a real server with one [[listener]] at DIR/nearkey.sock, or where a line says."""
+def listener(*lines, upstream=()):
+    """serve for a real server with one [[listener]] at DIR/nearkey.sock, or where a line says.
+    `upstream`: more lines about it."""
 
     def arguments(world):
-        text = [f"[upstream]\nurl = '{world.server.url}'", "[[listener]]"]
+        text = ["[upstream]", f"url = '{world.server.url}'", *upstream, "[[listener]]"]
         if not any(line.startswith("address") for line in lines):
             text.append("address = 'DIR/nearkey.sock'")
         text += lines
@@ -33,6 +34,13 @@ ACCESS = [
         2,
         r'nearkey: .*face = "cluster" needs an address tcp:127\.0\.0\.1:P[O]RT or tcp:\[::1\]:P[O]RT: '
         r"clients of a cluster dial the host and port that a node tells",
+    ),
+    StartError(
+        "reads from replicas where there is no cluster",
+        listener("read_from = 'replica'", upstream=["cluster = 'off'"]),
+        2,
+        r'nearkey: .*upstream\.cluster = "off": no cluster is used with it, so that read_from = '
+        r'"replica" of a \[\[listener\]\] has no effect; take that out, or write valkey\+cluster://',
     ),
     StartError(
         "a user that the system does not know",

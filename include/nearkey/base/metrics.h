@@ -123,6 +123,17 @@
     X(cluster_commands_split_total, Counter, "commands that ran in parts, by slot or node")        \
     X(cluster_parts_total, Counter, "the parts of those commands")                                 \
     X(cluster_scan_retries_total, Counter, "pages of SCAN read anew, for their slots moved")       \
+    X(cluster_replicas, GaugeMost, "replicas of the cluster that may be read from (read_from)")    \
+    X(cluster_replicas_proven, GaugeMost, "of these, are within cluster.replica_lag_max_ms now")   \
+    X(cluster_replica_reads_total, Counter, "reads sent to a replica")                             \
+    L(cluster_reads_own_write_total, cluster_replica_reads_at_primary_total,                       \
+      "reason=\"own_write\"", Counter, "reads sent to a primary in place of a replica")            \
+    L(cluster_reads_unproven_total, cluster_replica_reads_at_primary_total,                        \
+      "reason=\"unproven\"", Counter, "")                                                          \
+    L(cluster_reads_away_total, cluster_replica_reads_at_primary_total,                            \
+      "reason=\"away\"", Counter, "")                                                              \
+    L(cluster_reads_refused_total, cluster_replica_reads_at_primary_total,                         \
+      "reason=\"refused\"", Counter, "")                                                           \
     X(upstream_suspects_total, Counter, "times a server was silent for upstream.suspect_after_ms") \
     X(upstream_protocol_errors_total, Counter,                                                     \
       "connections closed for replies that are malformed, or that nobody asked for")               \

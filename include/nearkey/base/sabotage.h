@@ -33,6 +33,9 @@ enum class Rule {
     RedirectVoid,     // what is stored of a slot is void where a server sends one of its keys on
     Gate,             // a command waits for those before it that may be on their way elsewhere
     EarlyReply,       // a reply that is here before its turn waits for it
+    ReplicaOwnWrite,  // a replica answers for a slot once it is known to have this host's writes
+    ReplicaBound,     // and only while it is known to be within cluster.replica_lag_max_ms
+    ReplicaAsked,     // which counts from when its primary was asked, not from the answer
 };
 
 #ifdef NEARKEY_SABOTAGE

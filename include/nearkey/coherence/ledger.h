@@ -1,7 +1,8 @@
 // One client's account with the near cache: its commands in flight that read or write keys, and the
 // replies that it must not be shown yet. Owned by Desk. A command's entry is begun before it is
 // sent and ended exactly once, with the reply or with a failure, whichever way the command went.
-// Without a near cache nothing is entered.
+// Without a near cache only writes are entered, and these only where some listener reads from
+// replicas: OwnWrites is told of their end.
 //
 // The one rule: a client that has seen something newer is not served anything older.
 //   - A write's keys are dropped before it is sent, and blocked until its reply is there, so nobody
@@ -24,6 +25,7 @@
 #include "nearkey/coherence/pending.h"
 #include "nearkey/dispatch/plan.h"
 #include "nearkey/upstream/cluster.h"
+#include "nearkey/upstream/own_writes.h"
 
 #include <limits>
 #include <string>
@@ -46,9 +48,12 @@ struct LedgerContext {
         return coherence == nullptr || coherence->may_overtake(protocol);
     }
 
+    bool is_kept() const { return cache != nullptr || own_writes != nullptr; }
+
     Node& node;                            // in a cluster the seed
     Cluster* cluster = nullptr;            // null: the upstream is one server
     NearCache* cache = nullptr;            // null: there is none
+    OwnWrites* own_writes = nullptr;       // null: no listener reads from replicas
     FillWaiterLoop* fill_loop = nullptr;   // null: the cache is this loop's alone
     uint64_t boot_ms = 0;                  // Loop::boot_ms() when the input being run had come
     std::vector<std::string_view> keys{};  // scratch: of the command being executed
@@ -104,13 +109,13 @@ public:
 
     // --- an entry: begun before the command is sent, ended in the order of tickets.
     void begin(const Plan& plan, const CommandView& command, uint32_t ticket, const SendWay& way) {
-        if (!is_off()) note(plan, command, ticket, way);
+        if (context_.is_kept()) note(plan, command, ticket, way);
     }
     // A transaction that travels whole writes context.keys and scope.
     void begin_whole(uint32_t ticket, Node& node, bool reads);
     // An empty reply is one that may not be stored.
     void end(uint32_t ticket, std::string_view reply) {
-        if (!is_off() && !is_empty()) end_records(ticket, reply);
+        if (context_.is_kept() && !is_empty()) end_records(ticket, reply);
     }
     void fail(uint32_t ticket);
     // Replies over this connection are void; those that come again over another are not stored.
@@ -126,6 +131,8 @@ public:
     void change_way();
     // The same when it goes on in another database or protocol.
     void leave_database_or_protocol();
+    // The client is owed the reply to a write. REQUIRES: some listener reads from replicas.
+    bool is_writing() const { return !writes_.empty(); }
     // Replies are held back until a proof.
     bool holds_replies() const { return proofs_awaited_ > 0 && !is_changing_way_; }
     // The client is gone.
@@ -183,7 +190,6 @@ private:
     void queue_writes();
     void write_keys(uint32_t ticket);
     [[nodiscard]] bool end_writes(uint32_t ticket);
-    WriteScope end_write();
     // Proofs
     void await_proof();
     void on_proven() override;

@@ -44,11 +44,13 @@ struct LateFill {
     std::string reply;
 };
 
-// A write of one key, of all keys, or of keys that Valkey will tell of.
+// A write of one key, of all keys, or of keys that Valkey will tell of; or, as
+// WriteScope::Nothing, what OwnWrites is to be told when it is over.
 struct PendingWrite {
     uint32_t ticket;
     WriteScope scope;
-    NearCache::Write write;  // unless it is WriteScope::Told
+    NearCache::Write write;  // of Keys and Everything
+    uint16_t slot = 0;       // of Nothing; it may be OwnWrites::kAnySlot
 };
 
 }  // namespace nearkey

@@ -46,6 +46,7 @@ struct ListenerOptions {
     std::string face = "standalone";  // standalone or cluster.
     std::string announce;             // The face of a cluster: HOST:PORT of its one node.
     bool near_cache = true;
+    std::string read_from = "primary";  // primary or replica.
     std::uint64_t database = 0;
     unsigned mode = 0660;
     std::string owner;  // A name or a number; empty: as the file comes to be.
@@ -112,6 +113,9 @@ struct ConfigSources {
     std::vector<std::string> arguments;      // all of them, the program's name first
     Environment environment;
 };
+
+// A listener reads from the replicas of a cluster.
+bool reads_replicas(const Config& config);
 
 // True if a flag names the URL of Valkey, by --upstream or --set.
 bool names_upstream(const ConfigSources& sources);

@@ -91,7 +91,8 @@ private:
     KnownScripts scripts_;
     Loop loop_;
     std::unique_ptr<ManagedServer> managed_;
-    std::unique_ptr<NearCache> cache_;  // null: switched off
+    std::unique_ptr<NearCache> cache_;       // null: switched off
+    std::unique_ptr<OwnWrites> own_writes_;  // null: no listener reads from replicas
     std::unique_ptr<UpstreamMaker> upstreams_;
     std::unique_ptr<Workers> workers_;
     std::unique_ptr<Failover> failover_;

@@ -47,7 +47,8 @@ struct DaemonParts {
     const SlowLog& slow_log;
     const ConfigSources& sources;
     Config& config;    // in force; Reload changes it
-    NearCache* cache;  // null: switched off
+    NearCache* cache;       // null: switched off
+    OwnWrites* own_writes;  // null: no listener reads from replicas
     Workers& workers;
     const UpstreamMaker& upstreams;
 };

@@ -24,7 +24,8 @@ struct WorkerShared {
     MetricsGroup& all;  // each worker's are in it
     const Config& config;
     Log& log;
-    NearCache* cache;  // null: there is none
+    NearCache* cache;       // null: there is none
+    OwnWrites* own_writes;  // null: no listener reads from replicas
     const KeyHash& key_hash;
     SlowLog& slow_log;
     KnownScripts& scripts;
@@ -59,11 +60,13 @@ public:
     const UpstreamHealth& health();
     // Null: the upstream is one server.
     Cluster* cluster() { return cluster_.get(); }
-    // The node, and those of a cluster beside it.
+    // The node, and those of a cluster beside it, replicas that are read from among them.
     template <class Visit>
     void for_each_node(Visit visit) {
         visit(*node_);
-        if (cluster_ != nullptr) cluster_->for_each(visit);
+        if (cluster_ == nullptr) return;
+        cluster_->for_each(visit);
+        if (cluster_->replicas != nullptr) cluster_->replicas->for_each(visit);
     }
     uint64_t now_ms() const { return loop_.now_ms(); }
     ClientServer& clients() { return *clients_; }

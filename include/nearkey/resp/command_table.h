@@ -102,6 +102,7 @@ struct CommandSpec : CommandFlags, CommandKeys, CommandCaching, CommandSpread {
     bool may_repeat = false;        // running it twice is running it once: it changes nothing
     bool waits_in_pause = false;    // CLIENT PAUSE WRITE holds it back: it writes, or may replicate
     bool blocks_by_option = false;  // waits only when a BLOCK option is given
+    bool may_ask_replica = false;   // a replica that is up to date answers as its primary would
     Route route = Route::Shared;
     Special special = Special::None;
     std::string_view reason;  // why it goes there, where our own table says so; static

@@ -45,6 +45,7 @@ public:
         size_t loops = 1;                    // that many
         Cluster* cluster = nullptr;          // null: the upstream is one server
         KnownScripts* scripts = nullptr;     // null: nobody keeps them
+        OwnWrites* own_writes = nullptr;     // null: no listener reads from replicas
         ClientExchange* exchange = nullptr;  // null: there are no others
         FillWaiterLoop* fill_loop = nullptr;
     };

@@ -114,7 +114,20 @@ public:
     Executed answer_as_cluster(const Call& call);
     // False: something that is still owed may be of this slot, and on its way from one node to
     // another. REQUIRES: context.cluster.
-    [[nodiscard]] bool is_in_order(uint16_t slot);
+    [[nodiscard]] bool is_in_order(uint16_t slot) {
+        return is_settled(slot) && !is_owed_by_replica(slot);
+    }
+    // The same for a read that goes to a replica.
+    [[nodiscard]] bool is_settled(uint16_t slot);
+    // A reply about the slot, or about another with the same bit, is owed by a replica. REQUIRES:
+    // is_settled() was asked for.
+    static constexpr size_t kReplicaBits = 64;
+    bool is_owed_by_replica(uint16_t slot) const {
+        return (owed_by_replicas_ >> (slot % kReplicaBits) & 1) != 0;
+    }
+    void note_replica_owes(uint16_t slot) {
+        owed_by_replicas_ |= uint64_t{1} << (slot % kReplicaBits);
+    }
     // Pauses until nothing is owed. REQUIRES: !is_in_order().
     Executed wait_for_order() {
         ++context.metrics.cluster_gate_waits_total;
@@ -148,7 +161,8 @@ private:
 
     DeskEvents& events_;
     ReplyReceiver& receiver_;
-    uint32_t seen_version_ = 0;  // Cluster::version() when nothing was owed last
+    uint32_t seen_version_ = 0;      // Cluster::version() when nothing was owed last
+    uint64_t owed_by_replicas_ = 0;  // since then: a bit for each slot, modulo kReplicaBits
     FlushHook flush_hook_;
     bool is_input_over_ = false;     // the client, an error or QUIT ended it
     bool is_input_stopped_ = false;  // the rest of the input is not run either

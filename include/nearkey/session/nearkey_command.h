@@ -31,6 +31,7 @@ private:
     void set_cache(const CommandSpec* spec, std::string_view what);
     void explain(const Call& call);
     Node& node_of(const Call& explained, Pairs& pairs);
+    ServerFacts server_of(const Call& explained, Pairs& pairs);
     void explain_keys(const Call& explained, Pairs& pairs);
     void explain_cache(const Call& explained, Pairs& pairs);
     void explain_key(const CacheQuery& query, Pairs& pairs);

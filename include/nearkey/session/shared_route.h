@@ -7,6 +7,7 @@
 #include "nearkey/session/cluster_scan.h"
 #include "nearkey/session/desk.h"
 #include "nearkey/session/lease.h"
+#include "nearkey/session/replica_route.h"
 
 #include <memory>
 #include <optional>
@@ -62,6 +63,7 @@ private:
         return !(waits || is_slow) || desk_.owed() > 0;
     }
     Executed forward_placed(const Call& call);
+    std::optional<Executed> read_at_replica(const Call& call);
     void turn_to(Node& node);
     std::optional<Executed> pin_anew(const CommandSpec* spec, size_t commands);
     void leave_slow(const CommandSpec* spec);
@@ -76,9 +78,10 @@ private:
     const Lease& lease_;
     Node* node_;  // of connection_, and of the one that is acquired next
     Connection* connection_ = nullptr;
-    std::vector<Pin> others_;            // of other nodes
-    std::unique_ptr<ClusterScan> scan_;  // from the first SCAN of a cluster on
-    int selecting_ = -1;                 // the database that a SELECT asks for, on connection_
+    std::vector<Pin> others_;                // of other nodes
+    std::unique_ptr<ClusterScan> scan_;      // from the first SCAN of a cluster on
+    std::unique_ptr<ReplicaRoute> replica_;  // from the first read on that may go to one
+    int selecting_ = -1;                     // the database that a SELECT asks for, on connection_
 };
 
 }  // namespace nearkey

@@ -24,8 +24,9 @@ struct ClientTerms {
     CacheUse cache_use = CacheUse::On;
     WhenDown when_down = WhenDown::Error;
     Face face = Face::Standalone;
-    Endpoint announced{};    // with Face::Cluster: where its clients reach it
-    CommandAccess access{};  // for the command table as it is now
+    bool reads_replicas = false;  // of a cluster, where the near cache stores no reply
+    Endpoint announced{};         // with Face::Cluster: where its clients reach it
+    CommandAccess access{};       // for the command table as it is now
 };
 
 }  // namespace nearkey

@@ -23,6 +23,7 @@
 #include "nearkey/upstream/delayed_requests.h"
 #include "nearkey/upstream/node.h"
 #include "nearkey/upstream/primaries.h"
+#include "nearkey/upstream/replicas.h"
 #include "nearkey/upstream/sent_on.h"
 #include "nearkey/upstream/slot_map.h"
 
@@ -73,9 +74,10 @@ public:
         ClusterSeed::MakeTarget make_target;
         const UpstreamOptions& options;
         const ClusterOptions& cluster_options;
-        NearCache* cache = nullptr;  // null: there is none
-        bool is_first = true;        // of those of all event loops
-        uint64_t seed = 0;           // of its jitter; should be random
+        NearCache* cache = nullptr;       // null: there is none
+        OwnWrites* own_writes = nullptr;  // null: no listener reads from replicas
+        bool is_first = true;             // of those of all event loops
+        uint64_t seed = 0;                // of its jitter; should be random
     };
     explicit Cluster(const Parts& parts);
     ~Cluster();
@@ -98,6 +100,7 @@ public:
     // The node where this command, canonical RESP, runs.
     Node& node_for(std::string_view bytes);
     Primaries primaries;
+    std::unique_ptr<Replicas> replicas;  // null: no listener reads from any
     // The map's version, and that in which a slot's owner changed last.
     uint32_t version() const { return version_; }
     uint32_t changed(uint16_t slot) const { return changed_[slot]; }
@@ -149,8 +152,9 @@ private:
         std::string host;
         Endpoint endpoint{};  // where it was dialled
         uint32_t version = 0;
-        uint64_t ms = 0;         // 0: never
-        Endpoint disbelieved{};  // it has claimed slots of others: not asked next
+        uint64_t ms = 0;            // 0: never
+        Endpoint disbelieved{};     // it has claimed slots of others: not asked next
+        bool is_seed_mute = false;  // it has not answered that
 
         // It may have been dialled by a name.
         bool is_of(const Endpoint& server) const {
@@ -201,7 +205,6 @@ private:
     uint16_t hint_ = kNobody;  // who knows of what is in doubt
     Absence absence_;          // of all owners
     size_t next_asked_ = 0;
-    bool is_seed_mute_ = false;  // it has not answered the last question
     bool is_doubted_ = false;
     std::string refusal_;  // the reason why the last answer could not be used
 

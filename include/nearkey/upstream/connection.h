@@ -82,6 +82,8 @@ public:
     int database() const { return database_; }
     ConnectionState state() const { return state_; }
     bool is_ready() const { return state_ == ConnectionState::Ready; }
+    // Since when, on the loop's clock. REQUIRES: ready.
+    uint64_t ready_ms() const { return ready_ms_; }
     // The address dialled last; empty: a Unix socket.
     const std::string& address() const { return dialer_.address(); }
     // The host by which the server is known: the one in its certificate, where it has one.

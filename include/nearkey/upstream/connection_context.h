@@ -112,6 +112,7 @@ struct ConnectionContext {
     size_t retired = 0;          // connections that only answer what they owe
     NearCache* cache = nullptr;  // null: there is none
     bool is_first = true;        // of those of all event loops: it says what all of them see
+    bool reads_replica = false;  // the server is read from as a replica of a cluster
     RedirectEvents* redirects = nullptr;  // null: the server is no node of a cluster
     Count tls_not_after_ms{};             // as the metric, of this node of a cluster; 0: no TLS
     // Asked with each heartbeat in place of PING: a number says that the server owns slots of a

@@ -5,6 +5,7 @@
 #include "nearkey/resp/protocol.h"
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -58,6 +59,9 @@ struct NodeFacts {
     size_t connections = 0;
     size_t in_flight = 0;
     size_t waiting = 0;
+    bool is_replica = false;  // that is read from
+    // Of a replica: since when it was known to be up to date; nothing: it is not known.
+    std::optional<double> lag_seconds{};
 };
 
 struct ClusterFacts {

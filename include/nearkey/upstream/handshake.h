@@ -1,7 +1,7 @@
 // The handshake of a new connection before it carries traffic, in lock-step: each step waits for
 // the reply to the one before, because a failing AUTH inside a pipeline can swallow its error.
-//   HELLO n [AUTH user password] -> [SELECT db] -> [CLIENT SETNAME] -> [CLIENT CAPA redirect]
-//   -> PING
+//   HELLO n [AUTH user password] -> [SELECT db] -> [READONLY] -> [CLIENT SETNAME]
+//   -> [CLIENT CAPA redirect] -> PING
 // With that capability a Valkey that has become a replica refuses reads as well (-REDIRECT). A
 // server that is a replica from the start is a wanted one, and is not told.
 // A server that answers can be reached. Where it refuses PING (MISCONF, LOADING, BUSY, ...) the
@@ -44,6 +44,7 @@ public:
         Protocol protocol;
         int database;
         bool is_redirect_understood;  // -REDIRECT, where the server knows it
+        bool reads_replica = false;   // of a cluster, which answers reads behind READONLY alone
     };
     // `url` and `client_name` outlive the handshake.
     Handshake(const UpstreamUrl& url, const std::string& client_name, const Wish& wish);
@@ -67,7 +68,7 @@ public:
 
 private:
     // Words: the login was refused, and a PING shows how commands are answered.
-    enum class Step { Hello, Select, SetName, Capability, Ping, Words, Complete, Failed };
+    enum class Step { Hello, Select, ReadOnly, SetName, Capability, Ping, Words, Complete, Failed };
 
     void begin(Step step);
     void on_hello(const Value& reply);

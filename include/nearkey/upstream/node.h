@@ -33,7 +33,8 @@ public:
         // Of a cluster: what another node, the seed, knows of its servers. Null: it is none of a
         // cluster, or the seed.
         const ServerCatalog* seed_catalog = nullptr;
-        uint16_t number = 0;  // in a cluster
+        uint16_t number = 0;         // in a cluster
+        bool reads_replica = false;  // it is a replica of a cluster, and answers reads alone
     };
     // `options` outlive the node and may change at any time; apply_options() tells of it.
     Node(const Parts& parts, const UpstreamOptions& options,

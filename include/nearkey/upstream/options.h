@@ -49,6 +49,7 @@ struct ClusterOptions {
     std::vector<std::string> addresses;  // See upstream/address_map.h.
     bool split_mset = true;
     uint64_t scripts_bytes_max = uint64_t{1} << 20;
+    uint64_t replica_lag_max_ms = 1000;  // Of replicas that are read from.
 };
 
 // The user for the Sentinels; the user for Valkey is another one.

@@ -35,6 +35,8 @@ public:
     // The same connection as long as it is open, for requests of many sessions that keep their
     // order. Null: as with acquire().
     Connection* first(Protocol protocol, int database);
+    // The same if it is ready; if not, null: it is dialled, and nothing waits for it.
+    Connection* first_ready(Protocol protocol, int database);
     // Moves a session from the connection acquired, if any, to another of its kind.
     void change(Connection*& used, Connection& next);
     // A connection that takes a command of our own at once. Null: there is none.

@@ -123,4 +123,25 @@ TEST_CASE("listener: what can't be is refused with the listener's name") {
                    "announce = \"[fd00::1]:7\"\n") == "");
 }
 
+TEST_CASE("listener: reads from replicas are refused where it is known that there are none") {
+    const std::string listener = kListener + "read_from = \"replica\"\n";
+    const std::string expected = "so that read_from = \"replica\" of a [[listener]] has no effect";
+    const auto of = [&](const std::string& upstream) {
+        return error_of("[upstream]\n" + upstream + "\n" + listener);
+    };
+    CHECK(of("url = \"valkey+cluster://h\"") == "");
+    CHECK(of("url = \"valkey+cluster://h\"\ncluster = \"off\"") == "");
+    // It may be a node of one.
+    CHECK(of("url = \"valkey://h\"") == "");
+    CHECK(of("url = \"unix:///s\"") == "");
+    CHECK(contains(of("url = \"valkey://h\"\ncluster = \"off\""), "n.toml:3: upstream.cluster"));
+    CHECK(contains(of("url = \"valkey://h\"\ncluster = \"off\""), expected));
+    CHECK(contains(of("url = \"sentinel://h/name\""), "n.toml:2: upstream.url"));
+    CHECK(contains(of("url = \"sentinel://h/name\""), expected));
+    CHECK(contains(of("url = \"managed:\""), expected));
+    CHECK(contains(error_of(kListener + "read_from = \"any\"\n"), "n.toml:3: read_from = "));
+    CHECK(reads_replicas(load("[upstream]\nurl = \"valkey://h\"\n" + listener)));
+    CHECK_FALSE(reads_replicas(load(kListener)));
+}
+
 }  // namespace nearkey

@@ -21,6 +21,7 @@ namespace nearkey {
 struct ClusterRig : SessionRig, private ClusterEvents {
     static constexpr uint16_t kFirstPort = 7001;
     static constexpr uint16_t kOtherPort = 7002;
+    static constexpr uint16_t kReplicaPort = 7003;
 
     ClusterRig() {
         // No beat comes, unless a test wants some.
@@ -63,21 +64,24 @@ struct ClusterRig : SessionRig, private ClusterEvents {
 
     FakeClient& make_cluster_ready() {
         cache = std::make_unique<NearCache>(cache_options, metrics, 1);
-        cluster = std::make_unique<Cluster>(Cluster::Parts{
-            .loop = loop,
-            .metrics = metrics,
-            .log = log,
-            .scratch = scratch,
-            .events = *this,
-            .make_target =
-                [this](const UpstreamTarget&, const Endpoint& endpoint) {
-                    UpstreamUrl at = url;
-                    at.path = directory / (endpoint.port == kOtherPort ? "other" : "valkey");
-                    return std::make_unique<UpstreamTarget>(at, nullptr);
-                },
-            .options = options,
-            .cluster_options = cluster_options,
-            .cache = cache.get()});
+        cluster = std::make_unique<Cluster>(
+            Cluster::Parts{.loop = loop,
+                           .metrics = metrics,
+                           .log = log,
+                           .scratch = scratch,
+                           .events = *this,
+                           .make_target =
+                               [this](const UpstreamTarget&, const Endpoint& endpoint) {
+                                   UpstreamUrl at = url;
+                                   at.path = directory / (endpoint.port == kReplicaPort ? "replica"
+                                                          : endpoint.port == kOtherPort ? "other"
+                                                                                        : "valkey");
+                                   return std::make_unique<UpstreamTarget>(at, nullptr);
+                               },
+                           .options = options,
+                           .cluster_options = cluster_options,
+                           .cache = cache.get(),
+                           .own_writes = own_writes.get()});
         node = std::make_unique<Node>(Node::Parts{.loop = loop,
                                                   .metrics = metrics,
                                                   .log = log,
@@ -101,6 +105,7 @@ struct ClusterRig : SessionRig, private ClusterEvents {
         context->cluster = cluster.get();
         context->ledgers.cluster = cluster.get();
         context->ledgers.cache = cache.get();
+        context->ledgers.own_writes = own_writes.get();
         context->expected_from_bytes = 0;
         return add_cluster_client();
     }
@@ -149,6 +154,7 @@ struct ClusterRig : SessionRig, private ClusterEvents {
 
     ClusterOptions cluster_options;
     FakeValkey other{loop, directory / "other"};
+    std::unique_ptr<OwnWrites> own_writes;  // null unless a test reads from replicas
     std::unique_ptr<Cluster> cluster;
 };
 
