@@ -238,7 +238,8 @@ void Replicas::move(Read& read) {
 }
 
 void Replicas::release(Read& read) {
-    std::list<Read>& reads = read.at->reads;
+    CHECK(read.at != nullptr);
+    std::list<Read>& reads = std::exchange(read.at, nullptr)->reads;
     read.receiver = nullptr;
     if (read.bytes.capacity() > kSpareBytesMax) read.bytes = std::string();
     spare_.splice(spare_.begin(), reads, read.self);

@@ -5,7 +5,9 @@ what is new."""
 
 import contextlib
 import os
+import random
 import re
+import signal
 import tempfile
 import threading
 import time
@@ -43,14 +45,19 @@ class ReplicaCase(SystemTest):
         self.cluster.flush()
         self.nearkey = self.start({})
 
-    def start(self, settings, doors=DOORS, **options):
+    def write(self, doors):
         path = os.path.join(self.directory, "nearkey.toml")
         with open(path, "w") as file:
             for name, lines in doors.items():
                 file.write(f'[[listener]]\naddress = "{self.path(name)}"\n{lines}\n')
+        return path
+
+    def start(self, settings, doors=DOORS, upstream=None):
         return self.start_nearkey(
-            self.cluster.url(), listen=[], args=["--config", path],
-            settings={"cluster.replica_lag_max_ms": BOUND_MS, **settings}, **options)
+            upstream or self.cluster.url(), listen=[], args=["--config", self.write(doors)],
+            settings={"cluster.replica_lag_max_ms": BOUND_MS,
+                      # A replica that has come is in the map soon.
+                      "cluster.refresh_interval_ms": 500, **settings})
 
     def path(self, name):
         return os.path.join(self.directory, f"{name}.sock")
@@ -205,6 +212,73 @@ class ReplicaReadTest(ReplicaCase):
                 self.assertEqual(
                     [before, b"OK", f"{turn}a".encode(), b"OK", f"{turn}b".encode()],
                     values[place: place + 5])
+
+    def test_one_client_alone_reads_what_it_has_written(self):
+        """Random pipelines against a model, while connections to replicas end at random."""
+        draw = random.Random(7)
+        keys = self.key_of(self.primaries()[0], 4) + self.key_of(self.primaries()[1], 4)
+        for version in (2, 3):
+            self.cluster.flush()
+            client = self.door(version=version)
+            values, end, seen = {}, time.monotonic() + 3, 0
+            while time.monotonic() < end:
+                commands, expected = [], []
+                for _ in range(draw.choice((1, 2, 5, 40))):
+                    key = draw.choice(keys)
+                    kind = draw.random()
+                    if kind < 0.1:
+                        values[key] = values.get(key, "") + "x"
+                        commands.append(("APPEND", key, "x"))
+                        expected.append(len(values[key]))
+                    elif kind < 0.12:
+                        commands.append(("DEL", *keys))
+                        expected.append(len(values))
+                        values = {}
+                    elif kind < 0.5:
+                        commands.append(("STRLEN", key))
+                        expected.append(len(values.get(key, "")))
+                    else:
+                        commands.append(("GET", key))
+                        expected.append(values[key].encode() if key in values else None)
+                self.assertEqual(expected, [parse(reply) for reply in client.pipeline(commands)])
+                seen += len(commands)
+                if draw.random() < 0.02:
+                    draw.choice(self.replicas()).run("CLIENT", "KILL", "TYPE", "normal")
+                # What was written may be proven by then.
+                time.sleep(draw.choice((0, 0, 0, 0.3)))
+            self.assertGreater(seen, 50)
+        self.assertGreater(self.nearkey.metric("nearkey_cluster_replica_reads_total"), 50)
+
+    def test_who_hears_of_a_write_reads_it(self):
+        """Over two event loops, by clients of different listeners."""
+        self.nearkey.stop()
+        self.nearkey = self.start({"server.workers": 2})
+        keys = self.key_of(self.primaries()[0], 3)
+        self.wait_read_from(self.door(), keys[0])
+        told = dict.fromkeys(keys, 0)
+        failures = []
+        end = time.monotonic() + 3
+
+        def work(number):
+            draw = random.Random(number)
+            writer, reader = self.door("plain"), self.door(version=2 + number % 2)
+            while time.monotonic() < end:
+                key = draw.choice(keys)
+                if draw.random() < 0.1:
+                    told[key] = max(told[key], parse(writer.command("INCR", key)))
+                known = told[key]
+                seen = int(parse(reader.command("GET", key)) or 0)
+                if seen < known:
+                    failures.append((key, known, seen))
+                time.sleep(draw.choice((0, 0.001, 0.2)))
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual([], failures)
+        self.assertGreater(self.nearkey.metric("nearkey_cluster_replica_reads_total"), 20)
 
     def test_the_table_of_nodes_shows_how_far_they_are(self):
         client = self.door()
@@ -555,13 +629,55 @@ class AccessTest(ReplicaCase):
             node.run("ACL", "SETUSER", "cacher", "resetpass", ">two")
         with open(secret, "w") as file:
             file.write("two\n")
-        self.nearkey.signal(1)
+        self.nearkey.signal(signal.SIGHUP)
         wait_for(lambda: any(entry["event"] == "reloaded" for entry in self.nearkey.logs()), 10,
                  "it has read the new one")
         replica = self.replica_of(self.primaries()[0])
         replica.run("CLIENT", "KILL", "USER", "cacher")
         self.assertEqual(b"$1\r\nv\r\n", client.command("GET", key))
         self.wait_read_from(client, key)
+
+
+@proxy_only
+class OptionTest(ReplicaCase):
+    def test_a_server_that_is_no_cluster(self):
+        self.nearkey.stop()
+        server = self.start_server()
+        self.nearkey = self.start({}, upstream=server.url)
+        self.nearkey.wait_logged("replicas_not_read")
+        client = self.door()
+        self.assertEqual([b"+OK\r\n", b"$1\r\nv\r\n"],
+                         client.pipeline([("SET", "k", "v"), ("GET", "k")]))
+        self.assertNotIn(b"read_from", self.explain(client, "GET", "k"))
+        self.assertEqual(1, len([entry for entry in self.nearkey.logs()
+                                 if entry["event"] == "replicas_not_read"]))
+
+    def reload(self, doors):
+        before = len(self.nearkey.logs())
+        self.write(doors)
+        self.nearkey.signal(signal.SIGHUP)
+        wait_for(lambda: any(entry["event"].startswith("reload")
+                             for entry in self.nearkey.logs()[before:]), 10, "it has read it")
+        return next(entry for entry in self.nearkey.logs()[before:]
+                    if entry["event"].startswith("reload"))
+
+    def test_a_reload_adds_no_first_listener_that_reads_from_replicas(self):
+        self.nearkey.stop()
+        self.nearkey = self.start({}, doors={"plain": DOORS["plain"]})
+        said = self.reload({name: DOORS[name] for name in ("plain", "replica")})
+        self.assertEqual("reload_refused", said["event"])
+        self.assertIn("needs a restart", said["reason"])
+        _, page = self.nearkey.get("/nodes")
+        self.assertEqual(3, page["total"])
+
+    def test_a_reload_adds_another(self):
+        self.nearkey.stop()
+        self.nearkey = self.start({}, doors={"replica": DOORS["replica"]})
+        added = {"replica": "near_cache = false", "plain": DOORS["replica"]}
+        self.assertEqual("reloaded", self.reload(added)["event"])
+        key = self.key_of(self.primaries()[0])
+        self.wait_read_from(self.door("plain"), key)
+        self.assertNotIn(b"read_from", self.explain(self.door("replica"), "GET", key))
 
 
 if __name__ == "__main__":

@@ -73,9 +73,35 @@ TEST_CASE("replica reads: a connection that came later than the proof waits for 
     rig.ask(client, kRead);
     CHECK(rig.replica.times_asked(kRead) == 0);
     rig.say_offsets(100, 100);
-    rig.settle_rounds();
-    rig.ask(client, kRead);
-    CHECK(rig.replica.times_asked(kRead) == 1);
+    rig.wait_proven(client);
+}
+
+// --- the near cache ---
+
+TEST_CASE("replica reads: a reply that may be newer than what is stored waits for a proof") {
+    ReplicaRig rig;
+    const std::string read = "PTTL " + ReplicaRig::key();
+    rig.make_read();
+    rig.terms.cache_use = CacheUse::On;
+    FakeClient& client = rig.add_cluster_client();
+    for (int tries = 0; tries < 1000 && rig.replica.times_asked(read) == 0; ++tries) {
+        rig.pass(5);
+        rig.ask(client, read);
+    }
+    REQUIRE(rig.replica.times_asked(read) == 1);
+    rig.store(client, ReplicaRig::key());
+    rig.silence("PING");
+    rig.replica.answers[read] = "$1\r\nn\r\n";
+    client.ask({read});
+    REQUIRE(run_until(rig.loop, [&] { return rig.replica.times_asked(read) == 2; }));
+    rig.run_until_read(rig.replica.peer_of(read));
+    CHECK_FALSE(client.output().ends_with("$1\r\nn\r\n"));
+    for (size_t peer = 0; peer < rig.valkey.peer_count(); ++peer)
+        if (rig.valkey.is_open(peer) && rig.valkey.asked(peer).front().starts_with("HELLO 3"))
+            rig.valkey.send(peer, "+PONG\r\n");
+    CHECK(rig.run_until_end(client, "$1\r\nn\r\n"));
+    // Nothing of the replica's is stored.
+    CHECK(rig.outcome(ReplicaRig::key()) == NearCache::Outcome::Hit);
 }
 
 // --- order ---
