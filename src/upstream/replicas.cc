@@ -255,9 +255,12 @@ void Replicas::forget(const ReplyReceiver& receiver) {
     }
 }
 
-// Those whose reply has not begun go to the owners of their slots: the replica is frozen, or gone.
+// Those whose reply has not begun go to the owners of their slots, as long as these have time to
+// answer: the replica is frozen, or gone.
 void Replicas::take_back_late(Replica& replica) {
-    const uint64_t patience_ms = std::max(parts_.cluster_options.replica_lag_max_ms, kSilenceMinMs);
+    const uint64_t patience_ms =
+        std::min(std::max(parts_.cluster_options.replica_lag_max_ms, kSilenceMinMs),
+                 parts_.options.request_timeout_ms / 2);
     if (!is_silent(replica, patience_ms)) return;
     const uint64_t now_ms = parts_.loop.now_ms();
     std::vector<Read*> late;

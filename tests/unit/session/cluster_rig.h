@@ -22,6 +22,7 @@ struct ClusterRig : SessionRig, private ClusterEvents {
     static constexpr uint16_t kFirstPort = 7001;
     static constexpr uint16_t kOtherPort = 7002;
     static constexpr uint16_t kReplicaPort = 7003;
+    static constexpr uint16_t kSecondPort = 7004;
 
     ClusterRig() {
         // No beat comes, unless a test wants some.
@@ -64,24 +65,25 @@ struct ClusterRig : SessionRig, private ClusterEvents {
 
     FakeClient& make_cluster_ready() {
         cache = std::make_unique<NearCache>(cache_options, metrics, 1);
-        cluster = std::make_unique<Cluster>(
-            Cluster::Parts{.loop = loop,
-                           .metrics = metrics,
-                           .log = log,
-                           .scratch = scratch,
-                           .events = *this,
-                           .make_target =
-                               [this](const UpstreamTarget&, const Endpoint& endpoint) {
-                                   UpstreamUrl at = url;
-                                   at.path = directory / (endpoint.port == kReplicaPort ? "replica"
-                                                          : endpoint.port == kOtherPort ? "other"
-                                                                                        : "valkey");
-                                   return std::make_unique<UpstreamTarget>(at, nullptr);
-                               },
-                           .options = options,
-                           .cluster_options = cluster_options,
-                           .cache = cache.get(),
-                           .own_writes = own_writes.get()});
+        cluster = std::make_unique<Cluster>(Cluster::Parts{
+            .loop = loop,
+            .metrics = metrics,
+            .log = log,
+            .scratch = scratch,
+            .events = *this,
+            .make_target =
+                [this](const UpstreamTarget&, const Endpoint& endpoint) {
+                    UpstreamUrl at = url;
+                    at.path = directory / (endpoint.port == kOtherPort     ? "other"
+                                           : endpoint.port == kReplicaPort ? "replica"
+                                           : endpoint.port == kSecondPort  ? "second"
+                                                                           : "valkey");
+                    return std::make_unique<UpstreamTarget>(at, nullptr);
+                },
+            .options = options,
+            .cluster_options = cluster_options,
+            .cache = cache.get(),
+            .own_writes = own_writes.get()});
         node = std::make_unique<Node>(Node::Parts{.loop = loop,
                                                   .metrics = metrics,
                                                   .log = log,

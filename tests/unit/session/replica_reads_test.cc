@@ -128,6 +128,49 @@ TEST_CASE("replica reads: a read behind a write that is in flight goes to the pr
     rig.valkey.send(rig.valkey.peer_of(kWrite), "+OK\r\n");
 }
 
+TEST_CASE("replica reads: what a client reads of a slot while one owes it a reply stays there") {
+    ReplicaRig rig;
+    rig.say_replicas({ReplicaRig::kReplicaPort, ReplicaRig::kSecondPort});
+    rig.second.answers = rig.replica.answers;
+    // Of two clients one has the one, one the other, as long as both are up to date.
+    FakeClient& client = rig.make_read();
+    const std::string next = kRead + "b";
+    for (FakeValkey* const fake : {&rig.replica, &rig.second}) {
+        fake->answers[kRead] = FakeValkey::kSilent;
+        fake->answers[next] = FakeValkey::kSilent;
+    }
+    client.ask({kRead});
+    const auto times = [&](const std::string& command) {
+        return rig.replica.times_asked(command) + rig.second.times_asked(command);
+    };
+    REQUIRE(run_until(rig.loop, [&] { return times(kRead) == 1; }));
+    FakeValkey& asked = rig.replica.times_asked(kRead) == 1 ? rig.replica : rig.second;
+    // It is silent from now on, about what it has and how far it is: others go elsewhere.
+    const auto chosen = [&] {
+        const uint16_t primary = rig.cluster->owner(ReplicaRig::kSlot).coherence().number();
+        return rig.cluster->replicas
+            ->choose({.primary = primary,
+                      .slot = ReplicaRig::kSlot,
+                      .protocol = Protocol::Resp2,
+                      .session = rig.clients.size()})
+            .node;
+    };
+    const Node* const first = chosen();
+    asked.answers["INFO replication"] = FakeValkey::kSilent;
+    REQUIRE(run_until(rig.loop, [&] { return chosen() != nullptr && chosen() != first; }));
+    client.ask({next});
+    rig.settle();
+    CHECK(times(next) == 0);
+    CHECK(rig.valkey.times_asked(next) == 0);
+    // Another client's goes elsewhere.
+    FakeClient& another = rig.add_client();
+    another.ask({next});
+    REQUIRE(run_until(rig.loop, [&] { return times(next) + rig.valkey.times_asked(next) == 1; }));
+    CHECK(asked.times_asked(next) == 0);
+    asked.send(asked.peer_of(kRead), "$1\r\n0\r\n");
+    CHECK(run_until(rig.loop, [&] { return times(next) + rig.valkey.times_asked(next) == 2; }));
+}
+
 // --- what the replica does not answer ---
 
 TEST_CASE("replica reads: one that the replica refuses goes to the primary") {
@@ -175,6 +218,16 @@ TEST_CASE("replica reads: those that a silent replica has go to the primary with
     rig.replica.thaw();
     rig.wait_proven(client);
     rig.ask(client, kRead);
+}
+
+TEST_CASE("replica reads: and in time to be answered, however long the bound is") {
+    ReplicaRig rig;
+    rig.options.request_timeout_ms = 1000;
+    FakeClient& client = rig.make_read();
+    rig.settle_rounds();
+    rig.replica.freeze();
+    client.ask({kRead});
+    REQUIRE(rig.run_until_end(client, "+" + kRead + "\r\n"));
 }
 
 TEST_CASE("replica reads: a client that leaves is told nothing of what the replica has") {

@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 #include <chrono>
 #include <string>
+#include <vector>
 
 namespace nearkey {
 
@@ -23,18 +24,25 @@ struct ReplicaRig : ClusterRig {
         say_version("8.0.1");
         replica.answers["READONLY"] = "+OK\r\n";
         say_offsets(100, 100);
-        const std::string id = fmt::format("{:040}", kReplicaPort);
-        for (FakeValkey* const fake : {&valkey, &other}) {
-            fake->answers["CLUSTER SLOTS"] = fmt::format(
-                "*2\r\n*4\r\n:0\r\n:{}\r\n*3\r\n$4\r\nhost\r\n:{}\r\n$40\r\n{:040}\r\n"
-                "*3\r\n$4\r\nhost\r\n:{}\r\n$40\r\n{}\r\n{}",
-                kSlots / 2 - 1, kFirstPort, kFirstPort, kReplicaPort, id,
-                range(kSlots / 2, kSlots - 1, kOtherPort));
-        }
+        say_replicas({kReplicaPort});
     }
     ~ReplicaRig() {
         clients.clear();
         if (cluster != nullptr) cluster->stop();
+    }
+    // Of the seed; there are `replica` and `second`.
+    void say_replicas(const std::vector<uint16_t>& ports) {
+        const auto server = [](uint16_t port) {
+            return fmt::format("*3\r\n$4\r\nhost\r\n:{}\r\n$40\r\n{:040}\r\n", port, port);
+        };
+        std::string lower = fmt::format("*{}\r\n:0\r\n:{}\r\n", ports.size() + 3, kSlots / 2 - 1);
+        lower += server(kFirstPort);
+        for (const uint16_t port : ports)
+            lower += server(port);
+        for (FakeValkey* const fake : {&valkey, &other}) {
+            fake->answers["CLUSTER SLOTS"] =
+                fmt::format("*2\r\n{}{}", lower, range(kSlots / 2, kSlots - 1, kOtherPort));
+        }
     }
     void say_version(std::string_view version) {
         const std::string fields =
@@ -97,6 +105,7 @@ struct ReplicaRig : ClusterRig {
     }
 
     FakeValkey replica{loop, directory / "replica"};
+    FakeValkey second{loop, directory / "second"};
 };
 
 }  // namespace nearkey
