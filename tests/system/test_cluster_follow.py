@@ -243,16 +243,17 @@ class ScriptsOfLateNodesTest(FollowCase):
 
     def promote_all(self):
         """Each replica takes over: none of them knows any script."""
-        for node in self.cluster.nodes:
-            if b"role:slave" in node.run("INFO", "replication"):
-                def is_primary(node=node):
-                    if b"role:master" in node.run("INFO", "replication"):
-                        return True
-                    node.run("CLUSTER", "FAILOVER")
-                    time.sleep(0.3)
-                    return False
+        def is_primary(node):
+            return b"role:master" in node.run("INFO", "replication")
 
-                wait_for(is_primary, 20, "it is primary")
+        def has_taken_over(node):
+            if not is_primary(node):
+                node.run("CLUSTER", "FAILOVER")
+                time.sleep(0.3)
+            return is_primary(node)
+
+        for node in [node for node in self.cluster.nodes if not is_primary(node)]:
+            wait_for(lambda node=node: has_taken_over(node), 20, "it is primary")
         for node in self.cluster.nodes:
             node.run("SCRIPT", "FLUSH")
         self.cluster.wait_until_ok()
