@@ -13,8 +13,6 @@ namespace nearkey {
 
 namespace {
 constexpr size_t kReplyMax = size_t{16} << 20;
-// So many ranges of slots are read in one turn: a fraction of a millisecond.
-constexpr size_t kRangesPerTurn = 250;
 
 // Between two questions: while nothing is known, while something is in doubt, and otherwise.
 constexpr uint64_t kAskFirstMs = 20;
@@ -46,11 +44,11 @@ Cluster::Cluster(const Parts& parts)
       seed_choice_(parts.loop, parts.log, parts.make_target),
       question_(kReplyMax,
                 [this](std::string_view reply) {
-                    reader_ = std::make_unique<SlotMapReader>(std::string(reply), asked_.host);
-                    read_timer_.start_once(0);
+                    update_ = std::make_unique<MapUpdate>(std::string(reply), asked_.host);
+                    update_timer_.start_once(0);
                 }),
       ask_timer_(parts.loop, [this] { ask(); }),
-      read_timer_(parts.loop, [this] { read_on(); }),
+      update_timer_(parts.loop, [this] { update(); }),
       random_(static_cast<uint32_t>(parts.seed)),
       coherence_(*this, parts.loop, parts.cache),
       sent_on_([this](uint16_t node, const UnsentRequest& request, bool is_asking) {
@@ -62,6 +60,8 @@ Cluster::Cluster(const Parts& parts)
           sent_on_.send(std::move(request), number, false);
       }) {
     owners_.fill(kNobody);
+    // Its table takes milliseconds, once: not in the turn that applies the first map.
+    static_cast<void>(tag_of(0));
     if (parts.own_writes == nullptr) return;
     const auto send_to_owner = [this](UnsentRequest request, uint16_t slot) {
         sent_on_.take(request, slot);
@@ -92,7 +92,8 @@ void Cluster::start(Node& seed) {
 
 void Cluster::stop() {
     ask_timer_.stop();
-    read_timer_.stop();
+    update_timer_.stop();
+    update_.reset();
     delayed_.stop();
     question_.drop();
     if (replicas != nullptr) replicas->stop();
@@ -122,7 +123,7 @@ void Cluster::set_access(const UpstreamTarget& fresh) {
 
 void Cluster::doubt() {
     is_doubted_ = true;
-    if (question_.is_open() || reader_ != nullptr) return;  // It is asked again behind that.
+    if (question_.is_open() || update_ != nullptr) return;  // It is asked again behind that.
     const uint64_t due_ms = asked_.ms + kAskDoubtedMs;
     const uint64_t now_ms = parts_.loop.now_ms();
     ask_timer_.start_once(due_ms > now_ms ? due_ms - now_ms : 0);
@@ -147,14 +148,14 @@ void Cluster::schedule() {
 
 void Cluster::ask() {
     absence_.note(serves(), parts_.loop.now_ms());
-    drop_unlisted();
-    seed_choice_.watch(serving());
+    if (update_ == nullptr) drop_unlisted();
+    seed_choice_.watch(serving_of(*this));
     if (question_.is_open() && asked_.ms + kAnswerPatienceMs <= parts_.loop.now_ms()) {
         // It may be frozen: another one is asked.
         question_.drop();
         is_doubted_ = asked_.is_seed_mute = true;
     }
-    if (question_.is_open() || reader_ != nullptr) return schedule();
+    if (question_.is_open() || update_ != nullptr) return schedule();
     if (Node* const asked = pick_asked()) {
         Connection& connection = asked->shared().primary();
         is_doubted_ = false;
@@ -187,26 +188,41 @@ Node* Cluster::pick_asked() {
     return is_seed_ready ? seed_ : nullptr;
 }
 
-void Cluster::read_on() {
-    switch (reader_->step(kRangesPerTurn)) {
-        case SlotMapReader::Step::More:
-            read_timer_.start_once(0);
+void Cluster::update() {
+    using Stage = MapUpdate::Stage;
+    switch (update_->stage()) {
+        case Stage::Reading:
+            update_->read();
+            if (update_->stage() == Stage::Refused) refuse(update_->refusal());
+            if (update_->stage() == Stage::Members) begin_update();
+            break;
+        case Stage::Members:
+            update_->find_members(addresses_, [this](const SlotMap::Server& server) {
+                const auto known = numbers_.find(server.id);
+                const bool is_there =
+                    known != numbers_.end() && members_[known->second]->endpoint == server.endpoint;
+                return MapUpdate::Found{member_at(server.id, server.endpoint), !is_there};
+            });
+            break;
+        case Stage::Slots:
+            compare_slots();
+            break;
+        case Stage::Done:
+            map_ = update_->take_map();
+            take_along();
+            if (replicas != nullptr) replicas->apply(map_, update_->numbers(), *seed_);
+            if (!std::exchange(knows_slots_, true)) {
+                parts_.log.info("cluster", {{"nodes", static_cast<int64_t>(map_.servers().size())},
+                                            {"slots", static_cast<int64_t>(map_.served())}});
+            }
+            parts_.events.on_serving_changed();
+            [[fallthrough]];
+        case Stage::Refused:
+            update_.reset();
+            is_doubted_ ? doubt() : schedule();
             return;
-        case SlotMapReader::Step::Refused: {
-            const std::string reason = reader_->refusal();
-            reader_.reset();
-            refuse(reason);
-            break;
-        }
-        case SlotMapReader::Step::Done: {
-            SlotMap map = reader_->take();
-            reader_.reset();
-            map.translate(addresses_);
-            if (may_believe(map)) apply(map);
-            break;
-        }
     }
-    is_doubted_ ? doubt() : schedule();
+    update_timer_.start_once(0);
 }
 
 void Cluster::refuse(const std::string& reason) {
@@ -223,7 +239,7 @@ bool Cluster::may_believe(const SlotMap& map) {
     absence_.note(serves(), parts_.loop.now_ms());
     if (!absence_.lasts(patience_ms, parts_.loop.now_ms())) {
         refuse("it is another cluster: none of its nodes was known");
-        seed_choice_.turn(serving());  // Nothing of ours is to be asked there.
+        seed_choice_.turn(serving_of(*this));  // Nothing of ours is to be asked there.
         return false;
     }
     parts_.log.warning("cluster_replaced",
@@ -232,19 +248,16 @@ bool Cluster::may_believe(const SlotMap& map) {
     return true;
 }
 
-void Cluster::apply(const SlotMap& map) {
+void Cluster::begin_update() {
+    if (!may_believe(update_->map())) return update_->refuse();
     ++parts_.metrics.cluster_maps_total;
-    const bool is_first = !std::exchange(knows_slots_, true);
     refusal_.clear();
     for (const auto& member : members_)
         if (member != nullptr) member->is_listed = false;
-    std::vector<uint16_t> numbers(map.servers().size(), kNobody);
-    for (size_t i = 0; i < numbers.size(); ++i) {
-        const SlotMap::Server& server = map.servers()[i];
-        if (server.slots > 0 && server.endpoint.port != 0) {
-            numbers[i] = member_at(server.id, server.endpoint);
-        }
-    }
+}
+
+void Cluster::compare_slots() {
+    // Whoever was owed nothing between two pieces knows the owners of then.
     ++version_;
     bool may_confirm = false;
     const auto look_at = [&](Node& node) {
@@ -253,58 +266,39 @@ void Cluster::apply(const SlotMap& map) {
     look_at(*seed_);
     for_each(look_at);
     std::vector<uint16_t> moved;
-    for (uint16_t slot = 0; slot < kSlots; ++slot) {
+    update_->compare_slots([&](uint16_t slot, uint16_t number, const SlotMap::Server* server) {
+        if (number == owners_[slot]) return;
         // A server has said otherwise since.
-        if (changed_[slot] > asked_.version) continue;
-        const SlotMap::Server* const server = map.owner_of(slot);
-        const uint16_t number = server == nullptr
-                                    ? kNobody
-                                    : numbers[static_cast<size_t>(server - map.servers().data())];
-        if (number == owners_[slot]) continue;
+        if (changed_[slot] > asked_.version) return;
         // A node that was replaced while it was frozen, or is cut off, still says that it owns what
         // is another's now: another one must say so, too, or nobody else be there.
-        const bool is_own_word = server != nullptr && asked_.is_of(server->endpoint) &&
-                                 owners_[slot] != kNobody && members_[owners_[slot]] != nullptr;
+        const bool is_own_word =
+            server != nullptr && owners_[slot] != kNobody && asked_.is_of(server->endpoint);
         if (is_own_word && may_confirm) {
             asked_.disbelieved = asked_.endpoint;
             is_doubted_ = true;
-            continue;
+            return;
         }
-        if (owners_[slot] != kNobody) members_[owners_[slot]]->has_lost_slots = true;
-        owners_[slot] = number;
-        changed_[slot] = version_;
-        if (!is_first) moved.push_back(slot);
-        if (!is_first) ++parts_.metrics.cluster_slots_moved_total;
+        set_owner(slot, number);
+        moved.push_back(slot);
+    });
+    if (moved.empty()) return;
+    if (knows_slots_) {
+        coherence_.void_slots(moved);
+        parts_.metrics.cluster_slots_moved_total += moved.size();
     }
-    map_ = map;
-    coherence_.void_slots(moved);
     note_owners();
-    if (is_first) take_along(*seed_);
-    for (const auto& member : members_) {
-        if (member != nullptr && std::exchange(member->has_lost_slots, false))
-            take_along(*member->node);
-    }
-    if (replicas != nullptr) replicas->apply(map_, numbers, *seed_);
-    if (is_first) {
-        parts_.log.info("cluster", {{"nodes", static_cast<int64_t>(map.servers().size())},
-                                    {"slots", static_cast<int64_t>(map.served())}});
-    }
 }
 
 void Cluster::note_owners() {
     std::vector<Node*> nodes;
-    for (const auto& member : members_) {
+    for (const auto& member : members_)
         nodes.push_back(member == nullptr ? nullptr : member->node.get());
-        if (member != nullptr) member->slots = 0;
-    }
-    for (const uint16_t number : owners_)
-        if (number != kNobody) ++members_[number]->slots;
     coherence_.choose_proofs(owners_, nodes);
     std::erase_if(nodes, [this](Node* node) {
         return node == nullptr || members_[node->coherence().number()]->slots == 0;
     });
     primaries.set(std::move(nodes));
-    parts_.events.on_serving_changed();
 }
 
 // --- members ---
@@ -425,15 +419,6 @@ Node& Cluster::home() {
     return *seed_;
 }
 
-std::vector<Endpoint> Cluster::serving() const {
-    std::vector<Endpoint> endpoints;
-    for (const auto& member : members_) {
-        const bool serves = member != nullptr && member->node->health().is_ready;
-        if (serves) endpoints.push_back(member->endpoint);
-    }
-    return endpoints;
-}
-
 void Cluster::on_health_changed(const UpstreamHealth& health) {
     absence_.note(serves(), parts_.loop.now_ms());
     if (!health.is_ready) doubt();
@@ -441,9 +426,9 @@ void Cluster::on_health_changed(const UpstreamHealth& health) {
 }
 
 bool Cluster::serves() const {
-    return std::any_of(members_.begin(), members_.end(), [](const auto& member) {
-        return member != nullptr && member->slots > 0 && member->node->health().is_ready;
-    });
+    return knows_slots_ && std::any_of(members_.begin(), members_.end(), [](const auto& member) {
+               return member != nullptr && member->slots > 0 && member->node->health().is_ready;
+           });
 }
 
 std::string Cluster::why_not() const {
@@ -516,29 +501,33 @@ uint16_t Cluster::follow(const Connection& from, const Redirect& redirect, int s
     if (redirect.kind == Kind::Ask) return number;
     hint_ = number;
     doubt();
-    if (redirect.kind == Kind::Moved && redirect.slot >= 0 && number != kNobody) {
-        set_owner(static_cast<uint16_t>(redirect.slot), number);
+    const auto moved = static_cast<uint16_t>(redirect.slot);
+    const bool is_news = redirect.kind == Kind::Moved && redirect.slot >= 0 && number != kNobody &&
+                         owners_[moved] != number;
+    if (!is_news) return number;
+    ++version_;
+    ++parts_.metrics.cluster_slots_moved_total;
+    coherence_.void_soon(moved);
+    if (set_owner(moved, number)) {
+        note_owners();
+        parts_.events.on_serving_changed();
     }
     return number;
 }
 
-void Cluster::set_owner(uint16_t slot, uint16_t number) {
-    const uint16_t former = owners_[slot];
-    if (former == number) return;
-    owners_[slot] = number;
-    changed_[slot] = ++version_;
-    ++members_[number]->slots;
-    coherence_.void_soon(slot);
+bool Cluster::set_owner(uint16_t slot, uint16_t number) {
+    const uint16_t former = std::exchange(owners_[slot], number);
+    changed_[slot] = version_;
     if (former != kNobody) members_[former]->has_lost_slots = true;
+    const bool is_first = number != kNobody && ++members_[number]->slots == 1;
     const bool is_last = former != kNobody && --members_[former]->slots == 0;
-    if (is_last || members_[number]->slots == 1) note_owners();
-    ++parts_.metrics.cluster_slots_moved_total;
+    return is_first || is_last;
 }
 
 // What waits for a node that is away, or is held back, and belongs to another by now: it was never
 // sent. Of a client that is owed something there nothing is: it could overtake that.
-void Cluster::take_along(Node& from) {
-    from.shared().for_each([&](Connection& connection) {
+void Cluster::take_along() {
+    const auto take_from = [this](Node& from, Connection& connection) {
         Pipeline& pipeline = connection.pipeline();
         if (!pipeline.has_waiting()) return;
         const auto owed = pipeline.in_flight().receivers();
@@ -556,7 +545,15 @@ void Cluster::take_along(Node& from) {
             sent_on_.send(std::move(request), number, false);
             ++parts_.metrics.cluster_taken_along_total;
         }
-    });
+    };
+    const auto take_all_from = [&](Node& from) {
+        from.shared().for_each([&](Connection& connection) { take_from(from, connection); });
+    };
+    if (!knows_slots_) take_all_from(*seed_);
+    for (const auto& member : members_) {
+        if (member != nullptr && std::exchange(member->has_lost_slots, false))
+            take_all_from(*member->node);
+    }
 }
 
 void Cluster::send_on(uint16_t number, const UnsentRequest& request, bool is_asking) {

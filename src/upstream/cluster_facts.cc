@@ -59,6 +59,15 @@ std::string degraded_of(const Cluster& cluster) {
                        names_it ? "" : address + ": ", reason);
 }
 
+std::vector<Endpoint> serving_of(const Cluster& cluster) {
+    std::vector<Endpoint> endpoints;
+    for (const auto& member : cluster.members()) {
+        const bool serves = member != nullptr && member->node->health().is_ready;
+        if (serves) endpoints.push_back(member->endpoint);
+    }
+    return endpoints;
+}
+
 std::vector<NodeFacts> nodes_of(const Cluster& cluster, uint64_t now_ms) {
     std::vector<NodeFacts> all;
     for (const auto& member : cluster.members()) {

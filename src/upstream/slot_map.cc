@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <unordered_set>
 #include <utility>
 
 namespace nearkey {
@@ -27,15 +28,17 @@ bool SlotMap::has_reachable_owner() const {
 }
 
 bool SlotMap::has_server_of(const SlotMap& other) const {
-    return std::any_of(servers_.begin(), servers_.end(), [&other](const Server& server) {
-        return std::any_of(other.servers_.begin(), other.servers_.end(),
-                           [&server](const Server& known) { return known.id == server.id; });
-    });
+    std::unordered_set<std::string_view> known;
+    for (const Server& server : other.servers_)
+        known.insert(server.id);
+    return std::any_of(servers_.begin(), servers_.end(),
+                       [&known](const Server& server) { return known.contains(server.id); });
 }
 
-void SlotMap::translate(const AddressMap& addresses) {
-    for (Server& server : servers_)
-        server.endpoint = addresses.reachable(server.endpoint);
+const SlotMap::Server& SlotMap::translate(size_t number, const AddressMap& addresses) {
+    Server& server = servers_[number];
+    server.endpoint = addresses.reachable(server.endpoint);
+    return server;
 }
 
 SlotMapReader::SlotMapReader(std::string reply, std::string asked_host)

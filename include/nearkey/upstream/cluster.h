@@ -1,7 +1,7 @@
 // The servers of a Valkey Cluster: who owns which slot, the connections to each, and what becomes
 // of a command that one of them sends on.
 //
-//   CLUSTER SLOTS ──▶ SlotMapReader ──▶ owners, a node for each primary
+//   CLUSTER SLOTS ──▶ MapUpdate ──▶ owners, a node for each primary
 //   MOVED         ──▶ the owner is another; the command goes there at once, the map is asked for
 //   ASK           ──▶ the command goes there behind ASKING; nothing is learned
 //   TRYAGAIN, CLUSTERDOWN, READONLY ──▶ again some time later, if nothing of its client's is behind
@@ -21,6 +21,7 @@
 #include "nearkey/upstream/cluster_coherence.h"
 #include "nearkey/upstream/cluster_seed.h"
 #include "nearkey/upstream/delayed_requests.h"
+#include "nearkey/upstream/map_update.h"
 #include "nearkey/upstream/node.h"
 #include "nearkey/upstream/primaries.h"
 #include "nearkey/upstream/replicas.h"
@@ -121,7 +122,7 @@ public:
     const ClusterOptions& options() const { return parts_.cluster_options; }
     ClusterCoherence& coherence() { return coherence_; }
     static constexpr uint16_t kSeed = NodeCoherence::kSeedNumber;
-    static constexpr uint16_t kNobody = UINT16_MAX;
+    static constexpr uint16_t kNobody = MapUpdate::kNobody;
     // No reply will be delivered to `receiver` any more.
     void forget(const ReplyReceiver& receiver);
 
@@ -158,7 +159,8 @@ private:
 
         // It may have been dialled by a name.
         bool is_of(const Endpoint& server) const {
-            return server == endpoint || server == Endpoint{host, endpoint.port};
+            return server.port == endpoint.port &&
+                   (server.host == endpoint.host || server.host == host);
         }
     };
 
@@ -172,8 +174,10 @@ private:
     void schedule();
     void ask();
     Node* pick_asked();
-    void read_on();
-    void apply(const SlotMap& map);
+    // The next piece of the update.
+    void update();
+    void begin_update();
+    void compare_slots();
     bool may_believe(const SlotMap& map);
     void refuse(const std::string& reason);
 
@@ -181,14 +185,13 @@ private:
     uint16_t member_at(const std::string& id, const Endpoint& endpoint);
     uint16_t add_member(const std::string& id, const Endpoint& endpoint);
     uint16_t find_member(const Endpoint& endpoint) const;
-    void set_owner(uint16_t slot, uint16_t number);
+    // In this version of the map. True: a node owns its first, or has lost its last.
+    bool set_owner(uint16_t slot, uint16_t number);
     void drop_unlisted();
     void note_owners();
-    // Where those are that serve.
-    std::vector<Endpoint> serving() const;
 
     // Requests that were sent on.
-    void take_along(Node& from);
+    void take_along();
     void send_on(uint16_t number, const UnsentRequest& request, bool is_asking);
     void delay(UnsentRequest request, std::string_view words);
     const Parts parts_;
@@ -197,10 +200,10 @@ private:
     ClusterSeed seed_choice_;
     Question question_;
     Timer ask_timer_;
-    Timer read_timer_;
+    Timer update_timer_;
     std::minstd_rand random_;
-    std::unique_ptr<SlotMapReader> reader_;  // null: nothing is being read
-    SlotMap map_;                            // the last one
+    std::unique_ptr<MapUpdate> update_;  // null: there is none
+    SlotMap map_;                        // the last one
     Asked asked_;
     uint16_t hint_ = kNobody;  // who knows of what is in doubt
     Absence absence_;          // of all owners

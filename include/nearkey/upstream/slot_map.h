@@ -37,8 +37,12 @@ public:
     bool has_reachable_owner() const;
     // Some server is in both, by its id.
     bool has_server_of(const SlotMap& other) const;
-    // Each server is where the map says.
-    void translate(const AddressMap& addresses);
+    // The server of this number is where `addresses` says.
+    const Server& translate(size_t number, const AddressMap& addresses);
+    // Its number among servers(). REQUIRES: it is one of them.
+    size_t number_of(const Server& server) const {
+        return static_cast<size_t>(&server - servers_.data());
+    }
     // How many slots have an owner.
     size_t served() const { return served_; }
 

@@ -78,6 +78,8 @@ struct ClusterRig : SessionRig, private ClusterEvents {
                                            : endpoint.port == kReplicaPort ? "replica"
                                            : endpoint.port == kSecondPort  ? "second"
                                                                            : "valkey");
+                    at.host = endpoint.host;
+                    at.port = endpoint.port;
                     return std::make_unique<UpstreamTarget>(at, nullptr);
                 },
             .options = options,
@@ -96,7 +98,8 @@ struct ClusterRig : SessionRig, private ClusterEvents {
         node->coherence().share_cache(cluster->coherence().proofs(), false);
         node->start();
         cluster->start(*node);
-        REQUIRE(run_until(loop, [this] { return node->health().is_ready && serves_all(); }));
+        REQUIRE(run_until(
+            loop, [this] { return node->health().is_ready && cluster->serves() && serves_all(); }));
         context = std::make_unique<SessionContext>(SessionContext{.loop = loop,
                                                                   .limits = limits,
                                                                   .metrics = metrics,

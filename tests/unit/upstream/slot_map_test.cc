@@ -109,7 +109,9 @@ TEST_CASE("slot map: each server is where the addresses say, and an owner needs 
         {range(0, 0, {server("10.0.0.1", 7000, "a")}), range(1, 1, {server("10.0.0.2", 0, "b")})});
     SlotMap map = read(reply);
     CHECK(map.has_reachable_owner());
-    map.translate(AddressMap({"10.0.0.1:7000=[::1]:9000", "10.0.0.2=other"}));
+    const AddressMap addresses({"10.0.0.1:7000=[::1]:9000", "10.0.0.2=other"});
+    for (size_t number = 0; number < map.servers().size(); ++number)
+        CHECK(&map.translate(number, addresses) == &map.servers()[number]);
     CHECK(map.owner_of(0)->endpoint == Endpoint{"::1", 9000});
     CHECK(map.owner_of(1)->endpoint == Endpoint{"10.0.0.2", 0});
     CHECK_FALSE(read(list({range(0, 0, {server("h", 0, "a")})})).has_reachable_owner());
