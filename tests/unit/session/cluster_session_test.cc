@@ -55,6 +55,30 @@ TEST_CASE("cluster: a reply that came by another node than was asked waits for a
     CHECK(rig.metrics.near_cache_proofs_total > before);
 }
 
+TEST_CASE("cluster: proofs that end with their nodes ask no node any more") {
+    struct Waiter final : ProofWaiter {
+        void on_proven() override { ++proven; }
+        int proven = 0;
+    };
+    ClusterRig rig;
+    rig.make_cluster_ready();
+    rig.silence("PING");
+    Waiter first;
+    Waiter second;
+    rig.cluster->coherence().proofs().prove(first);
+    rig.cluster->coherence().proofs().prove(second);
+    // The one that ends last has proven its part.
+    Node& last = rig.cluster->owner(kSlots - 1);
+    REQUIRE(run_until(rig.loop, [&] { return !last.coherence().own_proofs().is_under_way(); }));
+    CHECK(first.proven == 0);
+    const uint64_t rounds = rig.metrics.near_cache_proofs_total;
+    rig.clients.clear();
+    rig.cluster->stop();
+    CHECK(first.proven == 1);
+    CHECK(second.proven == 1);
+    CHECK(rig.metrics.near_cache_proofs_total == rounds);
+}
+
 TEST_CASE("cluster: a node that sends a proof on proves nothing by another's answer") {
     struct Waiter final : ProofWaiter {
         void on_proven() override { ++proven; }

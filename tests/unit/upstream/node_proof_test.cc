@@ -195,4 +195,33 @@ TEST_CASE("proof: nothing is stored before SWAPDB is counted, as one would go un
     }));
 }
 
+TEST_CASE("proof: a node that ends asks nobody for the round that waits behind") {
+    NodeRig rig;
+    make_redirected(rig);
+    Proof first;
+    Proof second;
+    prove_in_silence(rig, first);
+    rig.node->coherence().proofs().prove(second);
+    const uint64_t rounds = rig.metrics.near_cache_proofs_total;
+    rig.node.reset();
+    CHECK(first.told == 1);
+    CHECK(second.told == 1);
+    CHECK(rig.metrics.near_cache_proofs_total == rounds);
+}
+
+TEST_CASE("proof: a node that becomes the seed of a cluster ends the round that it is in") {
+    NodeRig rig;
+    make_redirected(rig);
+    Proof first;
+    Proof second;
+    ProofRounds& proofs = rig.node->coherence().proofs();
+    proofs.prove(first);
+    CHECK(first.told == 0);
+    // It has no receiver from here on.
+    rig.node->coherence().decide(true);
+    CHECK(run_until(rig.loop, [&] { return first.told == 1; }));
+    proofs.prove(second);
+    CHECK(run_until(rig.loop, [&] { return second.told == 1; }));
+}
+
 }  // namespace nearkey
