@@ -238,9 +238,15 @@ const UpstreamHealth& Worker::health() {
         cluster_health_.reason = "asking whether it is a cluster";
         return cluster_health_;
     }
-    if (cluster_ == nullptr || !node_->catalog().knows_commands()) return node_->health();
+    if (cluster_ == nullptr) return node_->health();
+    const ClusterFacts facts = facts_of(*cluster_);
+    metrics_.cluster_nodes = facts.nodes;
+    metrics_.cluster_nodes_away = facts.nodes_away;
+    metrics_.cluster_slots_unserved = facts.slots_unserved;
+    if (!node_->catalog().knows_commands()) return node_->health();
     const bool serves = cluster_->serves();
-    std::string degraded = serves ? degraded_of(*cluster_) : std::string();
+    std::string degraded = serves ? degraded_of(*cluster_, facts) : std::string();
+    metrics_.degraded = degraded.empty() ? 0 : 1;
     const bool is_news =
         serves != cluster_health_.is_ready || degraded.empty() != cluster_health_.degraded.empty();
     if (is_news) cluster_health_.since_ms = loop_.now_ms();
@@ -271,15 +277,9 @@ void Worker::log_degraded() {
 }
 
 void Worker::tell_health() {
-    metrics_.ready = health().is_ready ? 1 : 0;
-    if (cluster_ != nullptr) {
-        const ClusterFacts facts = facts_of(*cluster_);
-        metrics_.cluster_nodes = facts.nodes;
-        metrics_.cluster_nodes_away = facts.nodes_away;
-        metrics_.cluster_slots_unserved = facts.slots_unserved;
-        metrics_.degraded = cluster_health_.degraded.empty() ? 0 : 1;
-    }
-    tell([this, health = health()] { workers_.on_worker_health(number_, health); });
+    const UpstreamHealth& now = health();
+    metrics_.ready = now.is_ready ? 1 : 0;
+    tell([this, health = now] { workers_.on_worker_health(number_, health); });
 }
 
 void Worker::on_credentials_refused() {

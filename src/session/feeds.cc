@@ -1,5 +1,6 @@
 #include "nearkey/session/feeds.h"
 
+#include "nearkey/resp/glob.h"
 #include "nearkey/resp/redirect.h"
 #include "nearkey/resp/slot.h"
 
@@ -25,27 +26,6 @@ constexpr std::string_view kEventPrefixes[] = {"__keyspace@", "__keyevent@"};
 bool is_event_channel(std::string_view channel) {
     return std::any_of(std::begin(kEventPrefixes), std::end(kEventPrefixes),
                        [channel](std::string_view prefix) { return channel.starts_with(prefix); });
-}
-
-// False: no text that begins with `prefix` is matched. A class may match anything.
-bool may_match_behind(std::string_view pattern, std::string_view prefix) {
-    while (!prefix.empty()) {
-        if (pattern.empty()) return false;
-        if (pattern.front() == '*') return true;
-        if (pattern.front() == '[') {
-            const size_t end = pattern.find(']');
-            const bool is_plain = end != std::string_view::npos &&
-                                  pattern.substr(0, end).find('\\') == std::string_view::npos;
-            if (!is_plain) return true;
-            pattern.remove_prefix(end);
-        } else if (pattern.front() != '?') {
-            if (pattern.front() == '\\' && pattern.size() > 1) pattern.remove_prefix(1);
-            if (pattern.front() != prefix.front()) return false;
-        }
-        pattern.remove_prefix(1);
-        prefix.remove_prefix(1);
-    }
-    return true;
 }
 
 bool is_everywhere(SubscriptionKind kind, std::string_view name) {

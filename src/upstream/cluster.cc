@@ -434,7 +434,7 @@ bool Cluster::serves() const {
 std::string Cluster::why_not() const {
     if (!refusal_.empty()) return "CLUSTER SLOTS: " + refusal_;
     if (!knows_slots_) return "asking who owns which slot";
-    return "no node that owns slots serves: " + degraded_of(*this);
+    return "no node that owns slots serves: " + degraded_of(*this, facts_of(*this));
 }
 
 // --- requests that are sent on ---

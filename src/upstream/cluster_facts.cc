@@ -44,8 +44,7 @@ ClusterFacts facts_of(const Cluster& cluster) {
     return facts;
 }
 
-std::string degraded_of(const Cluster& cluster) {
-    const ClusterFacts all = facts_of(cluster);
+std::string degraded_of(const Cluster& cluster, const ClusterFacts& all) {
     if (all.slots_unserved == 0) return {};
     const std::string words = fmt::format("{} slots are not served", all.slots_unserved);
     const auto away =

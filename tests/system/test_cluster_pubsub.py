@@ -408,7 +408,7 @@ class PubSubTest(PubSubCase):
         self.addCleanup(self.notify, "")
         for version in (2, 3):
             for subscribe in (("PSUBSCRIBE", "__keyspace@0__:*"), ("PSUBSCRIBE", "__key*__:*", "*"),
-                              ("SUBSCRIBE", "__keyevent@0__:set"), ("PSUBSCRIBE", "[_]_keyevent?0*")):
+                              ("SUBSCRIBE", "__keyevent@0__:set"), ("PSUBSCRIBE", "[_-]]_keyevent?0*")):
                 ours, theirs = self.client(version), self.oracle(version)
                 theirs.command("CONFIG", "SET", "notify-keyspace-events", "KEA")
                 count = len(subscribe) - 1

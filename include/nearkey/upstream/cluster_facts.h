@@ -14,8 +14,9 @@ class Cluster;
 struct Metrics;
 
 ClusterFacts facts_of(const Cluster& cluster);
-// What is not served, and the first node that does not serve; one line. Empty: all is.
-std::string degraded_of(const Cluster& cluster);
+// What is not served, and the first node that does not serve; one line. Empty: all is. `all`: its
+// facts.
+std::string degraded_of(const Cluster& cluster, const ClusterFacts& all);
 // Where those are that serve.
 std::vector<Endpoint> serving_of(const Cluster& cluster);
 std::vector<NodeFacts> nodes_of(const Cluster& cluster, uint64_t now_ms);
