@@ -190,8 +190,9 @@ bool World::Instance::is_silent() const {
     });
 }
 
+// A node of a cluster that is not known as one yet has nobody to be asked.
 void World::Instance::ask_for_primary(uint64_t delay_us) {
-    if (std::exchange(is_asking_, true)) return;
+    if (world_.failovers_ == nullptr || std::exchange(is_asking_, true)) return;
     world_.events_.after(delay_us, [this] {
         is_asking_ = false;
         seek_primary();

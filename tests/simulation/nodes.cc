@@ -17,14 +17,14 @@ World::Nodes::Nodes(World& world, const std::string& commands)
       events_(world.events_),
       primaries_(random_.between(2, 4)),
       move_pause_us_(random_.between(2'000, 60'000)),
-      hold_us_(random_.one_in(2) ? random_.between(1'000, 20'000)
-                                 : random_.between(50'000, 500'000)),
+      hold_us_(random_.one_in(world.is_quiet_ ? 2 : 4) ? random_.between(50'000, 500'000)
+                                                       : random_.between(1'000, 20'000)),
       gossip_us_(random_.one_in(2) ? random_.between(100, 5'000)
                                    : random_.between(20'000, 200'000)) {
     // Behind the primaries those without slots, and then replicas of the first ones.
     const size_t spare = random_.below(2);
-    const size_t replicas = random_.between(1, primaries_);
     const size_t leaders = primaries_ + spare;
+    const size_t replicas = random_.one_in(3) ? random_.between(1, leaders) : leaders;
     for (size_t i = 0; i < leaders + replicas; ++i)
         names_.push_back(fmt::format("n{}", i));
     for (size_t i = 0; i < names_.size(); ++i) {
@@ -96,7 +96,12 @@ void World::Nodes::when_hearing(ModelValkey& node, std::function<void()> what) {
 
 void World::Nodes::move_some() {
     world_.is_settling_ = false;
+    move_after_pause();
+}
+
+void World::Nodes::move_after_pause() {
     events_.after(random_.between(1'000, move_pause_us_), [this] {
+        if (are_moves_at_rest_) return move_after_pause();
         if (world_.is_quiet_ && failing_ == nullptr && random_.one_in(2)) return move_absent();
         auto slot = owners_.begin();
         std::advance(slot, static_cast<ptrdiff_t>(random_.below(owners_.size())));
@@ -121,13 +126,15 @@ void World::Nodes::move_absent() {
             return move_some();
         }
         move_.hold_until_us = events_.now_us + random_.between(100'000, 400'000);
-        events_.after(random_.between(5'000, 40'000), [this, name] {
-            const bool is_hash = name[0] == 'h';
-            const std::string value = next_value(random_, name);
-            world_.execute_directly(
-                {0, name}, is_hash ? Words{"HSET", name, "f", value} : Words{"SET", name, value});
-        });
+        events_.after(random_.between(5'000, 40'000), [this, name] { change(name); });
     });
+}
+
+void World::Nodes::change(const std::string& name) {
+    const bool is_hash = name[0] == 'h';
+    const std::string value = next_value(random_, name);
+    world_.execute_directly({0, name},
+                            is_hash ? Words{"HSET", name, "f", value} : Words{"SET", name, value});
 }
 
 bool World::Nodes::begin_move(uint16_t of) {
@@ -230,32 +237,64 @@ bool World::Nodes::has_moved(uint16_t slot, uint64_t since_us) const {
 
 // --- failovers ---
 
-void World::Nodes::fail_over() {
+// Often one whose keys are read. Null: there is none now.
+ModelValkey* World::Nodes::pick_failing() const {
+    if (are_moves_at_rest_ && is_moving_) return nullptr;
     std::vector<ModelValkey*> able;
+    std::vector<ModelValkey*> hot;
     for (const auto& valkey : world_.valkeys_) {
         const bool is_able = !valkey->is_replica() && valkey->other() != nullptr &&
                              hears(*valkey) && hears(*valkey->other());
         const bool is_busy = is_moving_ && (valkey.get() == move_.from || valkey.get() == move_.to);
-        if (is_able && !is_busy) able.push_back(valkey.get());
+        if (!is_able || is_busy) continue;
+        able.push_back(valkey.get());
+        for (uint64_t number = 0; number < world_.hot_names_; ++number) {
+            if (&owner_of(name_of_key(number, world_.tags_)) == valkey.get())
+                hot.push_back(valkey.get());
+        }
     }
-    if (able.empty()) {
-        events_.after(random_.between(1'000, 20'000), [this] { fail_over(); });
+    if (!hot.empty() && (are_moves_at_rest_ || random_.one_in(2))) able = hot;
+    return able.empty() ? nullptr : able[random_.below(able.size())];
+}
+
+// In a quiet world slots often rest until it is over: a nearkey that is sent on by a node asks for
+// the map, and learns of everything.
+void World::Nodes::fail_over() {
+    are_moves_at_rest_ = world_.is_quiet_ && !random_.one_in(3);
+    fail_over_any();
+}
+
+void World::Nodes::fail_over_any() {
+    failing_ = pick_failing();
+    if (failing_ == nullptr) {
+        events_.after(random_.between(1'000, 20'000), [this] { fail_over_any(); });
         return;
     }
-    ModelValkey& primary = *able[random_.below(able.size())];
-    failing_ = &primary;
+    if (!are_moves_at_rest_) return fail(*failing_);
+    // All has been read, and is stored, when it begins.
+    constexpr uint64_t kMomentUs = 40'000;
+    world_.is_settling_ = true;
+    for (uint64_t number = 0; number < world_.hot_names_; ++number)
+        change(name_of_key(number, world_.tags_));
+    events_.after(kMomentUs, [this] {
+        world_.is_settling_ = false;
+        fail(*failing_);
+    });
+}
+
+void World::Nodes::fail(ModelValkey& primary) {
     // So that something is missing when it is promoted.
     if (random_.one_in(2)) {
         const uint64_t stall_us = random_.between(1'000, 200'000);
         primary.other()->lag_behind(random_.between(50, 100'000), events_.now_us + stall_us);
     }
-    const uint64_t choice = random_.below(10);
-    if (choice < 2) {
-        plan(primary);
-    } else if (choice < 5) {
+    const uint64_t choice = random_.below(are_moves_at_rest_ ? 5 : 10);
+    if (choice < 4) {
+        cut_off(primary);
+    } else if (choice < 7) {
         freeze(primary);
     } else if (choice < 9) {
-        cut_off(primary);
+        plan(primary);
     } else {
         kill(primary);
     }
@@ -382,6 +421,7 @@ void World::Nodes::let_know(ModelValkey& former) {
 
 void World::Nodes::end_failover() {
     failing_ = nullptr;
+    are_moves_at_rest_ = false;
     events_.after(random_.between(100'000, 600'000), [this] { fail_over(); });
 }
 

@@ -67,7 +67,9 @@ private:
 
     // Slots.
     void move_some();
+    void move_after_pause();
     void move_absent();
+    void change(const std::string& name);
     bool begin_move(uint16_t of);
     void begin_export();
     void move_keys();
@@ -78,6 +80,9 @@ private:
 
     // Failovers.
     void fail_over();
+    void fail_over_any();
+    void fail(ModelValkey& primary);
+    ModelValkey* pick_failing() const;
     void plan(ModelValkey& primary);
     void freeze(ModelValkey& primary);
     void cut_off(ModelValkey& primary);
@@ -102,6 +107,7 @@ private:
     ModelValkey* failing_ = nullptr;  // a primary whose replica takes over, or has
     ModelValkey* unaware_ = nullptr;
     bool is_cut_ = false;
+    bool are_moves_at_rest_ = false;  // until the failover is over
     std::map<std::pair<uint16_t, uint8_t>, uint64_t> left_;
     std::vector<Return> returns_;
     std::map<uint16_t, uint64_t> moved_until_us_;

@@ -112,7 +112,7 @@ void World::choose_rates_of_cluster() {
     ways_one_in_ = random_.between(4, 400);
     for (const Kind kind : {Kind::Select, Kind::Tunnels, Kind::Keyspace, Kind::Upstream})
         kinds_.leave_out(kind);
-    is_quiet_ = random_.between(1, 5) <= 3;
+    is_quiet_ = !random_.one_in(3);
     if (!is_quiet_) {
         owed_max_ = random_.between(2, 16);
         writes_one_in_ = random_.between(2, 10);
@@ -123,9 +123,9 @@ void World::choose_rates_of_cluster() {
     likes_mget_ = false;
     client_pause_us_ = random_.between(200, 2'000);
     write_pause_us_ = random_.between(5'000, 200'000);
-    harm_pause_us_ = random_.between(100'000, 2'000'000);
-    deletes_one_in_ = random_.between(2, 4);
-    odd_reads_one_in_ = random_.one_in(2) ? 0 : random_.between(4, 40);
+    harm_pause_us_ = random_.between(100'000, 4'000'000);
+    deletes_one_in_ = random_.one_in(2) ? random_.between(2, 4) : random_.between(10, 40);
+    odd_reads_one_in_ = random_.between(2, 10);
 }
 
 void World::choose_lags() {
@@ -188,7 +188,8 @@ void World::start_clients(int channel, SessionContext& context) {
                               .expiring_one_in = expiring_one_in_,
                               .is_quiet = is_quiet_,
                               .tags = tags_,
-                              .odd_reads_one_in = odd_reads_one_in_};
+                              // Whose clients read but what is stored hears of nothing.
+                              .odd_reads_one_in = channel == 0 ? odd_reads_one_in_ : 0};
         clients_.push_back(std::make_unique<SimulatedClient>(events_, random_, judge, plan));
         clients_.back()->start(context);
     }
