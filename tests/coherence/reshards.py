@@ -1,6 +1,6 @@
 """A Valkey Cluster, two nearkeys with a near cache before it, and one without as whoever writes from
-elsewhere. Slots move, nodes fail over by plan, are killed, frozen for less and for more than a
-failover takes, and lose their connections, all under load.
+elsewhere. Slots move, nodes fail over by plan, are killed, frozen and cut off from the others for less
+and for more than a failover takes, and lose their connections, all under load.
 
 Nobody writes while an unplanned failover takes place, and the replica has all by then: so it is known
 what each key is afterwards. Slots move, and planned failovers run, while everybody writes.
@@ -13,8 +13,10 @@ import time
 
 from failovers import Void
 from load import tags
+from partitions import Bus
 
 WAIT_S = 30
+NODE_TIMEOUT_MS = 2000
 
 
 class World:
@@ -23,7 +25,11 @@ class World:
         from clusters import Cluster
 
         processes.BINARY = os.path.abspath(binary)
-        self.cluster = Cluster(directory, replicas=1, node_timeout_ms=2000).start()
+        self.bus = Bus()
+        self.cluster = Cluster(directory, replicas=1, node_timeout_ms=NODE_TIMEOUT_MS,
+                               args=self.bus.args)
+        self.bus.start(self.cluster.nodes)
+        self.cluster.start()
         self.nearkeys = {}
         for name in ("a", "b", "direct"):
             home = os.path.join(directory, name)
@@ -50,6 +56,7 @@ class World:
         for nearkey in self.nearkeys.values():
             nearkey.stop()
         self.cluster.stop()
+        self.bus.stop()
 
 
 class Reshards:
@@ -62,7 +69,8 @@ class Reshards:
         self.log = []  # (name, start, end)
 
     def run(self, until, names):
-        faults = {"move": 6, "plan": 1, "kill": 1, "freeze": 1, "blink": 2, "kill_clients": 2}
+        faults = {"move": 6, "move_apart": 1, "plan": 1, "kill": 1, "freeze": 1, "cut_off": 2,
+                  "cut_shard_off": 1, "blink": 2, "cut_briefly": 2, "kill_clients": 2}
         names = names or faults
         queue = []
         while time.monotonic() < until:
@@ -82,6 +90,29 @@ class Reshards:
         slots = [self.cluster.slot_of(tag) for tag in tags()]
         for slot in self.random.sample(slots, 4):
             self.cluster.move(slot, self.random.choice(self.primaries()))
+
+    def move_apart(self):
+        """One, and meanwhile one of its two nodes hears nothing of the others for a moment."""
+        slot = self.cluster.slot_of(self.random.choice(tags()))
+        node = self.random.choice(self.primaries())
+        self.cluster.move(slot, node, while_moving=lambda: self.part(
+            [self.random.choice([node, self.cluster.owner_of(slot)])], 0.1, 1.0))
+
+    def cut_briefly(self):
+        """Some nodes, for less than makes a failover."""
+        nodes = self.random.sample(self.cluster.nodes, self.random.randrange(1, 4))
+        self.part(nodes, 0.1, 0.6 * NODE_TIMEOUT_MS / 1000)
+
+    def cut_shard_off(self):
+        """A primary and its replica: nobody takes over, and its slots, or all, are not served. What
+        the primary has acknowledged stays."""
+        self.part(self.pair(), 1.1 * NODE_TIMEOUT_MS / 1000, 2.0 * NODE_TIMEOUT_MS / 1000)
+        self.cluster.wait_until_ok()
+
+    def part(self, nodes, shortest_s, longest_s):
+        self.world.bus.cut_off(nodes, self.cluster.id_of)
+        time.sleep(self.random.uniform(shortest_s, longest_s))
+        self.world.bus.heal()
 
     def plan(self):
         primary, replica = self.pair()
@@ -113,6 +144,15 @@ class Reshards:
         self.fail_over(lambda node: node.signal(signal.SIGSTOP),
                        lambda node, heir: node.signal(signal.SIGCONT))
 
+    def cut_off(self):
+        """A primary, which serves on until it knows; clients reach it all the time."""
+        def begin(node):
+            self.world.bus.cut_off([node], self.cluster.id_of)
+            self.wait(lambda: b"cluster_state:fail" in node.run("CLUSTER", "INFO"),
+                      "the primary does not know that it is cut off")
+
+        self.fail_over(begin, lambda node, heir: self.world.bus.heal())
+
     def fail_over(self, begin, end):
         self.shared.pause.value = 1
         while not all(self.shared.paused):
@@ -125,6 +165,8 @@ class Reshards:
         wakes_first = self.random.random() < 0.5
         if wakes_first:
             end(primary, replica)
+            # Until it knows, it acknowledges writes that will be lost.
+            self.wait(lambda: self.role(primary) == b"slave", "the former primary stays one")
         for pipe in self.pipes:
             pipe.send(("failover", 0, 0, None))
         self.shared.pause.value = 0

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import tempfile
+import time
 
 from processes import ValkeyServer, free_port, wait_for
 
@@ -58,8 +59,7 @@ class Cluster:
 
     @staticmethod
     def meet(known, new):
-        port = new.args[new.args.index("--cluster-port") + 1]
-        known.run("CLUSTER", "MEET", new.bind, str(new.port), port)
+        known.run("CLUSTER", "MEET", new.bind, str(new.port), bus_port_of(new))
 
     def replicate(self, node, primary):
         primary_id = self.id_of(primary)
@@ -79,8 +79,17 @@ class Cluster:
         may have been cut in the middle."""
         os.remove(os.path.join(dead.directory, "nodes.conf"))
         dead.start()
-        self.meet(primary, dead)
-        self.replicate(dead, primary)
+        primary_id = self.id_of(primary)
+
+        def follows():
+            if dead.run("CLUSTER", "REPLICATE", primary_id) == b"OK":
+                return True
+            # A handshake that takes longer than the nodes' timeout is forgotten.
+            self.meet(primary, dead)
+            time.sleep(0.05)
+            return False
+
+        wait_for(follows, 15, "a replica follows")
         self.wait_until_replicated(dead)
 
     def stop(self):
@@ -169,6 +178,13 @@ class Cluster:
                 wait_for(
                     lambda node=node: self.owner_of(slot, node) is target, 10, "all know of it"
                 )
+
+
+def bus_port_of(node):
+    """Where the other nodes reach it: what it announces, if it does."""
+    announces = "--cluster-announce-bus-port" in node.args
+    option = "--cluster-announce-bus-port" if announces else "--cluster-port"
+    return node.args[node.args.index(option) + 1]
 
 
 def address_of(node):

@@ -28,6 +28,7 @@ class Relay:
         )
         self.accepted = 0
         self._held = None
+        self._are_requests_held = False
         self._none_is_held = threading.Event()
         self._none_is_held.set()
         self._replies_flow = threading.Event()
@@ -49,9 +50,10 @@ class Relay:
         see nothing."""
         self._replies_flow.clear()
 
-    def hold(self, matches):
+    def hold(self, matches, are_requests_held=False):
         """The same for those connections whose first requests match: `matches(bytes)`."""
         self._none_is_held.clear()
+        self._are_requests_held = are_requests_held
         self._held = matches
 
     def freeze_requests(self):
@@ -111,6 +113,8 @@ class Relay:
                 if len(asked) < ASKED_MAX:
                     asked += data
                 self._requests_flow.wait()
+                if self._are_requests_held:
+                    self._wait_while_held(asked)
                 far.sendall(data)
         except OSError:
             pass
@@ -123,15 +127,18 @@ class Relay:
                 if self.latency_seconds + lag > 0:
                     time.sleep(self.latency_seconds + lag)
                 self._replies_flow.wait()
-                held = self._held
-                if held is not None and held(bytes(asked)):
-                    self._none_is_held.wait()
+                self._wait_while_held(asked)
                 if not self._pass_on(near, data):
                     break
         except OSError:
             pass
         _shut(near)
         _shut(far)
+
+    def _wait_while_held(self, asked):
+        held = self._held
+        if held is not None and held(bytes(asked)):
+            self._none_is_held.wait()
 
     def _pass_on(self, near, data):
         """False once the connection is to be cut."""

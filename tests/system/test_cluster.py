@@ -1,6 +1,7 @@
 """A Valkey Cluster behind one socket: any client sees one server. Slots that move, nodes that die,
 and the order of what a client has sent."""
 
+import contextlib
 import os
 import random
 import signal
@@ -53,6 +54,23 @@ class ClusterCase(SystemTest):
         for thread in threads:
             thread.join()
         mover.join()
+
+    @contextlib.contextmanager
+    def sent_on_to_frozen(self, client, target, *command):
+        """Inside, the command has been sent on to the target, which is frozen."""
+        target.signal(signal.SIGSTOP)
+        try:
+            client.send(encode(*command))
+            wait_for(lambda: self.redirects() > 0, 10, "it is sent on")
+            yield
+        finally:
+            target.signal(signal.SIGCONT)
+
+    def send_behind_gate(self, client, commands):
+        before = self.nearkey.metric("nearkey_cluster_gate_waits_total")
+        client.send(commands)
+        wait_for(lambda: self.nearkey.metric("nearkey_cluster_gate_waits_total") > before, 10,
+                 "the next one waits")
 
     def redirects(self):
         metrics = self.nearkey.metrics()
@@ -296,20 +314,11 @@ class ClusterTest(ClusterCase):
         slot = self.cluster.slot_of("{o}")
         source = self.cluster.owner_of(slot)
         target = next(node for node in self.cluster.nodes if node is not source)
-        before = self.nearkey.metric("nearkey_cluster_gate_waits_total")
         result = {}
 
         def while_moving():
-            target.signal(signal.SIGSTOP)
-            try:
-                client.send(encode("RPUSH", "{o}", "1"))
-                wait_for(lambda: self.redirects() > 0, 10, "it is sent on")
-                client.send(encode("RPUSH", "{o}", "2"))
-                wait_for(
-                    lambda: self.nearkey.metric("nearkey_cluster_gate_waits_total") > before, 10,
-                    "the next one waits")
-            finally:
-                target.signal(signal.SIGCONT)
+            with self.sent_on_to_frozen(client, target, "RPUSH", "{o}", "1"):
+                self.send_behind_gate(client, encode("RPUSH", "{o}", "2"))
             result["replies"] = client.read_replies(2)
 
         self.cluster.move(slot, target, while_moving=while_moving)

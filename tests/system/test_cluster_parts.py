@@ -420,15 +420,10 @@ class MovingTest(PartsCase):
         result = {}
 
         def while_moving():
-            target.signal(signal.SIGSTOP)
-            try:
-                client.send(encode("RPUSH", "{o}", "1"))
-                wait_for(lambda: self.redirects() > 0, 10, "it is sent on")
+            with self.sent_on_to_frozen(client, target, "RPUSH", "{o}", "1"):
                 client.send(encode("FLUSHALL") + encode("SET", "{o}n", "2") + encode("DBSIZE"))
                 time.sleep(0.2)
                 result["before"] = (source.run("DBSIZE"), other.run("DBSIZE"))
-            finally:
-                target.signal(signal.SIGCONT)
             result["replies"] = client.read_replies(4)
 
         self.cluster.move(slot, target, while_moving=while_moving)
@@ -456,22 +451,13 @@ class MovingTest(PartsCase):
         source = self.cluster.owner_of(slot)
         target, other = [node for node in self.cluster.nodes if node is not source]
         there = self.key_of(other)
-        before = self.nearkey.metric("nearkey_cluster_gate_waits_total")
         result = {}
 
         def while_moving():
-            target.signal(signal.SIGSTOP)
-            try:
-                client.send(encode("SET", "{o}", "1"))
-                wait_for(lambda: self.redirects() > 0, 10, "it is sent on")
-                client.send(encode("MSET", there, "2", "{o}", "2"))
-                wait_for(
-                    lambda: self.nearkey.metric("nearkey_cluster_gate_waits_total") > before, 10,
-                    "it waits")
+            with self.sent_on_to_frozen(client, target, "SET", "{o}", "1"):
+                self.send_behind_gate(client, encode("MSET", there, "2", "{o}", "2"))
                 # No part has gone before the others may.
                 result["there"] = other.run("EXISTS", there)
-            finally:
-                target.signal(signal.SIGCONT)
             result["replies"] = client.read_replies(2)
 
         self.cluster.move(slot, target, while_moving=while_moving)
