@@ -528,17 +528,10 @@ bool Cluster::set_owner(uint16_t slot, uint16_t number) {
 // sent. Of a client that is owed something there nothing is: it could overtake that.
 void Cluster::take_along() {
     const auto take_from = [this](Node& from, Connection& connection) {
-        Pipeline& pipeline = connection.pipeline();
-        if (!pipeline.has_waiting()) return;
-        const auto owed = pipeline.in_flight().receivers();
-        const auto is_elsewhere = [&](const UnsentRequest& each) {
-            const PendingRequest& request = each.request;
-            return request.receiver != nullptr && request.receiver->follows_redirects() &&
-                   request.replies == 1 && request.kind != RequestKind::Own &&
-                   request.kind != RequestKind::Blocking && !sent_on_.has(*request.receiver) &&
-                   !owed.contains(request.receiver) && &node_for(each.bytes) != &from;
-        };
-        for (UnsentRequest& request : pipeline.waiting().take_if(is_elsewhere)) {
+        for (UnsentRequest& request :
+             connection.pipeline().take_unsent([&](const UnsentRequest& each) {
+                 return !sent_on_.has(*each.request.receiver) && &node_for(each.bytes) != &from;
+             })) {
             const uint16_t number = node_for(request.bytes).coherence().number();
             request.request.protocol = connection.protocol();
             sent_on_.take(request, slot_of_command(request.bytes));

@@ -14,6 +14,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace nearkey {
 
@@ -53,6 +54,21 @@ public:
     // replies come in the same order; replies here go to nobody. Only once: they are kept no
     // longer. REQUIRES: `to` is ready.
     void pass(const ReplyReceiver& receiver, Pipeline& to);
+
+    // Takes the requests that were never sent and that another server may run, of receivers that are
+    // owed nothing here: they would overtake that. `Matches`: bool(const UnsentRequest&).
+    template <class Matches>
+    std::vector<UnsentRequest> take_unsent(Matches matches) {
+        if (waiting_.empty()) return {};
+        const auto owed = in_flight_.receivers();
+        return waiting_.take_if([&](const UnsentRequest& each) {
+            const PendingRequest& request = each.request;
+            return request.receiver != nullptr && request.receiver->follows_redirects() &&
+                   request.replies == 1 && request.kind != RequestKind::Own &&
+                   request.kind != RequestKind::Blocking && !owed.contains(request.receiver) &&
+                   matches(each);
+        });
+    }
 
     bool is_ready() const { return gate_ >= Gate::Held; }
     // Sets Held or Open. Waiting requests are sent if they may. REQUIRES: a socket whose server
