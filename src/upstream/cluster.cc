@@ -23,10 +23,6 @@ constexpr uint64_t kAnswerPatienceMs = 500;
 // Where no node that was known is there for so many intervals, another cluster is believed.
 constexpr uint64_t kIntervalsOfAbsence = 3;
 
-constexpr std::string_view kFull =
-    "UPSTREAMDOWN the node of its slot is one more than nearkey may know (cluster.nodes_max); "
-    "not run";
-
 bool may_answer(Node& node) {
     return node.health().is_ready && node.shared().primary().is_ready();
 }
@@ -527,26 +523,24 @@ bool Cluster::set_owner(uint16_t slot, uint16_t number) {
 // What waits for a node that is away, or is held back, and belongs to another by now: it was never
 // sent. Of a client that is owed something there nothing is: it could overtake that.
 void Cluster::take_along() {
-    const auto take_from = [this](Node& from, Connection& connection) {
-        for (UnsentRequest& request :
-             connection.pipeline().take_unsent([&](const UnsentRequest& each) {
-                 return !sent_on_.has(*each.request.receiver) && &node_for(each.bytes) != &from;
-             })) {
-            const uint16_t number = node_for(request.bytes).coherence().number();
-            request.request.protocol = connection.protocol();
-            sent_on_.take(request, slot_of_command(request.bytes));
-            sent_on_.send(std::move(request), number, false);
-            ++parts_.metrics.cluster_taken_along_total;
-        }
+    const auto take_from = [this](Node& from) {
+        const auto is_elsewhere = [&](const UnsentRequest& each) {
+            return !sent_on_.has(*each.request.receiver) && &node_for(each.bytes) != &from;
+        };
+        from.shared().for_each([&](Connection& connection) {
+            for (UnsentRequest& request : connection.pipeline().take_unsent(is_elsewhere)) {
+                request.request.protocol = connection.protocol();
+                Node& to = node_for(request.bytes);
+                sent_on_.take(request, slot_of_command(request.bytes));
+                sent_on_.send(std::move(request), to.coherence().number(), false);
+                ++parts_.metrics.cluster_taken_along_total;
+            }
+        });
     };
-    const auto take_all_from = [&](Node& from) {
-        from.shared().for_each([&](Connection& connection) { take_from(from, connection); });
-    };
-    if (!knows_slots_) take_all_from(*seed_);
-    for (const auto& member : members_) {
+    if (!knows_slots_) take_from(*seed_);
+    for (const auto& member : members_)
         if (member != nullptr && std::exchange(member->has_lost_slots, false))
-            take_all_from(*member->node);
-    }
+            take_from(*member->node);
 }
 
 void Cluster::send_on(uint16_t number, const UnsentRequest& request, bool is_asking) {

@@ -142,6 +142,9 @@ public:
     static constexpr std::string_view kAsking = "*1\r\n$6\r\nASKING\r\n";
     static constexpr std::string_view kCircle =
         "UPSTREAMDOWN the cluster's nodes send it from one to the other; not run";
+    static constexpr std::string_view kFull =
+        "UPSTREAMDOWN the node of its slot is one more than nearkey may know (cluster.nodes_max); "
+        "not run";
 
     // RedirectEvents
     int slot_of_command(std::string_view bytes) const override;

@@ -55,8 +55,8 @@ public:
     // longer. REQUIRES: `to` is ready.
     void pass(const ReplyReceiver& receiver, Pipeline& to);
 
-    // Takes the requests that were never sent and that another server may run, of receivers that are
-    // owed nothing here: they would overtake that. `Matches`: bool(const UnsentRequest&).
+    // Takes the requests that were never sent and that another server may run, of receivers that
+    // are owed nothing here: they would overtake that. `Matches`: bool(const UnsentRequest&).
     template <class Matches>
     std::vector<UnsentRequest> take_unsent(Matches matches) {
         if (waiting_.empty()) return {};
