@@ -77,7 +77,10 @@ ItemTable::~ItemTable() {
 }
 
 Item* ItemTable::make(const ItemContent& content) {
-    void* memory = malloc(size_of(content));
+    // Making the links may write what is behind their last member, where the content begins.
+    const bool has_links = (content.flags & Item::kArguments) != 0;
+    const size_t made = has_links ? kLinksOffset + sizeof(ItemLinks) : 0;
+    void* memory = malloc(std::max(size_of(content), made));
     CHECK(memory != nullptr);
     Item* item = new (memory) Item{};
     item->key_size = static_cast<uint16_t>(content.key.size());

@@ -110,7 +110,8 @@ TEST_CASE("scanner: whether a reply has a line of text is known, at any depth, c
     for (size_t piece = 1; piece < 30; ++piece) {
         ReplyScanner scanner;
         for (const auto& [reply, has_text] : replies) {
-            CAPTURE(reply);
+            const std::string_view shown = reply;
+            CAPTURE(shown);
             for (size_t start = 0; start < reply.size(); start += piece) {
                 size_t taken = 0;
                 CHECK(scanner.scan(std::string_view(reply).substr(start, piece), taken) !=

@@ -42,7 +42,8 @@ TEST_CASE("slot: a hash tag decides, if there is anything in it") {
         {"a{b", "a{b"},
     };
     for (const auto& [key, tag] : tags) {
-        CAPTURE(key);
+        const std::string_view shown = key;
+        CAPTURE(shown);
         CHECK(hash_tag_of(key) == tag);
     }
     CHECK(slot_of("{user1000}.following") == slot_of("{user1000}.followers"));

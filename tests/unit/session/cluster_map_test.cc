@@ -47,7 +47,7 @@ struct MapRig : ClusterRig {
         const std::string words = sent_on("MOVED", slot, port);
         const auto redirect = read_redirect(std::string_view(words).substr(1, words.size() - 3));
         REQUIRE(redirect);
-        cluster->learn(cluster->owner(slot).shared().primary(), *redirect);
+        cluster->follow(cluster->owner(slot).shared().primary(), *redirect, slot);
     }
     size_t primaries() const { return cluster->primaries.nodes().size(); }
 

@@ -312,7 +312,8 @@ TEST_CASE("lease: only of a script's text is it asked whether more is left over"
         {"+OK\r\n", 1}, {"-ERR x\r\n", 1}, {"*1\r\n-ERR x\r\n", 1}, {"*2\r\n:1\r\n+x\r\n", 1},
     };
     for (const auto& [reply, count] : replies) {
-        CAPTURE(reply);
+        const std::string& shown = reply;
+        CAPTURE(shown);
         SessionRig rig;
         rig.valkey.answers["EVAL x 0"] = reply;
         FakeClient& client = rig.make_ready();

@@ -320,7 +320,8 @@ TEST_CASE("transaction: one that is owed ends as the busy server would end it") 
              {{"INCR n", "DISCARD"}, "-BUSY running\r\n+OK\r\n"},
              {{"RESET"}, "+RESET\r\n"}}) {
         for (const bool is_pipelined : {false, true}) {
-            CAPTURE(expected);
+            const std::string& shown = expected;
+            CAPTURE(shown);
             CAPTURE(is_pipelined);
             SessionRig rig;
             FakeClient& client = make_busy(rig);

@@ -69,7 +69,8 @@ struct AuditRig {
 
 TEST_CASE("audit: so many hits are due, evenly") {
     for (const auto& [ratio, expected] : {std::pair{1.0, 1000}, {0.3, 300}, {0.001, 1}, {0.0, 0}}) {
-        CAPTURE(ratio);
+        const double shown = ratio;
+        CAPTURE(shown);
         AuditRig rig(ratio);
         rig.store(kServed);
         CommandParser parser(int64_t{1} << 20);

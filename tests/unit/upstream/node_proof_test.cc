@@ -77,10 +77,10 @@ void prove_in_silence(NodeRig& rig, Proof& proof) {
 }  // namespace
 
 TEST_CASE("proof: a RESP2 connection that the server has dropped without our knowing is none") {
+    Proof proof;
     NodeRig rig;
     make_redirected(rig);
     const NearCache::SourceId source = source_of_redirected(rig);
-    Proof proof;
     prove_in_silence(rig, proof);
     rig.settle();
     answer(rig, receiver(rig));
@@ -115,6 +115,7 @@ TEST_CASE("proof: of a RESP2 connection both it and the receiver must have answe
 }
 
 TEST_CASE("proof: who is late holds up a round for one beat, and no other one") {
+    Proof proof;
     NodeRig rig;
     // None is made beside those that wait, so nobody is answered.
     rig.options.connections_max = 1;
@@ -131,7 +132,6 @@ TEST_CASE("proof: who is late holds up a round for one beat, and no other one") 
     rig.valkey.answers["PING"] = FakeValkey::kSilent;
     pass_beats();
     REQUIRE(outcome_of_stored(rig) == NearCache::Outcome::Hit);
-    Proof proof;
     rig.node->coherence().proofs().prove(proof);
     CHECK(proof.told == 0);
     REQUIRE(run_until(rig.loop, [&] { return proof.told == 1; }));
@@ -152,11 +152,11 @@ TEST_CASE("proof: who is late holds up a round for one beat, and no other one") 
 }
 
 TEST_CASE("proof: a PING that is not answered in time proves nothing") {
+    Proof proof;
     NodeRig rig;
     rig.options.request_timeout_ms = 20;
     make_stored(rig);
     REQUIRE(outcome_of_stored(rig) == NearCache::Outcome::Hit);
-    Proof proof;
     prove_in_silence(rig, proof);
     // The server answers a connection that is made beside those that wait, and these no longer
     // hold up anybody.
@@ -196,10 +196,10 @@ TEST_CASE("proof: nothing is stored before SWAPDB is counted, as one would go un
 }
 
 TEST_CASE("proof: a node that ends asks nobody for the round that waits behind") {
-    NodeRig rig;
-    make_redirected(rig);
     Proof first;
     Proof second;
+    NodeRig rig;
+    make_redirected(rig);
     prove_in_silence(rig, first);
     rig.node->coherence().proofs().prove(second);
     const uint64_t rounds = rig.metrics.near_cache_proofs_total;
@@ -210,10 +210,10 @@ TEST_CASE("proof: a node that ends asks nobody for the round that waits behind")
 }
 
 TEST_CASE("proof: a node that becomes the seed of a cluster ends the round that it is in") {
-    NodeRig rig;
-    make_redirected(rig);
     Proof first;
     Proof second;
+    NodeRig rig;
+    make_redirected(rig);
     ProofRounds& proofs = rig.node->coherence().proofs();
     proofs.prove(first);
     CHECK(first.told == 0);
