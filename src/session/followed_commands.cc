@@ -54,10 +54,14 @@ void FollowedCommands::send(const Call& call, RequestKind kind) {
 
 void FollowedCommands::on_reply_bytes(uint32_t ticket, std::string_view bytes) {
     if (!is_passing_ && (!words_.empty() || bytes.starts_with('-'))) {
-        if (words_.empty()) refused_ = lease_->in_flight().copy_head();
+        const bool is_begin = words_.empty();
         words_ += bytes;
-        if (may_be_elsewhere(words_)) return;
+        if (may_be_elsewhere(words_)) {
+            if (is_begin) refused_ = lease_->in_flight().copy_head();
+            return;
+        }
         bytes = {};
+        refused_ = {};
     }
     is_passing_ = true;
     if (!words_.empty()) desk_.receiver().on_reply_bytes(ticket, std::exchange(words_, {}));
@@ -68,6 +72,7 @@ void FollowedCommands::on_reply_end(uint32_t ticket) {
     --in_flight_;
     is_passing_ = false;
     if (words_.empty() || desk_.is_over() || !park(ticket)) {
+        refused_ = {};
         if (!words_.empty()) desk_.receiver().on_reply_bytes(ticket, std::exchange(words_, {}));
         desk_.receiver().on_reply_end(ticket);
     }
@@ -92,10 +97,8 @@ void FollowedCommands::on_request_failed(uint32_t ticket, std::string_view error
 // One that was sent again goes before those that were not. False: its words are the reply.
 bool FollowedCommands::park(uint32_t ticket) {
     Parked parked;
-    if (words_.starts_with(kNoScript)) {
-        parked.script = script_of(refused_.bytes);
-        if (parked.script.empty()) return false;
-    }
+    parked.lacks_script = words_.starts_with(kNoScript);
+    if (parked.lacks_script && script_of(refused_.bytes).empty()) return false;
     parked.request = std::exchange(refused_, {});
     parked.words = std::exchange(words_, {});
     lease_.note_reply(true);
@@ -137,7 +140,7 @@ std::string FollowedCommands::question_about(const Parked& parked) const {
     const CommandView& command = parser.command();
     const CommandSpec* const spec = desk_.context.node.catalog().commands().find(command);
     std::string question;
-    if (!parked.script.empty()) {
+    if (parked.lacks_script) {
         append_command(question, {"SCRIPT", "EXISTS", command[1]});
         return question;
     }
@@ -170,7 +173,7 @@ void FollowedCommands::on_answer(uint32_t ticket, const std::string& reply) {
         return each.request.request.ticket == ticket;
     });
     const auto redirect = reply.starts_with('-') ? read_redirect(reply) : std::nullopt;
-    if (!parked.script.empty()) {
+    if (parked.lacks_script) {
         parked.verdict = reply == kHasNone ? Verdict::Elsewhere : Verdict::Run;
         parked.node = lease_.node().coherence().number();
     } else if (redirect) {
@@ -206,7 +209,7 @@ void FollowedCommands::act() {
         if (first.verdict == Verdict::Run || first.verdict == Verdict::Unknown) {
             answer_first();
         } else if (!is_known) {
-            if (delay()) return;
+            if (!is_overtaken() && delay()) return;
             answer_first();
         } else if (request.redirects >= cluster.options().redirects_max) {
             fail_first(with_place(Cluster::kCircle, place_in_words(first.slot, {})));
@@ -220,7 +223,12 @@ void FollowedCommands::act() {
 void FollowedCommands::go_to(uint16_t node, bool is_asking) {
     Node& target = *desk_.context.cluster->find(node);
     is_asking_ = is_asking;
-    if (lease_ && (!lease_.is_of(target) || !lease_->is_ready())) lease_.end();
+    if (lease_ && (!lease_.is_of(target) || !lease_->is_ready())) {
+        // A client that leaves while it waits must be noticed there, too.
+        const bool is_blocked = lease_.is_blocked();
+        lease_.end();
+        lease_.set_blocked(is_blocked);
+    }
     if (!lease_) lease_.turn_to(target);
     take_lease();
 }
@@ -236,22 +244,33 @@ void FollowedCommands::take_lease() {
         lease_->send({Cluster::kAsking, &desk_.context.node.discard(), 0, RequestKind::Write});
     }
     Parked first = take_first();
-    if (!first.script.empty()) load(first);
+    if (first.lacks_script) load(first);
     first.request.request.receiver = this;
     ++in_flight_;
     lease_->send_again(first.request);
 }
 
-// The node learns the script before the command comes.
+// The node learns the script before the command comes, unless it has for the one before.
 void FollowedCommands::load(const Parked& parked) {
+    const std::string script = script_of(parked.request.bytes);
+    if (script.empty()) return;
     std::string bytes;
-    append_command(bytes, {"SCRIPT", "LOAD", parked.script});
+    append_command(bytes, {"SCRIPT", "LOAD", script});
     lease_->send({bytes, &desk_.context.node.discard(), 0, RequestKind::Write});
     CommandParser parser(static_cast<int64_t>(parked.request.bytes.size()));
     if (parser.next(parked.request.bytes) != ParseResult::Command) return;
     desk_.context.scripts->note_told(parser.command()[1],
                                      id_of(*desk_.context.cluster, lease_.node()));
     ++desk_.context.metrics.cluster_scripts_loaded_total;
+}
+
+// What was sent behind the first has run: if that comes later they change places.
+bool FollowedCommands::is_overtaken() const {
+    const uint32_t behind = desk_.replies.next() - parked_.front().request.request.ticket;
+    return behind != parked_.size() ||
+           std::any_of(parked_.begin(), parked_.end(), [](const Parked& each) {
+               return each.verdict == Verdict::Run || each.verdict == Verdict::Unknown;
+           });
 }
 
 // False: it has waited long enough.
@@ -270,6 +289,7 @@ bool FollowedCommands::delay() {
 void FollowedCommands::go_on() {
     if (parked_.empty() || desk_.is_over()) return;
     if (wait_.take_refusal()) {
+        waits_for_lease_ = false;
         desk_.pauses.unpause(PauseReason::kLease);
         fail_first(PrimaryWait::kNoLease);
         return give_up();

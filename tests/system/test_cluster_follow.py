@@ -102,6 +102,22 @@ class FollowTest(FollowCase):
         self.assertTrue(second.startswith(b"-TRYAGAIN") or parse(second) == [b"1", b"2"], second)
         self.assertEqual([b"1", b"2"], parse(client.command(*both)))
 
+    def test_what_was_sent_behind_a_script_does_not_change_places_with_it(self):
+        """The first could run only later than the second has run."""
+        client = self.client()
+        slot, source, target = self.ends_of("{p}")
+        client.command("SET", "{p}other", "1")
+
+        def while_moving():
+            client.send(encode("EVAL", APPEND, "2", "{p}other", "{p}gone", "1")
+                        + encode("EVAL", "return redis.call('INCR', KEYS[1])", "1", "{p}other"))
+            wait_for(lambda: source.run("GET", "{p}other") == b"2", 5, "the second one has run")
+
+        self.cluster.move(slot, target, while_moving=while_moving)
+        replies = client.read_replies(2)
+        self.assertTrue(replies[0].startswith(b"-TRYAGAIN "), replies)
+        self.assertEqual(b":2\r\n", replies[1])
+
     def test_a_script_that_says_the_words_of_a_node_has_run_once(self):
         """As from a server: the words as they are, nothing is learned from them."""
         client = self.client()
@@ -152,6 +168,16 @@ class FollowTest(FollowCase):
             time.sleep(1.2)  # A move that has settled counts no more.
         self.assertEqual(1, parse(pushing.command("RPUSH", "{b}list", "value")))
         self.assertEqual([[b"{b}list", b"value"]], [parse(r) for r in waiting.read_replies(1)])
+
+    def test_a_client_that_leaves_a_blocking_command_behind_a_script_is_noticed(self):
+        slot, source, target = self.ends_of("{g}")
+        self.cluster.move(slot, target)
+        client = self.nearkey.client()
+        client.send(encode("EVAL", APPEND, "1", "{g}", "1") + encode("BLPOP", "{g}list", "0"))
+        wait_for(lambda: blocked(target) == 1, 5, "it waits where its slot is")
+        client.close()
+        wait_for(lambda: blocked(target) == 0, 10, "it waits no more")
+        wait_for(lambda: self.nearkey.metric("nearkey_clients") == 0, 10, "it is gone")
 
     def test_the_slow_log_tells_of_a_script_that_went_on(self):
         client = self.client()
@@ -267,6 +293,9 @@ class ScriptsOfLateNodesTest(FollowCase):
         self.promote_all()
         words = "NOSCRIPT No matching script."
         clients = [self.client() for _ in range(4)]
+        clients[0].send(encode("EVALSHA", sha, "1", "{0}", "x") * 20)
+        self.assertEqual([b"known x"] * 20, [parse(r) for r in clients[0].read_replies(20)])
+        self.assertEqual(1, self.loaded())  # Not once for each of them.
         for number, client in enumerate(clients):
             keys = [f"{{{n}}}{number}" for n in range(30)]
             client.send(b"".join(encode("EVALSHA", sha.upper() if n % 2 else sha, "1", key, str(n))

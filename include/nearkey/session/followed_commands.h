@@ -61,10 +61,10 @@ private:
     };
     struct Parked {
         UnsentRequest request;
-        std::string words;   // the reply, where it does not go on
-        std::string script;  // that its node does not know, and is told
+        std::string words;  // the reply, where it does not go on
         Verdict verdict = Verdict::None;
-        bool is_asking = false;  // it goes behind ASKING
+        bool is_asking = false;     // it goes behind ASKING
+        bool lacks_script = false;  // its node does not know that, and is told
         uint16_t node = 0;
         int slot = -1;
     };
@@ -87,6 +87,7 @@ private:
     void act();
     void go_to(uint16_t node, bool is_asking);
     void take_lease();
+    bool is_overtaken() const;
     bool delay();
     void answer_first();
     void fail_first(std::string_view error);
