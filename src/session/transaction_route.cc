@@ -90,6 +90,9 @@ Executed TransactionRoute::forward_step(const Call& call) {
         desk_.answer(call.spec(), "+OK\r\n");
         return Executed::Yes;
     }
+    // A script before it may go on at another node, and the lease with it.
+    const bool may_move = desk_.context.cluster != nullptr && !transaction_.is_open();
+    if (may_move && desk_.owed() > 0) return desk_.wait_until_idle();
     if (const auto executed = lease_.take(call)) return *executed;
     const bool is_watch = call.spec()->special == Special::Watch;
     lease_->use().set_when_refused(is_watch ? WhenRefused::Wait : WhenRefused::Fail);

@@ -118,6 +118,22 @@ class FollowTest(FollowCase):
         self.assertTrue(replies[0].startswith(b"-TRYAGAIN "), replies)
         self.assertEqual(b":2\r\n", replies[1])
 
+    def test_a_key_that_is_watched_behind_a_script_stays_watched(self):
+        """The script goes on at another node, and its lease with it."""
+        client, other = self.client(), self.client()
+        slot, source, target = self.ends_of("{v}")
+        client.command("SET", "{v}", "1")
+
+        def while_moving():
+            client.send(encode("EVAL", APPEND, "1", "{v}gone", "1") + encode("WATCH", "{v}"))
+            self.assertEqual([b":1\r\n", b"+OK\r\n"], client.read_replies(2))
+
+        self.cluster.move(slot, target, while_moving=while_moving)
+        other.command("SET", "{v}", "2")
+        client.send(encode("MULTI") + encode("SET", "{v}", "3") + encode("EXEC"))
+        self.assertFalse(client.read_replies(3)[2].startswith(b"*1"))
+        self.assertEqual(b"2", parse(other.command("GET", "{v}")))
+
     def test_a_script_that_says_the_words_of_a_node_has_run_once(self):
         """As from a server: the words as they are, nothing is learned from them."""
         client = self.client()
