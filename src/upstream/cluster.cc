@@ -524,15 +524,18 @@ bool Cluster::set_owner(uint16_t slot, uint16_t number) {
 // sent. Of a client that is owed something there nothing is: it could overtake that.
 void Cluster::take_along() {
     const auto take_from = [this](Node& from) {
+        // A part of a command for each node has no slot, and runs there or nowhere.
         const auto is_elsewhere = [&](const UnsentRequest& each) {
-            return !sent_on_.has(*each.request.receiver) && &node_for(each.bytes) != &from;
+            const int slot = slot_of_command(each.bytes);
+            return slot >= 0 && &owner(static_cast<uint16_t>(slot)) != &from &&
+                   !sent_on_.has(*each.request.receiver);
         };
         from.shared().for_each([&](Connection& connection) {
             for (UnsentRequest& request : connection.pipeline().take_unsent(is_elsewhere)) {
                 request.request.protocol = connection.protocol();
-                Node& to = node_for(request.bytes);
-                sent_on_.take(request, slot_of_command(request.bytes));
-                sent_on_.send(std::move(request), to.coherence().number(), false);
+                const int slot = slot_of_command(request.bytes);
+                sent_on_.take(request, slot);
+                sent_on_.send(std::move(request), owners_[static_cast<size_t>(slot)], false);
                 ++parts_.metrics.cluster_taken_along_total;
             }
         });

@@ -479,8 +479,14 @@ class WaitingTest(ClusterCase):
         dead.signal(signal.SIGKILL)
         dead.process.wait(10)
         wait_for(lambda: self.nearkey.metric("nearkey_cluster_nodes_away") == 1, 10, "it is away")
+        flushing = self.client()
+        flushing.send(encode("FLUSHALL"))
         self.check(self.send_to_waiting(key))
-        self.cluster.replace(dead, self.cluster.owner_of(self.cluster.slot_of(key)))
+        heir = self.cluster.owner_of(self.cluster.slot_of(key))
+        self.cluster.replace(dead, heir)
+        # What is for each node is for no other: it runs there, or fails.
+        (reply,) = flushing.read_replies(1, timeout=60 * SLOWNESS)
+        self.assertTrue(reply.startswith(b"-") or heir.run("GET", key) is None, reply)
 
     def test_behind_a_frozen_node(self):
         """Of a client that is owed something there nothing goes: it could overtake that."""
