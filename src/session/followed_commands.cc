@@ -42,6 +42,7 @@ void FollowedCommands::send(const Call& call, RequestKind kind) {
     if (in_flight_ == 0) {
         first_sent_ = ticket;
         sent_ = 0;
+        is_asking_ = false;
     }
     ++sent_;
     desk_.ledger.begin(call.plan, call.command, ticket, lease_.way());
@@ -99,6 +100,7 @@ bool FollowedCommands::park(uint32_t ticket) {
     Parked parked;
     parked.lacks_script = words_.starts_with(kNoScript);
     if (parked.lacks_script && script_of(refused_.bytes).empty()) return false;
+    parked.is_asking = is_asking_;
     parked.request = std::exchange(refused_, {});
     parked.words = std::exchange(words_, {});
     lease_.note_reply(true);
@@ -160,6 +162,7 @@ void FollowedCommands::follow() {
         parked.verdict = Verdict::Unknown;
         if (question.empty()) continue;
         ++asked_;
+        if (parked.is_asking && !parked.lacks_script) ask_for_leave();
         lease_->send({question, &asker_, parked.request.request.ticket, RequestKind::Write});
     }
     if (asked_ == 0) act();
@@ -240,14 +243,17 @@ void FollowedCommands::take_lease() {
     if (!is_there) return;
     desk_.pauses.unpause(PauseReason::kLease);
     lease_.expect_any_text();
-    if (is_asking_) {
-        lease_->send({Cluster::kAsking, &desk_.context.node.discard(), 0, RequestKind::Write});
-    }
     Parked first = take_first();
     if (first.lacks_script) load(first);
+    if (is_asking_) ask_for_leave();
     first.request.request.receiver = this;
     ++in_flight_;
     lease_->send_again(first.request);
+}
+
+// The next command is one about a slot that comes to this node.
+void FollowedCommands::ask_for_leave() {
+    lease_->send({Cluster::kAsking, &desk_.context.node.discard(), 0, RequestKind::Write});
 }
 
 // The node learns the script before the command comes, unless it has for the one before.
@@ -306,7 +312,8 @@ void FollowedCommands::answer_first() {
     const Parked first = take_first();
     const uint32_t ticket = first.request.request.ticket;
     const auto redirect = read_redirect(first.words);
-    const bool is_unsure = first.verdict == Verdict::Unknown && redirect && redirect->slot >= 0;
+    const bool is_unknown = first.verdict == Verdict::None || first.verdict == Verdict::Unknown;
+    const bool is_unsure = is_unknown && redirect && redirect->slot >= 0;
     const std::string words =
         is_unsure ? fmt::format(
                         "-TRYAGAIN slot {} moved, by the word of its node or of the "

@@ -13,6 +13,11 @@ bool is_refused_for_now(std::string_view error) {
 }  // namespace
 
 Executed LeaseRoute::forward(const Call& call, RequestKind kind) {
+    // A script before it that goes on elsewhere waits for what is in flight.
+    const bool is_blocking = kind == RequestKind::Blocking && !transaction_.is_open();
+    if (is_blocking && desk_.context.cluster != nullptr && desk_.owed() > 0) {
+        return desk_.wait_until_idle();
+    }
     if (const auto executed = lease_.take(call)) return *executed;
     if (kind == RequestKind::Blocking) {
         const bool waits_on = may_wait_on(call);

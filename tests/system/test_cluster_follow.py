@@ -118,6 +118,39 @@ class FollowTest(FollowCase):
         self.assertTrue(replies[0].startswith(b"-TRYAGAIN "), replies)
         self.assertEqual(b":2\r\n", replies[1])
 
+    def test_what_comes_while_a_script_waits_stays_behind_it(self):
+        client = self.client()
+        slot, source, target = self.ends_of("{c}")
+        append = "return redis.call('APPEND', KEYS[1], ARGV[1])"
+
+        def delayed():
+            return self.nearkey.metric("nearkey_cluster_delayed_total")
+
+        def while_moving(first, second):
+            before = delayed()
+            client.send(first)
+            wait_for(lambda: delayed() > before, 5, "it waits")
+            client.send(second)
+
+        # The source has one of its keys.
+        client.command("SET", "{c}here", "0")
+        self.cluster.move(slot, target, while_moving=lambda: while_moving(
+            encode("EVAL", append, "2", "{c}here", "{c}gone", "1"),
+            encode("EVAL", append, "1", "{c}here", "2")))
+        self.assertEqual([b":2\r\n", b":3\r\n"], client.read_replies(2))
+        self.assertEqual(b"012", target.run("GET", "{c}here"))
+
+        # It has none, and the other node one: the first is refused twice.
+        def while_moving_back():
+            client.command("SET", "{c}there", "0")
+            while_moving(b"".join(encode("EVAL", append, count, *keys, value) for count, keys, value
+                                  in (("2", ("{c}there", "{c}gone"), "1"), ("1", ("{c}there",), "2"))),
+                         encode("EVAL", append, "1", "{c}there", "3"))
+
+        self.cluster.move(slot, source, while_moving=while_moving_back)
+        self.assertEqual([b":2\r\n", b":3\r\n", b":4\r\n"], client.read_replies(3))
+        self.assertEqual(b"0123", source.run("GET", "{c}there"))
+
     def test_a_key_that_is_watched_behind_a_script_stays_watched(self):
         """The script goes on at another node, and its lease with it."""
         client, other = self.client(), self.client()
@@ -184,6 +217,38 @@ class FollowTest(FollowCase):
             time.sleep(1.2)  # A move that has settled counts no more.
         self.assertEqual(1, parse(pushing.command("RPUSH", "{b}list", "value")))
         self.assertEqual([[b"{b}list", b"value"]], [parse(r) for r in waiting.read_replies(1)])
+
+    def test_a_script_does_not_wait_for_a_blocking_command_behind_it(self):
+        client = self.client()
+        slot, source, target = self.ends_of("{h}")
+        here = next(key for key in (f"{{{n}}}" for n in range(1000))
+                    if self.cluster.owner_of(self.cluster.slot_of(key)) is source)
+        client.command("EVAL", APPEND, "1", here, "0")
+        self.cluster.move(slot, target)
+        client.send(encode("EVAL", APPEND, "1", "{h}", "1") + encode("BLPOP", f"{here}list", "0"))
+        self.assertEqual([b":1\r\n"], client.read_replies(1))
+        wait_for(lambda: blocked(source) == 1, 5, "it waits")
+        self.client().command("RPUSH", f"{here}list", "value")
+        self.assertEqual([f"{here}list".encode(), b"value"], parse(client.read_replies(1)[0]))
+
+    def test_a_node_that_is_lost_before_it_can_be_asked(self):
+        """No client reads MOVED: it is not known who has said it."""
+        client = self.client()
+        slot, source, target = self.ends_of("{i}")
+        here = next(key for key in (f"{{{n}}}" for n in range(1000))
+                    if self.cluster.owner_of(self.cluster.slot_of(key)) is source)
+        client.command("EVAL", APPEND, "1", here, "0")
+        self.cluster.move(slot, target)
+        before = int(info(source, "total_error_replies"))
+        source.run("CLIENT", "PAUSE", "100000", "WRITE")
+        client.send(encode("EVAL", APPEND, "1", "{i}", "1") + encode("EVAL", APPEND, "1", here, "1"))
+        wait_for(lambda: int(info(source, "total_error_replies")) > before, 5, "it has said MOVED")
+        wait_for(lambda: b"cmd=eval" in source.run("CLIENT", "LIST"), 5, "the second one waits")
+        source.run("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        source.run("CLIENT", "UNPAUSE")
+        first, second = client.read_replies(2)
+        self.assertTrue(first.startswith(b"-TRYAGAIN slot"), first)
+        self.assertTrue(second.startswith(b"-UPSTREAMLOST"), second)
 
     def test_a_client_that_leaves_a_blocking_command_behind_a_script_is_noticed(self):
         slot, source, target = self.ends_of("{g}")

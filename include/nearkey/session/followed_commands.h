@@ -80,6 +80,7 @@ private:
     bool park(uint32_t ticket);
     std::string script_of(std::string_view bytes) const;
     void load(const Parked& parked);
+    void ask_for_leave();
     std::string question_about(const Parked& parked) const;
     void follow();
     void on_answer(uint32_t ticket, const std::string& reply);
@@ -98,7 +99,7 @@ private:
     Lease& lease_;
     PrimaryWait wait_;
     Asker asker_;
-    bool is_asking_ = false;  // the first goes behind ASKING
+    bool is_asking_ = false;  // what is sent again goes behind ASKING
     bool waits_for_lease_ = false;
     bool is_passing_ = false;  // the reply that is read goes on to the session
     uint32_t first_sent_ = 0;  // the tickets since nothing was owed
