@@ -101,6 +101,7 @@ bool FollowedCommands::park(uint32_t ticket) {
     parked.lacks_script = words_.starts_with(kNoScript);
     if (parked.lacks_script && script_of(refused_.bytes).empty()) return false;
     parked.is_asking = is_asking_;
+    parked.was_late = words_.starts_with("-TRYAGAIN ") || words_.starts_with("-CLUSTERDOWN ");
     parked.request = std::exchange(refused_, {});
     parked.words = std::exchange(words_, {});
     lease_.note_reply(true);
@@ -209,10 +210,11 @@ void FollowedCommands::act() {
         Parked& first = parked_.front();
         PendingRequest& request = first.request.request;
         const bool is_known = first.verdict == Verdict::Elsewhere && cluster.find(first.node);
-        if (first.verdict == Verdict::Run || first.verdict == Verdict::Unknown) {
+        const bool may_not_wait = (first.was_late || !is_known) && is_overtaken();
+        if (first.verdict == Verdict::Run || first.verdict == Verdict::Unknown || may_not_wait) {
             answer_first();
         } else if (!is_known) {
-            if (!is_overtaken() && delay()) return;
+            if (delay()) return;
             answer_first();
         } else if (request.redirects >= cluster.options().redirects_max) {
             fail_first(with_place(Cluster::kCircle, place_in_words(first.slot, {})));

@@ -64,6 +64,7 @@ private:
         std::string words;  // the reply, where it does not go on
         Verdict verdict = Verdict::None;
         bool is_asking = false;     // it goes behind ASKING
+        bool was_late = false;      // its node could not run it yet
         bool lacks_script = false;  // its node does not know that, and is told
         uint16_t node = 0;
         int slot = -1;
