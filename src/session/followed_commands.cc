@@ -187,11 +187,13 @@ void FollowedCommands::on_answer(uint32_t ticket, const std::string& reply) {
         const bool names_node = redirect->kind == Kind::Moved || redirect->kind == Kind::Ask;
         parked.verdict = names_node ? Verdict::Elsewhere : Verdict::Later;
         parked.is_asking = redirect->kind == Kind::Ask;
-        parked.words = names_node ? fmt::format(
-                                        "-TRYAGAIN slot {} moved, where to is not known "
-                                        "yet; not run\r\n",
-                                        parked.slot)
-                                  : reply;
+        // Words that a client may read are kept: a script may have said them.
+        if (!parked.was_late)
+            parked.words = names_node ? fmt::format(
+                                            "-TRYAGAIN slot {} moved, where to is not known "
+                                            "yet; not run\r\n",
+                                            parked.slot)
+                                      : reply;
     } else if (reply.starts_with(':')) {
         parked.verdict = Verdict::Run;
     }
