@@ -100,6 +100,12 @@ bool FollowedCommands::park(uint32_t ticket) {
     Parked parked;
     parked.lacks_script = words_.starts_with(kNoScript);
     if (parked.lacks_script && script_of(refused_.bytes).empty()) return false;
+    // A node speaks of the command's own slot.
+    const auto redirect = read_redirect(words_);
+    const bool names_slot = redirect && redirect->slot >= 0;
+    if (names_slot && redirect->slot != desk_.context.cluster->slot_of_command(refused_.bytes)) {
+        return false;
+    }
     parked.is_asking = is_asking_;
     parked.was_late = words_.starts_with("-TRYAGAIN ") || words_.starts_with("-CLUSTERDOWN ");
     parked.request = std::exchange(refused_, {});

@@ -13,13 +13,11 @@ namespace nearkey {
 
 namespace {
 constexpr size_t kReplyMax = size_t{16} << 20;
-
 // Between two questions: while nothing is known, while something is in doubt, and otherwise.
 constexpr uint64_t kAskFirstMs = 20;
 constexpr uint64_t kAskDoubtedMs = 100;
 constexpr uint64_t kAskUnwellMs = 1000;
 constexpr uint64_t kAnswerPatienceMs = 500;
-
 // Where no node that was known is there for so many intervals, another cluster is believed.
 constexpr uint64_t kIntervalsOfAbsence = 3;
 
@@ -520,8 +518,7 @@ bool Cluster::set_owner(uint16_t slot, uint16_t number) {
     return is_first || is_last;
 }
 
-// What waits for a node that is away, or is held back, and belongs to another by now: it was never
-// sent. Of a client that is owed something there nothing is: it could overtake that.
+// What waits for a node that is away, or is held back, goes to the one that its slot came to.
 void Cluster::take_along() {
     const auto take_from = [this](Node& from) {
         // A part of a command for each node has no slot, and runs there or nowhere.
