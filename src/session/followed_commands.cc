@@ -317,13 +317,13 @@ void FollowedCommands::go_on() {
 
 // --- the end ---
 
-// Its words are a reply: no node's that the client could follow.
+// Its words are the reply, but those that a client could follow: whether a node or the script has
+// said them can't be known, for the slot may have come back.
 void FollowedCommands::answer_first() {
     const Parked first = take_first();
     const uint32_t ticket = first.request.request.ticket;
     const auto redirect = read_redirect(first.words);
-    const bool is_unknown = first.verdict == Verdict::None || first.verdict == Verdict::Unknown;
-    const bool is_unsure = is_unknown && redirect && redirect->slot >= 0;
+    const bool is_unsure = redirect && redirect->slot >= 0;
     const std::string words =
         is_unsure ? fmt::format(
                         "-TRYAGAIN slot {} moved, by the word of its node or of the "

@@ -82,6 +82,7 @@ void SharedRoute::leave_slow(const CommandSpec* spec) {
     if (waits && node_->shared().may_hold_writes()) {
         Connection* const held_up = node_->shared().find_held_up(client.protocol, client.database);
         if (held_up != nullptr) {
+            if (connection_ != nullptr) forget_fills();
             node_->shared().change(connection_, *held_up);
             return;
         }
@@ -111,7 +112,13 @@ void SharedRoute::leave(const ReplyReceiver& receiver) {
     node_ = &desk_.context.node;
 }
 
+// In a cluster a read may have gone to another node without its PTTL.
+void SharedRoute::forget_fills() {
+    if (desk_.context.cluster != nullptr) desk_.ledger.forget(*connection_);
+}
+
 void SharedRoute::release() {
+    forget_fills();
     node_->shared().release(*std::exchange(connection_, nullptr));
 }
 

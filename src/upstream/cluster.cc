@@ -521,7 +521,7 @@ bool Cluster::set_owner(uint16_t slot, uint16_t number) {
 // What waits for a node that is away, or is held back, goes to the one that its slot came to.
 void Cluster::take_along() {
     const auto take_from = [this](Node& from) {
-        // A part of a command for each node has no slot, and runs there or nowhere.
+        // Parts of a command for each node have no slot, and run there or nowhere.
         const auto is_elsewhere = [&](const UnsentRequest& each) {
             const int slot = slot_of_command(each.bytes);
             return slot >= 0 && &owner(static_cast<uint16_t>(slot)) != &from &&

@@ -68,6 +68,7 @@ private:
     std::optional<Executed> pin_anew(const CommandSpec* spec, size_t commands);
     void leave_slow(const CommandSpec* spec);
     void release();
+    void forget_fills();
 
     struct Pin {
         Node* node;

@@ -56,18 +56,25 @@ public:
     void pass(const ReplyReceiver& receiver, Pipeline& to);
 
     // Takes the requests that were never sent and that another server may run, of receivers that
-    // are owed nothing here: they would overtake that. `Matches`: bool(const UnsentRequest&).
+    // are owed nothing here: they would overtake that. Those for this server alone fail, as the
+    // PTTL of a read that goes. `Matches`: bool(const UnsentRequest&).
     template <class Matches>
     std::vector<UnsentRequest> take_unsent(Matches matches) {
         if (waiting_.empty()) return {};
         const auto owed = in_flight_.receivers();
-        return waiting_.take_if([&](const UnsentRequest& each) {
+        std::vector<UnsentRequest> taken = waiting_.take_if([&](const UnsentRequest& each) {
             const PendingRequest& request = each.request;
-            return request.receiver != nullptr && request.receiver->follows_redirects() &&
-                   request.replies == 1 && request.kind != RequestKind::Own &&
-                   request.kind != RequestKind::Blocking && !owed.contains(request.receiver) &&
+            return request.receiver != nullptr && request.replies == 1 &&
+                   request.kind != RequestKind::Own && request.kind != RequestKind::Blocking &&
+                   (!request.receiver->follows_redirects() || !owed.contains(request.receiver)) &&
                    matches(each);
         });
+        std::erase_if(taken, [this](const UnsentRequest& each) {
+            if (each.request.receiver->follows_redirects()) return false;
+            each.request.fail("UPSTREAMDOWN its slot has moved; not sent", context_.latency);
+            return true;
+        });
+        return taken;
     }
 
     bool is_ready() const { return gate_ >= Gate::Held; }
