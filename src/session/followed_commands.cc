@@ -297,6 +297,7 @@ bool FollowedCommands::delay() {
                                                   node.options().queue_timeout_ms);
     if (!wait_ms) return false;
     ++request.delays;
+    request.redirects = 0;  // It goes the same way once more.
     ++desk_.context.metrics.cluster_delayed_total;
     wait_.pause(*wait_ms);
     return true;

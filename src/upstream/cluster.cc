@@ -74,10 +74,6 @@ Cluster::Cluster(const Parts& parts)
                                                           .is_first = parts.is_first});
 }
 
-Cluster::~Cluster() {
-    stop();
-}
-
 void Cluster::start(Node& seed) {
     seed_ = &seed;
     seed_choice_.start(seed);
@@ -571,6 +567,7 @@ void Cluster::delay(UnsentRequest request, std::string_view words) {
         return;
     }
     ++request.request.delays;
+    request.request.redirects = 0;  // It goes the same way once more.
     ++parts_.metrics.cluster_delayed_total;
     sent_on_.delay(request);
     delayed_.push(std::move(request), *wait_ms);

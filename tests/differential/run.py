@@ -111,7 +111,7 @@ class Run:
                     if difference is None or "'-TRYAGAIN slot" not in difference.text:
                         break
                     self.comparer.tries += 1
-                    time.sleep(REST_SECONDS / 2)
+                    time.sleep(2 * REST_SECONDS)
                 self.comparer.commands += commands
                 self.comparer.sequences += 1
                 self.comparer.bytes += count

@@ -81,7 +81,7 @@ public:
         uint64_t seed = 0;                // of its jitter; should be random
     };
     explicit Cluster(const Parts& parts);
-    ~Cluster();
+    ~Cluster() { stop(); }
 
     // `seed` knows the commands, and is asked first. It outlives this, or stop() is called.
     void start(Node& seed);
