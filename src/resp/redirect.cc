@@ -3,7 +3,9 @@
 #include "nearkey/resp/number.h"
 #include "nearkey/resp/slot.h"
 
+#include <algorithm>
 #include <cstddef>
+#include <iterator>
 
 namespace nearkey {
 
@@ -20,6 +22,8 @@ constexpr Word kWords[] = {
     {"REDIRECT", Kind::Replica, false, true},   {"READONLY", Kind::ReadOnly, false, false},
     {"TRYAGAIN", Kind::TryAgain, false, false}, {"CLUSTERDOWN", Kind::ClusterDown, false, false},
 };
+
+constexpr std::string_view kElsewhere[] = {"-MOVED ", "-ASK ", "-TRYAGAIN ", "-CLUSTERDOWN "};
 
 // Takes the first word off.
 std::string_view take_word(std::string_view& text) {
@@ -40,6 +44,11 @@ void read_address(std::string_view address, Redirect& redirect) {
     redirect.port = static_cast<uint16_t>(*port);
 }
 }  // namespace
+
+bool may_be_elsewhere(std::string_view begin) {
+    return std::any_of(std::begin(kElsewhere), std::end(kElsewhere),
+                       [begin](std::string_view each) { return may_become(begin, each); });
+}
 
 std::optional<Redirect> read_redirect(std::string_view error) {
     const std::string_view words = error;

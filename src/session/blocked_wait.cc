@@ -1,7 +1,5 @@
 #include "nearkey/session/blocked_wait.h"
 
-#include <algorithm>
-#include <iterator>
 #include <utility>
 
 namespace nearkey {
@@ -11,8 +9,6 @@ namespace {
 constexpr std::string_view kUnblocked = "-UNBLOCKED force unblock";
 constexpr std::string_view kRedirect = "-REDIRECT ";
 constexpr std::string_view kReadonly = "-READONLY ";
-// Words of a node of a cluster that does not run it, or not now.
-constexpr std::string_view kElsewhere[] = {"-MOVED ", "-ASK ", "-TRYAGAIN ", "-CLUSTERDOWN "};
 constexpr size_t kWordsMax = 512;
 // 20 ms after the second time, twice as long after each: 1.3 s in all.
 constexpr uint32_t kRepeatsMax = 7;
@@ -131,15 +127,9 @@ void BlockedWait::finish() {
 // --- its replies ---
 
 bool BlockedWait::may_be_demotion(std::string_view words) const {
-    const auto may_be = [&](std::string_view expected) {
-        const size_t size = std::min(words.size(), expected.size());
-        return words.substr(0, size) == expected.substr(0, size);
-    };
-    if (desk_.context.cluster != nullptr &&
-        std::any_of(std::begin(kElsewhere), std::end(kElsewhere), may_be)) {
-        return true;
-    }
-    return may_be(kUnblocked) || may_be(kRedirect) || (repeats_ > 0 && may_be(kReadonly));
+    if (desk_.context.cluster != nullptr && may_be_elsewhere(words)) return true;
+    return may_become(words, kUnblocked) || may_become(words, kRedirect) ||
+           (repeats_ > 0 && may_become(words, kReadonly));
 }
 
 void BlockedWait::on_reply_bytes(uint32_t ticket, std::string_view bytes) {

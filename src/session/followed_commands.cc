@@ -8,26 +8,19 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <iterator>
 #include <utility>
 #include <vector>
 
 namespace nearkey {
 
 namespace {
-// Words of a node that does not run it, or not now.
 constexpr std::string_view kNoScript = "-NOSCRIPT ";
-constexpr std::string_view kElsewhere[] = {"-MOVED ", "-ASK ", "-TRYAGAIN ", "-CLUSTERDOWN ",
-                                           kNoScript};
 constexpr std::string_view kHasNone = "*1\r\n:0\r\n";  // the answer of SCRIPT EXISTS
 constexpr size_t kWordsMax = 512;
 
-bool may_be_elsewhere(std::string_view words) {
-    return words.size() <= kWordsMax &&
-           std::any_of(std::begin(kElsewhere), std::end(kElsewhere), [&](std::string_view each) {
-               const size_t size = std::min(words.size(), each.size());
-               return words.substr(0, size) == each.substr(0, size);
-           });
+// What a node says that does not run it, or not now, or does not know the script.
+bool may_be_refusal(std::string_view words) {
+    return words.size() <= kWordsMax && (may_be_elsewhere(words) || may_become(words, kNoScript));
 }
 }  // namespace
 
@@ -57,7 +50,7 @@ void FollowedCommands::on_reply_bytes(uint32_t ticket, std::string_view bytes) {
     if (!is_passing_ && (!words_.empty() || bytes.starts_with('-'))) {
         const bool is_begin = words_.empty();
         words_ += bytes;
-        if (may_be_elsewhere(words_)) {
+        if (may_be_refusal(words_)) {
             if (is_begin) refused_ = lease_->in_flight().copy_head();
             return;
         }
@@ -166,7 +159,7 @@ void FollowedCommands::follow() {
     for (Parked& parked : parked_) {
         if (parked.verdict != Verdict::None) continue;
         const std::string question = may_ask ? question_about(parked) : std::string();
-        parked.verdict = Verdict::Unknown;
+        parked.verdict = Verdict::Run;
         if (question.empty()) continue;
         ++asked_;
         if (parked.is_asking && !parked.lacks_script) ask_for_leave();
@@ -200,8 +193,6 @@ void FollowedCommands::on_answer(uint32_t ticket, const std::string& reply) {
                                             "yet; not run\r\n",
                                             parked.slot)
                                       : reply;
-    } else if (reply.starts_with(':')) {
-        parked.verdict = Verdict::Run;
     }
     if (asked_ == 0) act();
 }
@@ -219,7 +210,7 @@ void FollowedCommands::act() {
         PendingRequest& request = first.request.request;
         const bool is_known = first.verdict == Verdict::Elsewhere && cluster.find(first.node);
         const bool may_not_wait = (first.was_late || !is_known) && is_overtaken();
-        if (first.verdict == Verdict::Run || first.verdict == Verdict::Unknown || may_not_wait) {
+        if (first.verdict == Verdict::Run || may_not_wait) {
             answer_first();
         } else if (!is_known) {
             if (delay()) return;
@@ -284,9 +275,8 @@ void FollowedCommands::load(const Parked& parked) {
 bool FollowedCommands::is_overtaken() const {
     const uint32_t behind = desk_.replies.next() - parked_.front().request.request.ticket;
     return behind != parked_.size() ||
-           std::any_of(parked_.begin(), parked_.end(), [](const Parked& each) {
-               return each.verdict == Verdict::Run || each.verdict == Verdict::Unknown;
-           });
+           std::any_of(parked_.begin(), parked_.end(),
+                       [](const Parked& each) { return each.verdict == Verdict::Run; });
 }
 
 // False: it has waited long enough.

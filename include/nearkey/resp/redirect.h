@@ -32,5 +32,13 @@ struct Redirect {
 // Nothing: `error`, a reply's line with or without its '-' and line end, is no such word. The first
 // word decides: what follows may be malformed, and is left out then.
 std::optional<Redirect> read_redirect(std::string_view error);
+// True if an error that begins so may become a word of a node of a cluster that does not run the
+// command, or not now: MOVED, ASK, TRYAGAIN, CLUSTERDOWN. `begin` has the '-'.
+bool may_be_elsewhere(std::string_view begin);
+// True if either is the beginning of the other.
+inline bool may_become(std::string_view begin, std::string_view expected) {
+    const size_t size = begin.size() < expected.size() ? begin.size() : expected.size();
+    return begin.substr(0, size) == expected.substr(0, size);
+}
 
 }  // namespace nearkey

@@ -54,8 +54,7 @@ private:
     void go_on();
     enum class Verdict : uint8_t {
         None,
-        Unknown,    // nobody could be asked
-        Run,        // its node runs such commands: the words are its reply
+        Run,        // its node runs such commands, or could not be asked: the words are its reply
         Elsewhere,  // another node runs it
         Later,      // nobody runs it now
     };

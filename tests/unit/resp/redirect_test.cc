@@ -102,4 +102,14 @@ TEST_CASE("redirect: a malformed one names no slot, or nobody") {
 }
 
 }  // namespace
+TEST_CASE("redirect: what an error may become is known from each beginning of it") {
+    for (const std::string_view words :
+         {"-MOVED 1 a:1", "-ASK 1 a:1", "-TRYAGAIN x", "-CLUSTERDOWN x"})
+        for (size_t size = 1; size <= words.size(); ++size)
+            CHECK(may_be_elsewhere(words.substr(0, size)));
+    for (const std::string_view words :
+         {"-MOVEX", "-ASKING", "-TRY ", "-ERR MOVED ", "-READONLY x", ":1"})
+        CHECK_FALSE(may_be_elsewhere(words));
+}
+
 }  // namespace nearkey
