@@ -1,6 +1,7 @@
 """Runs the unit tests, the style checks and the system tests, and counts their cases.
 
-    tests/run_all.py [-j N] [--only REGEX] [--full | --fast] BUILD_DIR...    e.g. build build-asan
+    tests/run_all.py [-j N] [--only REGEX] [--full | --fast] [--compile asan] [--compile tsan]
+                     BUILD_DIR...                                            build unless given
     tests/run_all.py [-j N] --server BUILD_DIR                               what depends on the server
 
 --full adds, for the first build: the comparison with the server (tests/differential), real clients
@@ -11,6 +12,9 @@ sequences whose replies must come in time (tests/liveness).
 
 The name of a case is SUITE/CASE: `unit/near cache: ...`, `style/layers`,
 `system/test_basics/PingTest.test_ping`. --only keeps the cases whose name the regex finds.
+
+--compile builds with a sanitizer first, at the lowest priority and beside the suites that need
+another build; build-asan is one of the builds then.
 
 --fast leaves out what takes longest and what needs a machine without other load (LONG, ALONE).
 
@@ -47,6 +51,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SYSTEM_TESTS = ROOT / "tests" / "system"
 # Of one suite: the longest take two minutes.
 TIMEOUT_S = 600
+# Of one build, beside tests.
+COMPILE_TIMEOUT_S = 2400
 # No suite begins after it: then something is wrong, and hours would not make it right.
 BEGIN_WITHIN_S = 3600
 # Below what the kernel gives to connections (net.ipv4.ip_local_port_range).
@@ -118,6 +124,7 @@ FINDINGS = r"ERROR: (Address|Leak)Sanitizer|WARNING: ThreadSanitizer|: runtime e
 COHERENCE_CASE = r"^(coherence/[\w ]+): (?:.* )?(ok|FAIL|skipped: .*)$"
 
 Suite = namedtuple("Suite", "name build run")
+COMPILE = "compile"  # the name of a suite that makes its build
 # Counts of one suite, the names of its cases that failed or were skipped, what it printed, and what
 # of it is shown even where all is well.
 Outcome = namedtuple("Outcome", "passed failed skipped names output shown", defaults=([], "", ""))
@@ -138,6 +145,8 @@ def environment(build):
 
 
 def is_sanitized(build):
+    if build.name in ("build-asan", "build-tsan"):
+        return True  # It may not be there yet.
     options = build / "meson-info" / "intro-buildoptions.json"
     if not options.exists():
         return False
@@ -145,7 +154,7 @@ def is_sanitized(build):
     return values.get("b_sanitize", "none") != "none"
 
 
-def run(command, build, directory=ROOT, variables=()):
+def run(command, build, directory=ROOT, variables=(), timeout_s=TIMEOUT_S):
     """Exit status and output of a command; whatever it leaves running ends with it."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
         child = subprocess.Popen(command, cwd=directory, stdout=output,
@@ -153,9 +162,9 @@ def run(command, build, directory=ROOT, variables=()):
                                  stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT,
                                  start_new_session=True)
         try:
-            status = child.wait(TIMEOUT_S)
+            status = child.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            status = f"no end after {TIMEOUT_S} s"
+            status = f"no end after {timeout_s} s"
         finally:
             kill_group(child.pid)
             child.wait()
@@ -315,6 +324,17 @@ def programs(build):
            r"^(fuzz/\w+): .*(ok|FAIL)")
 
 
+def run_compile(build, only):
+    status, output = run(["nice", "-n", "19", "scripts/build-sanitized",
+                          build.name.removeprefix("build-")], build, timeout_s=COMPILE_TIMEOUT_S)
+    return Outcome(0, 0 if status == 0 else 1, 0, [] if status == 0 else [COMPILE], output)
+
+
+def build_of(suite):
+    """The folder of the programs that a suite runs."""
+    return suite.build.parent / "build-tsan" if suite.name.startswith("threads/") else suite.build
+
+
 def run_with_tsan(build, only, run):
     """run(build, only) of the build with the thread sanitizer, which not every kernel lets run."""
     build = build.parent / "build-tsan"
@@ -442,15 +462,21 @@ class Runner:
         for suite in suites:
             self.end(suite, *self.outcome_of(suite, ""))
 
-    def run_together(self, suites, places):
-        """As many at the same time as there are places; a busy one takes those of a core."""
+    def run_together(self, suites, places, compiles):
+        """As many at the same time as there are places; a busy one takes those of a core. Beside
+        them `compiles`, one after the other; a suite waits for that of its build."""
         waiting = sorted(suites, key=lambda suite: LONGEST.index(suite.name)
                          if suite.name in LONGEST else len(LONGEST))
         free = list(range(places))
         running = {}
-        with ThreadPoolExecutor(places) as pool:
+        missing = {compile.build for compile in compiles}
+        with ThreadPoolExecutor(places) as pool, ThreadPoolExecutor(1) as compiling:
+            for suite in compiles:
+                running[compiling.submit(self.outcome_of, suite, "")] = suite, []
             while waiting or running:
                 for suite in list(waiting):
+                    if build_of(suite) in missing:
+                        continue
                     size = min(places, PLACES_OF_A_CORE if is_one_of(suite, BUSY) else 1)
                     if size <= len(free):
                         waiting.remove(suite)
@@ -461,6 +487,10 @@ class Runner:
                     suite, taken = running.pop(future)
                     free += taken
                     self.end(suite, *future.result())
+                    if suite.name == COMPILE:
+                        missing.remove(suite.build)
+                        if not (suite.build / "nearkey").exists():
+                            waiting = [one for one in waiting if build_of(one) != suite.build]
 
     def run_again(self):
         """Those that failed, alone now."""
@@ -504,7 +534,7 @@ class Runner:
             self.failures.append((suite, outcome))
 
     def tell(self, suite, outcome, seconds):
-        if outcome.passed + outcome.failed + outcome.skipped == 0:
+        if outcome.passed + outcome.failed + outcome.skipped == 0 and suite.name != COMPILE:
             return
         self.passed += outcome.passed
         self.failed += outcome.failed
@@ -548,12 +578,17 @@ def main():
     parser.add_argument("--server", action="store_true",
                         help="only what depends on the server: NEARKEY_TEST_SERVER names another")
     parser.add_argument("--module", nargs=2, metavar=("MODULE", "REPORT"), help=argparse.SUPPRESS)
-    parser.add_argument("builds", nargs="*", metavar="BUILD_DIR", default=["build"])
+    parser.add_argument("--compile", action="append", choices=["asan", "tsan"], default=[],
+                        help="build with this sanitizer first")
+    parser.add_argument("builds", nargs="*", metavar="BUILD_DIR")
     options = parser.parse_args()
     if options.module:
         run_module(*options.module, options.only)
         return 0
+    compiles = [Suite(COMPILE, ROOT / f"build-{name}", run_compile) for name in options.compile]
     builds = [(ROOT / build).resolve() for build in options.builds]
+    builds += [suite.build for suite in compiles if suite.build.name == "build-asan"]
+    builds = builds or [ROOT / "build"]
     wanted = list(suites_of_server(builds[0]) if options.server else suites(builds, options.full))
     alone = [suite for suite in wanted
              if is_one_of(suite, ALONE) and not is_sanitized(suite.build)]
@@ -562,7 +597,7 @@ def main():
                   if suite not in alone and not is_one_of(suite, LONG)]
         alone = []
     runner = Runner(options.only)
-    runner.run_together([suite for suite in wanted if suite not in alone], max(1, options.jobs))
+    runner.run_together([suite for suite in wanted if suite not in alone], max(1, options.jobs), compiles)
     runner.run_alone(alone)
     runner.run_again()
     if runner.skipped:

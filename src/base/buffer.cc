@@ -36,7 +36,7 @@ public:
     [[gnu::always_inline]] char* take(size_t size) {
         List& list = lists_[index(size)];
         char* block = list.first != nullptr ? list.pop() : static_cast<char*>(std::malloc(size));
-        CHECK(block != nullptr);
+        NEARKEY_CHECK(block != nullptr);
         return block;
     }
     [[gnu::always_inline]] void give(char* block, size_t size) {
@@ -129,13 +129,13 @@ void Buffer::append(std::string_view bytes) {
 }
 
 void Buffer::consume(size_t count) {
-    CHECK(count <= size());
+    NEARKEY_CHECK(count <= size());
     begin_ += count;
     if (begin_ == end_) release();
 }
 
 void Buffer::truncate(size_t size) {
-    CHECK(size <= this->size());
+    NEARKEY_CHECK(size <= this->size());
     end_ = begin_ + size;
     if (begin_ == end_) release();
 }
@@ -161,12 +161,12 @@ void Buffer::grow(size_t capacity) {
     } else if (capacity_ > BlockStore::kSizeMax) {
         // realloc() moves the pages of a large buffer, not its bytes.
         memory_ = static_cast<char*>(std::realloc(memory_, capacity));
-        CHECK(memory_ != nullptr);
+        NEARKEY_CHECK(memory_ != nullptr);
         capacity_ = capacity;
         return;
     } else {
         memory = static_cast<char*>(std::malloc(capacity));
-        CHECK(memory != nullptr);
+        NEARKEY_CHECK(memory != nullptr);
     }
     if (end_ > 0) std::memcpy(memory, memory_, end_);
     give_back(memory_, capacity_);

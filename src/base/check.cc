@@ -6,7 +6,7 @@
 namespace nearkey {
 
 void check_failed(const char* condition, const char* file, int line) noexcept {
-    std::fprintf(stderr, "nearkey: CHECK failed: %s at %s:%d\n", condition, file, line);
+    std::fprintf(stderr, "nearkey: NEARKEY_CHECK failed: %s at %s:%d\n", condition, file, line);
     std::abort();
 }
 

@@ -57,7 +57,7 @@ void join(MetricType type, uint64_t value, Count& total) {
 }  // namespace
 
 Metrics MetricsGroup::total() const {
-    CHECK(!members_.empty());
+    NEARKEY_CHECK(!members_.empty());
     Metrics total = *members_.front();
     for (size_t i = 1; i < members_.size(); ++i) {
         for (const MetricRow& row : metric_rows())

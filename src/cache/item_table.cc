@@ -45,7 +45,7 @@ size_t memory_of(Item* item) {
 }  // namespace
 
 ItemLinks& Item::links() {
-    CHECK(has(kArguments));
+    NEARKEY_CHECK(has(kArguments));
     return *reinterpret_cast<ItemLinks*>(reinterpret_cast<char*>(this) + kLinksOffset);
 }
 
@@ -81,7 +81,7 @@ Item* ItemTable::make(const ItemContent& content) {
     const bool has_links = (content.flags & Item::kArguments) != 0;
     const size_t made = has_links ? kLinksOffset + sizeof(ItemLinks) : 0;
     void* memory = malloc(std::max(size_of(content), made));
-    CHECK(memory != nullptr);
+    NEARKEY_CHECK(memory != nullptr);
     Item* item = new (memory) Item{};
     item->key_size = static_cast<uint16_t>(content.key.size());
     item->reply_size = static_cast<uint32_t>(content.reply.size());
@@ -127,7 +127,7 @@ uint32_t ItemTable::insert(Item* item) {
 void ItemTable::erase(Item* item) {
     Item** link = &bucket(index_of(hash_of(item)));
     while (*link != item) {
-        CHECK(*link != nullptr);
+        NEARKEY_CHECK(*link != nullptr);
         link = &(*link)->next;
     }
     *link = item->next;

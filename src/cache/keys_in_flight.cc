@@ -68,7 +68,7 @@ KeysInFlight::Ticket KeysInFlight::begin_fill(const CacheQuery& query, ReplySour
 
 void KeysInFlight::release(Ticket ticket) {
     const auto index = static_cast<uint32_t>(ticket);
-    CHECK(find_fill(ticket) != nullptr);
+    NEARKEY_CHECK(find_fill(ticket) != nullptr);
     close_fill(index);
     Fill& fill = fills_[index];
     if (fill.arguments.size() > kSpareKeyBytes) {
@@ -211,15 +211,15 @@ void KeysInFlight::shrink() {
 void KeysInFlight::check_invariants() const {
     size_t open = 0;
     for (const auto& [key, state] : keys_) {
-        CHECK((state.writes > 0) == (state.first_fill == kNone));
+        NEARKEY_CHECK((state.writes > 0) == (state.first_fill == kNone));
         for (uint32_t i = state.first_fill; i != kNone; i = fills_[i].next_in_key, ++open)
-            CHECK(fills_[i].is_open && fills_[i].key->first == key);
+            NEARKEY_CHECK(fills_[i].is_open && fills_[i].key->first == key);
     }
     for (const Fill& fill : fills_) {
-        CHECK(!fill.is_open || fill.is_taken);
+        NEARKEY_CHECK(!fill.is_open || fill.is_taken);
         if (fill.is_open) --open;
     }
-    CHECK(open == 0);
+    NEARKEY_CHECK(open == 0);
 }
 
 }  // namespace nearkey

@@ -215,7 +215,7 @@ void NearCache::suspend(uint64_t now_ms) {
     const Hold hold(*this);
     if (std::exchange(is_suspended_, true)) return;
     metrics_.near_cache_suspended = 1;
-    CHECK(begin_barrier(now_ms) == nullptr);
+    NEARKEY_CHECK(begin_barrier(now_ms) == nullptr);
 }
 
 void NearCache::resume() {
@@ -301,7 +301,7 @@ void NearCache::check_invariants() const {
     in_flight_.check_invariants();
     // A key that is being written is not stored.
     for (const auto& [key, state] : in_flight_.keys())
-        CHECK(state.writes == 0 || !replies_.has_any(mark_of(key)));
+        NEARKEY_CHECK(state.writes == 0 || !replies_.has_any(mark_of(key)));
 }
 
 }  // namespace nearkey

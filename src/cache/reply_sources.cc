@@ -23,7 +23,7 @@ ReplySources::Id ReplySources::open(uint64_t proven_ms) {
 }
 
 ReplySources::Source& ReplySources::open_one(Id source) {
-    CHECK(source < sources_.size() && sources_[source].is_open);
+    NEARKEY_CHECK(source < sources_.size() && sources_[source].is_open);
     return sources_[source];
 }
 
@@ -76,7 +76,7 @@ bool ReplySources::is_short_of_slots() const {
 
 uint16_t ReplySources::take_slot(Id source, uint64_t proven_ms) {
     if (free_slots_.empty()) {
-        CHECK(slots_.size() < kSlotsMax);
+        NEARKEY_CHECK(slots_.size() < kSlotsMax);
         free_slots_.push_back(static_cast<uint16_t>(slots_.size()));
         slots_.push_back({});
     }
@@ -87,9 +87,9 @@ uint16_t ReplySources::take_slot(Id source, uint64_t proven_ms) {
 }
 
 void ReplySources::check_items(const std::vector<uint32_t>& of_slot) const {
-    CHECK(of_slot.size() <= slots_.size());
+    NEARKEY_CHECK(of_slot.size() <= slots_.size());
     for (size_t i = 0; i < slots_.size(); ++i)
-        CHECK((i < of_slot.size() ? of_slot[i] : 0) == slots_[i].items);
+        NEARKEY_CHECK((i < of_slot.size() ? of_slot[i] : 0) == slots_[i].items);
 }
 
 }  // namespace nearkey

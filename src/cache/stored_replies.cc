@@ -81,7 +81,7 @@ void StoredReplies::link(Item* item, std::string_view key) {
 }
 
 void StoredReplies::erase(Item* item) {
-    CHECK(!item->has(Item::kHead) && size_ > 0);
+    NEARKEY_CHECK(!item->has(Item::kHead) && size_ > 0);
     if (item->has(Item::kArguments)) {
         Item* previous = item->links().previous;
         Item* next = item->links().next;
@@ -250,7 +250,7 @@ void StoredReplies::check_invariants() const {
         for (Item* item = table_.chain_at(i); item != nullptr; item = item->next) {
             ++items;
             if (item->has(Item::kHead)) {
-                CHECK(item->links().next != nullptr && item->links().previous == nullptr);
+                NEARKEY_CHECK(item->links().next != nullptr && item->links().previous == nullptr);
                 continue;
             }
             ++entries;
@@ -258,11 +258,11 @@ void StoredReplies::check_invariants() const {
             ++of_slot[item->source];
             if (!item->has(Item::kArguments)) continue;
             const Item* previous = item->links().previous;
-            CHECK(previous != nullptr && previous->key() == item->key());
+            NEARKEY_CHECK(previous != nullptr && previous->key() == item->key());
         }
     }
-    CHECK(entries == size_ && items == table_.size());
-    CHECK(are_newcomers_recorded());
+    NEARKEY_CHECK(entries == size_ && items == table_.size());
+    NEARKEY_CHECK(are_newcomers_recorded());
     sources_.check_items(of_slot);
 }
 

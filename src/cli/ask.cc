@@ -8,7 +8,7 @@
 namespace nearkey {
 
 int report(const AdminReply& reply, std::ostream& err) {
-    CHECK(!reply.is_good());
+    NEARKEY_CHECK(!reply.is_good());
     err << "nearkey: " << reply.problem << '\n';
     return reply.is_answer() ? kExitFailed : kExitMistaken;
 }

@@ -133,7 +133,7 @@ Table::Table(std::vector<Column> columns) : columns_(std::move(columns)) {
 }
 
 void Table::add(std::vector<std::string> cells) {
-    CHECK(cells.size() == columns_.size());
+    NEARKEY_CHECK(cells.size() == columns_.size());
     for (std::string& cell : cells)
         cell = cut(cell, kCellMax);
     rows_.push_back(std::move(cells));

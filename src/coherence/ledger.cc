@@ -502,7 +502,7 @@ void Ledger::await_proof() {
 }
 
 void Ledger::on_proven() {
-    CHECK(proofs_awaited_ > 0);
+    NEARKEY_CHECK(proofs_awaited_ > 0);
     ++proofs_had_;
     size_t stored = 0;
     for (; stored < late_fills_.size() && late_fills_[stored].proof == proofs_had_; ++stored) {

@@ -38,7 +38,7 @@ void block_late_signals() {
 std::vector<AccessRule> rules_of(const ListenerOptions& options) {
     std::vector<AccessRule> rules;
     const std::string problem = parse_access_rules(options.commands, rules);
-    CHECK(problem.empty());  // load_config() has seen it.
+    NEARKEY_CHECK(problem.empty());  // load_config() has seen it.
     return rules;
 }
 

@@ -114,7 +114,7 @@ Successor::~Successor() {
 }
 
 void Successor::let_go() {
-    CHECK(!has_failed_ && !is_let_go_);
+    NEARKEY_CHECK(!has_failed_ && !is_let_go_);
     is_let_go_ = true;
     timer_.stop();
     watch_->want({false, false});

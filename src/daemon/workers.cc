@@ -37,7 +37,7 @@ Workers::Workers(const Parts& parts, const WorkerShared& shared, Targets targets
       events_(parts.events),
       mailbox_(std::make_unique<Mailbox>(parts.loop)) {
     const size_t count = targets.size();
-    CHECK(count == shared_.config.server.workers);
+    NEARKEY_CHECK(count == shared_.config.server.workers);
     if (count > 1 && shared_.cache != nullptr) shared_.cache->share();
     // Threads seldom allocate; an arena for each would keep memory of a burst.
     if (count > 1) mallopt(M_ARENA_MAX, 1);
@@ -93,7 +93,7 @@ void Workers::start_thread(size_t number) {
 }
 
 bool Workers::end(uint64_t patience_ms) {
-    CHECK(pauses_ == 0);
+    NEARKEY_CHECK(pauses_ == 0);
     for (const auto& other : others_) {
         if (!other->thread.joinable()) continue;
         other->mailbox->post([&loop = other->loop] { loop.stop(); });

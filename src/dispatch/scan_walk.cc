@@ -300,7 +300,7 @@ ScanWalk::Step ScanWalk::note_target(uint16_t tag, bool& is_asked) {
     if (phase_ == Phase::Page) {
         const std::string said = std::exchange(kept_page_, {});
         const auto page = read_page(said);
-        CHECK(page.has_value());
+        NEARKEY_CHECK(page.has_value());
         return finish(*page, cursor_.slot, {cursor_.slot, tag, false, true, 0});
     }
     if (tag != cursor_.tag) return read_anew();
@@ -323,7 +323,7 @@ ScanWalk::Step ScanWalk::take_confirmation(uint16_t tag) {
     if (tag != cursor_.tag) return read_anew();
     const std::string said = std::exchange(kept_page_, {});
     const auto page = read_page(said);
-    CHECK(page.has_value());
+    NEARKEY_CHECK(page.has_value());
     const uint16_t slot = cursor_.slot;
     const uint64_t place = page->cursor >> kSlotBits;
     if (bits(page->cursor, 0, kSlotBits) == slot && place != 0) {

@@ -56,7 +56,7 @@ std::optional<int> reap_within(pid_t pid, int64_t timeout_ms) {
 
 ChildProcess::ChildProcess(Loop& loop, const ChildCommand& command, OnExit on_exit)
     : loop_(loop), on_exit_(std::move(on_exit)), timer_(loop, [this] { look(); }) {
-    CHECK(!command.argv.empty());
+    NEARKEY_CHECK(!command.argv.empty());
     UniqueFd nothing(open("/dev/null", O_RDWR | O_CLOEXEC));
     const int output = command.output == ChildOutput::Discard ? nothing.get() : STDERR_FILENO;
     const StartedProgram started = start_program({.program = command.argv.front(),

@@ -10,7 +10,7 @@ namespace nearkey {
 FdWatch::FdWatch(Loop& loop, int fd, std::function<void(FdEvents)> callback)
     : callback_(std::move(callback)) {
     auto* handle = new uv_poll_t;
-    CHECK(uv_poll_init(loop.raw(), handle, fd) == 0);
+    NEARKEY_CHECK(uv_poll_init(loop.raw(), handle, fd) == 0);
     handle_.reset(handle);
     handle_->data = this;
 }

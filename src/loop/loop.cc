@@ -25,7 +25,7 @@ void UvClose::operator()(uv_signal_s* handle) const {
 }
 
 Loop::Loop() : raw_(std::make_unique<uv_loop_t>()) {
-    CHECK(uv_loop_init(raw_.get()) == 0);
+    NEARKEY_CHECK(uv_loop_init(raw_.get()) == 0);
     raw_->data = this;
     prepare_.reset(new uv_prepare_t);
     uv_prepare_init(raw_.get(), prepare_.get());
@@ -42,7 +42,7 @@ Loop::~Loop() {
     prepare_.reset();
     idle_.reset();
     uv_run(raw_.get(), UV_RUN_DEFAULT);
-    CHECK(uv_loop_close(raw_.get()) == 0);
+    NEARKEY_CHECK(uv_loop_close(raw_.get()) == 0);
 }
 
 void Loop::run() {
@@ -68,14 +68,14 @@ uint64_t Loop::now_ms() const {
 
 uint64_t Loop::boot_ms() {
     timespec now{};
-    CHECK(clock_gettime(CLOCK_BOOTTIME, &now) == 0);
+    NEARKEY_CHECK(clock_gettime(CLOCK_BOOTTIME, &now) == 0);
     return static_cast<uint64_t>(now.tv_sec) * 1000 +
            static_cast<uint64_t>(now.tv_nsec) / 1'000'000;
 }
 
 uint32_t Loop::now_us() {
     timespec now{};
-    CHECK(clock_gettime(CLOCK_MONOTONIC, &now) == 0);
+    NEARKEY_CHECK(clock_gettime(CLOCK_MONOTONIC, &now) == 0);
     return static_cast<uint32_t>(static_cast<uint64_t>(now.tv_sec) * 1'000'000 +
                                  static_cast<uint64_t>(now.tv_nsec) / 1000);
 }

@@ -14,9 +14,9 @@ void Mailbox::Close::operator()(uv_async_s* handle) const {
 }
 
 Mailbox::Mailbox(Loop& loop) : loop_(loop), handle_(new uv_async_t) {
-    CHECK(uv_async_init(loop.raw(), handle_.get(), [](uv_async_t* handle) {
-              if (handle->data != nullptr) static_cast<Mailbox*>(handle->data)->open();
-          }) == 0);
+    NEARKEY_CHECK(uv_async_init(loop.raw(), handle_.get(), [](uv_async_t* handle) {
+                      if (handle->data != nullptr) static_cast<Mailbox*>(handle->data)->open();
+                  }) == 0);
     handle_->data = this;
 }
 
@@ -27,7 +27,7 @@ void Mailbox::post(std::function<void()> work) {
         const std::lock_guard lock(mutex_);
         posted_.push_back(std::move(work));
     }
-    CHECK(uv_async_send(handle_.get()) == 0);
+    NEARKEY_CHECK(uv_async_send(handle_.get()) == 0);
 }
 
 void Mailbox::open() {

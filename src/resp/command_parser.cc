@@ -260,7 +260,7 @@ std::string CommandParser::counterpart() const {
     if (what == kUnbalanced) return "\"\r\n";
     if (what == kInvalidCount) return "*x\r\n";
     if (what.starts_with(kUnexpected)) return fmt::format("*1\r\n{}\r\n", what[kUnexpected.size()]);
-    CHECK(what == kInvalidLength);
+    NEARKEY_CHECK(what == kInvalidLength);
     return "*1\r\n$x\r\n";
 }
 

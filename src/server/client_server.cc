@@ -359,7 +359,7 @@ void ClientServer::admit(Listener& listener, int fd) {
 
 void ClientServer::take(uint64_t listener, int fd, uint64_t id) {
     Listener* const found = find_listener(listener);
-    CHECK(found != nullptr);  // It knows of the client where he was accepted.
+    NEARKEY_CHECK(found != nullptr);  // It knows of the client where he was accepted.
     welcome(*found, fd, id);
 }
 

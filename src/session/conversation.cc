@@ -55,7 +55,7 @@ Conversation::Conversation(Desk& desk, Input& input)
 }
 
 Conversation::~Conversation() {
-    CHECK(shared_.connection() == nullptr && !lease_);
+    NEARKEY_CHECK(shared_.connection() == nullptr && !lease_);
 }
 
 // --- commands ---
@@ -151,7 +151,7 @@ Executed Conversation::forward_config_get(const Call& call) {
     if (instead.empty()) return lease_route().forward(call, call.plan.kind);
     CommandParser parser(static_cast<int64_t>(instead.size()));
     const ParseResult parsed = parser.next(instead);
-    CHECK(parsed == ParseResult::Command);
+    NEARKEY_CHECK(parsed == ParseResult::Command);
     return lease_route().forward({call.plan, parser.command()}, call.plan.kind);
 }
 

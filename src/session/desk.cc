@@ -89,7 +89,7 @@ void Desk::warn(std::string_view event, std::string_view what) {
 }
 
 Executed Desk::wait_until_idle() {
-    CHECK(owed() > 0);
+    NEARKEY_CHECK(owed() > 0);
     pauses.pause(PauseReason::kUntilIdle, nullptr);
     return Executed::NotYet;
 }

@@ -41,7 +41,7 @@ void EarlyReplies::add(uint32_t first, uint32_t ticket, What what, std::string_v
     if (entry == nullptr) {
         make_room(ticket - first);
         entry = &place(ticket);
-        CHECK(!entry->is_kept);
+        NEARKEY_CHECK(!entry->is_kept);
         *entry = {.ticket = ticket, .is_kept = true, .own = {}};
         ++count_;
         bytes_ += kEntryBytes;

@@ -85,7 +85,7 @@ void FanIn::confirm(const Call& call, SubscriptionKind kind) {
     for (size_t i = 1; i < call.command.size(); ++i) {
         const std::string_view name = call.command[i];
         const auto found = feeds_.names(kind).find(name);
-        CHECK(found != feeds_.names(kind).end());
+        NEARKEY_CHECK(found != feeds_.names(kind).end());
         if (!std::exchange(found->second.is_shown, true)) ++shown_[static_cast<size_t>(kind)];
         append_confirmation(reply, words_of(kind).subscribe, kind, &name);
     }

@@ -124,7 +124,7 @@ void Feed::set_reading(bool is_reading) {
 // --- what it is told ---
 
 uint64_t Feed::order(SubscriptionKind kind, bool subscribes, std::vector<std::string> names) {
-    CHECK(state_ != State::Over);
+    NEARKEY_CHECK(state_ != State::Over);
     const uint64_t number = ++last_order_;
     FeedOrder& added = orders_.emplace_back(FeedOrder{
         .number = number, .kind = kind, .subscribes = subscribes, .names = std::move(names)});

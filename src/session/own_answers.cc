@@ -58,7 +58,7 @@ Executed OwnAnswers::execute(const Call& call) {
             set_info(call);
             return Executed::Yes;
         default:
-            CHECK(false);
+            NEARKEY_CHECK(false);
             return Executed::Yes;
     }
 }
@@ -142,7 +142,7 @@ void OwnAnswers::answer_hello(const CommandSpec* spec) {
 Executed OwnAnswers::select(const Call& call) {
     ClientState& client = desk_.client;
     const auto database = parse_integer(call.command[1]);
-    CHECK(database && *database >= 0 && *database <= std::numeric_limits<int>::max());
+    NEARKEY_CHECK(database && *database >= 0 && *database <= std::numeric_limits<int>::max());
     if (*database == client.database) {
         client.is_database_unsure = false;
         desk_.answer(call.spec(), "+OK\r\n");

@@ -150,7 +150,7 @@ Plan plan_without_secrets(Plan plan, const Node& node, const CommandView& comman
 std::string without_secrets(const Node& node, const CommandView& command) {
     std::string instead;
     const auto secrets = leave_out_secrets(command, node.catalog().parameters(), instead);
-    CHECK(secrets != ConfigGetSecrets::Unknown);
+    NEARKEY_CHECK(secrets != ConfigGetSecrets::Unknown);
     return instead;
 }
 

@@ -69,7 +69,7 @@ void ReplyQueue::hold_cut(uint32_t ticket) {
 }
 
 void ReplyQueue::keep(uint32_t ticket, std::string_view bytes) {
-    CHECK(!is_first(ticket));
+    NEARKEY_CHECK(!is_first(ticket));
     if (PartGroup* const group = find_group(ticket)) {
         const size_t before = group->bytes();
         group->keep(ticket, bytes);

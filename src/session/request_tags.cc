@@ -29,7 +29,7 @@ void RequestTags::keep_from(uint32_t ticket) {
 }
 
 void RequestTags::set(std::string_view tag, uint32_t from) {
-    CHECK(is_valid(tag) && !is_full());
+    NEARKEY_CHECK(is_valid(tag) && !is_full());
     kept_.push_back({from, std::string(tag)});
 }
 

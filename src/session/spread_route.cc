@@ -79,7 +79,7 @@ void SpreadRoute::send_by_slot(const Call& call, const Parts& parts, Asked asked
         parts.encode(part, bytes);
         context.lookahead.restart();
         const ParseResult parsed = context.lookahead.next(bytes);
-        CHECK(parsed == ParseResult::Command);
+        NEARKEY_CHECK(parsed == ParseResult::Command);
         const CommandView& command = context.lookahead.command();
         if (call.plan.may_be_stored()) {
             plan.caching = call.spec()->is_split(command) ? Caching::Split : Caching::Whole;

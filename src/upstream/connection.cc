@@ -36,12 +36,12 @@ Connection::Connection(ConnectionContext& context, Protocol protocol, int databa
 }
 
 Connection::~Connection() {
-    CHECK(pipeline_.is_idle());
+    NEARKEY_CHECK(pipeline_.is_idle());
     set_state(ConnectionState::Closed);
 }
 
 void Connection::begin_tunnel() {
-    CHECK(is_ready() && use_.owner() != nullptr);
+    NEARKEY_CHECK(is_ready() && use_.owner() != nullptr);
     tunnel_.begin();
 }
 
@@ -90,7 +90,7 @@ void Connection::on_socket_room() {
 // --- how it begins ---
 
 void Connection::dial() {
-    CHECK(state_ == ConnectionState::Idle);
+    NEARKEY_CHECK(state_ == ConnectionState::Idle);
     set_state(ConnectionState::Connecting);
     dialer_.begin();
 }
@@ -125,7 +125,7 @@ void Connection::redirect(UpstreamTarget& target) {
 }
 
 void Connection::retire() {
-    CHECK(is_ready() && !is_retired_);
+    NEARKEY_CHECK(is_ready() && !is_retired_);
     tracking_.stop();
     is_retired_ = true;
     dialer_.forget_target();

@@ -97,7 +97,7 @@ void HiredisSocket::set_tcp_options(uint64_t user_timeout_ms) {
 }
 
 void HiredisSocket::send(std::string_view bytes) {
-    CHECK(context_ != nullptr && connected_);
+    NEARKEY_CHECK(context_ != nullptr && connected_);
     const bool is_blocked = watch_->wanted().writable;
     if (bytes.size() >= kWriteAtOnce && tls_ == nullptr && !is_blocked && !lost_) {
         const std::optional<size_t> written = write_plain(output_.view(), bytes);
@@ -263,7 +263,7 @@ std::optional<bool> HiredisSocket::write_tls() {
     redisContext& context = context_->c;
     if (sdslen(context.obuf) == 0) {
         const std::string_view next = output_.view().substr(0, kTlsOutputMax);
-        CHECK(redisAppendFormattedCommand(&context, next.data(), next.size()) == REDIS_OK);
+        NEARKEY_CHECK(redisAppendFormattedCommand(&context, next.data(), next.size()) == REDIS_OK);
         output_.consume(next.size());
     }
     const ssize_t written = context.funcs->write(&context);

@@ -113,7 +113,7 @@ void Leases::give_back(Connection& connection, LeaseEnd end) {
     const auto found = std::find_if(leased_.begin(), leased_.end(), [&](const auto& candidate) {
         return candidate.get() == &connection;
     });
-    CHECK(found != leased_.end());
+    NEARKEY_CHECK(found != leased_.end());
     connection.use().remove_user(context_.loop.now_ms());
     connection.use().set_role(ConnectionUse::Role::Shared);
     connection.use().set_owner(nullptr);

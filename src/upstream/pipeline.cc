@@ -107,7 +107,7 @@ void Pipeline::pass(const ReplyReceiver& receiver, Pipeline& to) {
 }
 
 void Pipeline::set_ready(Gate gate) {
-    CHECK(gate >= Gate::Held && socket_ != nullptr);
+    NEARKEY_CHECK(gate >= Gate::Held && socket_ != nullptr);
     gate_ = gate;
     while (!waiting_.empty() && gate_ == Gate::Open) {
         const UnsentRequest next = waiting_.take();

@@ -54,7 +54,7 @@ bool Probe::is_mute(uint64_t now_ms) const {
 }
 
 void Probe::suspect() {
-    CHECK(pipeline_.is_ready() && !connection_.tunnel().is_open());
+    NEARKEY_CHECK(pipeline_.is_ready() && !connection_.tunnel().is_open());
     pipeline_.hold_back();
     // A lease may be in a transaction, whose reply HELLO would be a part of: others are asked.
     is_trustworthy_ = connection_.use().is_leased();
@@ -62,7 +62,7 @@ void Probe::suspect() {
 }
 
 void Probe::challenge() {
-    CHECK(pipeline_.is_ready() && pipeline_.is_idle());
+    NEARKEY_CHECK(pipeline_.is_ready() && pipeline_.is_idle());
     const std::string word = fmt::format("nearkey:{:016x}{:016x}", random_word(), random_word());
     append_bulk(expected_word_, word);
     std::string command;

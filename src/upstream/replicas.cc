@@ -238,7 +238,7 @@ void Replicas::move(Read& read) {
 }
 
 void Replicas::release(Read& read) {
-    CHECK(read.at != nullptr);
+    NEARKEY_CHECK(read.at != nullptr);
     std::list<Read>& reads = std::exchange(read.at, nullptr)->reads;
     read.receiver = nullptr;
     if (read.bytes.capacity() > kSpareBytesMax) read.bytes = std::string();

@@ -24,12 +24,12 @@ size_t count_passed(const Connections& group) {
 
 void SharedConnections::start() {
     primary_ = acquire(Protocol::Resp2, context_.target->url.database);
-    CHECK(primary_ != nullptr);
+    NEARKEY_CHECK(primary_ != nullptr);
     primary_->use().set_role(ConnectionUse::Role::Primary);
 }
 
 void SharedConnections::replace_primary(std::unique_ptr<Connection> next) {
-    CHECK(next->use().users() == 1);
+    NEARKEY_CHECK(next->use().users() == 1);
     next->use().set_role(ConnectionUse::Role::Primary);
     Connection& former = *std::exchange(primary_, next.get());
     former.use().set_role(ConnectionUse::Role::Shared);

@@ -111,7 +111,7 @@ void Topology::forget_target() {
 }
 
 Topology::Tried Topology::take_tried() {
-    CHECK(tried_.connection != nullptr);
+    NEARKEY_CHECK(tried_.connection != nullptr);
     trial_timer_.stop();
     return std::exchange(tried_, {});
 }

@@ -27,7 +27,7 @@ void Tracking::start_broadcast(const std::vector<std::string>& prefixes) {
 }
 
 void Tracking::ask(const std::vector<std::string>& options) {
-    CHECK(pipeline_.is_ready() && context_.cache != nullptr);
+    NEARKEY_CHECK(pipeline_.is_ready() && context_.cache != nullptr);
     std::vector<std::string> words{"CLIENT", "TRACKING", "ON"};
     words.insert(words.end(), options.begin(), options.end());
     std::string command;

@@ -115,21 +115,21 @@ void check_verdicts(const std::vector<AccessRule>& rules, const CommandTable& ta
         for (const std::string argument : {"get", "set", "0", "other"}) {
             const std::string line = spec.name + " " + argument + "\r\n";
             CommandParser parser(INT64_MAX);
-            CHECK(parser.next(line) == ParseResult::Command);
+            NEARKEY_CHECK(parser.next(line) == ParseResult::Command);
             const CommandSpec* const called = table.find(parser.command());
             if (called == nullptr) {
                 (void)access.allows_unknown(&spec, parser.command());
                 continue;
             }
             const CommandSpec* const parent = called == &spec ? nullptr : &spec;
-            CHECK(access.allows(*called, parser.command()) ==
-                  is_allowed(rules, table, *called, parent, argument));
+            NEARKEY_CHECK(access.allows(*called, parser.command()) ==
+                          is_allowed(rules, table, *called, parent, argument));
         }
     }
     for (const std::string& name : find_unknown_names(rules, table))
-        CHECK(!name.empty());
+        NEARKEY_CHECK(!name.empty());
     for (const std::string& name : find_open_to_scripts(access, table))
-        CHECK(!name.empty());
+        NEARKEY_CHECK(!name.empty());
 }
 
 }  // namespace
@@ -141,7 +141,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     for (const std::string& text : {std::string(copy.view()), choose_rules(choices)}) {
         std::vector<AccessRule> rules;
         if (!nearkey::parse_access_rules(text, rules).empty()) continue;
-        CHECK(!rules.empty());
+        NEARKEY_CHECK(!rules.empty());
         check_verdicts(rules, table);
     }
     return 0;

@@ -35,29 +35,29 @@ Words words_of(const CommandView& command) {
 void check_encoding(const CommandView& command) {
     std::string encoded;
     encode_command(command, encoded);
-    CHECK(command.is_canonical() == (command.raw() == encoded));
+    NEARKEY_CHECK(command.is_canonical() == (command.raw() == encoded));
     // What is encoded for Valkey may be longer than a client's argument: inline words have no
     // limit.
     CommandParser parser(kNoMax);
     const nearkey::fuzz::ExactCopy input(encoded);
-    CHECK(parser.next(input.view()) == ParseResult::Command);
-    CHECK(parser.consumed() == encoded.size());
-    CHECK(parser.command().is_canonical());
-    CHECK(words_of(parser.command()) == words_of(command));
+    NEARKEY_CHECK(parser.next(input.view()) == ParseResult::Command);
+    NEARKEY_CHECK(parser.consumed() == encoded.size());
+    NEARKEY_CHECK(parser.command().is_canonical());
+    NEARKEY_CHECK(words_of(parser.command()) == words_of(command));
 }
 
 void check_command(CommandParser& parser, std::string_view input) {
     const CommandView command = parser.command();
-    CHECK(command.size() > 0);
-    CHECK(command.raw() == input.substr(0, parser.consumed()));
+    NEARKEY_CHECK(command.size() > 0);
+    NEARKEY_CHECK(command.raw() == input.substr(0, parser.consumed()));
     check_encoding(command);
     // A command that has to wait is read again.
     const Words words = words_of(command);
     const size_t consumed = parser.consumed();
     parser.restart();
-    CHECK(parser.next(input) == ParseResult::Command);
-    CHECK(words_of(parser.command()) == words);
-    CHECK(parser.consumed() == consumed);
+    NEARKEY_CHECK(parser.next(input) == ParseResult::Command);
+    NEARKEY_CHECK(words_of(parser.command()) == words);
+    NEARKEY_CHECK(parser.consumed() == consumed);
 }
 
 // As a session does it: each piece arrives behind what was left of the ones before, and the memory
@@ -71,14 +71,14 @@ Reading read_in_pieces(std::string_view bytes, const nearkey::fuzz::Cuts& cuts) 
         std::string_view input = piece.view();
         while (true) {
             const ParseResult result = parser.next(input);
-            CHECK(parser.memory_bytes() <= 4096 + 64 * bytes.size());
+            NEARKEY_CHECK(parser.memory_bytes() <= 4096 + 64 * bytes.size());
             if (result == ParseResult::Incomplete) break;
             if (result == ParseResult::Invalid) {
                 reading.error = parser.error();
-                CHECK(reading.error.starts_with("ERR Protocol error: "));
+                NEARKEY_CHECK(reading.error.starts_with("ERR Protocol error: "));
                 return reading;
             }
-            CHECK(parser.consumed() > 0 && parser.consumed() <= input.size());
+            NEARKEY_CHECK(parser.consumed() > 0 && parser.consumed() <= input.size());
             if (result == ParseResult::Command) {
                 reading.commands.push_back(words_of(parser.command()));
             }
@@ -110,7 +110,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     check_commands(bytes);
     const Reading whole = read_in_pieces(bytes, {bytes.size()});
     for (const nearkey::fuzz::Cuts& cuts : nearkey::fuzz::ways_to_cut(bytes)) {
-        CHECK(read_in_pieces(bytes, cuts) == whole);
+        NEARKEY_CHECK(read_in_pieces(bytes, cuts) == whole);
     }
     return 0;
 }

@@ -81,7 +81,7 @@ const CommandSpec* find(const CommandTable& table, const std::vector<std::string
     for (const std::string& word : words)
         request += "$" + std::to_string(word.size()) + "\r\n" + word + "\r\n";
     CommandParser parser(INT64_MAX);
-    CHECK(parser.next(request) == ParseResult::Command);
+    NEARKEY_CHECK(parser.next(request) == ParseResult::Command);
     return table.find(parser.command());
 }
 
@@ -98,9 +98,9 @@ void check_route(const CommandSpec& spec) {
     const auto rule = std::find_if(rules.begin(), rules.end(),
                                    [&](const CommandRule& each) { return each.name == spec.name; });
     if (rule != rules.end()) {
-        CHECK(spec.route == rule->route);
+        NEARKEY_CHECK(spec.route == rule->route);
     } else if (spec.is_module || spec.is_blocking || spec.name.starts_with("client|")) {
-        CHECK(spec.route != Route::Shared || spec.blocks_by_option);
+        NEARKEY_CHECK(spec.route != Route::Shared || spec.blocks_by_option);
     }
 }
 
@@ -109,9 +109,9 @@ void check_entry(const CommandTable& table, const Value& entry) {
     const std::string& name = entry.elements[0].text;
     for (const std::string& spelling : {name, upper(name)}) {
         const CommandSpec* spec = find(table, {spelling});
-        CHECK(spec != nullptr);
-        CHECK(nearkey::equals_ignoring_case(spec->name, name));
-        CHECK(spec->name.size() == name.size());
+        NEARKEY_CHECK(spec != nullptr);
+        NEARKEY_CHECK(nearkey::equals_ignoring_case(spec->name, name));
+        NEARKEY_CHECK(spec->name.size() == name.size());
         check_route(*spec);
     }
     if (entry.elements.size() < 10) return;
@@ -131,7 +131,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     std::optional<Value> reply = nearkey::parse_value(copy.view());
     if (!reply) reply = choose_reply(Choices(bytes));
     const CommandTable table(*reply);
-    CHECK(table.size() <= reply->elements.size() + 8);
+    NEARKEY_CHECK(table.size() <= reply->elements.size() + 8);
     for (const Value& entry : reply->elements)
         check_entry(table, entry);
     return 0;

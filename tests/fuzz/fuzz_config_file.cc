@@ -20,16 +20,16 @@ namespace {
 // A file in memory with a name of its own: nearkey reads it as it reads any file.
 class MemoryFile {
 public:
-    MemoryFile() : fd_(memfd_create("nearkey-fuzz", MFD_CLOEXEC)) { CHECK(fd_ >= 0); }
+    MemoryFile() : fd_(memfd_create("nearkey-fuzz", MFD_CLOEXEC)) { NEARKEY_CHECK(fd_ >= 0); }
     ~MemoryFile() { close(fd_); }
     MemoryFile(const MemoryFile&) = delete;
     MemoryFile& operator=(const MemoryFile&) = delete;
 
     std::string path() const { return "/proc/self/fd/" + std::to_string(fd_); }
     void write_all(std::string_view text) const {
-        CHECK(ftruncate(fd_, 0) == 0);
+        NEARKEY_CHECK(ftruncate(fd_, 0) == 0);
         const ssize_t written = pwrite(fd_, text.data(), text.size(), 0);
-        CHECK(written == static_cast<ssize_t>(text.size()));
+        NEARKEY_CHECK(written == static_cast<ssize_t>(text.size()));
     }
 
 private:
@@ -45,10 +45,10 @@ Config load(const MemoryFile& file) {
 
 void check_error(const std::string& message, const std::string& path) {
     const auto is_control = [](char c) { return static_cast<unsigned char>(c) < ' ' || c == 127; };
-    CHECK(message.starts_with(path + ":") || message.starts_with("server."));
-    CHECK(std::none_of(message.begin(), message.end(), is_control));
-    CHECK(nearkey::utf8_prefix(message) == message.size());
-    CHECK(message.size() < size_t{16} << 10);
+    NEARKEY_CHECK(message.starts_with(path + ":") || message.starts_with("server."));
+    NEARKEY_CHECK(std::none_of(message.begin(), message.end(), is_control));
+    NEARKEY_CHECK(nearkey::utf8_prefix(message) == message.size());
+    NEARKEY_CHECK(message.size() < size_t{16} << 10);
 }
 
 void check_prints_and_reads_back(const Config& config) {
@@ -57,7 +57,7 @@ void check_prints_and_reads_back(const Config& config) {
     for (const std::string& text : {printed, to_commented_toml(config)}) {
         file.write_all(text);
         // A ConfigError ends the program here: what nearkey prints, it must read.
-        CHECK(to_toml(load(file)) == printed);
+        NEARKEY_CHECK(to_toml(load(file)) == printed);
     }
 }
 

@@ -31,17 +31,17 @@ void check_command(const std::string& command) {
     constexpr std::array<std::string_view, 5> kWords = {"HELLO", "AUTH", "SELECT", "CLIENT",
                                                         "PING"};
     CommandParser parser(INT64_MAX);
-    CHECK(parser.next(command) == ParseResult::Command);
-    CHECK(parser.consumed() == command.size());
-    CHECK(parser.command().is_canonical());
-    CHECK(std::find(kWords.begin(), kWords.end(), parser.command()[0]) != kWords.end());
+    NEARKEY_CHECK(parser.next(command) == ParseResult::Command);
+    NEARKEY_CHECK(parser.consumed() == command.size());
+    NEARKEY_CHECK(parser.command().is_canonical());
+    NEARKEY_CHECK(std::find(kWords.begin(), kWords.end(), parser.command()[0]) != kWords.end());
 }
 
 void check_state(const Handshake& handshake) {
     const bool has_failed = handshake.failure() != Handshake::Failure::None;
-    CHECK(!(handshake.is_complete() && has_failed));
-    CHECK(handshake.command().empty() == (handshake.is_complete() || has_failed));
-    CHECK(has_failed || handshake.error().empty());
+    NEARKEY_CHECK(!(handshake.is_complete() && has_failed));
+    NEARKEY_CHECK(handshake.command().empty() == (handshake.is_complete() || has_failed));
+    NEARKEY_CHECK(has_failed || handshake.error().empty());
     if (!handshake.command().empty()) check_command(handshake.command());
 }
 
@@ -76,13 +76,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         const bool was_ping = handshake.command() == "*1\r\n$4\r\nPING\r\n";
         handshake.on_reply(*reply);
         check_state(handshake);
-        CHECK(!was_over || handshake.is_complete() == was_complete);
+        NEARKEY_CHECK(!was_over || handshake.is_complete() == was_complete);
         replies += was_over ? 0 : 1;
-        CHECK(replies < kRepliesMax || handshake.command().empty());
+        NEARKEY_CHECK(replies < kRepliesMax || handshake.command().empty());
         // PING may be refused by a server that runs other commands.
         const bool has_completed = handshake.is_complete() && !was_complete;
-        CHECK(!has_completed || !reply->is_error() || was_ping);
-        CHECK(!was_ping || !has_completed || !reply->text.starts_with("NOAUTH"));
+        NEARKEY_CHECK(!has_completed || !reply->is_error() || was_ping);
+        NEARKEY_CHECK(!was_ping || !has_completed || !reply->text.starts_with("NOAUTH"));
     }
     return 0;
 }

@@ -99,7 +99,7 @@ void check_quoting(const Words& words) {
     std::string line;
     for (const std::string& word : words)
         line += quoted(word) + " ";
-    CHECK(split_inline(line) == words);
+    NEARKEY_CHECK(split_inline(line) == words);
 }
 
 // The same line as a request.
@@ -109,16 +109,16 @@ void check_request(const std::string& line, const std::optional<Words>& words) {
     const nearkey::fuzz::ExactCopy input(line + "\r\n");
     const ParseResult result = parser.next(input.view());
     if (!words) {
-        CHECK(result == ParseResult::Invalid);
-        CHECK(parser.error() == "ERR Protocol error: unbalanced quotes in request");
+        NEARKEY_CHECK(result == ParseResult::Invalid);
+        NEARKEY_CHECK(parser.error() == "ERR Protocol error: unbalanced quotes in request");
         return;
     }
-    CHECK(result == (words->empty() ? ParseResult::Empty : ParseResult::Command));
-    CHECK(parser.consumed() == input.view().size());
+    NEARKEY_CHECK(result == (words->empty() ? ParseResult::Empty : ParseResult::Command));
+    NEARKEY_CHECK(parser.consumed() == input.view().size());
     if (words->empty()) return;
-    CHECK(parser.command().size() == words->size());
+    NEARKEY_CHECK(parser.command().size() == words->size());
     for (size_t i = 0; i < words->size(); ++i)
-        CHECK(parser.command()[i] == (*words)[i]);
+        NEARKEY_CHECK(parser.command()[i] == (*words)[i]);
 }
 
 }  // namespace
@@ -130,7 +130,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const std::string line = bytes.substr(0, bytes.find_first_of(std::string_view("\n\0", 2)));
     const nearkey::fuzz::ExactCopy copy(line);
     const std::optional<Words> words = split_inline(copy.view());
-    CHECK(words == model(line));
+    NEARKEY_CHECK(words == model(line));
     if (words) check_quoting(*words);
     check_request(line, words);
     return 0;

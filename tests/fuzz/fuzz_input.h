@@ -1,6 +1,6 @@
 // What the fuzz targets share: memory in which a read past the end is caught, the ways to cut an
 // input into pieces, and a reader that turns bytes into choices.
-// A target is a file fuzz_<name>.cc with LLVMFuzzerTestOneInput(); it ends by CHECK where a
+// A target is a file fuzz_<name>.cc with LLVMFuzzerTestOneInput(); it ends by NEARKEY_CHECK where a
 // property does not hold. The same bytes always do the same: nothing here depends on time or
 // chance.
 #pragma once

@@ -40,11 +40,11 @@ Scanned scan_in_pieces(std::string_view bytes, const nearkey::fuzz::Cuts& cuts) 
             size_t taken = 0;
             scanned.state = scanner.scan(rest, taken);
             if (scanned.state == ScanResult::Malformed) return scanned;
-            CHECK(taken <= rest.size());
-            CHECK(scanned.state == ScanResult::Complete || taken == rest.size());
+            NEARKEY_CHECK(taken <= rest.size());
+            NEARKEY_CHECK(scanned.state == ScanResult::Complete || taken == rest.size());
             rest.remove_prefix(taken);
             if (scanned.state == ScanResult::Incomplete) continue;
-            CHECK(taken > 0);
+            NEARKEY_CHECK(taken > 0);
             scanned.ends.push_back(end - rest.size());
             scanned.types += scanner.type();
         }
@@ -62,19 +62,19 @@ struct Framed {
 // A line ends at "\r\n" and nowhere else: Valkey sends bare newlines in the errors of scripts.
 void frame(std::string_view reply, int depth, Framed& framed) {
     framed.depth = std::max(framed.depth, depth);
-    CHECK(framed.end < reply.size());
+    NEARKEY_CHECK(framed.end < reply.size());
     const char type = reply[framed.end];
     const size_t line_end = reply.find("\r\n", framed.end);
-    CHECK(line_end != std::string_view::npos);
+    NEARKEY_CHECK(line_end != std::string_view::npos);
     const std::string_view line = reply.substr(framed.end + 1, line_end - framed.end - 1);
     framed.end = line_end + 2;
     if (std::string_view("+-,(:_#").find(type) != std::string_view::npos) return;
     const auto count = nearkey::parse_integer(line);
-    CHECK(count);
+    NEARKEY_CHECK(count);
     if (*count < 0) return;
     if (std::string_view("$=!").find(type) != std::string_view::npos) {
         framed.end += static_cast<size_t>(*count) + 2;
-        CHECK(reply.substr(framed.end - 2, 2) == "\r\n");
+        NEARKEY_CHECK(reply.substr(framed.end - 2, 2) == "\r\n");
         return;
     }
     const int64_t children = type == '%' ? 2 * *count : type == '|' ? 2 * *count + 1 : *count;
@@ -93,23 +93,23 @@ void check_written(const Value& value, Protocol protocol) {
     append_value(written, value, protocol);
     ReplyScanner scanner;
     size_t taken = 0;
-    CHECK(scanner.scan(written, taken) == ScanResult::Complete);
-    CHECK(taken == written.size());
+    NEARKEY_CHECK(scanner.scan(written, taken) == ScanResult::Complete);
+    NEARKEY_CHECK(taken == written.size());
     const std::optional<Value> again = parse_value(written);
-    CHECK(again);
-    CHECK(protocol == Protocol::Resp3 || is_resp2(*again));
+    NEARKEY_CHECK(again);
+    NEARKEY_CHECK(protocol == Protocol::Resp3 || is_resp2(*again));
     std::string rewritten;
     append_value(rewritten, *again, protocol);
-    CHECK(rewritten == written);
+    NEARKEY_CHECK(rewritten == written);
 }
 
 void check_reply(std::string_view reply) {
     Framed framed;
     frame(reply, 0, framed);
-    CHECK(framed.end == reply.size());
+    NEARKEY_CHECK(framed.end == reply.size());
     const nearkey::fuzz::ExactCopy copy(reply);
     const std::optional<Value> value = parse_value(copy.view());
-    CHECK(value.has_value() == (framed.depth <= kDepthMax));
+    NEARKEY_CHECK(value.has_value() == (framed.depth <= kDepthMax));
     if (!value) return;
     for (const Protocol protocol : {Protocol::Resp2, Protocol::Resp3})
         check_written(*value, protocol);
@@ -121,11 +121,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const std::string_view bytes = nearkey::fuzz::as_text(data, size);
     const Scanned whole = scan_in_pieces(bytes, {bytes.size()});
     for (const nearkey::fuzz::Cuts& cuts : nearkey::fuzz::ways_to_cut(bytes)) {
-        CHECK(scan_in_pieces(bytes, cuts) == whole);
+        NEARKEY_CHECK(scan_in_pieces(bytes, cuts) == whole);
     }
     size_t start = 0;
     for (size_t i = 0; i < whole.ends.size(); ++i) {
-        CHECK(whole.types[i] == bytes[start]);
+        NEARKEY_CHECK(whole.types[i] == bytes[start]);
         check_reply(bytes.substr(start, whole.ends[i] - start));
         start = whole.ends[i];
     }

@@ -122,11 +122,11 @@ void check_end(std::string_view reply, std::string_view behind) {
             const ScanResult result = scanner.scan(piece.view(), taken);
             start += taken;
             if (result == ScanResult::Complete) break;
-            CHECK(result == ScanResult::Incomplete);
-            CHECK(taken == piece.view().size());
+            NEARKEY_CHECK(result == ScanResult::Incomplete);
+            NEARKEY_CHECK(taken == piece.view().size());
         }
-        CHECK(start == reply.size());
-        CHECK(scanner.type() == reply[0]);
+        NEARKEY_CHECK(start == reply.size());
+        NEARKEY_CHECK(scanner.type() == reply[0]);
     }
 }
 
@@ -140,9 +140,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     check_end(reply, choices.rest().substr(0, 64));
     const nearkey::fuzz::ExactCopy copy(reply);
     const std::optional<Value> read = parse_value(copy.view());
-    CHECK(read);
-    CHECK(is_equal(*read, made));
-    CHECK(!parse_value(copy.view().substr(0, reply.size() - 1)));
-    CHECK(!parse_value(reply + "+"));
+    NEARKEY_CHECK(read);
+    NEARKEY_CHECK(is_equal(*read, made));
+    NEARKEY_CHECK(!parse_value(copy.view().substr(0, reply.size() - 1)));
+    NEARKEY_CHECK(!parse_value(reply + "+"));
     return 0;
 }

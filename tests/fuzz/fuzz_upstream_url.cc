@@ -27,23 +27,24 @@ std::string shown(std::string_view text) {
     const nearkey::fuzz::ExactCopy copy(text);
     const auto parsed = parse_url(copy.view());
     if (const auto* const error = std::get_if<UrlError>(&parsed)) {
-        CHECK(is_one_line(error->message));
+        NEARKEY_CHECK(is_one_line(error->message));
         return error->message;
     }
     const auto& url = std::get<UpstreamUrl>(parsed);
     const bool has_host =
         url.kind == UpstreamUrl::Kind::Tcp || url.kind == UpstreamUrl::Kind::Cluster;
-    CHECK(url.host.empty() != has_host);
-    CHECK(url.kind == UpstreamUrl::Kind::Unix ? url.path.starts_with('/') : url.path.empty());
-    CHECK(url.database >= 0 && url.port > 0);
+    NEARKEY_CHECK(url.host.empty() != has_host);
+    NEARKEY_CHECK(url.kind == UpstreamUrl::Kind::Unix ? url.path.starts_with('/')
+                                                      : url.path.empty());
+    NEARKEY_CHECK(url.database >= 0 && url.port > 0);
     const std::string printed = redacted(url);
-    CHECK(is_one_line(printed));
+    NEARKEY_CHECK(is_one_line(printed));
     UpstreamUrl expected = url;
     if (!url.password.empty()) expected.password = "***";
     const auto again = parse_url(printed);
-    CHECK(std::holds_alternative<UpstreamUrl>(again));
-    CHECK(std::get<UpstreamUrl>(again) == expected);
-    CHECK(redacted(expected) == printed);
+    NEARKEY_CHECK(std::holds_alternative<UpstreamUrl>(again));
+    NEARKEY_CHECK(std::get<UpstreamUrl>(again) == expected);
+    NEARKEY_CHECK(redacted(expected) == printed);
     return printed;
 }
 
@@ -57,6 +58,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (authority == std::string::npos || text.find(kSecret) != std::string::npos) return 0;
     std::string with_secret = text;
     with_secret.insert(authority + 3, "u:" + std::string(kSecret) + "@");
-    CHECK(shown(with_secret).find(kSecret) == std::string::npos);
+    NEARKEY_CHECK(shown(with_secret).find(kSecret) == std::string::npos);
     return 0;
 }

@@ -55,7 +55,7 @@ void UvClose::operator()(uv_idle_s* handle) const {
 }
 
 Loop::Loop() : raw_(new uv_loop_s) {
-    CHECK(the_loop == nullptr);
+    NEARKEY_CHECK(the_loop == nullptr);
     the_loop = raw_.get();
 }
 
@@ -148,7 +148,7 @@ void Mailbox::open() {
 
 // Nothing here has a descriptor.
 FdWatch::FdWatch(Loop&, int, std::function<void(FdEvents)>) {
-    CHECK(false);
+    NEARKEY_CHECK(false);
 }
 FdWatch::~FdWatch() = default;
 

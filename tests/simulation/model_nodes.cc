@@ -99,7 +99,7 @@ std::vector<std::string> ModelValkey::names_in(uint16_t slot) const {
 }
 
 void ModelValkey::hand_over(const std::string& name, ModelValkey& to) {
-    CHECK(!is_replica() && !to.is_replica() && reign == to.reign);
+    NEARKEY_CHECK(!is_replica() && !to.is_replica() && reign == to.reign);
     const Stored* const found = find(0, name);
     if (found != nullptr) {
         const KeyName key{0, name};
@@ -120,7 +120,7 @@ void ModelValkey::hand_over(const std::string& name, ModelValkey& to) {
 
 void ModelValkey::lose_slot(uint16_t slot, uint8_t owner) {
     slots_->set_owner(slot, owner);
-    CHECK(is_replica() || names_in(slot).empty());
+    NEARKEY_CHECK(is_replica() || names_in(slot).empty());
     std::vector<uint64_t> waiting;
     for (const auto& [id, client] : clients_) {
         if (!client->blocked.empty() && slot_of(client->blocked[1]) == slot) waiting.push_back(id);
@@ -136,7 +136,7 @@ void ModelValkey::lose_slot(uint16_t slot, uint8_t owner) {
 // --- a replica in its primary's place (CLUSTER FAILOVER) ---
 
 void ModelValkey::take_over() {
-    CHECK(role_ == Role::Replica);
+    NEARKEY_CHECK(role_ == Role::Replica);
     ModelValkey& former = *other_;
     for (const auto& [due_us, change] : stream_.coming)
         apply(change);

@@ -166,7 +166,7 @@ void ModelValkey::apply(const Change& change) {
 // --- changes of role ---
 
 void ModelValkey::promote(Promotion promotion) {
-    CHECK(role_ == Role::Replica);
+    NEARKEY_CHECK(role_ == Role::Replica);
     ModelValkey& former = *other_;
     if (promotion == Promotion::Planned) {
         for (const auto& [due_us, change] : stream_.coming)
@@ -209,7 +209,7 @@ size_t ModelValkey::kept_of(const ModelValkey& former, const KeyName& key) {
 
 // replicationSetPrimary in replication.c.
 void ModelValkey::demote() {
-    CHECK(role_ == Role::Primary);
+    NEARKEY_CHECK(role_ == Role::Primary);
     role_ = Role::Alone;
     reign->ended_us = std::min(reign->ended_us, events_.now_us);
     unblock_all();
@@ -228,7 +228,7 @@ void ModelValkey::unblock_all() {
 }
 
 void ModelValkey::follow(Promotion promotion) {
-    CHECK(role_ == Role::Alone && other_->role_ == Role::Primary);
+    NEARKEY_CHECK(role_ == Role::Alone && other_->role_ == Role::Primary);
     role_ = Role::Replica;
     stream_.steps.clear();
     if (promotion == Promotion::Planned) {

@@ -400,7 +400,7 @@ void ModelValkey::restart() {
 
 void ModelValkey::forget_all() {
     network_.kill_all_of(name_);
-    CHECK(clients_.empty());
+    NEARKEY_CHECK(clients_.empty());
     databases_.assign(kDatabases, {});
     tracking_.clear();
     counted_.clear();

@@ -57,7 +57,7 @@ void HiredisSocket::finish_connecting() {
 }
 
 void HiredisSocket::send(std::string_view bytes) {
-    CHECK(context_ != nullptr && connected_);
+    NEARKEY_CHECK(context_ != nullptr && connected_);
     output_.append(bytes);
     count_unsent();
     defer();
@@ -127,7 +127,7 @@ void HiredisSocket::lose(std::string reason) {
 void TlsContext::Free::operator()(ssl_ctx_st*) const {
 }
 TlsContext::TlsContext(const UpstreamOptions&, const std::string&) {
-    CHECK(false);
+    NEARKEY_CHECK(false);
 }
 
 }  // namespace nearkey

@@ -11,6 +11,7 @@ import unittest
 
 from clusters import cluster_of
 from harness import SLOWNESS, SystemTest, proxy_only, wait_for
+from processes import WORKERS
 from resp import encode, mask_ids, parse
 
 REDIRECTS = "nearkey_cluster_redirects_total"
@@ -493,11 +494,14 @@ class WaitingTest(ClusterCase):
         frozen, key = self.primary()
         owed = self.client()
         owed.command("SET", f"{key}:owed", "0")
+        probes = [self.client() for _ in range(8)]  # each event loop has some of them
         frozen.signal(signal.SIGSTOP)
         try:
+            for client in probes:
+                client.send(encode("GET", f"{key}:probe"))
             owed.send(encode("APPEND", f"{key}:owed", "1"))
-            wait_for(lambda: self.nearkey.metric("nearkey_upstream_suspects_total") > 0, 10,
-                     "it is suspect")
+            wait_for(lambda: (self.nearkey.metric("nearkey_upstream_suspects_total")
+                              >= int(WORKERS or 1)), 10, "each event loop suspects it")
             owed.send(encode("APPEND", f"{key}:owed", "2"))
             clients = self.send_to_waiting(key)
             self.check(clients)

@@ -1,5 +1,6 @@
-// CHECK states what must be true of our own code; a false one ends the process and says where.
-// Never CHECK what a peer or an operator sent: that is input, and gets an answer.
+// NEARKEY_CHECK states what must be true of our own code; a false one ends the process and says
+// where.
+// Never NEARKEY_CHECK what a peer or an operator sent: that is input, and gets an answer.
 #pragma once
 
 namespace nearkey {
@@ -8,7 +9,7 @@ namespace nearkey {
 
 }  // namespace nearkey
 
-#define CHECK(condition)                                             \
+#define NEARKEY_CHECK(condition)                                     \
     do {                                                             \
         if (!(condition)) [[unlikely]]                               \
             ::nearkey::check_failed(#condition, __FILE__, __LINE__); \

@@ -22,15 +22,15 @@ public:
     size_t capacity() const { return capacity_; }
 
     T& operator[](size_t index) {
-        CHECK(index < size_);
+        NEARKEY_CHECK(index < size_);
         return items_[(first_ + index) & (capacity_ - 1)];
     }
     const T& operator[](size_t index) const {
-        CHECK(index < size_);
+        NEARKEY_CHECK(index < size_);
         return items_[(first_ + index) & (capacity_ - 1)];
     }
     T& front() {
-        CHECK(size_ > 0);
+        NEARKEY_CHECK(size_ > 0);
         return items_[first_];
     }
     T& back() { return (*this)[size_ - 1]; }
@@ -43,7 +43,7 @@ public:
         return place;
     }
     void pop_front() {
-        CHECK(size_ > 0);
+        NEARKEY_CHECK(size_ > 0);
         first_ = (first_ + 1) & (capacity_ - 1);
         --size_;
     }

@@ -98,8 +98,8 @@ public:
     // REQUIRES: the ticket was not released yet.
     const Fill& fill(Ticket ticket) const {
         const auto index = static_cast<uint32_t>(ticket);
-        CHECK(index < fills_.size());
-        CHECK(fills_[index].is_taken && fills_[index].generation == ticket >> 32);
+        NEARKEY_CHECK(index < fills_.size());
+        NEARKEY_CHECK(fills_[index].is_taken && fills_[index].generation == ticket >> 32);
         return fills_[index];
     }
     void release(Ticket ticket);
@@ -147,7 +147,7 @@ public:
     }
     void end_write(Write write) {
         uint64_t& count = write == nullptr ? barriers_ : write->second.writes;
-        CHECK(count > 0);
+        NEARKEY_CHECK(count > 0);
         --count;
         if (write != nullptr) forget_if_idle(write->first);
     }

@@ -19,7 +19,7 @@ public:
     void push(uint32_t hash) { hashes_.push_back(hash); }
     // REQUIRES: not empty.
     uint32_t pop() {
-        CHECK(!hashes_.empty());
+        NEARKEY_CHECK(!hashes_.empty());
         const uint32_t hash = hashes_.front();
         hashes_.pop_front();
         return hash;
@@ -32,7 +32,7 @@ public:
         const size_t wanted = std::max(entries, kPlacesMin);
         if (wanted > places_ * 2 || wanted < places_ / 4) {
             fingerprints_.reset(static_cast<uint16_t*>(calloc(wanted, sizeof(uint16_t))));
-            CHECK(fingerprints_ != nullptr);
+            NEARKEY_CHECK(fingerprints_ != nullptr);
             places_ = wanted;
         }
         fingerprints_[place_of(hash)] = fingerprint_of(hash);

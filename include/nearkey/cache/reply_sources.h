@@ -43,7 +43,7 @@ public:
         return slot;
     }
     void remove_item(uint16_t slot) {
-        CHECK(slots_[slot].items > 0);
+        NEARKEY_CHECK(slots_[slot].items > 0);
         if (--slots_[slot].items == 0 && !slots_[slot].is_open) free_slots_.push_back(slot);
     }
     bool is_void(const Item& item, uint64_t now_ms) const {

@@ -60,7 +60,7 @@ public:
     void add_user() { ++users_; }
     // REQUIRES: it has a user.
     void remove_user(uint64_t now_ms) {
-        CHECK(users_ > 0);
+        NEARKEY_CHECK(users_ > 0);
         if (--users_ == 0) unused_since_ms_ = now_ms;
     }
     // It has no user yet, from now on.

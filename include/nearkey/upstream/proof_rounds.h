@@ -69,7 +69,7 @@ private:
 
     void start() {
         ++round_;
-        CHECK(waiters_.empty());
+        NEARKEY_CHECK(waiters_.empty());
         waiters_.swap(next_waiters_);
         owed_ = 1;
         ask();

@@ -10,7 +10,7 @@
 #include <cstring>
 #include <string>
 
-namespace nearkey {
+namespace nearkey::log_test {
 namespace {
 
 struct Pipe {
@@ -289,4 +289,4 @@ TEST_CASE("log: a level that is not written is not counted") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::log_test

@@ -8,7 +8,7 @@
 #include <set>
 #include <string>
 
-namespace nearkey {
+namespace nearkey::metrics_test {
 namespace {
 
 // Of the rows whose family is the same one.
@@ -137,4 +137,4 @@ TEST_CASE("what several event loops count is told as one") {
     CHECK(one.histograms.turn.count() == 2);
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::metrics_test

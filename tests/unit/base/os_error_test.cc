@@ -4,7 +4,7 @@
 
 #include <cerrno>
 
-namespace nearkey {
+namespace nearkey::os_error_test {
 
 TEST_CASE("os error: the system's words, then what to do about it") {
     CHECK(os_error(EACCES) ==
@@ -13,4 +13,4 @@ TEST_CASE("os error: the system's words, then what to do about it") {
     CHECK(os_error(ENOTTY).find(';') == std::string::npos);
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::os_error_test

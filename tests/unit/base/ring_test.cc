@@ -2,7 +2,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::ring_test {
 namespace {
 
 TEST_CASE("ring: what is queued stays in order while it grows and shrinks") {
@@ -44,4 +44,4 @@ TEST_CASE("ring: shrink() keeps what is needed and no more") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::ring_test

@@ -4,7 +4,7 @@
 
 #include <string>
 
-namespace nearkey {
+namespace nearkey::glob_test {
 namespace {
 
 TEST_CASE("glob: what Valkey's KEYS would find") {
@@ -66,4 +66,4 @@ TEST_CASE("glob: a pattern of many stars does not explode") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::glob_test

@@ -5,7 +5,7 @@
 
 #include <string>
 
-namespace nearkey {
+namespace nearkey::near_cache_eviction_test {
 
 namespace {
 
@@ -91,4 +91,4 @@ TEST_CASE("near cache: keys that are invalidated and read again leave no records
     CHECK(cache.cache.bytes() < once + 1000);
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::near_cache_eviction_test

@@ -11,7 +11,7 @@
 #include <tuple>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::near_cache_model_test {
 
 namespace {
 
@@ -246,4 +246,4 @@ TEST_CASE("near cache: a million more, with too little memory, and it is never e
     fight(4711, 80'000, true);
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::near_cache_model_test

@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-namespace nearkey {
+namespace nearkey::near_cache_slots_test {
 
 TEST_CASE("near cache: it may be cleared more often than there are slots, and nothing comes back") {
     for (const uint64_t stale_ms : {0, 10'000}) {
@@ -45,4 +45,4 @@ TEST_CASE("near cache: each cause of an invalidation has its word") {
           "none push flush write barrier lost swapdb fields asked memory upstream options ");
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::near_cache_slots_test

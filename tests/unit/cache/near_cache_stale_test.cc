@@ -5,7 +5,7 @@
 
 #include <string_view>
 
-namespace nearkey {
+namespace nearkey::near_cache_stale_test {
 namespace {
 
 struct Rig {
@@ -115,4 +115,4 @@ TEST_CASE("stale: by default nothing is kept") {
     CHECK(rig.cache.entries() == 1);
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::near_cache_stale_test

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::near_cache_test {
 
 namespace {
 
@@ -407,4 +407,4 @@ TEST_CASE("near cache: long names of what is in flight are counted until it is o
     CHECK(rig.metrics.near_cache_in_flight_bytes == 0);
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::near_cache_test

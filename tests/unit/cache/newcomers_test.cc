@@ -3,7 +3,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::newcomers_test {
 
 TEST_CASE("newcomers: who is remembered is recalled once") {
     Newcomers newcomers;
@@ -29,4 +29,4 @@ TEST_CASE("newcomers: room for far more entries than there are is given back") {
     CHECK(newcomers.recall(9));
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::newcomers_test

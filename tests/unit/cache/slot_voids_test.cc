@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::slot_voids_test {
 namespace {
 
 using Outcome = NearCache::Outcome;
@@ -133,4 +133,4 @@ TEST_CASE("slot voids: what moved is not served stale, either, nor watched as se
     CHECK(cache.find_stale(get(stays), now_ms) == "+v\r\n");
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::slot_voids_test

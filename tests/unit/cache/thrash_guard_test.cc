@@ -4,7 +4,7 @@
 
 #include <string>
 
-namespace nearkey {
+namespace nearkey::thrash_guard_test {
 namespace {
 
 struct Rig {
@@ -84,4 +84,4 @@ TEST_CASE("thrash guard: it is never away for longer than its maximum") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::thrash_guard_test

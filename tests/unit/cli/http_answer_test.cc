@@ -5,7 +5,7 @@
 
 #include <string>
 
-namespace nearkey {
+namespace nearkey::http_answer_test {
 namespace {
 
 using State = HttpAnswer::State;
@@ -80,4 +80,4 @@ TEST_CASE("http answer: chunks that lie about their size are refused") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::http_answer_test

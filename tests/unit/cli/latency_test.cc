@@ -5,7 +5,7 @@
 
 #include <string>
 
-namespace nearkey {
+namespace nearkey::latency_test {
 namespace {
 
 constexpr const char* kPage = R"(# TYPE d histogram
@@ -56,4 +56,4 @@ TEST_CASE("latency: between two readings counts what came in between, of one pro
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::latency_test

@@ -9,7 +9,7 @@
 
 #include <sstream>
 
-namespace nearkey {
+namespace nearkey::lists_test {
 namespace {
 
 struct Outcome {
@@ -115,4 +115,4 @@ TEST_CASE("changes: what acts is a POST without a body") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::lists_test

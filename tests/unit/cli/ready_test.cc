@@ -8,7 +8,7 @@
 #include <chrono>
 #include <sstream>
 
-namespace nearkey {
+namespace nearkey::ready_test {
 namespace {
 
 struct Outcome {
@@ -132,4 +132,4 @@ TEST_CASE("ready: one line, whatever the other side says") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::ready_test

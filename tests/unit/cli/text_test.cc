@@ -6,7 +6,7 @@
 #include <clocale>
 #include <string>
 
-namespace nearkey {
+namespace nearkey::text_test {
 namespace {
 
 // The locale of a UTF-8 terminal, for one test.
@@ -106,4 +106,4 @@ TEST_CASE("text: a table's columns are as wide as their widest cell, and long ce
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::text_test

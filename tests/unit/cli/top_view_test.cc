@@ -8,7 +8,7 @@
 
 #include <string>
 
-namespace nearkey {
+namespace nearkey::top_view_test {
 namespace {
 
 Snapshot snapshot_at(double uptime, double hits) {
@@ -129,4 +129,4 @@ TEST_CASE("top: while nobody answers the reason is shown whole, in the window's 
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::top_view_test

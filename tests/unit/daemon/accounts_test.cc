@@ -3,7 +3,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::accounts_test {
 namespace {
 
 TEST_CASE("accounts: a user namespace maps ranges of ids") {
@@ -20,4 +20,4 @@ TEST_CASE("accounts: a user namespace maps ranges of ids") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::accounts_test

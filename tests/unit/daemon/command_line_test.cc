@@ -10,7 +10,7 @@
 
 #include "nearkey/cli/ask.h"
 
-namespace nearkey {
+namespace nearkey::command_line_test {
 namespace {
 
 struct Outcome {
@@ -176,4 +176,4 @@ TEST_CASE("check: output that cannot be written is an error") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::command_line_test

@@ -5,7 +5,7 @@
 
 #include <string>
 
-namespace nearkey {
+namespace nearkey::config_file_test {
 namespace {
 
 std::string repeated(const std::string& text, std::size_t count) {
@@ -121,4 +121,4 @@ TEST_CASE("config file: many values never reach toml11") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::config_file_test

@@ -10,7 +10,7 @@
 #include <fstream>
 #include <string>
 
-namespace nearkey {
+namespace nearkey::config_listener_test {
 namespace {
 
 Config load(const std::string& text) {
@@ -144,4 +144,4 @@ TEST_CASE("listener: reads from replicas are refused where it is known that ther
     CHECK_FALSE(reads_replicas(load(kListener)));
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::config_listener_test

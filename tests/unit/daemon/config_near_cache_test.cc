@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::config_near_cache_test {
 namespace {
 
 Config loaded(std::vector<std::string> settings) {
@@ -71,4 +71,4 @@ TEST_CASE("config: near_cache.audit_ratio") {
     }
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::config_near_cache_test

@@ -6,7 +6,7 @@
 #include <set>
 #include <string>
 
-namespace nearkey {
+namespace nearkey::config_option_test {
 namespace {
 
 // "" if the value was taken, else what is wrong with it.
@@ -172,4 +172,4 @@ TEST_CASE("options: UTF-8 is judged as RFC 3629 has it") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::config_option_test

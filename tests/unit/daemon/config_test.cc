@@ -13,7 +13,7 @@
 
 #include "nearkey/daemon/config_option.h"
 
-namespace nearkey {
+namespace nearkey::config_test {
 namespace {
 
 // A folder of our own, removed at the end.
@@ -363,4 +363,4 @@ TEST_CASE("config: listening addresses are absolute paths or loopback ports") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::config_test

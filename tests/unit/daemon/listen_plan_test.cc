@@ -9,7 +9,7 @@
 #include <algorithm>
 #include <memory>
 
-namespace nearkey {
+namespace nearkey::listen_plan_test {
 namespace {
 
 constexpr int kFirst = 710;
@@ -84,4 +84,4 @@ TEST_CASE("listen plan: the admin server's is known by its name or its address")
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::listen_plan_test

@@ -9,7 +9,7 @@
 #include <algorithm>
 #include <sstream>
 
-namespace nearkey {
+namespace nearkey::man_page_test {
 namespace {
 
 constexpr const char* kPath = "man/nearkey.toml.5";
@@ -86,7 +86,7 @@ clients_max = 20
 )";
 
 // A text as roff takes it for itself.
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
     std::string safe;
     for (const char c : text) {
         if (c == '\\') {
@@ -116,7 +116,7 @@ void append_sentences(std::string_view text, std::string& page) {
         }
         // What stands first on a line is not to be taken for a macro.
         if (line.empty() && (word.front() == '.' || word.front() == '\'')) line = "\\&";
-        line += (line.empty() || line == "\\&" ? "" : " ") + quoted(word);
+        line += (line.empty() || line == "\\&" ? "" : " ") + in_quotes(word);
     }
     if (!line.empty()) page += line + "\n";
 }
@@ -164,4 +164,4 @@ TEST_CASE("man page: nearkey.toml(5) is what the option table says") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::man_page_test

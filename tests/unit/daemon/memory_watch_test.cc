@@ -3,7 +3,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::memory_watch_test {
 namespace {
 
 TEST_CASE("memory watch: of a cgroup only what it can't take back counts") {
@@ -27,4 +27,4 @@ TEST_CASE("memory watch: it is short above seven eighths, and enough below three
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::memory_watch_test

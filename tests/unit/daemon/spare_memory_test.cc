@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::spare_memory_test {
 namespace {
 
 constexpr uint64_t kMiB = uint64_t{1} << 20;
@@ -77,4 +77,4 @@ TEST_CASE("spare memory: what is resident grows with the pages that are written"
     CHECK(written.back() == 1);
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::spare_memory_test

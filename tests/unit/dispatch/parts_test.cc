@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::parts_test {
 namespace {
 
 const CommandTable& table() {
@@ -279,4 +279,4 @@ TEST_CASE("gather: a reply of another form is told, not believed") {
     CHECK(!values("*3\r\n_\r\n_\r\n_\r\n", "+OK\r\n"));
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::parts_test

@@ -13,7 +13,7 @@
 #include <string_view>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::placement_test {
 namespace {
 
 using Where = Placement::Where;
@@ -101,4 +101,4 @@ TEST_CASE("placement: what one server can't answer for the cluster") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::placement_test

@@ -15,7 +15,7 @@
 #include <string_view>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::plan_test {
 namespace {
 
 using Words = std::vector<std::string>;
@@ -478,4 +478,4 @@ TEST_CASE("plan: every plan can be told in words") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::plan_test

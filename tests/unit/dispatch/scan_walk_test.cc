@@ -16,7 +16,7 @@
 #include <string>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::scan_walk_test {
 namespace {
 
 constexpr uint64_t kSlotMask = kSlots - 1;
@@ -512,4 +512,4 @@ TEST_CASE("scan walk: the server's errors are the client's, and strange cursors 
     CHECK(reply_to("+OK\r\n").starts_with("-ERR SCAN over a cluster needs a server"));
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::scan_walk_test

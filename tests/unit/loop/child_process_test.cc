@@ -13,7 +13,7 @@
 #include <fstream>
 #include <memory>
 
-namespace nearkey {
+namespace nearkey::child_process_test {
 namespace {
 
 struct Ended {
@@ -180,4 +180,4 @@ TEST_CASE("child process: the kernel kills it when we are killed") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::child_process_test

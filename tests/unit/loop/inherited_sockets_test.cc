@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-namespace nearkey {
+namespace nearkey::inherited_sockets_test {
 namespace {
 
 constexpr int kFirst = 700;
@@ -140,4 +140,4 @@ TEST_CASE("inherited sockets: what can't be listened on is refused, with its num
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::inherited_sockets_test

@@ -14,7 +14,7 @@
 #include <thread>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::listen_socket_test {
 namespace {
 
 constexpr int kBacklog = 8;
@@ -397,4 +397,4 @@ TEST_CASE("file lock: a symbolic link is not followed") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::listen_socket_test

@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::loop_test {
 namespace {
 
 class Noted final : public Deferred {
@@ -283,4 +283,4 @@ TEST_CASE("loop: it ends cleanly right after active timers, signals and deferred
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::loop_test

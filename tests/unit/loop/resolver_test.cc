@@ -12,7 +12,7 @@
 #include <thread>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::resolver_test {
 namespace {
 
 struct Answers {
@@ -119,4 +119,4 @@ TEST_CASE("resolver: it may be destroyed by its own answer") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::resolver_test

@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::socket_stream_test {
 namespace {
 
 // The stream has one end of a socket pair, the test the other.
@@ -208,4 +208,4 @@ TEST_CASE("socket stream: destroyed, it closes the socket") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::socket_stream_test

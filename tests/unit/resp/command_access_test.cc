@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::command_access_test {
 namespace {
 
 using Words = std::vector<std::string>;
@@ -270,4 +270,4 @@ TEST_CASE("command access: what a script could run all the same is found") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::command_access_test

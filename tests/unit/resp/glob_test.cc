@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::glob_test {
 namespace {
 
 // As in the server's util.c.
@@ -94,4 +94,4 @@ TEST_CASE("glob: no pattern that matches a text behind the prefix is missed") {
     CHECK(matched > 1000);
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::glob_test

@@ -5,7 +5,7 @@
 
 #include <string>
 
-namespace nearkey {
+namespace nearkey::redirect_test {
 namespace {
 
 using Kind = Redirect::Kind;
@@ -112,4 +112,4 @@ TEST_CASE("redirect: what an error may become is known from each beginning of it
         CHECK_FALSE(may_be_elsewhere(words));
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::redirect_test

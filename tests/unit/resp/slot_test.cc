@@ -7,7 +7,7 @@
 #include <string>
 #include <utility>
 
-namespace nearkey {
+namespace nearkey::slot_test {
 namespace {
 
 // Bit by bit, as CRC-16/XMODEM is defined.
@@ -71,4 +71,4 @@ TEST_CASE("slot: each has a tag of its own") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::slot_test

@@ -8,7 +8,7 @@
 
 #include <unistd.h>
 
-namespace nearkey {
+namespace nearkey::admin_clients_test {
 namespace {
 
 TEST_CASE("process facts: our own process has a name, a program and the unit of its cgroup") {
@@ -82,4 +82,4 @@ TEST_CASE("admin changes: the status says what came of it, a refusal says why") 
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::admin_clients_test

@@ -5,7 +5,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::admin_router_test {
 namespace {
 
 AdminAnswer echo(AdminSource& /*source*/, const AdminRequest& request) {
@@ -125,4 +125,4 @@ TEST_CASE("admin routes: every page that acts refuses other methods and foreign 
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::admin_router_test

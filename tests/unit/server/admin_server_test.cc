@@ -17,7 +17,7 @@
 #include <thread>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::admin_server_test {
 namespace {
 
 int connected_to(const std::string& address) {
@@ -298,4 +298,4 @@ TEST_CASE("admin: the socket has its mode, goes with the server, and is not stol
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::admin_server_test

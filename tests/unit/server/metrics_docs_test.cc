@@ -6,7 +6,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::metrics_docs_test {
 namespace {
 
 constexpr const char* kPath = "docs/metrics.md";
@@ -84,4 +84,4 @@ TEST_CASE("metrics docs: docs/metrics.md is what the table says") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::metrics_docs_test

@@ -3,7 +3,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::metrics_text_test {
 namespace {
 
 bool contains(const std::string& text, const std::string& part) {
@@ -66,4 +66,4 @@ TEST_CASE("metrics text: who asks for OpenMetrics gets it") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::metrics_text_test

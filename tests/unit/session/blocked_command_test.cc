@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::blocked_command_test {
 namespace {
 
 struct Parsed {
@@ -95,4 +95,4 @@ TEST_CASE("blocked command: one that came as a line is sent as Valkey's clients 
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::blocked_command_test

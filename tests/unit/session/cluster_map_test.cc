@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <string>
 
-namespace nearkey {
+namespace nearkey::cluster_map_test {
 namespace {
 
 constexpr uint16_t kFirst = ClusterRig::kFirstPort;
@@ -181,4 +181,4 @@ TEST_CASE("cluster map: a node takes slots by its own word that nobody owns") {
     CHECK(rig.run_until_of(kEarly, kOther));
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::cluster_map_test

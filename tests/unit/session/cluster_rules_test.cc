@@ -6,7 +6,7 @@
 
 #include <string>
 
-namespace nearkey {
+namespace nearkey::cluster_rules_test {
 namespace {
 
 using Outcome = NearCache::Outcome;
@@ -69,4 +69,4 @@ TEST_CASE("rule ownership: a node that owns nothing proves nothing, though it an
     CHECK(run_until(rig.loop, [&] { return rig.outcome(key) == Outcome::Unproven; }));
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::cluster_rules_test

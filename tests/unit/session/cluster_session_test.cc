@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::cluster_session_test {
 namespace {
 
 using Outcome = NearCache::Outcome;
@@ -135,4 +135,4 @@ TEST_CASE("cluster: a feed that has been silent for too long is given up for ano
     CHECK_FALSE(rig.valkey.is_open(former));
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::cluster_session_test

@@ -7,11 +7,12 @@
 #include <string>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::config_get_test {
 namespace {
 
-const std::vector<std::string> kParameters = {"hz", "masterauth", "maxmemory", "requirepass",
-                                              "tls-key-file", "tls-key-file-pass", "x.secret"};
+const std::vector<std::string> kParameters = {"hz",          "masterauth",   "maxmemory",
+                                              "requirepass", "tls-key-file", "tls-key-file-pass",
+                                              "x.secret"};
 
 std::string encoded(const std::vector<std::string>& words) {
     std::string bytes;
@@ -72,4 +73,4 @@ TEST_CASE("config get: a pattern that may show a password is refused while no na
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::config_get_test

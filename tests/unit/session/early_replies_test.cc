@@ -7,7 +7,7 @@
 #include <string>
 #include <utility>
 
-namespace nearkey {
+namespace nearkey::early_replies_test {
 namespace {
 
 using What = EarlyReply::What;
@@ -79,4 +79,4 @@ TEST_CASE("early replies: what is kept is found, in any order, of any size, past
     }
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::early_replies_test

@@ -9,7 +9,7 @@
 #include <set>
 #include <string>
 
-namespace nearkey {
+namespace nearkey::hot_keys_test {
 namespace {
 
 using Outcome = HotKeys::Outcome;
@@ -149,4 +149,4 @@ TEST_CASE("key hash: one text a key in this process, another in the next") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::hot_keys_test

@@ -3,7 +3,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::memory_budget_test {
 namespace {
 
 constexpr uint64_t kMax = 16'000'000;
@@ -98,4 +98,4 @@ TEST_CASE("memory budget: what alone keeps it from resuming is too much") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::memory_budget_test

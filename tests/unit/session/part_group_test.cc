@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::part_group_test {
 namespace {
 
 PartPlan plan_of(size_t parts, Gather how) {
@@ -202,4 +202,4 @@ TEST_CASE("reply queue: a part may be tried again later if nothing is behind its
     CHECK(!queue.fail_part(0, "UPSTREAMDOWN x"));
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::part_group_test

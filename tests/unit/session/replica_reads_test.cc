@@ -6,7 +6,7 @@
 
 #include <string>
 
-namespace nearkey {
+namespace nearkey::replica_reads_test {
 namespace {
 
 // As long as nothing says otherwise it has the same words as its primary.
@@ -244,4 +244,4 @@ TEST_CASE("replica reads: a client that leaves is told nothing of what the repli
     CHECK(rig.valkey.times_asked(kRead) == 0);
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::replica_reads_test

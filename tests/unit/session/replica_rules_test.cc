@@ -6,7 +6,7 @@
 
 #include <string>
 
-namespace nearkey {
+namespace nearkey::replica_rules_test {
 namespace {
 
 const std::string kRead = "GET " + ReplicaRig::key();
@@ -59,4 +59,4 @@ TEST_CASE("rule replica_asked: the bound counts from when the primary was asked"
     CHECK(rig.replica.times_asked(kRead) == 0);
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::replica_rules_test

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::reply_queue_test {
 namespace {
 
 using What = EarlyReply::What;
@@ -165,4 +165,4 @@ TEST_CASE("session: what comes early counts as unsent") {
     CHECK(rig.metrics.clients_closed_output_total == 1);
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::reply_queue_test

@@ -3,7 +3,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::request_tags_test {
 namespace {
 
 TEST_CASE("request tags: a command has the last one before it, over the end of the numbers, too") {
@@ -44,4 +44,4 @@ TEST_CASE("request tags: as many as are needed, up to a bound") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::request_tags_test

@@ -6,7 +6,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::session_access_test {
 namespace {
 
 const std::string kUnknown =
@@ -165,4 +165,4 @@ TEST_CASE("access: a long error is not kept until it ends") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::session_access_test

@@ -5,7 +5,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::session_cache_test {
 namespace {
 
 TEST_CASE("session: what is stored is answered at once") {
@@ -271,4 +271,4 @@ TEST_CASE("session: behind a blocking command in WATCH a client that sends no mo
     CHECK(rig.run_until_end(client, "+late\r\n"));
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::session_cache_test

@@ -5,7 +5,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::session_failover_test {
 namespace {
 
 using Lines = std::vector<std::string>;
@@ -381,4 +381,4 @@ TEST_CASE("failover: a blocked client moves again when the primary changes again
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::session_failover_test

@@ -9,7 +9,7 @@
 
 #include <random>
 
-namespace nearkey {
+namespace nearkey::session_input_test {
 namespace {
 
 using Words = std::vector<std::string>;
@@ -150,4 +150,4 @@ TEST_CASE("session: commands of any sizes, cut anywhere, are answered all and in
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::session_input_test

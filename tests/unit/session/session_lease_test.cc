@@ -5,7 +5,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::session_lease_test {
 namespace {
 
 using Lines = std::vector<std::string>;
@@ -348,4 +348,4 @@ TEST_CASE("lease: a transaction is asked after when a script was in it") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::session_lease_test

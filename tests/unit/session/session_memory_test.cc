@@ -5,7 +5,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::session_memory_test {
 
 TEST_CASE("session: nothing more is run while buffers are too large, and all of it afterwards") {
     SessionRig rig;
@@ -46,4 +46,4 @@ TEST_CASE("session: its tags are part of what it holds") {
     CHECK(rig.metrics.client_memory_bytes + RequestTags::kLengthMax <= held);
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::session_memory_test

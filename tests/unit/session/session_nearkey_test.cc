@@ -5,7 +5,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::session_nearkey_test {
 namespace {
 
 // What one command is answered with, once it is whole.
@@ -128,4 +128,4 @@ TEST_CASE("nearkey: what it does not know is an error, each with the client's ow
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::session_nearkey_test

@@ -7,7 +7,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::session_progress_test {
 namespace {
 
 using Words = std::vector<std::string>;
@@ -336,4 +336,4 @@ TEST_CASE("session: behind a cut nothing leaves, whether it is answered or fails
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::session_progress_test

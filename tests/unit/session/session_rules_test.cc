@@ -6,7 +6,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::session_rules_test {
 namespace {
 
 using Outcome = NearCache::Outcome;
@@ -232,4 +232,4 @@ TEST_CASE("rule early_reply: a reply that is here before its turn waits for it")
     CHECK(early->bytes == "+second\r\n");
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::session_rules_test

@@ -5,7 +5,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::session_state_test {
 namespace {
 
 constexpr size_t kBig = size_t{1} << 20;
@@ -296,4 +296,4 @@ TEST_CASE("session: HELLO tells of the server's modules as each protocol has the
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::session_state_test

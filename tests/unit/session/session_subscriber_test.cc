@@ -5,7 +5,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::session_subscriber_test {
 namespace {
 
 using Lines = std::vector<std::string>;
@@ -335,4 +335,4 @@ TEST_CASE("failover: a subscriber whose client takes nothing is read no faster a
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::session_subscriber_test

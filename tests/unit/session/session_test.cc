@@ -5,7 +5,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::session_test {
 namespace {
 
 TEST_CASE("session: replies keep the order of the commands, forwarded and local ones mixed") {
@@ -278,4 +278,4 @@ TEST_CASE("session: input cut at every byte gives the same output") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::session_test

@@ -5,7 +5,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::session_transaction_test {
 namespace {
 
 using Lines = std::vector<std::string>;
@@ -389,4 +389,4 @@ TEST_CASE("transaction: MULTI that is owed goes before an unknown command as wel
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::session_transaction_test

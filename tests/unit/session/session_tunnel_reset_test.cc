@@ -5,7 +5,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::session_tunnel_reset_test {
 namespace {
 
 using Lines = std::vector<std::string>;
@@ -164,4 +164,4 @@ TEST_CASE("tunnel: a server that goes before it has answered RESET takes its cli
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::session_tunnel_reset_test

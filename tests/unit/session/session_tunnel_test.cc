@@ -5,7 +5,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::session_tunnel_test {
 namespace {
 
 using Lines = std::vector<std::string>;
@@ -266,4 +266,4 @@ TEST_CASE("tunnel: a connection that is lost after it was proven, before it is u
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::session_tunnel_test

@@ -5,7 +5,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::session_watch_test {
 namespace {
 
 struct Script {
@@ -211,4 +211,4 @@ TEST_CASE("watch: a blocking command pipelined behind EXEC waits as long as the 
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::session_watch_test

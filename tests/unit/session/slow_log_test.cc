@@ -10,7 +10,7 @@
 #include <unistd.h>
 #include <string>
 
-namespace nearkey {
+namespace nearkey::slow_log_test {
 namespace {
 
 struct SlowRig : SessionRig {
@@ -211,4 +211,4 @@ TEST_CASE("slow log: where it is told to, each is a line in the log, with the ke
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::slow_log_test

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::subscriptions_test {
 namespace {
 
 std::string confirmation(const std::string& kind, const std::string& name, char type) {
@@ -182,4 +182,4 @@ TEST_CASE("subscriptions: what was held back is the client's when RESP ends") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::subscriptions_test

@@ -3,7 +3,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::address_map_test {
 namespace {
 
 TEST_CASE("address map: host and port come before the host alone, all else stays") {
@@ -31,4 +31,4 @@ TEST_CASE("address map: a row that can't be used says why") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::address_map_test

@@ -2,7 +2,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::advice_test {
 
 TEST_CASE("advice: what is known to help follows the reason, which stays as it is") {
     CHECK(with_advice("Connection refused") ==
@@ -26,4 +26,4 @@ TEST_CASE("advice: strangers are known by their first bytes") {
     CHECK(with_advice(name_stranger("<")).ends_with("Valkey's own host and port"));
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::advice_test

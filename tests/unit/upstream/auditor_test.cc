@@ -14,7 +14,7 @@
 #include <string>
 #include <utility>
 
-namespace nearkey {
+namespace nearkey::auditor_test {
 namespace {
 
 constexpr std::string_view kGet = "*2\r\n$3\r\nGET\r\n$1\r\nk\r\n";
@@ -220,4 +220,4 @@ TEST_CASE("audit: a read that is lost is no result, and the next hit is compared
     CHECK(rig.metrics.near_cache_audit_violations_total == 0);
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::auditor_test

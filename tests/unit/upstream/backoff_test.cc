@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 
-namespace nearkey {
+namespace nearkey::backoff_test {
 namespace {
 
 TEST_CASE("backoff: every wait lies between the minimum and a ceiling that doubles") {
@@ -64,4 +64,4 @@ TEST_CASE("backoff: the same seed gives the same waits") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::backoff_test

@@ -5,7 +5,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::connection_loss_test {
 namespace {
 
 TEST_CASE("lost connection: a write fails with UPSTREAMLOST and is not sent again") {
@@ -342,4 +342,4 @@ TEST_CASE("connection: one that is closed looks at its target no more") {
     CHECK(rig.connection->dialer().words().empty());
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::connection_loss_test

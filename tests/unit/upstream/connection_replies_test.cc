@@ -5,7 +5,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::connection_replies_test {
 namespace {
 
 const std::vector<std::string> kBlock{"MULTI", "SET a 1", "EXEC"};
@@ -187,4 +187,4 @@ TEST_CASE("several replies: a full queue refuses all of them at once") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::connection_replies_test

@@ -5,7 +5,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::connection_test {
 namespace {
 
 TEST_CASE("connection: replies go to their senders in the order of sending") {
@@ -283,4 +283,4 @@ TEST_CASE("connection: NOAUTH in place of a PONG is told and costs the connectio
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::connection_test

@@ -5,7 +5,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::connection_tunnel_test {
 namespace {
 
 struct Owner final : ConnectionOwner {
@@ -120,4 +120,4 @@ TEST_CASE("tunnel: while reading is paused nothing arrives, and all of it afterw
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::connection_tunnel_test

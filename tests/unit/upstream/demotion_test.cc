@@ -5,7 +5,7 @@
 
 #include <string>
 
-namespace nearkey {
+namespace nearkey::demotion_test {
 namespace {
 
 const std::string kRedirect = "-REDIRECT 127.0.0.1:6379\r\n";
@@ -198,4 +198,4 @@ TEST_CASE("demotion: what is held back for too long fails, and was not sent") {
     CHECK(rig.valkey.times_asked("SET k v") == 0);
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::demotion_test

@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::error_place_test {
 namespace {
 
 struct Errors final : ReplyReceiver {
@@ -142,4 +142,4 @@ TEST_CASE("error place: what waits for a connection has one, too") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::error_place_test

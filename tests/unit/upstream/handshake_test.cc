@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::handshake_test {
 namespace {
 
 const std::string kHello2 = "*2\r\n$5\r\nHELLO\r\n$1\r\n2\r\n";
@@ -224,4 +224,4 @@ TEST_CASE("handshake: replies after its end change nothing") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::handshake_test

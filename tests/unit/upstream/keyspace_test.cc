@@ -2,7 +2,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::keyspace_test {
 namespace {
 
 TEST_CASE("C7: keyspace: whether any field expires by itself, as Valkey 9 and Redis 7.4 say it") {
@@ -25,4 +25,4 @@ TEST_CASE("C7: keyspace: what does not say may have some") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::keyspace_test

@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::latency_test {
 namespace {
 
 constexpr uint8_t kGetMiss = RequestTiming::series_of(CommandFamily::String, RequestOutcome::Miss);
@@ -116,4 +116,4 @@ TEST_CASE("loop: a turn's times are those of its events, and somebody is told of
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::latency_test

@@ -8,7 +8,7 @@
 
 #include <string>
 
-namespace nearkey {
+namespace nearkey::lease_challenge_test {
 namespace {
 
 TEST_CASE("challenge: a doubtful lease is lent again when its own word has come back") {
@@ -120,4 +120,4 @@ TEST_CASE("heartbeat: a refusal is an answer") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::lease_challenge_test

@@ -20,7 +20,7 @@
 #include <stdexcept>
 #include <string_view>
 
-namespace nearkey {
+namespace nearkey::managed_server_test {
 namespace {
 
 // Everything that a ManagedServer borrows, and a log that goes to a file.
@@ -290,4 +290,4 @@ TEST_CASE("managed server: what stands in the place of its folder and is none is
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::managed_server_test

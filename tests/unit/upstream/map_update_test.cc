@@ -8,7 +8,7 @@
 #include <set>
 #include <string>
 
-namespace nearkey {
+namespace nearkey::map_update_test {
 namespace {
 
 using Stage = MapUpdate::Stage;
@@ -104,4 +104,4 @@ TEST_CASE("map update: what can't be read, or is not to be believed, is refused"
     CHECK(other.stage() == Stage::Refused);
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::map_update_test

@@ -8,7 +8,7 @@
 #include <memory>
 #include <string>
 
-namespace nearkey {
+namespace nearkey::node_broadcast_test {
 namespace {
 
 constexpr const char* kTracking = "CLIENT TRACKING ON BCAST PREFIX a: PREFIX b:";
@@ -126,4 +126,4 @@ TEST_CASE("broadcast: what a busy server refuses is asked for again when it is n
     CHECK(run_until(rig.loop, [&] { return rig.metrics.near_cache_tracking == 1; }));
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::node_broadcast_test

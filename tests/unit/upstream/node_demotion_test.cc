@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::node_demotion_test {
 namespace {
 
 const std::string kIsReplica = "*2\r\n$4\r\nrole\r\n$7\r\nreplica\r\n";
@@ -199,4 +199,4 @@ TEST_CASE("suspicion: it can be switched off") {
     REQUIRE(rig.run_until_told(receiver, 1));
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::node_demotion_test

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::node_dial_test {
 namespace {
 
 TEST_CASE("node: after a failure one connection at a time proves the server") {
@@ -190,4 +190,4 @@ TEST_CASE("node: it ends in every state without a handle left") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::node_dial_test

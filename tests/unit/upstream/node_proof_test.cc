@@ -7,7 +7,7 @@
 
 #include <string>
 
-namespace nearkey {
+namespace nearkey::node_proof_test {
 namespace {
 
 constexpr const char* kRedirected = "CLIENT TRACKING ON OPTOUT REDIRECT 7";
@@ -224,4 +224,4 @@ TEST_CASE("proof: a node that becomes the seed of a cluster ends the round that 
     CHECK(run_until(rig.loop, [&] { return second.told == 1; }));
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::node_proof_test

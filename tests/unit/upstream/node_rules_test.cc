@@ -9,7 +9,7 @@
 
 #include <string>
 
-namespace nearkey {
+namespace nearkey::node_rules_test {
 namespace {
 
 using Outcome = NearCache::Outcome;
@@ -182,4 +182,4 @@ TEST_CASE("rule suspicion: a server that was silent for long gets nothing") {
     REQUIRE(rig.run_until_told(receiver, 1));
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::node_rules_test

@@ -8,7 +8,7 @@
 #include <memory>
 #include <string>
 
-namespace nearkey {
+namespace nearkey::node_target_test {
 
 TEST_CASE("target: one that is lost before it is adopted is adopted all the same, and dialled") {
     NodeRig rig;
@@ -53,4 +53,4 @@ TEST_CASE("target: a primary that is lost before it is adopted is forgotten") {
     CHECK(told.refused == 0);
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::node_target_test

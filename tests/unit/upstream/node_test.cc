@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::node_test {
 namespace {
 
 TEST_CASE("node: a server that says too little of its commands is refused") {
@@ -309,4 +309,4 @@ TEST_CASE("node: without a near cache a reload leaves heartbeats as far apart as
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::node_test

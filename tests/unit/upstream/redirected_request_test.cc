@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::redirected_request_test {
 namespace {
 
 struct ClusterRig : ConnectionRig, RedirectEvents {
@@ -163,4 +163,4 @@ TEST_CASE("redirected request: sent again it keeps its place and its time") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::redirected_request_test

@@ -7,7 +7,7 @@
 
 #include <string>
 
-namespace nearkey {
+namespace nearkey::replication_test {
 namespace {
 
 const std::string kPrimary =
@@ -107,4 +107,4 @@ TEST_CASE("own writes: the last of a slot counts, or the last of which no slot i
     CHECK(writes.last(7) == 40);
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::replication_test

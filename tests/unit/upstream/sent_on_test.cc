@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::sent_on_test {
 namespace {
 
 struct Rig {
@@ -208,4 +208,4 @@ TEST_CASE("sent on: a read that begins anew is void, or over where nobody waits"
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::sent_on_test

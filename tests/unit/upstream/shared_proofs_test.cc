@@ -5,7 +5,7 @@
 
 #include <doctest/doctest.h>
 
-namespace nearkey {
+namespace nearkey::shared_proofs_test {
 namespace {
 
 // Asks one, which answers when a test says so.
@@ -70,4 +70,4 @@ TEST_CASE("shared proofs: what another loop waits for goes on there, too") {
     CHECK(run_until(loop, [&] { return proof.told == 1; }));
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::shared_proofs_test

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::slot_map_test {
 namespace {
 
 using Step = SlotMapReader::Step;
@@ -168,4 +168,4 @@ TEST_CASE("slot map: lengths that are lies end") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::slot_map_test

@@ -4,7 +4,7 @@
 
 #include <string>
 
-namespace nearkey {
+namespace nearkey::swap_watch_test {
 namespace {
 
 using enum SwapWatch::Verdict;
@@ -96,4 +96,4 @@ TEST_CASE("swap watch: what was swapped while nobody asked is not known") {
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::swap_watch_test

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::touch_reporter_test {
 namespace {
 
 std::string memory_report(const std::string& maxmemory, const std::string& policy) {
@@ -150,4 +150,4 @@ TEST_CASE("touch: switched off, it neither asks nor tells") {
     CHECK(due(rig.node->coherence().touch()) == 0);
 }
 
-}  // namespace nearkey
+}  // namespace nearkey::touch_reporter_test

@@ -7,7 +7,7 @@
 #include <variant>
 #include <vector>
 
-namespace nearkey {
+namespace nearkey::url_test {
 namespace {
 
 UpstreamUrl parsed(const std::string& text) {
@@ -241,4 +241,4 @@ TEST_CASE("url: each wrong part of a URL with Sentinels is told, and no password
 }
 
 }  // namespace
-}  // namespace nearkey
+}  // namespace nearkey::url_test
