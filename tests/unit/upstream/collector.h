@@ -41,6 +41,6 @@ private:
     }
 };
 
-using Told = std::vector<std::string>;
+using ToldWords = std::vector<std::string>;
 
 }  // namespace nearkey

@@ -17,7 +17,7 @@ TEST_CASE("lost connection: a write fails with UPSTREAMLOST and is not sent agai
     REQUIRE(rig.run_until_asked("SET a 1", 1));
     rig.valkey.close(0);
     REQUIRE(rig.run_until_told(receiver, 1));
-    CHECK(receiver.told == Told{"1 failed UPSTREAMLOST"});
+    CHECK(receiver.told == ToldWords{"1 failed UPSTREAMLOST"});
     rig.send(receiver, 2, "GET a");
     REQUIRE(rig.run_until_told(receiver, 2));
     CHECK(receiver.told.back() == "2 +GET a");
@@ -42,8 +42,8 @@ TEST_CASE("lost connection: a read is sent once more, before what was sent later
     REQUIRE(rig.run_until_told(receiver, 3));
     rig.send(receiver, 4, "INCR d", RequestKind::Write);
     REQUIRE(rig.run_until_told(receiver, 6));
-    CHECK(receiver.told ==
-          Told{"1 void", "2 failed UPSTREAMLOST", "3 void", "1 +GET a", "3 +GET c", "4 +INCR d"});
+    CHECK(receiver.told == ToldWords{"1 void", "2 failed UPSTREAMLOST", "3 void", "1 +GET a",
+                                     "3 +GET c", "4 +INCR d"});
     CHECK(rig.metrics.reads_retried_total == 2);
     CHECK(rig.metrics.queued == 0);
 }
@@ -59,7 +59,7 @@ TEST_CASE("lost connection: a read is sent again only once") {
     REQUIRE(rig.run_until_asked("GET a", 2));
     rig.valkey.close(1);
     REQUIRE(rig.run_until_told(receiver, 2));
-    CHECK(receiver.told == Told{"1 void", "1 failed UPSTREAMLOST"});
+    CHECK(receiver.told == ToldWords{"1 void", "1 failed UPSTREAMLOST"});
     CHECK(rig.valkey.times_asked("GET a") == 2);
 }
 
@@ -75,7 +75,7 @@ TEST_CASE("lost connection: a read that is answered is not sent again with those
     rig.valkey.answers.clear();
     rig.valkey.close(0);
     REQUIRE(rig.run_until_told(receiver, 3));
-    CHECK(receiver.told == Told{"1 +GET answered-a-while-ago", "2 void", "2 +GET b"});
+    CHECK(receiver.told == ToldWords{"1 +GET answered-a-while-ago", "2 void", "2 +GET b"});
     CHECK(rig.valkey.times_asked("GET answered-a-while-ago") == 1);
 }
 
@@ -93,7 +93,7 @@ TEST_CASE("lost connection: neither a long read nor one that nobody waits for is
     rig.connection->forget(gone);
     rig.valkey.close(0);
     REQUIRE(rig.run_until_told(receiver, 1));
-    CHECK(receiver.told == Told{"1 failed UPSTREAMLOST"});
+    CHECK(receiver.told == ToldWords{"1 failed UPSTREAMLOST"});
     CHECK(gone.told.empty());
     CHECK(rig.connection->pipeline().is_idle());
     CHECK(rig.metrics.tombstones == 0);
@@ -129,7 +129,7 @@ TEST_CASE("waiting requests: each fails with UPSTREAMDOWN after queue_timeout, n
     rig.connection->expire(now_ms + rig.options.queue_timeout_ms - 1);
     CHECK(receiver.told.empty());
     rig.connection->expire(now_ms + rig.options.queue_timeout_ms);
-    CHECK(receiver.told == Told{"1 failed UPSTREAMDOWN", "2 failed UPSTREAMDOWN"});
+    CHECK(receiver.told == ToldWords{"1 failed UPSTREAMDOWN", "2 failed UPSTREAMDOWN"});
     CHECK(rig.metrics.upstream_down_total == 2);
     CHECK(rig.metrics.queued == 0);
     CHECK(rig.context.queued_bytes == 0);
@@ -149,7 +149,7 @@ TEST_CASE("waiting requests: a read that was sent once fails with UPSTREAMLOST")
     rig.valkey.close(0);
     REQUIRE(rig.run_until_told(receiver, 1));
     rig.connection->expire(rig.loop.now_ms() + rig.options.queue_timeout_ms);
-    CHECK(receiver.told == Told{"1 void", "1 failed UPSTREAMLOST"});
+    CHECK(receiver.told == ToldWords{"1 void", "1 failed UPSTREAMLOST"});
     CHECK(rig.metrics.upstream_lost_total == 1);
 }
 
@@ -161,7 +161,7 @@ TEST_CASE("waiting requests: one that is forgotten is never sent") {
     rig.send(receiver, 1, "INCR b", RequestKind::Write);
     rig.connection->forget(gone);
     REQUIRE(rig.run_until_told(receiver, 1));
-    CHECK(receiver.told == Told{"1 +INCR b"});
+    CHECK(receiver.told == ToldWords{"1 +INCR b"});
     CHECK(gone.told.empty());
     CHECK(rig.valkey.times_asked("INCR a") == 0);
     CHECK(rig.metrics.tombstones == 0);
@@ -174,11 +174,11 @@ TEST_CASE("waiting requests: the queue is limited in commands and in bytes, told
     rig.options.queue_bytes_max = 2 * encoded("GET a").size();
     rig.send(receiver, 1, "GET a");
     rig.send(receiver, 2, "GET b-which-is-longer");
-    CHECK(receiver.told == Told{"2 failed UPSTREAMDOWN"});
+    CHECK(receiver.told == ToldWords{"2 failed UPSTREAMDOWN"});
     rig.send(receiver, 3, "GET c");
     rig.options.queue_bytes_max *= 100;
     rig.send(receiver, 4, "GET d");
-    CHECK(receiver.told == Told{"2 failed UPSTREAMDOWN", "4 failed UPSTREAMDOWN"});
+    CHECK(receiver.told == ToldWords{"2 failed UPSTREAMDOWN", "4 failed UPSTREAMDOWN"});
     CHECK(rig.metrics.queue_full_total == 2);
     REQUIRE(rig.run_until_told(receiver, 4));
     CHECK(receiver.told[2] == "1 +GET a");
@@ -330,7 +330,7 @@ TEST_CASE("dialling: a peer that hangs up in mid-handshake costs one attempt") {
     CHECK(receiver.told.empty());
     rig.valkey.hangs_up = false;
     REQUIRE(rig.run_until_told(receiver, 1));
-    CHECK(receiver.told == Told{"1 +GET a"});
+    CHECK(receiver.told == ToldWords{"1 +GET a"});
 }
 
 }  // namespace

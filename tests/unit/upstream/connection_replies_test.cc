@@ -46,8 +46,8 @@ TEST_CASE("several replies: each has its ticket, and the next request's comes be
     send_block(rig, a, 7);
     rig.send(b, 2, "GET y");
     REQUIRE(rig.run_until_told(b, 2));
-    CHECK(a.told == Told{"7 +MULTI", "8 +SET a 1", "9 +EXEC"});
-    CHECK(b.told == Told{"1 +GET x", "2 +GET y"});
+    CHECK(a.told == ToldWords{"7 +MULTI", "8 +SET a 1", "9 +EXEC"});
+    CHECK(b.told == ToldWords{"1 +GET x", "2 +GET y"});
     CHECK(rig.valkey.asked_when_ready(0) ==
           std::vector<std::string>{"GET x", "MULTI", "SET a 1", "EXEC", "GET y"});
     CHECK(rig.metrics.in_flight == 0);
@@ -69,7 +69,7 @@ TEST_CASE("several replies: cut at every byte they stay the same") {
         REQUIRE(run_until(rig.loop, [&] { return rig.valkey.unread(0) == 0; }));
         rig.valkey.send(0, replies.substr(cut));
         REQUIRE(rig.run_until_told(receiver, 3));
-        CHECK(receiver.told == Told{"1 +OK", "2 +QUEUED", "3 *1\r\n$2\r\nOK"});
+        CHECK(receiver.told == ToldWords{"1 +OK", "2 +QUEUED", "3 *1\r\n$2\r\nOK"});
     }
 }
 
@@ -89,9 +89,9 @@ TEST_CASE("several replies: forgotten in the middle, the rest is dropped") {
     CHECK(rig.metrics.tombstones == 1);
     rig.valkey.send(0, "UED\r\n*0\r\n+mine\r\n");
     REQUIRE(rig.run_until_told(next, 1));
-    CHECK(gone.told == Told{"1 +OK"});
+    CHECK(gone.told == ToldWords{"1 +OK"});
     CHECK(gone.part == "+QUE");
-    CHECK(next.told == Told{"1 +mine"});
+    CHECK(next.told == ToldWords{"1 +mine"});
     CHECK(rig.metrics.tombstones == 0);
     CHECK(rig.metrics.in_flight == 0);
 }
@@ -106,7 +106,7 @@ TEST_CASE("several replies: a receiver may forget them inside the end of one") {
     REQUIRE(rig.run_until_told(next, 1));
     CHECK(quitter.pieces == 1);
     CHECK(quitter.failed == 0);
-    CHECK(next.told == Told{"1 +GET a"});
+    CHECK(next.told == ToldWords{"1 +GET a"});
     CHECK(rig.metrics.tombstones == 0);
 }
 
@@ -121,7 +121,7 @@ TEST_CASE("several replies: when the connection is lost the remaining ones fail"
     REQUIRE(run_until(rig.loop, [&] { return receiver.part == "+QU"; }));
     rig.valkey.close(0);
     REQUIRE(rig.run_until_told(receiver, 3));
-    CHECK(receiver.told == Told{"4 +OK", "5 failed UPSTREAMLOST", "6 failed UPSTREAMLOST"});
+    CHECK(receiver.told == ToldWords{"4 +OK", "5 failed UPSTREAMLOST", "6 failed UPSTREAMLOST"});
     CHECK(rig.metrics.in_flight == 0);
     CHECK(rig.connection->pipeline().is_idle());
     CHECK(rig.valkey.times_asked("MULTI") == 1);
@@ -143,13 +143,13 @@ TEST_CASE("several replies: too late, the remaining ones fail and what comes is 
     rig.connection->expire(sent_ms + 99);
     CHECK(receiver.told.size() == 1);
     rig.connection->expire(sent_ms + 100);
-    const Told expected{"1 +OK", "2 failed UPSTREAMTIMEOUT", "3 failed UPSTREAMTIMEOUT"};
+    const ToldWords expected{"1 +OK", "2 failed UPSTREAMTIMEOUT", "3 failed UPSTREAMTIMEOUT"};
     CHECK(receiver.told == expected);
     CHECK(rig.metrics.tombstones == 1);
     rig.send(next, 1, "GET a");
     rig.valkey.send(0, "+QUEUED\r\n*0\r\n");
     REQUIRE(rig.run_until_told(next, 1));
-    CHECK(next.told == Told{"1 +GET a"});
+    CHECK(next.told == ToldWords{"1 +GET a"});
     CHECK(receiver.told == expected);
     CHECK(rig.metrics.tombstones == 0);
 }
@@ -165,7 +165,7 @@ TEST_CASE("several replies: in the queue they wait, expire and are forgotten tog
     rig.connection->forget(gone);
     rig.connection->expire(rig.loop.now_ms() + rig.options.queue_timeout_ms);
     CHECK(receiver.told ==
-          Told{"1 failed UPSTREAMDOWN", "2 failed UPSTREAMDOWN", "3 failed UPSTREAMDOWN"});
+          ToldWords{"1 failed UPSTREAMDOWN", "2 failed UPSTREAMDOWN", "3 failed UPSTREAMDOWN"});
     CHECK(gone.told.empty());
     CHECK(rig.metrics.queued == 0);
     CHECK(rig.context.queued_bytes == 0);
@@ -182,7 +182,7 @@ TEST_CASE("several replies: a full queue refuses all of them at once") {
     rig.options.queue_commands_max = 0;
     send_block(rig, receiver, 1);
     CHECK(receiver.told ==
-          Told{"1 failed UPSTREAMDOWN", "2 failed UPSTREAMDOWN", "3 failed UPSTREAMDOWN"});
+          ToldWords{"1 failed UPSTREAMDOWN", "2 failed UPSTREAMDOWN", "3 failed UPSTREAMDOWN"});
     CHECK(rig.metrics.queue_full_total == 1);
 }
 

@@ -17,8 +17,8 @@ TEST_CASE("connection: replies go to their senders in the order of sending") {
     rig.send(b, 1, "GET b");
     rig.send(a, 2, "SET c 1", RequestKind::Write);
     REQUIRE(rig.run_until_told(a, 2));
-    CHECK(a.told == Told{"1 +GET a", "2 +SET c 1"});
-    CHECK(b.told == Told{"1 +GET b"});
+    CHECK(a.told == ToldWords{"1 +GET a", "2 +SET c 1"});
+    CHECK(b.told == ToldWords{"1 +GET b"});
     CHECK(rig.metrics.in_flight == 0);
 }
 
@@ -41,8 +41,8 @@ TEST_CASE("connection: a reply cut at every byte is still two replies") {
         REQUIRE(run_until(rig.loop, [&] { return rig.valkey.unread(0) == 0; }));
         rig.valkey.send(0, replies.substr(cut));
         REQUIRE(rig.run_until_told(b, 1));
-        CHECK(a.told == Told{"0 *2\r\n$2\r\n\r\n\r\n:1"});
-        CHECK(b.told == Told{"0 $-1"});
+        CHECK(a.told == ToldWords{"0 *2\r\n$2\r\n\r\n\r\n:1"});
+        CHECK(b.told == ToldWords{"0 $-1"});
     }
 }
 
@@ -62,7 +62,7 @@ TEST_CASE("connection: a receiver that forgot leaves a tombstone whose reply is 
     REQUIRE(rig.run_until_told(next, 1));
     CHECK(gone.told.empty());
     CHECK(gone.part.empty());
-    CHECK(next.told == Told{"1 +mine"});
+    CHECK(next.told == ToldWords{"1 +mine"});
     CHECK(rig.metrics.tombstones == 0);
 }
 
@@ -81,7 +81,7 @@ TEST_CASE("connection: one that forgets in mid-reply hears no more of it") {
     REQUIRE(rig.run_until_told(next, 1));
     CHECK(gone.part == "$4\r\nab");
     CHECK(gone.told.empty());
-    CHECK(next.told == Told{"1 :7"});
+    CHECK(next.told == ToldWords{"1 :7"});
 }
 
 TEST_CASE("connection: a timeout is told to that sender only, and its late reply is dropped") {
@@ -100,13 +100,13 @@ TEST_CASE("connection: a timeout is told to that sender only, and its late reply
     rig.connection->expire(sent_ms + 99);
     CHECK(slow.told.empty());
     rig.connection->expire(sent_ms + 100);
-    CHECK(slow.told == Told{"1 failed UPSTREAMTIMEOUT"});
+    CHECK(slow.told == ToldWords{"1 failed UPSTREAMTIMEOUT"});
     CHECK(other.told.empty());
     CHECK(rig.connection->is_ready());
     rig.send(slow, 2, "GET again");
     rig.valkey.send(0, "$4\r\nlate\r\n$5\r\nother\r\n");
     REQUIRE(rig.run_until_told(other, 1));
-    CHECK(other.told == Told{"1 $5\r\nother"});
+    CHECK(other.told == ToldWords{"1 $5\r\nother"});
     REQUIRE(rig.run_until_told(slow, 2));
     CHECK(slow.told.back() == "2 +GET again");
     CHECK(rig.metrics.upstream_timeout_total == 1);
@@ -129,7 +129,7 @@ TEST_CASE("connection: it is closed when its oldest tombstone is too old") {
     CHECK(rig.connection->state() == ConnectionState::Idle);
     CHECK(rig.metrics.tombstone_closes_total == 1);
     CHECK(rig.metrics.tombstones == 0);
-    CHECK(slow.told == Told{"1 failed UPSTREAMTIMEOUT"});
+    CHECK(slow.told == ToldWords{"1 failed UPSTREAMTIMEOUT"});
 }
 
 TEST_CASE("connection: a blocking command has no timeout, those behind it do") {
@@ -142,7 +142,7 @@ TEST_CASE("connection: a blocking command has no timeout, those behind it do") {
     rig.send(receiver, 2, "GET a");
     REQUIRE(rig.run_until_asked("GET a", 1));
     rig.connection->expire(rig.loop.now_ms() + 1'000'000);
-    CHECK(receiver.told == Told{"2 failed UPSTREAMTIMEOUT"});
+    CHECK(receiver.told == ToldWords{"2 failed UPSTREAMTIMEOUT"});
     CHECK(rig.connection->is_ready());
     rig.valkey.send(0, ":1\r\n:2\r\n");
     REQUIRE(rig.run_until_told(receiver, 2));
@@ -157,7 +157,7 @@ TEST_CASE("connection: a push belongs to no request") {
     rig.make_ready();
     rig.send(receiver, 1, "GET a");
     REQUIRE(run_until(rig.loop, [&] { return rig.metrics.upstream_pushes_total == 2; }));
-    CHECK(receiver.told == Told{"1 +yes"});
+    CHECK(receiver.told == ToldWords{"1 +yes"});
 }
 
 TEST_CASE("connection: a malformed reply costs the connection, and nobody gets a piece of it") {
@@ -169,8 +169,8 @@ TEST_CASE("connection: a malformed reply costs the connection, and nobody gets a
     rig.send(before, 1, "GET b");
     rig.send(hit, 1, "SET a 1", RequestKind::Write);
     REQUIRE(rig.run_until_told(hit, 1));
-    CHECK(before.told == Told{"1 +GET b"});
-    CHECK(hit.told == Told{"1 failed UPSTREAMLOST"});
+    CHECK(before.told == ToldWords{"1 +GET b"});
+    CHECK(hit.told == ToldWords{"1 failed UPSTREAMLOST"});
     CHECK(rig.metrics.upstream_protocol_errors_total == 1);
     rig.send(hit, 2, "GET c");
     REQUIRE(rig.run_until_told(hit, 2));
@@ -195,7 +195,7 @@ TEST_CASE("connection: a request larger than every buffer arrives whole") {
     rig.send(receiver, 1, "SET k " + value, RequestKind::Write);
     rig.send(receiver, 2, "GET k");
     REQUIRE(rig.run_until_told(receiver, 2));
-    CHECK(receiver.told == Told{"1 +taken", "2 +GET k"});
+    CHECK(receiver.told == ToldWords{"1 +taken", "2 +GET k"});
 }
 
 TEST_CASE("connection: closing it fails what is owed and whatever is sent later") {
@@ -206,7 +206,7 @@ TEST_CASE("connection: closing it fails what is owed and whatever is sent later"
     rig.send(receiver, 1, "SET a 1", RequestKind::Write);
     rig.connection->close("for the test");
     rig.send(receiver, 2, "SET b 1", RequestKind::Write);
-    CHECK(receiver.told == Told{"1 failed UPSTREAMLOST", "2 failed UPSTREAMDOWN"});
+    CHECK(receiver.told == ToldWords{"1 failed UPSTREAMLOST", "2 failed UPSTREAMDOWN"});
     CHECK(rig.metrics.upstream_connections == 0);
     CHECK(rig.metrics.in_flight == 0);
     CHECK(run_until(rig.loop, [&] { return rig.valkey.open_count() == 0; }));
@@ -244,7 +244,7 @@ TEST_CASE("connection: a receiver may close it while it is being told") {
     REQUIRE(rig.run_until_asked("INCR b", 1));
     rig.valkey.send(0, ":1\r\n:2\r\n");
     REQUIRE(rig.run_until_told(other, 1));
-    CHECK(other.told == Told{"1 failed UPSTREAMLOST"});
+    CHECK(other.told == ToldWords{"1 failed UPSTREAMLOST"});
     CHECK(closing.ends == 0);
     CHECK(closing.failures == 1);
 }

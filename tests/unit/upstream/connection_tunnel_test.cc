@@ -30,7 +30,7 @@ TEST_CASE("owned connection: its loss is told once, behind what was in flight") 
     rig.valkey.close(0);
     REQUIRE(rig.run_until_told(receiver, 1));
     CHECK(owner.lost == 1);
-    CHECK(receiver.told == Told{"1 failed UPSTREAMLOST"});
+    CHECK(receiver.told == ToldWords{"1 failed UPSTREAMLOST"});
     CHECK(rig.lost.size() == 1);
 }
 
@@ -76,7 +76,7 @@ TEST_CASE("tunnel: it begins behind the replies that are owed, even in the same 
     REQUIRE(rig.run_until_asked("GET b", 1));
     rig.valkey.send(0, "+a\r\n+b\r\nwhatever");
     REQUIRE(run_until(rig.loop, [&] { return owner.read.size() == 12; }));
-    CHECK(receiver.told == Told{"1 +a"});
+    CHECK(receiver.told == ToldWords{"1 +a"});
     CHECK(owner.read == "+b\r\nwhatever");
 }
 

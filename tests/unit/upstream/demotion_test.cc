@@ -39,7 +39,7 @@ TEST_CASE("demotion: -REDIRECT, cut anywhere, reaches nobody: a read goes again"
         rig.valkey.answers.erase("GET k");
         send_cut(rig, kRedirect, cut);
         REQUIRE(rig.run_until_told(receiver, 2));
-        CHECK(receiver.told == Told{"1 void", "1 +GET k"});
+        CHECK(receiver.told == ToldWords{"1 void", "1 +GET k"});
         CHECK(rig.demoted == 1);
         CHECK(rig.metrics.upstream_lost_demoted_total == 1);
     }
@@ -58,13 +58,13 @@ TEST_CASE("demotion: a read that goes again for it may go again once more") {
         REQUIRE(rig.run_until_asked("GET k", 3));
         rig.valkey.send(2, "+GET k\r\n");
         REQUIRE(rig.run_until_told(receiver, 3));
-        CHECK(receiver.told == Told{"1 void", "1 void", "1 +GET k"});
+        CHECK(receiver.told == ToldWords{"1 void", "1 void", "1 +GET k"});
         rig.connection->redirect(rig.target);
     }
     SUBCASE("but not where a connection is lost") {
         rig.valkey.close(1);
         REQUIRE(rig.run_until_told(receiver, 2));
-        CHECK(receiver.told == Told{"1 void", "1 failed UPSTREAMLOST"});
+        CHECK(receiver.told == ToldWords{"1 void", "1 failed UPSTREAMLOST"});
     }
 }
 
@@ -80,7 +80,7 @@ TEST_CASE("demotion: a write that is redirected reads what a replica says to it"
     rig.valkey.send(0, kRedirect);
     REQUIRE(rig.run_until_told(receiver, 2));
     // Of the second nobody can know: the server could be a primary again by then.
-    CHECK(receiver.told == Told{"1 failed READONLY", "2 failed UPSTREAMLOST"});
+    CHECK(receiver.told == ToldWords{"1 failed READONLY", "2 failed UPSTREAMLOST"});
     CHECK(rig.valkey.times_asked("SET k v") == 1);
 }
 
@@ -93,7 +93,7 @@ TEST_CASE("demotion: other errors pass as they come, cut anywhere") {
         ask_in_vain(rig, receiver);
         send_cut(rig, error, cut);
         REQUIRE(rig.run_until_told(receiver, 1));
-        CHECK(receiver.told == Told{"1 -REDIRECTED is no such word"});
+        CHECK(receiver.told == ToldWords{"1 -REDIRECTED is no such word"});
         CHECK(rig.demoted == 0);
     }
 }
@@ -140,13 +140,13 @@ TEST_CASE("demotion: what is held back goes in order, and behind what was sent b
         CHECK(rig.valkey.times_asked("GET 2") == 0);
         rig.connection->pipeline().let_go();
         REQUIRE(rig.run_until_told(receiver, 3));
-        CHECK(receiver.told == Told{"1 +GET 1", "2 +GET 2", "3 +SET 3 v"});
+        CHECK(receiver.told == ToldWords{"1 +GET 1", "2 +GET 2", "3 +SET 3 v"});
     }
     SUBCASE("where the connection is lost") {
         rig.valkey.answers.erase("GET 1");
         rig.valkey.close(0);
         REQUIRE(rig.run_until_told(receiver, 4));
-        CHECK(receiver.told == Told{"1 void", "1 +GET 1", "2 +GET 2", "3 +SET 3 v"});
+        CHECK(receiver.told == ToldWords{"1 void", "1 +GET 1", "2 +GET 2", "3 +SET 3 v"});
     }
     CHECK(rig.valkey.times_asked("SET 3 v") == 1);
 }
@@ -166,7 +166,7 @@ TEST_CASE("demotion: what is held back fills no queue, and leaves none") {
     CHECK(rig.metrics.queued == 3);
     rig.valkey.close(0);
     REQUIRE(rig.run_until_told(receiver, 3));
-    CHECK(receiver.told == Told{"1 +SET k v", "2 +SET k v", "3 +SET k v"});
+    CHECK(receiver.told == ToldWords{"1 +SET k v", "2 +SET k v", "3 +SET k v"});
     CHECK(rig.context.queued_commands == 0);
     CHECK(rig.metrics.queued == 0);
     CHECK(rig.metrics.upstream_unsent_bytes == 0);
@@ -186,7 +186,7 @@ TEST_CASE("demotion: what is held back for too long fails, and was not sent") {
         rig.connection->expire(rig.loop.now_ms());
         return !receiver.told.empty();
     }));
-    CHECK(receiver.told == Told{"2 failed UPSTREAMTIMEOUT"});
+    CHECK(receiver.told == ToldWords{"2 failed UPSTREAMTIMEOUT"});
     CHECK(receiver.last_error.ends_with("not sent"));
     CHECK(patient.told.empty());
     CHECK(rig.metrics.queued == 1);

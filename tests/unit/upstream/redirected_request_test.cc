@@ -44,7 +44,7 @@ TEST_CASE("redirected request: read and write are taken off with their bytes") {
     rig.send(rig.receiver, 2, "GET k");
     rig.send(rig.receiver, 3, "GET other");
     REQUIRE(rig.run_until_told(rig.receiver, 1));
-    CHECK(rig.receiver.told == Told{"3 +GET other"});
+    CHECK(rig.receiver.told == ToldWords{"3 +GET other"});
     REQUIRE(rig.requests.size() == 2);
     CHECK(rig.words[0] == "-MOVED 12539 10.0.0.2:7000\r\n");
     CHECK(rig.requests[0].bytes == encoded("SET k v"));
@@ -67,7 +67,7 @@ TEST_CASE("redirected request: however long a read is, it goes on; lost, it is n
     REQUIRE(rig.run_until_asked(longer, 2));
     rig.valkey.close_all();
     REQUIRE(rig.run_until_told(rig.receiver, 1));
-    CHECK(rig.receiver.told == Told{"2 failed UPSTREAMLOST"});
+    CHECK(rig.receiver.told == ToldWords{"2 failed UPSTREAMLOST"});
 }
 
 TEST_CASE("redirected request: its words may come in pieces") {
@@ -94,7 +94,7 @@ TEST_CASE("redirected request: another error is its receiver's, in pieces too") 
             rig.send(rig.receiver, 1, "GET k");
             rig.answer_in_pieces("GET k", words, cut);
             REQUIRE(rig.run_until_told(rig.receiver, 1));
-            CHECK(rig.receiver.told == Told{"1 " + words.substr(0, words.size() - 2)});
+            CHECK(rig.receiver.told == ToldWords{"1 " + words.substr(0, words.size() - 2)});
             CHECK(rig.words.empty());
         }
     }
@@ -106,7 +106,7 @@ TEST_CASE("redirected request: an error without end is passed on") {
     rig.valkey.answers["GET k"] = words;
     rig.send(rig.receiver, 1, "GET k");
     REQUIRE(rig.run_until_told(rig.receiver, 1));
-    CHECK(rig.receiver.told == Told{"1 " + words.substr(0, words.size() - 2)});
+    CHECK(rig.receiver.told == ToldWords{"1 " + words.substr(0, words.size() - 2)});
 }
 
 TEST_CASE("redirected request: nobody waits for that of a receiver that has gone") {
@@ -131,7 +131,7 @@ TEST_CASE("redirected request: a lost write has run, perhaps, and is not sent ag
     REQUIRE(rig.run_until_asked("SET k v", 1));
     rig.valkey.close_all();
     REQUIRE(rig.run_until_told(rig.receiver, 1));
-    CHECK(rig.receiver.told == Told{"1 failed UPSTREAMLOST"});
+    CHECK(rig.receiver.told == ToldWords{"1 failed UPSTREAMLOST"});
     CHECK(rig.valkey.times_asked("SET k v") == 1);
 }
 
@@ -144,7 +144,7 @@ TEST_CASE("redirected request: a lease believes nothing, for a script may say it
     rig.valkey.answers["EVAL s 0"] = "-MOVED 3 127.0.0.1:7000\r\n";
     rig.send(rig.receiver, 1, "EVAL s 0", RequestKind::Write);
     REQUIRE(rig.run_until_told(rig.receiver, 1));
-    CHECK(rig.receiver.told == Told{"1 -MOVED 3 127.0.0.1:7000"});
+    CHECK(rig.receiver.told == ToldWords{"1 -MOVED 3 127.0.0.1:7000"});
     CHECK(rig.requests.empty());
 }
 
@@ -158,7 +158,7 @@ TEST_CASE("redirected request: sent again it keeps its place and its time") {
     rig.connection->send_again(rig.requests[0]);
     rig.send(rig.receiver, 2, "GET k");
     REQUIRE(rig.run_until_told(rig.receiver, 2));
-    CHECK(rig.receiver.told == Told{"1 +OK", "2 +GET k"});
+    CHECK(rig.receiver.told == ToldWords{"1 +OK", "2 +GET k"});
     CHECK(deadline_ms <= rig.loop.now_ms() + rig.options.request_timeout_ms);
 }
 

@@ -65,7 +65,7 @@ TEST_CASE("sent on: all to one node go at once, and their replies by their ticke
     rig.answer("1");
     rig.answer("2", "-ERR no\r\n");
     rig.answer("3");
-    CHECK(rig.receiver.told == Told{"1 +OK", "2 -ERR no", "3 +OK"});
+    CHECK(rig.receiver.told == ToldWords{"1 +OK", "2 -ERR no", "3 +OK"});
     CHECK(rig.sent_on.size() == 0);
 }
 
@@ -114,8 +114,8 @@ TEST_CASE("sent on: those that fail at once let the next go") {
     rig.fails = true;
     rig.sent_on.send(first, 4, false);
     CHECK(rig.sent == std::vector<std::string>{"1 to 4", "2 to 5", "3 to 5", "4 to 5"});
-    CHECK(rig.receiver.told == Told{"1 failed UPSTREAMDOWN", "2 failed UPSTREAMDOWN",
-                                    "3 failed UPSTREAMDOWN", "4 failed UPSTREAMDOWN"});
+    CHECK(rig.receiver.told == ToldWords{"1 failed UPSTREAMDOWN", "2 failed UPSTREAMDOWN",
+                                         "3 failed UPSTREAMDOWN", "4 failed UPSTREAMDOWN"});
     CHECK(rig.sent_on.size() == 0);
 }
 
@@ -201,7 +201,7 @@ TEST_CASE("sent on: a read that begins anew is void, or over where nobody waits"
     rig.sent_on.send(rig.taken(1, 9, rig.receiver), 4, false);
     ReplyReceiver& hop = *rig.in_flight.at("1").request.receiver;
     CHECK(hop.on_reply_void(0));
-    CHECK(rig.receiver.told == Told{"1 void"});
+    CHECK(rig.receiver.told == ToldWords{"1 void"});
     rig.sent_on.forget(rig.receiver);
     CHECK(!hop.on_reply_void(0));
     CHECK(rig.sent_on.size() == 0);
