@@ -1,28 +1,44 @@
-#define _GNU_SOURCE  /* CLOCK_BOOTTIME */
+#define _GNU_SOURCE  // CLOCK_BOOTTIME
 #include "segment_reader.h"
+
+#include <string.h>
+#include <time.h>
 
 #include "nearkey/cache/segment.h"
 
 #define XXH_INLINE_ALL
-#include <string.h>
-#include <time.h>
 #include <xxhash.h>
 
-enum { TRIES = 4, WORD = 8 };
-
-/* Tests place a pause between any two steps. */
+// Tests place a pause between any two steps, leave a step out, and have a clock of their own.
 #ifndef SEGMENT_PAUSE
 #define SEGMENT_PAUSE() ((void)0)
 #endif
+#ifndef SEGMENT_BREAKS
+#define SEGMENT_BREAKS(rule) 0
+#endif
+#ifdef SEGMENT_NOW_MS
+uint64_t SEGMENT_NOW_MS(void);
+#else
+#define SEGMENT_NOW_MS now_ms
 
+// The vDSO's: no system call. Not the coarse one: it does not count a suspended host's sleep.
+static uint64_t now_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+#endif
+
+enum { TRIES = 4, WORD = 8 };
+
+// Until when what was found is true.
 struct until {
-    uint64_t proven_ms;   /* the oldest of the sources; 0: one is closed */
-    uint64_t deadline_ms; /* the first */
+    uint64_t proven_ms;    // the oldest of the sources; 0: one is closed
+    uint64_t deadline_ms;  // the first
 };
 
 struct item {
     struct nearkey_segment_item header;
-    uint64_t key_at;
     uint64_t value_at;
 };
 
@@ -38,15 +54,16 @@ static int is_power_of_two(uint64_t number) {
     return number != 0 && (number & (number - 1)) == 0;
 }
 
-/* Of a part of `size` bytes at `at`, between the page of the header and the end. */
+// Of a part of `size` bytes at `at`, between the page of the header and the end.
 static int is_within(const struct segment_view* view, uint64_t at, uint64_t size) {
-    return at >= NEARKEY_SEGMENT_PAGE && at % WORD == 0 && at <= view->size && size <= view->size - at;
+    return at >= NEARKEY_SEGMENT_PAGE && at % WORD == 0 && at <= view->size &&
+           size <= view->size - at;
 }
 
 int segment_view_init(struct segment_view* view, const void* base, uint64_t size) {
     if (size < NEARKEY_SEGMENT_PAGE || size > UINT64_C(1) << 40 || size % WORD != 0) return -1;
     struct nearkey_segment_header header;
-    memcpy(&header, base, sizeof header);
+    memcpy(&header, base, offsetof(struct nearkey_segment_header, epoch));
     if (header.magic != NEARKEY_SEGMENT_MAGIC || header.layout != NEARKEY_SEGMENT_LAYOUT ||
         header.size != size || !is_power_of_two(header.bucket_count)) {
         return -1;
@@ -65,7 +82,8 @@ int segment_view_init(struct segment_view* view, const void* base, uint64_t size
     const int is_sound =
         is_within(view, view->sources_at, NEARKEY_SEGMENT_SOURCES * sizeof(uint64_t)) &&
         is_within(view, view->buckets_at, buckets_size) &&
-        view->buckets_at % sizeof(struct nearkey_segment_bucket) == 0 && is_within(view, view->items_at, 0);
+        view->buckets_at % sizeof(struct nearkey_segment_bucket) == 0 &&
+        is_within(view, view->items_at, 0);
     return is_sound ? 0 : -1;
 }
 
@@ -75,24 +93,27 @@ static int is_owned(const struct nearkey_segment_header* header) {
 }
 
 int segment_is_over(const struct segment_view* view) {
+    if (SEGMENT_BREAKS(TOMBSTONE)) return 0;
     const struct nearkey_segment_header* header = header_of(view);
     return !is_owned(header) || __atomic_load_n(&header->is_over, __ATOMIC_ACQUIRE) != 0;
 }
 
-/* The vDSO's: no system call. Not the coarse one: it does not count a suspended host's sleep. */
-static uint64_t now_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_BOOTTIME, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+static uint32_t load_epoch(const struct segment_view* view) {
+    return __atomic_load_n(&header_of(view)->epoch, __ATOMIC_ACQUIRE);
 }
 
-/* Of words that the daemon may be changing: each is read once, as a whole. */
+int segment_is_suspended(const struct segment_view* view) {
+    return load_epoch(view) == 0;
+}
+
+// Of words that the daemon may be changing: each is read once, as a whole.
 static void copy_words(void* to, const struct segment_view* view, uint64_t at, size_t size) {
     unsigned char* out = to;
     const uint64_t* from = (const uint64_t*)(view->base + at);
     for (; size >= WORD; size -= WORD, out += WORD, ++from) {
         const uint64_t word = __atomic_load_n(from, __ATOMIC_RELAXED);
         memcpy(out, &word, WORD);
+        SEGMENT_PAUSE();
     }
     if (size > 0) {
         const uint64_t word = __atomic_load_n(from, __ATOMIC_RELAXED);
@@ -113,18 +134,20 @@ static int has_key(const struct segment_view* view, uint64_t at, const struct se
     return memcmp(&stored, bytes, left) == 0;
 }
 
-/* Reads what an entry points to; 0: it is not this key, or the entry is being changed. */
+// Reads what an entry points to; 0: it is not this key, or the entry is being changed.
 static int read_item(const struct segment_view* view, uint64_t entry, const struct segment_key* key,
                      struct item* item) {
     const uint64_t at = nearkey_segment_offset(entry);
-    if (at < view->items_at || at % WORD != 0 || at > view->size - sizeof item->header) return 0;
-    copy_words(&item->header, view, at, sizeof item->header);
-    if (item->header.key_size != key->size || item->header.database != key->database) return 0;
-    const uint64_t left = view->size - at;
-    if (nearkey_segment_item_size(item->header.key_size, item->header.value_size) > left) return 0;
-    item->key_at = at + sizeof item->header;
-    item->value_at = item->key_at + nearkey_segment_padded(key->size);
-    return has_key(view, item->key_at, key);
+    const uint64_t header_size = sizeof item->header;
+    if (at < view->items_at || at % WORD != 0 || at > view->size - header_size) return 0;
+    copy_words(&item->header, view, at, header_size);
+    const struct nearkey_segment_item* header = &item->header;
+    if (header->key_size != key->size || header->database != key->database) return 0;
+    if (header->value_size > NEARKEY_SEGMENT_VALUE_MAX) return 0;
+    const uint64_t item_size = nearkey_segment_item_size(header->key_size, header->value_size);
+    if (item_size > view->size - at) return 0;
+    item->value_at = at + header_size + nearkey_segment_padded(key->size);
+    return has_key(view, at + header_size, key);
 }
 
 static uint64_t bucket_of(const struct segment_view* view, uint64_t hash) {
@@ -140,71 +163,76 @@ static uint64_t load_proof(const struct segment_view* view, uint16_t source) {
     return __atomic_load_n((const uint64_t*)(view->base + at), __ATOMIC_ACQUIRE);
 }
 
-static uint32_t load_epoch(const struct segment_view* view) {
-    return __atomic_load_n(&header_of(view)->epoch, __ATOMIC_ACQUIRE);
-}
-
-/* What was read before it was not void when its source's proof was read. */
+// What was read before it was not void when its source's proof was read.
 static int is_unchanged(const struct segment_view* view, uint64_t bucket_at, uint64_t version) {
+    if (SEGMENT_BREAKS(VALIDATION)) return 1;
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
     return load_word(view, bucket_at) == version;
 }
 
-/* One try. SEGMENT_BUSY: again. What is found is true if the bucket is unchanged. */
+// Copies the value that an entry points to. SEGMENT_MISS: the entry is of another key, or not now.
+static enum segment_outcome try_entry(const struct segment_view* view, uint64_t entry,
+                                      const struct segment_key* key, struct segment_slice* slice,
+                                      struct until* until) {
+    struct item item;
+    SEGMENT_PAUSE();
+    if (!read_item(view, entry, key, &item)) return SEGMENT_MISS;
+    if ((item.header.flags & slice->refused_flags) != 0) return SEGMENT_MISS;
+    SEGMENT_PAUSE();
+    const int is_nil = (item.header.flags & NEARKEY_SEGMENT_NIL) != 0;
+    if (!is_nil && item.header.value_size <= slice->capacity) {
+        copy_words(slice->buffer, view, item.value_at, item.header.value_size);
+    }
+    SEGMENT_PAUSE();
+    uint64_t proven_ms = load_proof(view, item.header.source);
+    const uint32_t epoch = load_epoch(view);
+    SEGMENT_PAUSE();
+    if (!is_unchanged(view, slice->bucket_at, slice->version)) return SEGMENT_BUSY;
+    if (SEGMENT_BREAKS(LEASE_LAST)) {
+        SEGMENT_PAUSE();
+        proven_ms = load_proof(view, item.header.source);
+    }
+    if (epoch == 0) return SEGMENT_OFF;
+    if (epoch != item.header.epoch) return SEGMENT_MISS;
+    if (proven_ms < until->proven_ms) until->proven_ms = proven_ms;
+    if (item.header.deadline_ms < until->deadline_ms) until->deadline_ms = item.header.deadline_ms;
+    slice->epoch = epoch;
+    slice->source = item.header.source;
+    slice->found.size = is_nil ? 0 : item.header.value_size;
+    return is_nil ? SEGMENT_NIL : SEGMENT_HIT;
+}
+
+// One try. SEGMENT_BUSY: again.
 static enum segment_outcome try_bucket(const struct segment_view* view, uint64_t hash,
-                                       const struct segment_key* key, int for_get,
-                                       struct segment_slice* slice, struct until* until) {
-    const uint64_t bucket_at = bucket_of(view, hash);
-    const uint64_t version = load_version(view, bucket_at);
-    if (version % 2 != 0) return SEGMENT_BUSY;
+                                       const struct segment_key* key, struct segment_slice* slice,
+                                       struct until* until) {
+    slice->bucket_at = bucket_of(view, hash);
+    slice->version = load_version(view, slice->bucket_at);
+    if (slice->version % 2 != 0 && !SEGMENT_BREAKS(VALIDATION)) return SEGMENT_BUSY;
     SEGMENT_PAUSE();
     for (uint64_t i = 0; i < NEARKEY_SEGMENT_ENTRIES; ++i) {
-        const uint64_t entry = load_word(view, bucket_at + WORD + i * WORD);
+        const uint64_t entry = load_word(view, slice->bucket_at + WORD + i * WORD);
         if (entry == 0 || nearkey_segment_tag(entry) != nearkey_segment_tag(hash)) continue;
-        struct item item;
-        SEGMENT_PAUSE();
-        if (!read_item(view, entry, key, &item)) continue;
-        if (for_get && (item.header.flags & NEARKEY_SEGMENT_NOT_GET) != 0) continue;
-        SEGMENT_PAUSE();
-        const int is_nil = (item.header.flags & NEARKEY_SEGMENT_NIL) != 0;
-        if (!is_nil && item.header.value_size <= slice->capacity) {
-            copy_words(slice->buffer, view, item.value_at, item.header.value_size);
-        }
-        SEGMENT_PAUSE();
-        const uint64_t proven_ms = load_proof(view, item.header.source);
-        const uint32_t epoch = load_epoch(view);
-        SEGMENT_PAUSE();
-        if (!is_unchanged(view, bucket_at, version)) return SEGMENT_BUSY;
-        if (epoch == 0) return SEGMENT_OFF;
-        if (epoch != item.header.epoch) continue;
-        if (proven_ms < until->proven_ms) until->proven_ms = proven_ms;
-        if (item.header.deadline_ms < until->deadline_ms) until->deadline_ms = item.header.deadline_ms;
-        slice->found.size = is_nil ? 0 : item.header.value_size;
-        slice->bucket_at = bucket_at;
-        slice->version = version;
-        slice->epoch = epoch;
-        slice->source = item.header.source;
-        return is_nil ? SEGMENT_NIL : SEGMENT_HIT;
+        const enum segment_outcome outcome = try_entry(view, entry, key, slice, until);
+        if (outcome != SEGMENT_MISS) return outcome;
     }
     return SEGMENT_MISS;
 }
 
 static enum segment_outcome find(const struct segment_view* view, const struct segment_key* key,
-                                 int for_get, struct segment_slice* slice, struct until* until) {
+                                 struct segment_slice* slice, struct until* until) {
     if (key->size > NEARKEY_SEGMENT_KEY_MAX) return SEGMENT_MISS;
     const uint64_t hash = XXH3_64bits_withSeed(key->bytes, key->size, view->hash_seed);
     enum segment_outcome outcome = SEGMENT_BUSY;
     for (int i = 0; i < TRIES && outcome == SEGMENT_BUSY; ++i)
-        outcome = try_bucket(view, hash, key, for_get, slice, until);
+        outcome = try_bucket(view, hash, key, slice, until);
     return outcome;
 }
 
-/* The clock is read last: what was read before it is as old at most. */
-static int is_true_now(const struct segment_view* view, const struct until* until) {
+// The clock is read last, behind a branch on what was read before it: that is as old at most.
+static int is_true_at(const struct segment_view* view, const struct until* until, uint64_t now) {
     const uint64_t bound_ms = __atomic_load_n(&header_of(view)->max_staleness_ms, __ATOMIC_RELAXED);
-    SEGMENT_PAUSE();
-    const uint64_t now = now_ms();
-    /* A proof may be of a moment later than the clock was read at: none is older then. */
+    // A proof may be of a moment later than the clock was read at: none is older then.
     const uint64_t age_ms = now > until->proven_ms ? now - until->proven_ms : 0;
     return until->proven_ms != 0 && age_ms < bound_ms && now < until->deadline_ms;
 }
@@ -213,11 +241,15 @@ struct segment_found segment_get(const struct segment_view* view, const struct s
                                  void* buffer, size_t capacity) {
     if (segment_is_over(view)) return (struct segment_found){SEGMENT_OFF, 0};
     SEGMENT_PAUSE();
-    struct segment_slice slice = {.buffer = buffer, .capacity = capacity};
+    const uint64_t first_now = SEGMENT_BREAKS(CLOCK_FIRST) ? SEGMENT_NOW_MS() : 0;
+    struct segment_slice slice = {
+        .buffer = buffer, .capacity = capacity, .refused_flags = NEARKEY_SEGMENT_NOT_GET};
     struct until until = {UINT64_MAX, UINT64_MAX};
-    const enum segment_outcome outcome = find(view, key, 1, &slice, &until);
+    const enum segment_outcome outcome = find(view, key, &slice, &until);
     if (outcome != SEGMENT_HIT && outcome != SEGMENT_NIL) return (struct segment_found){outcome, 0};
-    if (!is_true_now(view, &until)) return (struct segment_found){SEGMENT_STALE, 0};
+    SEGMENT_PAUSE();
+    const uint64_t now = SEGMENT_BREAKS(CLOCK_FIRST) ? first_now : SEGMENT_NOW_MS();
+    if (!is_true_at(view, &until, now)) return (struct segment_found){SEGMENT_STALE, 0};
     return (struct segment_found){outcome, slice.found.size};
 }
 
@@ -228,16 +260,19 @@ enum segment_outcome segment_mget(const struct segment_view* view, uint16_t data
     for (size_t i = 0; i < count; ++i) {
         struct segment_slice* slice = &slices[i];
         const struct segment_key key = {slice->key, slice->key_size, database};
-        slice->found.outcome = find(view, &key, 0, slice, &until);
+        slice->refused_flags = 0;
+        slice->found.outcome = find(view, &key, slice, &until);
         if (slice->found.outcome != SEGMENT_HIT && slice->found.outcome != SEGMENT_NIL)
             return slice->found.outcome;
         SEGMENT_PAUSE();
     }
-    /* All at one moment: behind the last copy none was void since its own. */
-    for (size_t i = 0; i < count; ++i) {
+    // All at one moment: behind the last copy none was void since its own.
+    for (size_t i = 0; i < count && !SEGMENT_BREAKS(ONE_MOMENT); ++i) {
         const struct segment_slice* slice = &slices[i];
-        const int is_served = load_proof(view, slice->source) != 0 && load_epoch(view) == slice->epoch;
-        if (!is_served || !is_unchanged(view, slice->bucket_at, slice->version)) return SEGMENT_BUSY;
+        if (load_proof(view, slice->source) == 0 || load_epoch(view) != slice->epoch ||
+            !is_unchanged(view, slice->bucket_at, slice->version)) {
+            return SEGMENT_BUSY;
+        }
     }
-    return is_true_now(view, &until) ? SEGMENT_HIT : SEGMENT_STALE;
+    return is_true_at(view, &until, SEGMENT_NOW_MS()) ? SEGMENT_HIT : SEGMENT_STALE;
 }

@@ -18,7 +18,9 @@ COLUMNS_MAX = 100
 # A file includes its own layer and lower ones; layers of the same rank do not know each other.
 # cli knows a running daemon by HTTP alone.
 RANK = {"base": 0, "loop": 1, "resp": 1, "cache": 1, "dispatch": 2, "upstream": 3, "cli": 3,
-        "coherence": 4, "session": 5, "server": 6, "daemon": 7}
+        "coherence": 4, "session": 5, "server": 6, "daemon": 7, "client": 7}
+# The client library is C, for other people's processes: of nearkey it knows these alone.
+CLIENT_MAY_INCLUDE = ("nearkey/client.h", "nearkey/cache/segment.h")
 
 # Third-party header -> the files (without src/ or include/nearkey/) that may include it.
 WALLS = [
@@ -28,11 +30,12 @@ WALLS = [
     (r"nlohmann/", r"base/log|server/admin|cli/"),
     (r"microhttpd\.h$", r"server/admin"),
     (r"CLI/", r"daemon/command_line\.cc$"),
+    (r"client/|nearkey/client\.h$", r"client/"),
 ]
 
 
 class Source:
-    """A C++ file: its lines as written, and its code without comments and literals."""
+    """A C++ or C file: its lines as written, and its code without comments and literals."""
 
     def __init__(self, path):
         self.path = path.relative_to(ROOT).as_posix()
@@ -46,7 +49,8 @@ class Source:
     @property
     def layer(self):
         first = self.module.split("/")[0]
-        return "daemon" if self.path == "src/main.cc" else first
+        # The one public header stands where programs include it from.
+        return {"main.cc": "daemon", "client.h": "client"}.get(first, first)
 
     def line_count(self):
         return len(self.lines) - (1 if self.lines[-1] == "" else 0)
@@ -258,9 +262,12 @@ def class_of_function(head):
 
 def own_header_of(source):
     """What the first include of src/<layer>/x.cc must be; None where there is no such header."""
-    if not source.path.startswith("src/") or not source.path.endswith(".cc"):
+    path = Path(source.module)
+    if not source.path.startswith("src/") or path.suffix not in (".cc", ".c"):
         return None
-    name = "nearkey/" + source.module[:-len("cc")] + "h"
+    if path.suffix == ".c" and (ROOT / source.path).with_suffix(".h").exists():
+        return path.with_suffix(".h").name
+    name = f"nearkey/{path.with_suffix('.h')}"
     return name if (ROOT / "include" / name).exists() else None
 
 
@@ -348,6 +355,10 @@ def check_layers(sources):
             continue
         for number, name in source.includes():
             parts = name.split("/")
+            if source.layer == "client":
+                if parts[0] == "nearkey" and name not in CLIENT_MAY_INCLUDE:
+                    yield source, number, f"client must not include {name}"
+                continue
             if parts[0] == "nearkey" and len(parts) > 2:
                 other = parts[1]
             elif name.endswith((".h", ".hpp")) and parts[0] in RANK and len(parts) > 1:
@@ -417,6 +428,12 @@ def check_slices(sources):
                 yield source, first, f"defines a member of {name}, which is {min(homes[name])}'s"
 
 
+def check_language(sources):
+    for source in sources:
+        if source.path.endswith(".c") and not source.in_tests and source.layer != "client":
+            yield source, 1, "C is for src/client alone"
+
+
 def check_file_length(sources):
     for source in sources:
         if source.line_count() > FILE_LINES_MAX:
@@ -481,6 +498,7 @@ RULES = [
     ("counting", check_counting),
     ("class-size", check_class_size),
     ("slices", check_slices),
+    ("language", check_language),
     ("file-length", check_file_length),
     ("function-length", check_function_length),
     ("line-length", check_line_length),
@@ -492,7 +510,7 @@ RULES = [
 
 def main():
     folders = [ROOT / "include", ROOT / "src", ROOT / "tests"]
-    paths = sorted(p for folder in folders for p in folder.rglob("*") if p.suffix in (".h", ".cc"))
+    paths = sorted(p for folder in folders for p in folder.rglob("*") if p.suffix in (".h", ".cc", ".c"))
     sources = [Source(path) for path in paths]
     passed = 0
     for name, rule in RULES:
