@@ -34,6 +34,7 @@ typedef struct nearkey nearkey;
 enum {
     NEARKEY_VALUE_MAX = 4096,  // bytes of the largest value that is ever a hit
     NEARKEY_KEY_MAX = 1024,    // and of its key
+    NEARKEY_MGET_MAX = 256,    // keys of one nearkey_mget that is ever a hit
 };
 
 // Why it is no hit. All but NEARKEY_NIL: ask over the socket.
