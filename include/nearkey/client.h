@@ -1,6 +1,6 @@
 // libnearkey-client: hits of nearkey's near cache, read from shared memory without a system call.
 //
-//     nearkey* cache = nearkey_open("unix:///run/nearkey/nearkey.sock", NULL);
+//     nearkey_cache* cache = nearkey_open("unix:///run/nearkey/nearkey.sock", NULL);
 //     char value[NEARKEY_VALUE_MAX];
 //     int64_t size = nearkey_get(cache, "user:7", 6, value, sizeof value);
 //     if (size < 0 && size != NEARKEY_NIL) ...  // ask over the socket, with the client you have
@@ -29,7 +29,7 @@ extern "C" {
 #define NEARKEY_API
 #endif
 
-typedef struct nearkey nearkey;
+typedef struct nearkey_cache nearkey_cache;
 
 enum {
     NEARKEY_VALUE_MAX = 4096,  // bytes of the largest value that is ever a hit
@@ -58,20 +58,20 @@ typedef struct nearkey_options {
 // nearkey, shared_memory = false, no permission, another host's clock), the handle is there and
 // every read is NEARKEY_OFF; nearkey_info says why. Null, with errno: EINVAL, a URL that this is
 // not; ENOMEM.
-NEARKEY_API nearkey* nearkey_open(const char* url, const nearkey_options* options);
+NEARKEY_API nearkey_cache* nearkey_open(const char* url, const nearkey_options* options);
 
 // Asks anew for a segment if the handle has none (after NEARKEY_OFF): at most once a second, else
 // it returns at once. May block for timeout_ms. 1: there is one now. Any thread may call it; one at
 // a time does the work, the others return at once.
-NEARKEY_API int nearkey_refresh(nearkey* cache);
+NEARKEY_API int nearkey_refresh(nearkey_cache* cache);
 
 // No other call on the handle may be under way. Null is fine.
-NEARKEY_API void nearkey_close(nearkey* cache);
+NEARKEY_API void nearkey_close(nearkey_cache* cache);
 
 // The value's size, with the value in `buffer`; or one of the above. A size above `capacity`:
 // nothing was copied. If it is no hit, what `buffer` holds is undefined.
-NEARKEY_API int64_t nearkey_get(nearkey* cache, const void* key, size_t key_size, void* buffer,
-                                size_t capacity);
+NEARKEY_API int64_t nearkey_get(nearkey_cache* cache, const void* key, size_t key_size,
+                                void* buffer, size_t capacity);
 
 typedef struct nearkey_slice {
     const void* key;
@@ -83,7 +83,7 @@ typedef struct nearkey_slice {
 
 // Reads `count` keys as MGET does: as they were at one moment. 0: each slice has its size or
 // NEARKEY_NIL. Else no slice is a hit, and this is the reason, of one of them.
-NEARKEY_API int nearkey_mget(nearkey* cache, nearkey_slice* slices, size_t count);
+NEARKEY_API int nearkey_mget(nearkey_cache* cache, nearkey_slice* slices, size_t count);
 
 typedef struct nearkey_info_t {
     size_t size;    // set by the caller: sizeof(nearkey_info_t)
@@ -98,7 +98,7 @@ typedef struct nearkey_info_t {
 } nearkey_info_t;
 
 // Counters of all threads, which may be a little behind.
-NEARKEY_API void nearkey_info(const nearkey* cache, nearkey_info_t* info);
+NEARKEY_API void nearkey_info(const nearkey_cache* cache, nearkey_info_t* info);
 
 #ifdef __cplusplus
 }

@@ -54,7 +54,7 @@ struct namespace_id {
     ino_t inode;  // 0: not to be had
 };
 
-struct nearkey {
+struct nearkey_cache {
     const struct mapping* current;  // null: off
     struct process* process;
     struct mapping* mappings;  // all of them, the newest first
@@ -70,7 +70,7 @@ struct nearkey {
 static uint32_t thread_count;
 static _Thread_local uint32_t thread_number;
 
-static struct stripe* stripe_of(const struct nearkey* cache) {
+static struct stripe* stripe_of(const struct nearkey_cache* cache) {
     if (thread_number == 0) {
         thread_number = __atomic_add_fetch(&thread_count, 1, __ATOMIC_RELAXED);
     }
@@ -97,7 +97,7 @@ static uint64_t draw_interval(struct stripe* stripe, uint32_t sample_every) {
 }
 
 // Whether nearkey is to see the one that comes next.
-static int is_sample(const struct nearkey* cache, struct stripe* stripe, uint64_t hits) {
+static int is_sample(const struct nearkey_cache* cache, struct stripe* stripe, uint64_t hits) {
     if (cache->sample_every == UINT32_MAX) return 0;
     uint64_t left = __atomic_load_n(&stripe->hits_until_sample, __ATOMIC_RELAXED);
     if (left == 0) left = draw_interval(stripe, cache->sample_every);
@@ -117,13 +117,13 @@ static struct namespace_id find_time_namespace(void) {
     return (struct namespace_id){.inode = is_the_only_one ? 1 : 0};
 }
 
-static void set_off(struct nearkey* cache, const char* why) {
+static void set_off(struct nearkey_cache* cache, const char* why) {
     __atomic_store_n(&cache->why_off, why, __ATOMIC_RELAXED);
     __atomic_store_n(&cache->current, NULL, __ATOMIC_RELEASE);
 }
 
 // The first read in a child: unshare() may have given it a clock of its own.
-static void know_process(struct nearkey* cache) {
+static void know_process(struct nearkey_cache* cache) {
     const struct namespace_id now = find_time_namespace();
     if (now.inode == 0 || now.inode != cache->time_namespace.inode ||
         now.device != cache->time_namespace.device) {
@@ -132,7 +132,7 @@ static void know_process(struct nearkey* cache) {
     __atomic_store_n(&cache->process->is_known, 1, __ATOMIC_RELEASE);
 }
 
-static const struct mapping* current_mapping(struct nearkey* cache) {
+static const struct mapping* current_mapping(struct nearkey_cache* cache) {
     if (__atomic_load_n(&cache->process->is_known, __ATOMIC_ACQUIRE) == 0) know_process(cache);
     return __atomic_load_n(&cache->current, __ATOMIC_ACQUIRE);
 }
@@ -143,7 +143,7 @@ static void discard(const struct mapping* mapping) {
 }
 
 // Of the one thread that refreshes.
-static void fetch(struct nearkey* cache) {
+static void fetch(struct nearkey_cache* cache) {
     const struct mapping* previous = cache->current;
     if (previous != NULL) set_off(cache, "nearkey has ended, or has closed this segment");
     if (previous != NULL) discard(previous);
@@ -173,12 +173,12 @@ static uint64_t now_ms(void) {
     return handout_now_ns() / 1000000;
 }
 
-static int has_segment(struct nearkey* cache) {
+static int has_segment(struct nearkey_cache* cache) {
     const struct mapping* mapping = current_mapping(cache);
     return mapping != NULL && !segment_is_over(&mapping->handout.view);
 }
 
-int nearkey_refresh(nearkey* cache) {
+int nearkey_refresh(nearkey_cache* cache) {
     if (has_segment(cache)) return 1;
     struct process* process = cache->process;
     if (__atomic_exchange_n(&process->is_refreshing, 1, __ATOMIC_ACQUIRE) != 0) return 0;
@@ -203,7 +203,7 @@ static uint32_t option_or(uint32_t option, uint32_t otherwise) {
     return option == 0 ? otherwise : option;
 }
 
-static void take_options(struct nearkey* cache, const nearkey_options* given) {
+static void take_options(struct nearkey_cache* cache, const nearkey_options* given) {
     nearkey_options options = {0};
     if (given != NULL) {
         memcpy(&options, given, given->size < sizeof options ? given->size : sizeof options);
@@ -221,8 +221,8 @@ static struct process* make_process(void) {
     return NULL;
 }
 
-nearkey* nearkey_open(const char* url, const nearkey_options* options) {
-    struct nearkey* cache = calloc(1, sizeof *cache);
+nearkey_cache* nearkey_open(const char* url, const nearkey_options* options) {
+    struct nearkey_cache* cache = calloc(1, sizeof *cache);
     if (cache == NULL) return NULL;
     if (client_url_parse(url, &cache->url) != 0) {
         free(cache);
@@ -242,7 +242,7 @@ nearkey* nearkey_open(const char* url, const nearkey_options* options) {
     return cache;
 }
 
-void nearkey_close(nearkey* cache) {
+void nearkey_close(nearkey_cache* cache) {
     if (cache == NULL) return;
     for (struct mapping* mapping = cache->mappings; mapping != NULL;) {
         struct mapping* next = mapping->next;
@@ -269,7 +269,7 @@ static int count_no_hit(struct stripe* stripe, enum segment_outcome outcome) {
     }
 }
 
-int64_t nearkey_get(nearkey* cache, const void* key, size_t key_size, void* buffer,
+int64_t nearkey_get(nearkey_cache* cache, const void* key, size_t key_size, void* buffer,
                     size_t capacity) {
     struct stripe* stripe = stripe_of(cache);
     const struct mapping* mapping = current_mapping(cache);
@@ -294,7 +294,7 @@ static int set_results(nearkey_slice* slices, size_t count, int result) {
     return result;
 }
 
-int nearkey_mget(nearkey* cache, nearkey_slice* slices, size_t size) {
+int nearkey_mget(nearkey_cache* cache, nearkey_slice* slices, size_t size) {
     struct stripe* stripe = stripe_of(cache);
     const struct mapping* mapping = current_mapping(cache);
     enum segment_outcome outcome = mapping == NULL ? SEGMENT_OFF : SEGMENT_MISS;
@@ -324,7 +324,7 @@ int nearkey_mget(nearkey* cache, nearkey_slice* slices, size_t size) {
     return 0;
 }
 
-static const char* why_off(const struct nearkey* cache, const struct mapping* mapping) {
+static const char* why_off(const struct nearkey_cache* cache, const struct mapping* mapping) {
     if (mapping == NULL) return __atomic_load_n(&cache->why_off, __ATOMIC_RELAXED);
     if (segment_is_over(&mapping->handout.view)) {
         return "nearkey has ended, or has closed this segment";
@@ -335,7 +335,7 @@ static const char* why_off(const struct nearkey* cache, const struct mapping* ma
     return NULL;
 }
 
-void nearkey_info(const nearkey* cache, nearkey_info_t* info) {
+void nearkey_info(const nearkey_cache* cache, nearkey_info_t* info) {
     const struct mapping* mapping = __atomic_load_n(&cache->current, __ATOMIC_ACQUIRE);
     nearkey_info_t full = {
         .size = info->size,
