@@ -116,7 +116,7 @@ LONG = (r"system/test_(memory_ways|near_cache_memory|status_page|sentinel|sentin
         r"|forged_replies|liveness_oracles|package|soak)",)
 
 # Run once more alone, if not more than a few failed: more would have one cause, and not that.
-AGAIN = (r"unit", r"(system|two workers)/.*", r"clients.*", r"examples")
+AGAIN = (r"unit", r"client", r"(system|two workers)/.*", r"clients.*", r"examples")
 AGAIN_MAX = 5
 # Never run again: a finding is one, also if it comes once in a hundred runs.
 FINDINGS = r"ERROR: (Address|Leak)Sanitizer|WARNING: ThreadSanitizer|: runtime error: "
@@ -187,8 +187,9 @@ def with_status(outcome, status):
     return outcome
 
 
-def run_unit(build, only):
-    program = str(build / "nearkey_unit_tests")
+def run_unit(build, only, suite="unit"):
+    """A program of doctest's cases."""
+    program = str(build / f"nearkey_{suite}_tests")
     if not os.path.exists(program):
         return Outcome(0, 1, 0, ["the suite itself"], f"{program} is not built")
     arguments = []
@@ -197,7 +198,7 @@ def run_unit(build, only):
         if status != 0:
             return Outcome(0, 1, 0, ["the list of cases"], listing)
         names = [case.get("name") for case in ElementTree.fromstring(listing).iter("TestCase")]
-        names = [name for name in names if re.search(only, "unit/" + name)]
+        names = [name for name in names if re.search(only, f"{suite}/{name}")]
         if not names:
             return Outcome(0, 0, 0)
         # A comma would end the name; in doctest's patterns a ? stands for any character.
@@ -410,6 +411,7 @@ def suites(builds, is_full):
     yield Suite("style", builds[0], run_style)
     for build in builds:
         yield Suite("unit", build, run_unit)
+        yield Suite("client", build, functools.partial(run_unit, suite="client"))
     for build in builds:
         for path in sorted(SYSTEM_TESTS.glob("test_*.py")):
             yield Suite("system/" + path.stem, build,

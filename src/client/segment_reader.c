@@ -29,7 +29,10 @@ static uint64_t now_ms(void) {
 }
 #endif
 
-enum { TRIES = 4, WORD = 8 };
+enum { TRIES = 4, WORD = 8, HEADER_SIZE = sizeof(struct nearkey_segment_item) };
+
+// Of memory that the daemon may be changing.
+#define LOAD(field) __atomic_load_n(&(field), __ATOMIC_RELAXED)
 
 // Until when what was found is true.
 struct until {
@@ -38,8 +41,12 @@ struct until {
 };
 
 struct item {
-    struct nearkey_segment_item header;
+    uint64_t deadline_ms;
     uint64_t value_at;
+    uint32_t value_size;
+    uint32_t epoch;
+    uint16_t source;
+    uint8_t flags;
 };
 
 static uint64_t load_word(const struct segment_view* view, uint64_t at) {
@@ -106,48 +113,79 @@ int segment_is_suspended(const struct segment_view* view) {
     return load_epoch(view) == 0;
 }
 
+// Bytes of a word, the lowest first in memory; a compiler makes it one instruction or two.
+static uint64_t in_memory_order(uint64_t word) {
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    return __builtin_bswap64(word);
+#else
+    return word;
+#endif
+}
+
+// The first bytes of a word: fewer than 8.
+static void store_part(unsigned char* to, uint64_t word, size_t size) {
+    word = in_memory_order(word);
+    if ((size & 4) != 0) {
+        const uint32_t half = (uint32_t)in_memory_order(word);
+        memcpy(to, &half, 4);
+        to += 4;
+        word >>= 32;
+    }
+    for (size &= 3; size > 0; --size, word >>= 8)
+        *to++ = (unsigned char)word;
+}
+
+static uint64_t load_part(const unsigned char* from, size_t size) {
+    uint64_t word = 0;
+    for (size_t i = 0; i < size; ++i)
+        word |= (uint64_t)from[i] << (8 * i);
+    return in_memory_order(word);
+}
+
 // Of words that the daemon may be changing: each is read once, as a whole.
-static void copy_words(void* to, const struct segment_view* view, uint64_t at, size_t size) {
-    unsigned char* out = to;
+static void copy_words(unsigned char* to, const struct segment_view* view, uint64_t at,
+                       size_t size) {
     const uint64_t* from = (const uint64_t*)(view->base + at);
-    for (; size >= WORD; size -= WORD, out += WORD, ++from) {
+#pragma GCC unroll 4
+    for (; size >= WORD; size -= WORD, to += WORD, ++from) {
         const uint64_t word = __atomic_load_n(from, __ATOMIC_RELAXED);
-        memcpy(out, &word, WORD);
+        memcpy(to, &word, WORD);
         SEGMENT_PAUSE();
     }
-    if (size > 0) {
-        const uint64_t word = __atomic_load_n(from, __ATOMIC_RELAXED);
-        memcpy(out, &word, size);
-    }
+    if (size > 0) store_part(to, __atomic_load_n(from, __ATOMIC_RELAXED), size);
 }
 
 static int has_key(const struct segment_view* view, uint64_t at, const struct segment_key* key) {
     const unsigned char* bytes = key->bytes;
     size_t left = key->size;
-    uint64_t word;
     for (; left >= WORD; left -= WORD, bytes += WORD, at += WORD) {
+        uint64_t word;
         memcpy(&word, bytes, WORD);
         if (word != load_word(view, at)) return 0;
     }
     if (left == 0) return 1;
-    const uint64_t stored = load_word(view, at);
-    return memcmp(&stored, bytes, left) == 0;
+    const uint64_t mask = load_part((const unsigned char*)"\377\377\377\377\377\377\377", left);
+    return ((load_word(view, at) ^ load_part(bytes, left)) & mask) == 0;
 }
 
 // Reads what an entry points to; 0: it is not this key, or the entry is being changed.
 static int read_item(const struct segment_view* view, uint64_t entry, const struct segment_key* key,
                      struct item* item) {
     const uint64_t at = nearkey_segment_offset(entry);
-    const uint64_t header_size = sizeof item->header;
-    if (at < view->items_at || at % WORD != 0 || at > view->size - header_size) return 0;
-    copy_words(&item->header, view, at, header_size);
-    const struct nearkey_segment_item* header = &item->header;
-    if (header->key_size != key->size || header->database != key->database) return 0;
-    if (header->value_size > NEARKEY_SEGMENT_VALUE_MAX) return 0;
-    const uint64_t item_size = nearkey_segment_item_size(header->key_size, header->value_size);
+    if (at < view->items_at || at % WORD != 0 || at > view->size - HEADER_SIZE) return 0;
+    const struct nearkey_segment_item* header =
+        (const struct nearkey_segment_item*)(view->base + at);
+    if (LOAD(header->key_size) != key->size || LOAD(header->database) != key->database) return 0;
+    item->value_size = LOAD(header->value_size);
+    if (item->value_size > NEARKEY_SEGMENT_VALUE_MAX) return 0;
+    const uint64_t item_size = nearkey_segment_item_size(key->size, item->value_size);
     if (item_size > view->size - at) return 0;
-    item->value_at = at + header_size + nearkey_segment_padded(key->size);
-    return has_key(view, at + header_size, key);
+    item->deadline_ms = LOAD(header->deadline_ms);
+    item->epoch = LOAD(header->epoch);
+    item->source = LOAD(header->source);
+    item->flags = LOAD(header->flags);
+    item->value_at = at + HEADER_SIZE + nearkey_segment_padded(key->size);
+    return has_key(view, at + HEADER_SIZE, key);
 }
 
 static uint64_t bucket_of(const struct segment_view* view, uint64_t hash) {
@@ -177,28 +215,28 @@ static enum segment_outcome try_entry(const struct segment_view* view, uint64_t 
     struct item item;
     SEGMENT_PAUSE();
     if (!read_item(view, entry, key, &item)) return SEGMENT_MISS;
-    if ((item.header.flags & slice->refused_flags) != 0) return SEGMENT_MISS;
+    if ((item.flags & slice->refused_flags) != 0) return SEGMENT_MISS;
     SEGMENT_PAUSE();
-    const int is_nil = (item.header.flags & NEARKEY_SEGMENT_NIL) != 0;
-    if (!is_nil && item.header.value_size <= slice->capacity) {
-        copy_words(slice->buffer, view, item.value_at, item.header.value_size);
+    const int is_nil = (item.flags & NEARKEY_SEGMENT_NIL) != 0;
+    if (!is_nil && item.value_size <= slice->capacity) {
+        copy_words(slice->buffer, view, item.value_at, item.value_size);
     }
     SEGMENT_PAUSE();
-    uint64_t proven_ms = load_proof(view, item.header.source);
+    uint64_t proven_ms = load_proof(view, item.source);
     const uint32_t epoch = load_epoch(view);
     SEGMENT_PAUSE();
     if (!is_unchanged(view, slice->bucket_at, slice->version)) return SEGMENT_BUSY;
     if (SEGMENT_BREAKS(LEASE_LAST)) {
         SEGMENT_PAUSE();
-        proven_ms = load_proof(view, item.header.source);
+        proven_ms = load_proof(view, item.source);
     }
     if (epoch == 0) return SEGMENT_OFF;
-    if (epoch != item.header.epoch) return SEGMENT_MISS;
+    if (epoch != item.epoch) return SEGMENT_MISS;
     if (proven_ms < until->proven_ms) until->proven_ms = proven_ms;
-    if (item.header.deadline_ms < until->deadline_ms) until->deadline_ms = item.header.deadline_ms;
+    if (item.deadline_ms < until->deadline_ms) until->deadline_ms = item.deadline_ms;
     slice->epoch = epoch;
-    slice->source = item.header.source;
-    slice->found.size = is_nil ? 0 : item.header.value_size;
+    slice->source = item.source;
+    slice->found.size = is_nil ? 0 : item.value_size;
     return is_nil ? SEGMENT_NIL : SEGMENT_HIT;
 }
 
@@ -210,9 +248,16 @@ static enum segment_outcome try_bucket(const struct segment_view* view, uint64_t
     slice->version = load_version(view, slice->bucket_at);
     if (slice->version % 2 != 0 && !SEGMENT_BREAKS(VALIDATION)) return SEGMENT_BUSY;
     SEGMENT_PAUSE();
-    for (uint64_t i = 0; i < NEARKEY_SEGMENT_ENTRIES; ++i) {
-        const uint64_t entry = load_word(view, slice->bucket_at + WORD + i * WORD);
-        if (entry == 0 || nearkey_segment_tag(entry) != nearkey_segment_tag(hash)) continue;
+    // All entries first, for the branch predictor: which of them it is cannot be foreseen.
+    uint64_t entries[NEARKEY_SEGMENT_ENTRIES];
+    unsigned matches = 0;
+#pragma GCC unroll 7
+    for (unsigned i = 0; i < NEARKEY_SEGMENT_ENTRIES; ++i) {
+        entries[i] = load_word(view, slice->bucket_at + WORD + i * WORD);
+        matches |= (unsigned)(nearkey_segment_tag(entries[i] ^ hash) == 0) << i;
+    }
+    for (; matches != 0; matches &= matches - 1) {
+        const uint64_t entry = entries[__builtin_ctz(matches)];
         const enum segment_outcome outcome = try_entry(view, entry, key, slice, until);
         if (outcome != SEGMENT_MISS) return outcome;
     }
