@@ -96,7 +96,7 @@ ALONE = (
 # A sanitizer build has six times the time for everything: nothing of it needs to be alone.
 
 # These keep a core busy all the time.
-BUSY = (r"unit", r"rules", r"simulation.*", r"differential.*", r"parsers", r"fuzz", r"liveness.*",
+BUSY = (r"unit", r"rules", r"torn reads.*", r"threads of the client", r"simulation.*", r"differential.*", r"parsers", r"fuzz", r"liveness.*",
         r"clients.*", r"examples", r"system/test_(bench|soak|status_page|near_cache_memory)")
 PLACES_OF_A_CORE = 3
 
@@ -121,6 +121,7 @@ AGAIN_MAX = 5
 # Never run again: a finding is one, also if it comes once in a hundred runs.
 FINDINGS = r"ERROR: (Address|Leak)Sanitizer|WARNING: ThreadSanitizer|: runtime error: "
 
+TORN_CASE = r"^(torn reads/[\w -]+): .*\b(ok|FAIL)$"
 COHERENCE_CASE = r"^(coherence/[\w ]+): (?:.* )?(ok|FAIL|skipped: .*)$"
 
 Suite = namedtuple("Suite", "name build run")
@@ -187,9 +188,9 @@ def with_status(outcome, status):
     return outcome
 
 
-def run_unit(build, only, suite="unit"):
+def run_unit(build, only, suite="unit", name=None):
     """A program of doctest's cases."""
-    program = str(build / f"nearkey_{suite}_tests")
+    program = str(build / (name or f"nearkey_{suite}_tests"))
     if not os.path.exists(program):
         return Outcome(0, 1, 0, ["the suite itself"], f"{program} is not built")
     arguments = []
@@ -314,6 +315,11 @@ def programs(build):
                ["env", f"NEARKEY_SABOTAGE={rule}", simulation, "--expect-violations",
                 "--seeds", RULES_SEEDS],
                r"^(simulation/without \w+): .*(ok|FAIL)$")
+    torn_reads = str(build / "nearkey_torn_reads")
+    for rule in broken_orders():
+        # Ends with the first read that is wrong then.
+        yield (f"torn reads/without {rule}",
+               [torn_reads, "--broken", rule, "--seconds", "120"], TORN_CASE)
     clients = [python, "tests/clients/run.py", str(build)]
     yield "clients", clients, r"^(\S+/\S+): (ok|FAIL|skipped.*)"
     yield "clients before a cluster", [*clients, "--cluster"], r"^(\S+/\S+): (ok|FAIL|skipped.*)"
@@ -360,6 +366,26 @@ def run_liveness(build, only):
 def rules():
     """The names of all rules that can be broken."""
     return re.findall(r'"([a-z_]+)"', (ROOT / "src" / "base" / "sabotage.cc").read_text())
+
+
+def broken_orders():
+    """The rules of the order in which a segment is read and written (nearkey_torn_reads --list)."""
+    text = (ROOT / "tests" / "client" / "torn_reads.c").read_text()
+    names = re.search(r"kNames\[RULES\] = \{(.*?)\}", text, re.S)[1]
+    return re.findall(r'"([a-z-]+)"', names)[1:]
+
+
+def run_client_with_tsan(build, only):
+    """The client library's cases and its torn reads, which not every kernel lets run with it."""
+    probe = subprocess.run([build / "nearkey_torn_reads_tsan", "--list"], capture_output=True)
+    if probe.returncode != 0:
+        return Outcome(0, 0, 1, ["the thread sanitizer does not run here: skipped: "
+                                 + probe.stderr.decode(errors="replace")[:200]])
+    command = [str(build / "nearkey_torn_reads_tsan"), "--seconds", "20"]
+    torn = run_program(build, only, "threads/torn reads", command, TORN_CASE)
+    unit = run_unit(build, only, "client", "nearkey_client_tests_tsan")
+    return Outcome(torn.passed + unit.passed, torn.failed + unit.failed, 0,
+                   torn.names + unit.names, torn.output + unit.output)
 
 
 def run_rules(build, only):
@@ -428,10 +454,14 @@ def suites(builds, is_full):
                                          "--set", "server.workers=3")))]
         for name, function in threads:
             yield Suite(name, builds[0], functools.partial(run_with_tsan, run=function))
+        yield Suite("threads of the client", builds[0], run_client_with_tsan)
         yield Suite("rules", builds[0], run_rules)
     for build in builds if is_full else ():
         yield Suite("simulation", build, run_simulation)
         yield Suite("liveness", build, run_liveness)
+        yield Suite("torn reads", build, functools.partial(
+            run_program, name="torn reads/right order", pattern=TORN_CASE,
+            command=[str(build / "nearkey_torn_reads"), "--seconds", "30"]))
     for name, command, pattern in programs(builds[0]) if is_full else ():
         yield Suite(name, builds[0], functools.partial(
             run_program, name=name, command=command, pattern=pattern))

@@ -138,10 +138,6 @@ static uint64_t take_memory(struct segment_writer* writer, uint64_t item_size) {
 
 static void take_out(struct segment_writer* writer, uint64_t hash, uint64_t entry_at) {
     const uint64_t item = nearkey_segment_offset(*word_at(writer, entry_at));
-    if (SEGMENT_BREAKS(REUSE)) {
-        give_back(writer, item);  // And put() writes there; the entry goes later.
-        return;
-    }
     const uint64_t bucket_at = bucket_of(writer, hash);
     begin_change(writer, bucket_at);
     store_word(writer, entry_at, 0);
@@ -191,13 +187,14 @@ static uint64_t make_room(struct segment_writer* writer, uint64_t hash) {
 int segment_writer_put(struct segment_writer* writer, const struct segment_reply* reply) {
     const uint64_t hash = hash_of(writer, reply->key, reply->key_size);
     const uint64_t present = find_entry(writer, hash, reply->key, reply->key_size, reply->database);
-    if (present != 0) take_out(writer, hash, present);
+    const int is_in_place = SEGMENT_BREAKS(REUSE) && present != 0;
+    if (is_in_place) give_back(writer, nearkey_segment_offset(*word_at(writer, present)));
+    if (present != 0 && !is_in_place) take_out(writer, hash, present);
     const uint64_t at =
         take_memory(writer, nearkey_segment_item_size(reply->key_size, reply->value_size));
     if (at == 0) return -1;
     store_item(writer, at, reply);
     const uint64_t bucket_at = bucket_of(writer, hash);
-    const int is_in_place = SEGMENT_BREAKS(REUSE) && present != 0;
     const uint64_t entry_at = is_in_place ? present : make_room(writer, hash);
     begin_change(writer, bucket_at);
     store_word(writer, entry_at, nearkey_segment_entry(hash, at));
