@@ -96,7 +96,7 @@ ALONE = (
 # A sanitizer build has six times the time for everything: nothing of it needs to be alone.
 
 # These keep a core busy all the time.
-BUSY = (r"unit", r"rules", r"torn reads.*", r"threads of the client", r"simulation.*", r"differential.*", r"parsers", r"fuzz", r"liveness.*",
+BUSY = (r"unit", r"rules", r"torn reads.*", r"threads of the client", r"model", r"simulation.*", r"differential.*", r"parsers", r"fuzz", r"liveness.*",
         r"clients.*", r"examples", r"system/test_(bench|soak|status_page|near_cache_memory)")
 PLACES_OF_A_CORE = 3
 
@@ -315,6 +315,8 @@ def programs(build):
                ["env", f"NEARKEY_SABOTAGE={rule}", simulation, "--expect-violations",
                 "--seeds", RULES_SEEDS],
                r"^(simulation/without \w+): .*(ok|FAIL)$")
+    yield ("model", [python, "tests/model/segment.py"],
+           r"^(model/\w+: .*?): \d+ states, .*: (ok|FAIL)$")
     torn_reads = str(build / "nearkey_torn_reads")
     for rule in broken_orders():
         # Ends with the first read that is wrong then.
