@@ -9,8 +9,10 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-// Tests place a pause between any two steps, leave a step out, and have a clock of their own.
-#ifndef SEGMENT_PAUSE
+// Tests do something between any two steps, leave a step out, and have a clock of their own.
+#ifdef SEGMENT_PAUSE
+void SEGMENT_PAUSE(void);
+#else
 #define SEGMENT_PAUSE() ((void)0)
 #endif
 #ifndef SEGMENT_BREAKS

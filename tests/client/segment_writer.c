@@ -8,7 +8,9 @@
 #include <xxhash.h>
 
 // As in segment_reader.c: pauses between any two steps, and rules that tests break.
-#ifndef SEGMENT_PAUSE
+#ifdef SEGMENT_PAUSE
+void SEGMENT_PAUSE(void);
+#else
 #define SEGMENT_PAUSE() ((void)0)
 #endif
 #ifndef SEGMENT_BREAKS

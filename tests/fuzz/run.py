@@ -21,6 +21,9 @@ FUZZ = Path(__file__).resolve().parent
 ROOT = FUZZ.parents[1]
 BUILD = ROOT / "build-fuzz"
 COMPILER = ["clang++", "-std=c++20", "-O1", "-g", "-fno-omit-frame-pointer", "-Wall", "-Wextra"]
+# What libnearkey-client is made of. Between any two steps of the reader the target does something.
+C_COMPILER = ["clang", "-std=c11", "-DSEGMENT_PAUSE=fuzz_segment_pause",
+              *COMPILER[2:]]
 SANITIZERS = "address,undefined"
 # What the targets need: the pure parts, behind which are no libraries but toml11 and fmt.
 SOURCES = (
@@ -35,6 +38,14 @@ SOURCES = (
     "src/cli/text.cc",
     "src/cli/latency.cc",
 )
+# And what only one of them needs.
+OWN_SOURCES = {
+    "segment_reader": (
+        "src/client/client_url.c",
+        "src/client/segment_reader.c",
+        "tests/client/segment_writer.c",
+    ),
+}
 DICTIONARIES = {
     "command_parser": "commands",
     "inline_command": "inline",
@@ -98,8 +109,9 @@ def headers_of(dependencies):
 def compile_source(source):
     product = BUILD / source.relative_to(ROOT).with_suffix(".o")
     dependencies = product.with_suffix(".d")
-    command = [*COMPILER, f"-fsanitize=fuzzer-no-link,{SANITIZERS}", "-fno-sanitize-recover=all"]
-    command += ["-Iinclude", "-MMD", "-MF", str(dependencies), "-c", str(source)]
+    compiler = C_COMPILER if source.suffix == ".c" else COMPILER
+    command = [*compiler, f"-fsanitize=fuzzer-no-link,{SANITIZERS}", "-fno-sanitize-recover=all"]
+    command += ["-Iinclude", "-Isrc/client", "-Itests/client", "-MMD", "-MF", str(dependencies), "-c", str(source)]
     command += ["-o", str(product)]
     make(product, command, [source, *headers_of(dependencies)])
     return product
@@ -113,11 +125,14 @@ def link(name, objects):
 
 def build(names, jobs):
     library = sorted(path for pattern in SOURCES for path in ROOT.glob(pattern))
-    mains = [FUZZ / f"fuzz_{name}.cc" for name in names]
+    sources = {name: [FUZZ / f"fuzz_{name}.cc", *map(ROOT.joinpath, OWN_SOURCES.get(name, ()))]
+               for name in names}
+    wanted = [*library, *(source for own in sources.values() for source in own)]
     with ThreadPoolExecutor(jobs) as pool:
-        objects = list(pool.map(compile_source, [*library, *mains]))
-        common, own = objects[: len(library)], objects[len(library) :]
-        list(pool.map(lambda name, main: link(name, [main, *common]), names, own))
+        objects = dict(zip(wanted, pool.map(compile_source, wanted)))
+        common = [objects[source] for source in library]
+        own = [[objects[source] for source in sources[name]] for name in names]
+        list(pool.map(lambda name, mine: link(name, [*mine, *common]), names, own))
 
 
 def execute(command):
