@@ -137,37 +137,46 @@ static void store_part(unsigned char* to, uint64_t word, size_t size) {
         *to++ = (unsigned char)word;
 }
 
-static uint64_t load_part(const unsigned char* from, size_t size) {
+// The last bytes of a key, fewer than 8, as the first ones of a word.
+static uint64_t load_part(const struct segment_key* key, size_t size) {
+    const unsigned char* end = (const unsigned char*)key->bytes + key->size;
     uint64_t word = 0;
+    if (key->size >= WORD) {
+        memcpy(&word, end - WORD, WORD);
+        return in_memory_order(word) >> (WORD - size) * 8;
+    }
     for (size_t i = 0; i < size; ++i)
-        word |= (uint64_t)from[i] << (8 * i);
-    return in_memory_order(word);
+        word |= (uint64_t) * (end - size + i) << (8 * i);
+    return word;
 }
 
 // Of words that the daemon may be changing: each is read once, as a whole.
 static void copy_words(unsigned char* to, const struct segment_view* view, uint64_t at,
                        size_t size) {
     const uint64_t* from = (const uint64_t*)(view->base + at);
+    const size_t words = size / WORD;
 #pragma GCC unroll 4
-    for (; size >= WORD; size -= WORD, to += WORD, ++from) {
-        const uint64_t word = __atomic_load_n(from, __ATOMIC_RELAXED);
-        memcpy(to, &word, WORD);
+    for (size_t i = 0; i < words; ++i) {
+        const uint64_t word = __atomic_load_n(from + i, __ATOMIC_RELAXED);
+        memcpy(to + i * WORD, &word, WORD);
         SEGMENT_PAUSE();
     }
-    if (size > 0) store_part(to, __atomic_load_n(from, __ATOMIC_RELAXED), size);
+    if (size % WORD == 0) return;
+    store_part(to + words * WORD, __atomic_load_n(from + words, __ATOMIC_RELAXED), size % WORD);
 }
 
 static int has_key(const struct segment_view* view, uint64_t at, const struct segment_key* key) {
     const unsigned char* bytes = key->bytes;
-    size_t left = key->size;
-    for (; left >= WORD; left -= WORD, bytes += WORD, at += WORD) {
+    const size_t words = key->size / WORD;
+    for (size_t i = 0; i < words; ++i) {
         uint64_t word;
-        memcpy(&word, bytes, WORD);
-        if (word != load_word(view, at)) return 0;
+        memcpy(&word, bytes + i * WORD, WORD);
+        if (word != load_word(view, at + i * WORD)) return 0;
     }
+    const size_t left = key->size % WORD;
     if (left == 0) return 1;
-    const uint64_t mask = load_part((const unsigned char*)"\377\377\377\377\377\377\377", left);
-    return ((load_word(view, at) ^ load_part(bytes, left)) & mask) == 0;
+    const uint64_t stored = in_memory_order(load_word(view, at + words * WORD));
+    return (stored ^ load_part(key, left)) << (WORD - left) * 8 == 0;
 }
 
 // Reads what an entry points to; 0: it is not this key, or the entry is being changed.
