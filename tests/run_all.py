@@ -1,4 +1,5 @@
-"""Runs the unit tests, the style checks and the system tests, and counts their cases.
+"""Runs the unit tests, the style checks, the system tests and those of the Python package, and
+counts their cases.
 
     tests/run_all.py [-j N] [--only REGEX] [--full | --fast] [--compile asan] [--compile tsan]
                      BUILD_DIR...                                            build unless given
@@ -49,6 +50,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SYSTEM_TESTS = ROOT / "tests" / "system"
+PYTHON_TESTS = ROOT / "tests" / "python"  # of the package in python/
 # Of one suite: the longest take two minutes.
 TIMEOUT_S = 600
 # Of one build, beside tests.
@@ -109,14 +111,14 @@ LONGEST = ("fuzz", "simulation", "system/test_status_page", "system/test_sentine
            "system/test_forged_replies", "system/test_liveness_oracles", "system/test_package",
            "system/test_units", "system/test_operator_errors", "system/test_server_secrets",
            "system/test_upstream_network", "system/test_words_of_a_live_server",
-           "system/test_upstream_loss", "system/test_upstream_state")
+           "system/test_upstream_loss", "system/test_upstream_state", "python/test_broken_rules")
 
 # Not with --fast: half a minute and more each, and half of the time of all.
 LONG = (r"system/test_(memory_ways|near_cache_memory|status_page|sentinel|sentinel_lies|bench"
-        r"|forged_replies|liveness_oracles|package|soak)",)
+        r"|forged_replies|liveness_oracles|package|soak)", r"python/test_broken_rules")
 
 # Run once more alone, if not more than a few failed: more would have one cause, and not that.
-AGAIN = (r"unit", r"client", r"(system|two workers)/.*", r"clients.*", r"examples")
+AGAIN = (r"unit", r"client", r"(system|two workers|python)/.*", r"clients.*", r"examples")
 AGAIN_MAX = 5
 # Never run again: a finding is one, also if it comes once in a hundred runs.
 FINDINGS = r"ERROR: (Address|Leak)Sanitizer|WARNING: ThreadSanitizer|: runtime error: "
@@ -220,15 +222,14 @@ def run_style(build, only):
     return outcome if cases else with_status(outcome, 0 if only else status)
 
 
-def run_system(build, only, module, variables=()):
+def run_system(build, only, module, variables=(), folder=SYSTEM_TESTS):
     """Runs one file of system tests in a process of its own, which is run_module below."""
     if only and not may_name(only, module):
         return Outcome(0, 0, 0)
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.json"
+    with tempfile.TemporaryDirectory() as scratch:
+        report = Path(scratch) / "report.json"
         status, output = run([sys.executable, __file__, "--module", module, str(report),
-                              *(["--only", only] if only else [])], build, SYSTEM_TESTS,
-                             variables)
+                              *(["--only", only] if only else [])], build, folder, variables)
         if not report.exists():
             return Outcome(0, 1, 0, ["the suite itself"], output)
         return with_status(Outcome(**json.loads(report.read_text()), output=output), status)
@@ -236,7 +237,7 @@ def run_system(build, only, module, variables=()):
 
 def may_name(only, module):
     """False where the regex begins with the name of another module: it need not be loaded then."""
-    named = re.match(r"\^?system/(\w+)\w", only)
+    named = re.match(r"\^?(?:system|python)/(\w+)\w", only)
     return not named or "|" in only or module.startswith(named[1])
 
 
@@ -248,11 +249,18 @@ def cases_of(suite):
             yield test
 
 
+def run_python(build, only, module):
+    """The same of the Python package, as it is in the build."""
+    path = os.pathsep.join(map(str, (build / "python", SYSTEM_TESTS, ROOT)))
+    return run_system(build, only, module, {"PYTHONPATH": path}, PYTHON_TESTS)
+
+
 def run_module(module, report, only):
-    sys.path.insert(0, str(SYSTEM_TESTS))
+    """In the folder of the module, which is the working one."""
+    sys.path[:0] = dict.fromkeys([os.getcwd(), str(SYSTEM_TESTS)])
     suite = unittest.TestSuite(
         case for case in cases_of(unittest.defaultTestLoader.loadTestsFromName(module))
-        if not only or re.search(only, "system/" + name_in(module, case)))
+        if not only or re.search(only, f"{Path.cwd().name}/{name_in(module, case)}"))
     runner = unittest.TextTestRunner(stream=sys.stdout, verbosity=2, resultclass=CountingResult)
     result = runner.run(suite)
     # One case can fail more than once, in its subtests; a class that can't be set up is one, too.
@@ -446,6 +454,11 @@ def suites(builds, is_full):
         for path in sorted(SYSTEM_TESTS.glob("test_*.py")):
             yield Suite("system/" + path.stem, build,
                         functools.partial(run_system, module=path.stem))
+    # The interpreter does not load what needs a sanitizer's library.
+    for build in builds:
+        for path in sorted(PYTHON_TESTS.glob("test_*.py")) if not is_sanitized(build) else ():
+            yield Suite("python/" + path.stem, build,
+                        functools.partial(run_python, module=path.stem))
     for name in WITH_WORKERS if is_full else ():
         module = "test_" + name
         yield Suite(f"two workers/{module}", builds[0], functools.partial(

@@ -1,0 +1,223 @@
+"""What nearkey.Redis and nearkey.asyncio.Redis have in common: which clients may read the shared
+memory, and what ends it.
+
+The rule: a hit is what the same command would be answered with over the client's socket. So a
+client whose socket may be in another state (user, database, transaction, tracking) reads nothing,
+and stays so for good.
+"""
+
+import codecs
+import os
+from functools import lru_cache
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
+from urllib.parse import quote
+
+from nearkey._outcome import Outcome
+
+try:
+    from nearkey._segment import Segment
+
+    WHY_NO_EXTENSION = ""
+except ImportError as error:  # Nothing but speed is lost.
+    WHY_NO_EXTENSION = f"the extension nearkey._segment can't be loaded: {error}"
+
+MISS, SAMPLE, OFF = Outcome.MISS, Outcome.SAMPLE, Outcome.OFF
+
+# An option of execute_command(): this read is a sample, and nearkey is told of the hits before it.
+SAMPLED = "nearkey_sampled"
+
+# One hit in so many goes over the socket, where nearkey sees it. Tests set another.
+SAMPLE_EVERY = 1024
+
+DATABASES_MAX = 65536
+
+# These leave the connection that carries them in another state. The words are the subcommands that
+# do; none: the command itself does.
+STATE_OF_CONNECTION: Dict[str, Tuple[str, ...]] = {
+    "AUTH": (),
+    "CLIENT": ("CACHING", "REPLY", "TRACKING"),
+    "HELLO": (),
+    "MONITOR": (),
+    "NEARKEY": ("CACHE",),
+    "PSUBSCRIBE": (),
+    "PSYNC": (),
+    "RESET": (),
+    "SELECT": (),
+    "SSUBSCRIBE": (),
+    "SUBSCRIBE": (),
+    "SYNC": (),
+}
+# A pipeline ends these before it gives its connection back.
+STATE_OF_TRANSACTION: Dict[str, Tuple[str, ...]] = {"MULTI": (), "WATCH": ()}
+STATE_OF_CLIENT = {**STATE_OF_CONNECTION, **STATE_OF_TRANSACTION}
+
+# Settings of a pool with which a connection's state, or the form of its replies, is not known.
+FOREIGN_SETTINGS = {
+    "username": "the client has a user",
+    "password": "the client has a password",
+    "credential_provider": "the client has credentials",
+    "redis_connect_func": "a function of the application's prepares the connections",
+    "encoder_class": "the client has an encoder of its own",
+    "parser_class": "the client has a parser of its own",
+}
+
+
+class SharedMemoryInfo(NamedTuple):
+    """How a client's reads of the shared memory went, since it was opened."""
+
+    hits: int
+    misses: int
+    stale: int
+    off: int
+    samples: int
+    incarnation: int  # Which segment; 0: none.
+    clock_ns: int  # How long reading the clock takes here.
+    why_off: Optional[str]  # None: it is on.
+
+
+class NoSegment:
+    """Stands where a client can't have a Segment: every read is a miss."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+    def get(self, name: Any) -> Outcome:
+        return MISS
+
+    def mget(self, names: List[Any]) -> Outcome:
+        return MISS
+
+    def take_hits(self) -> int:
+        return 1
+
+    def claim_refresh(self) -> bool:
+        return False
+
+    def refresh(self) -> bool:
+        return False
+
+    def info(self) -> Tuple[int, int, int, int, int, int, int, Optional[str]]:
+        return (0, 0, 0, 0, 0, 0, 0, self.why)
+
+
+class SharedMemory:
+    """Mixed into a client: its Segment, and when it loses it."""
+
+    _segment: Union["Segment", NoSegment] = NoSegment("the client is not made yet")
+
+    def shared_memory_info(self) -> SharedMemoryInfo:
+        """Counts of this client's reads of nearkey's shared memory, or why it does not read it."""
+        return SharedMemoryInfo(*self._segment.info())
+
+    def _open_segment(self, unix_connection: type) -> None:
+        why = why_no_segment(self, unix_connection)
+        self._segment = NoSegment(why) if why else segment_of(self)
+
+    def _leave_segment(self, why: str) -> None:
+        """For good. Another thread's read may still be using the Segment, and keeps it."""
+        self._segment = NoSegment(why)
+
+    def _refresh_segment(self) -> None:
+        try:
+            self._segment.refresh()
+        except OSError as error:
+            self._leave_segment(f"the shared memory can't be opened: {error}")
+
+    def _note_command(self, args: Tuple[Any, ...], state: Dict[str, Tuple[str, ...]]) -> None:
+        """Called before the command is sent, and so before anything shows its effect."""
+        if changes_state(args, state) and not isinstance(self._segment, NoSegment):
+            self._leave_segment("a command of the application's has changed a connection's state")
+
+
+@lru_cache(maxsize=1024)
+def words_of(name: Union[str, bytes]) -> List[str]:
+    """The name of a command as redis-py splits it, in capitals."""
+    text = name.decode("ascii", "replace") if isinstance(name, bytes) else name
+    return text.upper().split()
+
+
+def changes_state(args: Tuple[Any, ...], state: Dict[str, Tuple[str, ...]]) -> bool:
+    """True if a command is one of `state`, or if its name can't be read."""
+    name = args[0] if args else ""
+    if not isinstance(name, (str, bytes)):
+        return True
+    words = words_of(name)
+    subcommands = state.get(words[0]) if words else None
+    if not subcommands:
+        return subcommands is not None
+    words = words + [word for arg in args[1:2] for word in words_of(argument_text(arg))]
+    return len(words) < 2 or words[1] in subcommands
+
+
+def argument_text(argument: Any) -> str:
+    if isinstance(argument, (bytes, bytearray, memoryview)):
+        return bytes(argument).decode("ascii", "replace")
+    return str(argument)
+
+
+def is_path(host: Any) -> bool:
+    """True if what stands where redis-py has the host is the path of a Unix socket."""
+    return isinstance(host, str) and host.startswith("/")
+
+
+def why_no_segment(client: Any, unix_connection: type) -> str:
+    """An empty text if the client may read the shared memory."""
+    pool = client.connection_pool
+    settings = pool.connection_kwargs
+    if WHY_NO_EXTENSION:
+        return WHY_NO_EXTENSION
+    if getattr(pool, "connection_class", None) is not unix_connection:
+        return "the client does not use a plain Unix socket"
+    if client.connection is not None or getattr(client, "single_connection_client", False):
+        return "the client has a connection of its own (single_connection_client)"
+    if getattr(pool, "cache", None) is not None or getattr(client, "cache", None) is not None:
+        return "the client has a cache of its own"
+    for name, why in FOREIGN_SETTINGS.items():
+        if settings.get(name) is not None:
+            return why
+    return why_no_encoding(settings) or why_no_url(settings)
+
+
+def why_no_encoding(settings: Dict[str, Any]) -> str:
+    try:
+        if codecs.lookup(settings.get("encoding", "utf-8")).name == "utf-8":
+            return ""
+    except (LookupError, TypeError):
+        pass
+    return "the client's encoding is not UTF-8"
+
+
+def why_no_url(settings: Dict[str, Any]) -> str:
+    try:
+        database = int(settings.get("db") or 0)
+        path = os.fsdecode(settings["path"])
+    except (KeyError, TypeError, ValueError):
+        return "the client's path or database can't be read"
+    if not 0 <= database < DATABASES_MAX:
+        return "no such database"
+    return "" if path and not path.startswith("\0") else "the client's socket has no path"
+
+
+def url_of(settings: Dict[str, Any]) -> str:
+    path = os.path.abspath(os.fsdecode(settings["path"]))
+    return f"unix://{quote(os.fsencode(path))}?db={int(settings.get('db') or 0)}"
+
+
+def timeout_ms_of(settings: Dict[str, Any]) -> int:
+    """The shorter of the client's own timeouts; 0: it has none."""
+    names = ("socket_connect_timeout", "socket_timeout")
+    seconds = [settings[name] for name in names if settings.get(name)]
+    return max(1, int(min(seconds) * 1000)) if seconds else 0
+
+
+def segment_of(client: Any) -> "Segment":
+    settings = client.connection_pool.connection_kwargs
+    return Segment(
+        url_of(settings),
+        client.response_callbacks,
+        (MISS, SAMPLE, OFF),
+        bool(settings.get("decode_responses")),
+        settings.get("encoding_errors") or "strict",
+        timeout_ms_of(settings),
+        SAMPLE_EVERY,
+    )
