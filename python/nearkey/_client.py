@@ -14,6 +14,7 @@ from nearkey._shared import (
     SAMPLED,
     STATE_OF_CLIENT,
     STATE_OF_CONNECTION,
+    NoSegment,
     SharedMemory,
     is_path,
 )
@@ -40,6 +41,7 @@ class Redis(SharedMemory, redis.client.Redis):
         if is_path(host):
             kwargs.setdefault("unix_socket_path", host)
             host = "localhost"
+        self._segment = NoSegment("the client is not made yet")
         super().__init__(host, *args, **kwargs)
         self._open_segment(UnixDomainSocketConnection)
 

@@ -103,7 +103,8 @@ class NoSegment:
 class SharedMemory:
     """Mixed into a client: its Segment, and when it loses it."""
 
-    _segment: Union["Segment", NoSegment] = NoSegment("the client is not made yet")
+    # Set by each __init__(), not here: CPython finds an attribute sooner that its class has not.
+    _segment: Union["Segment", NoSegment]
 
     def shared_memory_info(self) -> SharedMemoryInfo:
         """Counts of this client's reads of nearkey's shared memory, or why it does not read it."""

@@ -18,6 +18,7 @@ from nearkey._shared import (
     SAMPLED,
     STATE_OF_CLIENT,
     STATE_OF_CONNECTION,
+    NoSegment,
     SharedMemory,
     is_path,
 )
@@ -58,12 +59,12 @@ class Redis(SharedMemory, redis.asyncio.client.Redis):
     does not give way to other tasks; one in 1,024 does, since it goes over the socket.
     """
 
-    _owed = 0  # Commands and pipelines whose replies are not here yet.
-
     def __init__(self, host: str = "localhost", **kwargs: Any) -> None:
         if is_path(host):
             kwargs.setdefault("unix_socket_path", host)
             host = "localhost"
+        self._segment = NoSegment("the client is not made yet")
+        self._owed = 0  # Commands and pipelines whose replies are not here yet.
         super().__init__(host=host, **kwargs)
         self._open_segment(UnixDomainSocketConnection)
 
