@@ -1,17 +1,21 @@
 """nearkey.Redis and nearkey.asyncio.Redis with a real nearkey before a real Valkey."""
 
 import asyncio
+import os
+import re
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import time
 import unittest
+from pathlib import Path
 
 import nearkey
 import nearkey.asyncio
 import redis
-from harness import show_figure, wait_for
+from harness import ROOT, show_figure, wait_for
 from sharing import SharingTest
 
 # Counts upwards in a process of its own, and says each number when its SET was answered.
@@ -21,6 +25,23 @@ client = redis.Redis(unix_socket_path=sys.argv[1])
 for number in range(int(sys.argv[2])):
     client.set("counter", number)
     print(number, flush=True)
+"""
+
+# Hits between two marks, none of which is a sample.
+TRACED = """
+import os, sys, nearkey
+from nearkey import _shared
+
+_shared.SAMPLE_EVERY = 0xFFFFFFFF
+client = nearkey.Redis(sys.argv[1])
+client.set("key", "value")
+while client.shared_memory_info().hits < 10:
+    client.get("key")
+os.access("a mark", os.R_OK)
+for _ in range(100000):
+    client.get("key")
+os.access("a mark", os.R_OK)
+assert client.shared_memory_info().hits == 100010
 """
 
 
@@ -210,6 +231,20 @@ class EndsTest(WithNearkeyTest):
         self.assert_hits(client)
 
 
+class ReadmeTest(WithNearkeyTest):
+    def test_its_example(self):
+        text = (Path(ROOT) / "README.md").read_text()
+        (program,) = re.findall(r"```python\n(import nearkey\n.*?)```", text, re.S)
+        program = program.replace("/run/nearkey/nearkey.sock", self.path)
+        # One read in 1,024 would not be a hit.
+        program = "from nearkey import _shared\n_shared.SAMPLE_EVERY = 0xFFFFFFFF\n" + program
+        program += "print(r.shared_memory_info().hits)\n"
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+        )
+        self.assertEqual("b'Ada'\n1\n", done.stdout, done.stderr)
+
+
 class FiguresTest(WithNearkeyTest):
     """Processor time a call: medians, and what the runs differed by. No bar: others may use this
     machine; scripts/bench has the bars."""
@@ -239,6 +274,19 @@ class FiguresTest(WithNearkeyTest):
         self.show("Redis.mget of 16", lambda: client.mget(names), 10000)
         self.show("redis-py's get over the socket", lambda: plain.get("name 1"), 2000)
         self.show("redis-py's mget of 16", lambda: plain.mget(names), 1000)
+
+    def test_no_system_call(self):
+        if shutil.which("strace") is None:
+            self.skipTest("strace is not installed")
+        trace = os.path.join(self.directory, "trace")
+        subprocess.run(
+            ["strace", "-f", "-o", trace, sys.executable, "-c", TRACED, self.path],
+            check=True, timeout=120,
+        )
+        with open(trace) as lines:
+            calls = [line for line in lines if re.search(r"^\d+ +\w+\(", line)]
+        (begin, end) = [n for n, line in enumerate(calls) if "a mark" in line]
+        self.assertEqual([], calls[begin + 1 : end])
 
 
 if __name__ == "__main__":
