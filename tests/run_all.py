@@ -115,7 +115,8 @@ LONGEST = ("fuzz", "simulation", "system/test_status_page", "system/test_sentine
 
 # Not with --fast: half a minute and more each, and half of the time of all.
 LONG = (r"system/test_(memory_ways|near_cache_memory|status_page|sentinel|sentinel_lies|bench"
-        r"|forged_replies|liveness_oracles|package|soak)", r"python/test_(broken_rules|redis_py_suite)")
+        r"|forged_replies|liveness_oracles|package|soak)",
+        r"python/test_(broken_rules|redis_py_suite)")
 
 # Run once more alone, if not more than a few failed: more would have one cause, and not that.
 AGAIN = (r"unit", r"client", r"(system|two workers|python)/.*", r"clients.*", r"examples")

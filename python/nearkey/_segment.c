@@ -222,6 +222,10 @@ static PyObject* segment_new(PyTypeObject* type, PyObject* arguments, PyObject* 
     self->decodes = decodes;
     self->options = (nearkey_options){
         .size = sizeof self->options, .timeout_ms = timeout_ms, .sample_every = sample_every};
+    if (self->url == NULL || self->errors == NULL || PyErr_Occurred()) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
     return (PyObject*)self;
 }
 

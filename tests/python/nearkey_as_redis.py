@@ -1,4 +1,4 @@
-"""A pytest plugin with which redis-py's own tests have nearkey's clients where they name redis-py's.
+"""A pytest plugin: redis-py's own tests have nearkey's clients where they name redis-py's.
 
 They use a Unix socket, and a pool also where the tests ask for a single connection, which would not
 read the shared memory. Each read is made twice: the second one can be a hit, and is what the test

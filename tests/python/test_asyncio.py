@@ -73,7 +73,6 @@ class ReadTest(AsyncTest):
         self.run_with_client(test, decode_responses=True)
 
     def test_the_ways_to_name_the_socket(self):
-        path = self.stand_in.path
         for make in (
             lambda path: nearkey.asyncio.Redis(host=path),
             lambda path: nearkey.asyncio.Redis(unix_socket_path=path),

@@ -107,7 +107,8 @@ class GetTest(ClientTest):
     def test_databases(self):
         self.segment.put("key", b"shared in 2", database=2)
         url = f"unix://{self.stand_in.path}?db=2"
-        for client in (self.opened(db=2), self.opened(db="2"), self.open(nearkey.Redis.from_url(url))):
+        by_url = self.open(nearkey.Redis.from_url(url))
+        for client in (self.opened(db=2), self.opened(db="2"), by_url):
             self.assertEqual(b"shared in 2", client.get("key"))
         with self.opened(db=3) as client:
             self.assertIsNone(client.get("key"))
@@ -168,7 +169,8 @@ class DecodingTest(ClientTest):
     def test_texts(self):
         self.segment.put("text", "\u00e4\u20ac".encode())
         client = self.opened(decode_responses=True)
-        self.assertEqual(("shared", "\u00e4\u20ac", None), tuple(map(client.get, ("key", "text", "nil"))))
+        texts = [client.get(name) for name in ("key", "text", "nil")]
+        self.assertEqual(["shared", "\u00e4\u20ac", None], texts)
         self.assertEqual(["shared", "\u00e4\u20ac"], client.mget("key", "text"))
 
     def test_what_is_no_text(self):
@@ -176,10 +178,11 @@ class DecodingTest(ClientTest):
         self.segment.put("bytes", b"a\xffb")
         self.server.run("SET", "bytes", b"a\xffb")
         plain = {"unix_socket_path": self.stand_in.path, "decode_responses": True}
+        reads = [lambda client: client.get("bytes"), lambda client: client.mget("bytes")]
         for errors in ("strict", "replace", "ignore", "surrogateescape", "backslashreplace"):
             client = self.opened(decode_responses=True, encoding_errors=errors)
             with redis.Redis(encoding_errors=errors, **plain) as other:
-                for read in (lambda client: client.get("bytes"), lambda client: client.mget("bytes")):
+                for read in reads:
                     try:
                         expected = read(other)
                     except UnicodeDecodeError:

@@ -1,5 +1,5 @@
-"""redis-py's own tests with nearkey's clients through nearkey: each passes that passes with redis-py's
-clients through the same nearkey. tests/python/install.sh fetches them."""
+"""redis-py's own tests with nearkey's clients through nearkey: each passes that passes with
+redis-py's clients through the same nearkey. tests/python/install.sh fetches them."""
 
 import importlib.util
 import os

@@ -29,8 +29,8 @@ class OwnParser(redis.connection.PythonParser if hasattr(redis.connection, "Pyth
 
 # Commands of an application's that leave a connection in another state, and those that do not.
 STATES = [
-    ("SELECT", 1), ("select", "1"), (b"SELECT", b"0"), ("AUTH", "password"), ("HELLO", 3), ("HELLO",),
-    ("RESET",), ("MULTI",), ("WATCH", "key"), ("MONITOR",), ("SUBSCRIBE", "channel"),
+    ("SELECT", 1), ("select", "1"), (b"SELECT", b"0"), ("AUTH", "password"), ("HELLO", 3),
+    ("HELLO",), ("RESET",), ("MULTI",), ("WATCH", "key"), ("MONITOR",), ("SUBSCRIBE", "channel"),
     ("PSUBSCRIBE", "*"), ("SSUBSCRIBE", "channel"), ("SYNC",), ("PSYNC", "?", "-1"),
     ("CLIENT", "TRACKING", "ON"), ("CLIENT TRACKING", "ON"), ("client", b"reply", "OFF"),
     ("CLIENT REPLY", "SKIP"), ("CLIENT", "CACHING", "YES"), ("CLIENT TRACKING ON",),
@@ -38,9 +38,9 @@ STATES = [
     ("CLIENT",), (memoryview(b"SELECT"), 1),
 ]
 NO_STATES = [
-    ("GET", "SELECT"), ("SET", "key", "AUTH"), ("CLIENT", "SETNAME", "x"), ("CLIENT SETNAME", "reply"),
-    ("CLIENT", "INFO"), ("NEARKEY", "TAG", "CACHE"), ("NEARKEY", "HITS", 7), ("PING",), ("ECHO", "RESET"),
-    ("UNWATCH",), ("CONFIG", "RESETSTAT"), ("PUBLISH", "a", "b"), (b"set", b"\xff", b"\xff"),
+    ("GET", "SELECT"), ("SET", "key", "AUTH"), ("CLIENT", "SETNAME", "x"),
+    ("CLIENT SETNAME", "reply"), ("CLIENT", "INFO"), ("NEARKEY", "TAG", "CACHE"),
+    ("NEARKEY", "HITS", 7), ("PING",), ("ECHO", "RESET"), ("UNWATCH",), ("CONFIG", "RESETSTAT"), ("PUBLISH", "a", "b"), (b"set", b"\xff", b"\xff"),
 ]
 
 
@@ -329,14 +329,14 @@ async def read(path):
 
 path = sys.argv[1]
 client = nearkey.Redis(path)
-print(json.dumps([client.get("key").decode(), client.mget("key")[0].decode(), asyncio.run(read(path)),
-                  client.shared_memory_info().why_off]))
+print(json.dumps([client.get("key").decode(), client.mget("key")[0].decode(),
+                  asyncio.run(read(path)), client.shared_memory_info().why_off]))
 """
 
     def test_it_is_redis_py(self):
         output = subprocess.run(
-            [sys.executable, "-c", self.PROGRAM, self.stand_in.path], capture_output=True, text=True,
-            check=True, timeout=60,
+            [sys.executable, "-c", self.PROGRAM, self.stand_in.path],
+            capture_output=True, text=True, check=True, timeout=60,
         ).stdout
         *values, why = json.loads(output)
         self.assertEqual(["socket"] * 3, values)

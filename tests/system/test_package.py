@@ -120,7 +120,8 @@ class PackageTest(SystemTest):
         self.assertEqual(FILES.keys(), self.packages.keys())
         for name, package in self.packages.items():
             listing = run("dpkg-deb", "--contents", package)
-            found = re.findall(r"^[-l]\S+ root/root .* (\./.*)$", listing.replace(" -> ", "->"), re.M)
+            listing = listing.replace(" -> ", "->")
+            found = re.findall(r"^[-l]\S+ root/root .* (\./.*)$", listing, re.M)
             documents = [f"./usr/share/doc/{name}/{file}" for file in DOCUMENTS]
             expected = [path.replace(" -> ", "->") for path in FILES[name] + documents]
             for path in found:
@@ -129,7 +130,7 @@ class PackageTest(SystemTest):
                 self.assertTrue(any(re.fullmatch(one, path) for path in found), one)
             control = run("dpkg-deb", "--field", package)
             for library in DEPENDS[name]:
-                self.assertRegex(control, rf"(?m)^Depends: .*\b{library}", "computed from the binary")
+                self.assertRegex(control, rf"(?m)^Depends: .*\b{library}")
 
     def test_control_files(self):
         self.assertEqual("/etc/nearkey/nearkey.toml\n", self.control_file("conffiles"))
@@ -170,8 +171,8 @@ class PackageTest(SystemTest):
         depends = [run("dpkg-deb", "--field", path, "Depends") for path in self.packages.values()]
         needed = {re.match(r"[\w.+-]+", part.strip())[0] for part in ",".join(depends).split(",")}
         done = subprocess.run(
-            ["mmdebstrap", "--variant=essential", "--mode=root", "--include", ",".join(needed - self.packages.keys())]
-            + [codename, root],
+            ["mmdebstrap", "--variant=essential", "--mode=root", "--include"]
+            + [",".join(needed - self.packages.keys()), codename, root],
             capture_output=True,
             text=True,
             timeout=300,
