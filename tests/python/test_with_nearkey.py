@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 import unittest
+import unittest.mock
 from pathlib import Path
 
 import nearkey
 import nearkey.asyncio
 import redis
 from harness import ROOT, show_figure, wait_for
+from nearkey import _shared
 from sharing import SharingTest
 
 # Counts upwards in a process of its own, and says each number when its SET was answered.
@@ -229,6 +231,21 @@ class EndsTest(WithNearkeyTest):
             wait_for(lambda: client.shared_memory_info().why_off, 5, "reads go over the socket")
             self.assertEqual(0, self.hits_of(client, lambda: client.get("key")))
         self.assert_hits(client)
+
+
+class FeedbackTest(WithNearkeyTest):
+    def test_nearkey_is_told_of_hits(self):
+        """All hits up to the last sample; the rest is told with the next one."""
+        with unittest.mock.patch.object(_shared, "SAMPLE_EVERY", 50):
+            client = self.open()
+            client.set("key", "1")
+            before = self.nearkey.metric("nearkey_shared_hits_total")
+            for _ in range(5000):
+                client.get("key")
+            info = client.shared_memory_info()
+        self.assertGreater(info.samples, 50)
+        told = self.nearkey.metric("nearkey_shared_hits_total") - before
+        self.assertTrue(info.hits - 100 <= told <= info.hits, f"{told} of {info}")
 
 
 class ReadmeTest(WithNearkeyTest):
