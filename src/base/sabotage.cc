@@ -8,7 +8,7 @@
 namespace nearkey {
 
 namespace {
-constexpr std::array<std::string_view, 30> kNames = {"own_write",     "fill_ticket",
+constexpr std::array<std::string_view, 37> kNames = {"own_write",     "fill_ticket",
                                                      "lease",         "generation",
                                                      "push",          "null_push",
                                                      "database",      "queued_write",
@@ -22,7 +22,11 @@ constexpr std::array<std::string_view, 30> kNames = {"own_write",     "fill_tick
                                                      "ownership",     "absence",
                                                      "redirect_void", "gate",
                                                      "early_reply",   "replica_own_write",
-                                                     "replica_bound", "replica_asked"};
+                                                     "replica_bound", "replica_asked",
+                                                     "segment_void",  "segment_source",
+                                                     "segment_epoch", "segment_off",
+                                                     "segment_reuse", "segment_ahead",
+                                                     "segment_opened"};
 }
 
 bool is_broken(Rule rule) {

@@ -204,6 +204,12 @@
     X(near_cache_audit_violations_total, Counter, "of these, differed, and were served on")        \
     L(near_cache_audit_late_max_ms, near_cache_audit_late_max_seconds, "", GaugeMs,                \
       "longest from such a hit until it was seen dropped")                                         \
+    X(shared_bytes, Gauge, "shared memory that readers may map: near_cache.shared_memory")         \
+    X(shared_items, Gauge, "replies in it, void ones among them")                                  \
+    X(shared_stored_total, Counter, "times a reply entered it")                                    \
+    X(shared_evictions_total, Counter, "replies that left it for others")                          \
+    X(shared_handed_out_total, Counter, "times NEARKEY SHM handed it out")                         \
+    X(shared_hits_total, Counter, "hits in it that readers have told of (one in 1,024 tells)")     \
     X(slow_requests_total, Counter, "requests that took longer than slowlog.threshold_ms")         \
     X(heartbeats_total, Counter, "heartbeats answered with PONG")                                  \
     X(config_reload_success, Gauge, "1 when the last reading of the configuration was applied")    \

@@ -36,6 +36,13 @@ enum class Rule {
     ReplicaOwnWrite,  // a replica answers for a slot once it is known to have this host's writes
     ReplicaBound,     // and only while it is known to be within cluster.replica_lag_max_ms
     ReplicaAsked,     // which counts from when its primary was asked, not from the answer
+    SegmentVoid,      // what leaves the near cache leaves the segment
+    SegmentSource,    // what came from a closed or suspended source is not served from there
+    SegmentEpoch,     // nor what is void by a slot that moved
+    SegmentOff,       // nor anything while the near cache rests, or somebody monitors
+    SegmentReuse,     // an item's entry is gone before its memory is used again
+    SegmentAhead,     // a RESP3 reply waits for its proof, too, once there are readers
+    SegmentOpened,    // a reader gets the segment behind a proof
 };
 
 #ifdef NEARKEY_SABOTAGE
