@@ -57,6 +57,7 @@ KeysInFlight::Ticket KeysInFlight::begin_fill(const CacheQuery& query, ReplySour
     fill.is_taken = fill.is_open = true;
     fill.command = query.command;
     fill.database = query.database;
+    fill.sharing = query.sharing;
     fill.source = source;
     if (!query.arguments.empty()) fill.arguments = query.arguments;
     if (query.arguments.size() > kSpareKeyBytes)

@@ -27,8 +27,9 @@ NearCache::NearCache(const NearCacheOptions& options, Metrics& metrics, uint64_t
     : options_(options),
       metrics_(metrics),
       guard_(metrics),
-      sources_(options),
-      replies_(options, metrics, sources_, guard_, seed),
+      shared_(options, metrics),
+      sources_(options, shared_),
+      replies_({options, metrics, sources_, guard_, shared_}, seed),
       in_flight_(options, metrics, guard_, replies_.table()) {
 }
 
@@ -72,6 +73,8 @@ NearCache::Found NearCache::find(const CacheQuery& query, uint64_t now_ms) {
             }
             if ((item->flags & Item::kUsesMask) != Item::kUsesMask) ++item->flags;
             ++metrics_.near_cache_hits_total;
+            if (query.sharing != Sharing::None && shared_.is_active())
+                replies_.share(*item, query.sharing, now_ms);
             return {Outcome::Hit, item->reply(), 0};
         }
         const bool is_kept =
@@ -99,7 +102,8 @@ NearCache::Ticket NearCache::begin_fill(const CacheQuery& query, SourceId source
     const Hold hold(*this);
     if (Item* item = replies_.find(query); item != nullptr) replies_.erase(item);
     if (!in_flight_.takes_fills() || source == kNoSource || !sources_.is_open(source)) return 0;
-    if (query.arguments.size() > StoredReplies::kNamePartMax || !may_hold(query.key)) return 0;
+    if (query.arguments.size() > StoredReplies::kNamePartMax || !StoredReplies::may_hold(query.key))
+        return 0;
     if (!options_.takes_part(query.key) || guard_.is_off(query.key)) return 0;
     return in_flight_.begin_fill(query, source);
 }
@@ -117,10 +121,18 @@ void NearCache::commit(Ticket ticket, std::string_view reply, uint64_t deadline_
     const KeysInFlight::Fill& fill = in_flight_.fill(ticket);
     if (fill.is_open) {
         replies_.put({fill.query(), fill.source, reply, deadline_ms}, now_ms);
+        if (fill.sharing != Sharing::None && shared_.is_active()) share(fill.query(), now_ms);
     } else {
         ++metrics_.near_cache_fills_void_total;
     }
     in_flight_.release(ticket);
+}
+
+// What was stored just now may have left already, or be void: its slot moved in this very tick.
+void NearCache::share(const CacheQuery& query, uint64_t now_ms) {
+    Item* const item = replies_.find(query);
+    if (item != nullptr && !is_void(query, *item, now_ms))
+        replies_.share(*item, query.sharing, now_ms);
 }
 
 void NearCache::abandon(Ticket ticket) {
@@ -207,6 +219,7 @@ void NearCache::void_slots(std::span<const uint16_t> slots, SlotVoids::SlotOf sl
     const Hold hold(*this);
     metrics_.near_cache_slots_voided_total += slots.size();
     slot_voids_.add(slots, slot_of, now_ms);
+    shared_.clear();
     in_flight_.close_fills_if(
         [this](std::string_view key) { return slot_voids_.is_among_newest(key); });
 }
@@ -215,6 +228,7 @@ void NearCache::suspend(uint64_t now_ms) {
     const Hold hold(*this);
     if (std::exchange(is_suspended_, true)) return;
     metrics_.near_cache_suspended = 1;
+    shared_.off();
     NEARKEY_CHECK(begin_barrier(now_ms) == nullptr);
 }
 
@@ -223,6 +237,17 @@ void NearCache::resume() {
     if (!std::exchange(is_suspended_, false)) return;
     metrics_.near_cache_suspended = 0;
     end_write(nullptr);
+    shared_.on();
+}
+
+void NearCache::add_monitor() {
+    const Hold hold(*this);
+    if (monitors_++ == 0) shared_.off();
+}
+
+void NearCache::remove_monitor() {
+    const Hold hold(*this);
+    if (--monitors_ == 0) shared_.on();
 }
 
 bool NearCache::is_suspended() const {
@@ -255,6 +280,7 @@ NearCache::Explanation NearCache::explain(const CacheQuery& query, uint64_t now_
                                               : Outcome::Miss;
         return result;
     }
+    result.is_shared = shared_.holds({query.key, query.database, query.command});
     result.source = sources_.source_of(*item);
     result.proven_ms = since(sources_.proven_ms(*item), now_ms);
     // Another event loop's time may be a little ahead.
@@ -299,6 +325,10 @@ void NearCache::check_invariants() const {
     const Hold hold(*this);
     replies_.check_invariants();
     in_flight_.check_invariants();
+    shared_.for_each([this](const SharedReplies::Identity& identity, const SharedReplies::Reply&) {
+        const CacheQuery query{identity.key, {}, identity.command, identity.database};
+        NEARKEY_CHECK(!slot_voids_.is_void(identity.key, *replies_.find(query)));
+    });
     // A key that is being written is not stored.
     for (const auto& [key, state] : in_flight_.keys())
         NEARKEY_CHECK(state.writes == 0 || !replies_.has_any(mark_of(key)));

@@ -32,12 +32,20 @@ void ReplySources::renew(Id source, uint64_t proven_ms) {
     if (renewed.suspended_ms != 0 && proven_ms <= renewed.suspended_ms) return;
     slots_[renewed.slot].proven_ms = proven_ms;
     slots_[renewed.slot].is_suspended = false;
+    share(renewed.slot);
+}
+
+// Tells readers of shared memory what is proven of the slot.
+void ReplySources::share(uint16_t slot) {
+    const Slot& told = slots_[slot];
+    shared_.set_source(slot, told.is_open && !told.is_suspended ? told.proven_ms : 0);
 }
 
 void ReplySources::suspend(Id source, uint64_t now_ms) {
     Source& suspended = open_one(source);
     suspended.suspended_ms = now_ms;
     slots_[suspended.slot].is_suspended = true;
+    share(suspended.slot);
 }
 
 void ReplySources::close(Id source) {
@@ -45,6 +53,7 @@ void ReplySources::close(Id source) {
     closed.is_open = false;
     Slot& slot = slots_[closed.slot];
     slot.is_open = false;
+    share(closed.slot);
     slot.is_lost = options_.stale_if_unavailable_ms > 0;
     has_lost_ |= slot.is_lost;
     if (slot.items == 0) free_slots_.push_back(closed.slot);
@@ -59,8 +68,10 @@ void ReplySources::void_all(bool keep) {
         const Slot former = slots_[source.slot];
         slots_[source.slot].is_open = false;
         slots_[source.slot].is_lost = keep;
+        share(source.slot);
         source.slot = take_slot(id, former.proven_ms);
         slots_[source.slot].is_suspended = former.is_suspended;
+        share(source.slot);
     }
 }
 
@@ -83,6 +94,7 @@ uint16_t ReplySources::take_slot(Id source, uint64_t proven_ms) {
     const uint16_t slot = free_slots_.back();
     free_slots_.pop_back();
     slots_[slot] = {proven_ms, 0, source, true, false, false};
+    share(slot);
     return slot;
 }
 

@@ -3,6 +3,7 @@
 #include "nearkey/base/check.h"
 
 #include <algorithm>
+#include <optional>
 #include <unordered_map>
 
 namespace nearkey {
@@ -10,12 +11,25 @@ namespace nearkey {
 namespace {
 constexpr size_t kNewcomersShare = 10;  // one in so many entries, while others must go
 constexpr size_t kRecordsSpare = 64;
+
+// The value in a reply to GET; nothing: it is neither a value nor nil.
+std::optional<std::string_view> value_of(std::string_view reply, bool& is_nil) {
+    is_nil = reply == "$-1\r\n" || reply == "_\r\n";
+    if (is_nil) return std::string_view();
+    const size_t header = reply.find("\r\n");
+    if (!reply.starts_with('$') || header == std::string_view::npos) return std::nullopt;
+    return reply.substr(header + 2, reply.size() - header - 4);
+}
 }  // namespace
 
-StoredReplies::StoredReplies(const NearCacheOptions& options, Metrics& metrics,
-                             ReplySources& sources, ThrashGuard& guard, uint64_t seed)
-    : options_(options), metrics_(metrics), sources_(sources), guard_(guard), table_(seed) {
-    metrics_.near_cache_max_bytes = options.memory;
+StoredReplies::StoredReplies(const Parts& parts, uint64_t seed)
+    : options_(parts.options),
+      metrics_(parts.metrics),
+      sources_(parts.sources),
+      guard_(parts.guard),
+      shared_(parts.shared),
+      table_(seed) {
+    metrics_.near_cache_max_bytes = options_.memory;
     report_size();
 }
 
@@ -89,6 +103,7 @@ void StoredReplies::erase(Item* item) {
         if (next != nullptr) next->links().previous = previous;
         if (next == nullptr && previous->has(Item::kHead)) table_.erase(previous);
     }
+    if (item->has(Item::kShared)) shared_.remove({item->key(), item->database, item->command});
     std::replace(watched_.begin(), watched_.end(), static_cast<const Item*>(item),
                  static_cast<const Item*>(nullptr));
     --size_;
@@ -96,6 +111,19 @@ void StoredReplies::erase(Item* item) {
     table_.erase(item);
     trim_newcomers();
     report_size();
+}
+
+void StoredReplies::share(Item& item, Sharing sharing, uint64_t now_ms) {
+    bool is_nil = false;
+    const auto value = value_of(item.reply(), is_nil);
+    if (!value) return;
+    const auto left = static_cast<int32_t>(item.deadline - tick_of(now_ms));
+    const uint64_t deadline = now_ms / kItemTickMs + static_cast<uint64_t>(std::max(left, 0));
+    uint8_t flags = is_nil ? NEARKEY_SEGMENT_NIL : 0;
+    if (is_nil && sharing == Sharing::Part) flags |= NEARKEY_SEGMENT_NOT_GET;
+    item.flags |= Item::kShared;
+    shared_.put({item.key(), item.database, item.command},
+                {*value, flags, item.source, deadline * kItemTickMs});
 }
 
 void StoredReplies::report_size() {
@@ -264,6 +292,22 @@ void StoredReplies::check_invariants() const {
     NEARKEY_CHECK(entries == size_ && items == table_.size());
     NEARKEY_CHECK(are_newcomers_recorded());
     sources_.check_items(of_slot);
+    check_shared();
+}
+
+// What readers of shared memory may see is stored, and equal.
+void StoredReplies::check_shared() const {
+    shared_.check_invariants();
+    shared_.for_each(
+        [this](const SharedReplies::Identity& identity, const SharedReplies::Reply& reply) {
+            const Item* item = find({identity.key, {}, identity.command, identity.database});
+            NEARKEY_CHECK(item != nullptr && item->has(Item::kShared));
+            NEARKEY_CHECK(item->source == reply.source);
+            NEARKEY_CHECK(item->deadline == tick_of(reply.deadline_ms));
+            bool is_nil = false;
+            NEARKEY_CHECK(value_of(item->reply(), is_nil) == reply.value);
+            NEARKEY_CHECK(is_nil == ((reply.flags & NEARKEY_SEGMENT_NIL) != 0));
+        });
 }
 
 }  // namespace nearkey

@@ -40,6 +40,11 @@ std::string_view encode_tail(const CommandView& command, std::string& scratch) {
     return scratch;
 }
 
+Sharing sharing_of(const CommandSpec& spec) {
+    if (spec.cache_split == CacheSplit::Values) return Sharing::Part;
+    return spec.name == "get" ? Sharing::Get : Sharing::None;
+}
+
 PendingFill pending_fill(const CommandSpec& spec, uint32_t ticket) {
     return {.ticket = ticket,
             .fill = 0,
@@ -52,6 +57,17 @@ PendingFill pending_fill(const CommandSpec& spec, uint32_t ticket) {
             .reads_fields = spec.reads_fields};
 }
 }  // namespace
+
+bool LedgerContext::may_overtake(uint16_t number, Protocol protocol) const {
+    // A reply may come from another node than it was asked for.
+    if (cluster != nullptr && cluster->sent_on().size() > 0) return true;
+    // A reader of shared memory sees what was read with either protocol.
+    if (cache != nullptr && cache->shared_replies().is_active() && !is_broken(Rule::SegmentAhead)) {
+        return true;
+    }
+    const NodeCoherence* const coherence = coherence_of(number);
+    return coherence == nullptr || coherence->may_overtake(protocol);
+}
 
 Ledger::Ledger(LedgerContext& context, const ClientState& client, LedgerOwner& owner)
     : context_(context), client_(client), owner_(owner), ttl_receiver_(*this) {
@@ -72,6 +88,7 @@ CacheQuery Ledger::query_part(const CommandSpec& spec, std::string_view key) con
         .command = static_cast<uint8_t>(spec.cache_number << 1 |
                                         (client_.protocol == Protocol::Resp3 ? 1 : 0)),
         .database = static_cast<uint16_t>(is_broken(Rule::Database) ? 0 : client_.database),
+        .sharing = client_.shares_replies ? sharing_of(spec) : Sharing::None,
     };
 }
 
@@ -309,7 +326,7 @@ void Ledger::write_keys(uint32_t ticket) {
         ++told_writes_;
     }
     for (const std::string_view key : context_.keys) {
-        if (!NearCache::may_hold(key)) continue;
+        if (!StoredReplies::may_hold(key)) continue;
         writes_.push_back({ticket, WriteScope::Keys, cache.begin_write(key, context_.boot_ms)});
     }
     if (context_.keys.size() > kManyWrites) owner_.on_ledger_grown();

@@ -38,6 +38,7 @@ struct Item {
         kArguments = 4,  // has ItemLinks; hashed by key and arguments, listed behind a head
         kHead = 8,       // no reply: the head of such a list; has ItemLinks too
         kNew = 16,       // on probation: Newcomers has a record of it
+        kShared = 32,    // SharedReplies may have it
     };
 
     Item* next;         // in its bucket
@@ -57,12 +58,20 @@ struct Item {
     std::string_view reply() const;
 };
 
+// Whether, and as what, a stored reply may be shown to readers of shared memory.
+enum class Sharing : uint8_t {
+    None,
+    Get,   // of GET
+    Part,  // of MGET, of one key: nil where GET may have an error
+};
+
 // All that a reply depends on. The views are valid during the call.
 struct CacheQuery {
     std::string_view key;
     std::string_view arguments;  // all others, in one unambiguous piece
     uint8_t command;             // a number of the caller's for (command, protocol)
     uint16_t database;
+    Sharing sharing = Sharing::None;  // it does not depend on this
 };
 inline bool is_same(const Item& item, const CacheQuery& query) {
     return item.command == query.command && item.database == query.database &&

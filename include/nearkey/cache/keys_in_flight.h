@@ -66,6 +66,7 @@ public:
         bool is_open = false;
         uint8_t command = 0;
         uint16_t database = 0;
+        Sharing sharing = Sharing::None;
         ReplySources::Id source = 0;
         uint32_t next_in_key = kNone;
         Keys::value_type* key = nullptr;  // while it is open
@@ -73,7 +74,7 @@ public:
         std::vector<Waiting> waiters;
 
         // REQUIRES: it is open.
-        CacheQuery query() const { return {key->first, arguments, command, database}; }
+        CacheQuery query() const { return {key->first, arguments, command, database, sharing}; }
     };
     // The reason why a read can't be answered from the cache: a write, or another read.
     struct Obstacle {

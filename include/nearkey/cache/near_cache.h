@@ -20,6 +20,7 @@
 #include "nearkey/cache/keys_in_flight.h"
 #include "nearkey/cache/options.h"
 #include "nearkey/cache/reply_sources.h"
+#include "nearkey/cache/shared_replies.h"
 #include "nearkey/cache/slot_voids.h"
 #include "nearkey/cache/stored_replies.h"
 #include "nearkey/cache/thrash_guard.h"
@@ -65,6 +66,7 @@ public:
         uint64_t age_ms;          // of what is stored
         uint64_t left_ms;         // until its deadline
         uint64_t proven_ms;       // ago, by its source
+        bool is_shared;           // readers of shared memory have it
         SourceId source;          // its connection's
         InvalidationCause cause;  // of the last invalidation of this key, or of everything
         uint64_t invalidated_ms;  // ago
@@ -169,8 +171,6 @@ public:
         loop.tell_all();
     }
 
-    // False if the key is too long to be stored.
-    static bool may_hold(std::string_view key) { return key.size() <= StoredReplies::kNamePartMax; }
     // A write in flight, from before it is sent until its reply is there or will not come. Each is
     // ended once. A barrier is a write of every key.
     [[nodiscard]] Write begin_write(std::string_view key, uint64_t now_ms);
@@ -189,14 +189,16 @@ public:
     void resume();
     bool is_suspended() const;
     // A client sees every command that reaches Valkey, so all reads must go there.
-    void add_monitor() { ++monitors_; }
-    void remove_monitor() { --monitors_; }
+    void add_monitor();
+    void remove_monitor();
     bool has_monitors() const { return monitors_ > 0; }
 
     // Frees the items that can't be served any more in the next `buckets` of the table.
     void sweep(size_t buckets, uint64_t now_ms);
     Explanation explain(const CacheQuery& query, uint64_t now_ms);
     const NearCacheOptions& options() const { return options_; }
+    // What other processes read. A Hold is needed but for is_active().
+    SharedReplies& shared_replies() { return shared_; }
     size_t bytes() const { return metrics_.near_cache_bytes; }
     // Gives back memory that was kept for a burst of reads, writes and replies.
     void shrink();
@@ -210,6 +212,7 @@ public:
 
 private:
     void free_slots();
+    void share(const CacheQuery& query, uint64_t now_ms);
     bool is_void(const CacheQuery& query, const Item& item, uint64_t now_ms) const {
         return sources_.is_void(item, now_ms) || slot_voids_.is_void(query.key, item);
     }
@@ -221,6 +224,7 @@ private:
     bool is_suspended_ = false;
     uint64_t clears_ = 0;  // how often everything was invalidated
     ThrashGuard guard_;
+    SharedReplies shared_;
     ReplySources sources_;
     SlotVoids slot_voids_;
     StoredReplies replies_;

@@ -8,6 +8,7 @@
 #include "nearkey/base/check.h"
 #include "nearkey/cache/item_table.h"
 #include "nearkey/cache/options.h"
+#include "nearkey/cache/shared_replies.h"
 
 #include <cstdint>
 #include <vector>
@@ -19,7 +20,9 @@ public:
     using Id = uint32_t;
     static constexpr Id kNone = UINT32_MAX;
 
-    explicit ReplySources(const NearCacheOptions& options) : options_(options) {}
+    // Both outlive it; `shared` is told of every change of what is proven.
+    ReplySources(const NearCacheOptions& options, SharedReplies& shared)
+        : options_(options), shared_(shared) {}
 
     // `proven_ms`: all changes that were made before are known. REQUIRES: not is_short_of_slots().
     Id open(uint64_t proven_ms);
@@ -93,8 +96,10 @@ private:
     }
     Source& open_one(Id source);
     uint16_t take_slot(Id source, uint64_t proven_ms);
+    void share(uint16_t slot);
 
     const NearCacheOptions& options_;
+    SharedReplies& shared_;
     std::vector<Source> sources_;
     std::vector<Slot> slots_;
     std::vector<uint16_t> free_slots_;

@@ -13,6 +13,7 @@
 #include "nearkey/cache/newcomers.h"
 #include "nearkey/cache/options.h"
 #include "nearkey/cache/reply_sources.h"
+#include "nearkey/cache/shared_replies.h"
 #include "nearkey/cache/thrash_guard.h"
 
 #include <cstddef>
@@ -33,9 +34,17 @@ public:
         uint64_t deadline_ms;
     };
 
-    // All references outlive it. `seed` should be random.
-    StoredReplies(const NearCacheOptions& options, Metrics& metrics, ReplySources& sources,
-                  ThrashGuard& guard, uint64_t seed);
+    // What it works with. All of it outlives it; `shared` is told of every reply that leaves.
+    struct Parts {
+        const NearCacheOptions& options;
+        Metrics& metrics;
+        ReplySources& sources;
+        ThrashGuard& guard;
+        SharedReplies& shared;
+    };
+    // `seed` should be random.
+    StoredReplies(const Parts& parts, uint64_t seed);
+    static bool may_hold(std::string_view key) { return key.size() <= kNamePartMax; }
 
     // Void ones, too. Null: there is none.
     Item* find(const CacheQuery& query) const {
@@ -49,6 +58,9 @@ public:
     // Others may have to leave for it; a reply that is too large or expired is not stored.
     void put(const NewReply& fresh, uint64_t now_ms);
     void erase(Item* item);
+    // Readers of shared memory may have it too. REQUIRES: it would be served, or its source is
+    // unproven.
+    void share(Item& item, Sharing sharing, uint64_t now_ms);
     // Drops all replies of the key, whose hash is `hash`.
     void drop(std::string_view key, uint32_t hash, uint64_t now_ms);
     // Frees the items that can't be served any more in the next `buckets` of the table.
@@ -79,11 +91,13 @@ private:
     Item* take_newcomer();
     bool are_newcomers_recorded() const;
     void report_size();
+    void check_shared() const;
 
     const NearCacheOptions& options_;
     Metrics& metrics_;
     ReplySources& sources_;
     ThrashGuard& guard_;
+    SharedReplies& shared_;
     ItemTable table_;
     size_t size_ = 0;  // items that are not heads
     size_t hand_ = 0;  // the bucket that eviction and sweep look at next

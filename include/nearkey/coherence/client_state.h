@@ -21,6 +21,7 @@ struct ClientState {
     // WAIT must count the client's writes over any connection.
     bool has_written = false;
     CacheUse cache_use = CacheUse::On;  // NEARKEY CACHE may say otherwise than its listener
+    bool shares_replies = false;        // readers of shared memory may have those to its reads
     ClientIdentity identity{};
     size_t identity_bytes = 0;  // memory of its names
 

@@ -41,12 +41,8 @@ struct LedgerContext {
         Node* const asked = cluster == nullptr ? &node : cluster->find(number);
         return asked == nullptr ? nullptr : &asked->coherence();
     }
-    bool may_overtake(uint16_t number, Protocol protocol) const {
-        // A reply may come from another node than it was asked for.
-        if (cluster != nullptr && cluster->sent_on().size() > 0) return true;
-        const NodeCoherence* const coherence = coherence_of(number);
-        return coherence == nullptr || coherence->may_overtake(protocol);
-    }
+    // True if the reply may be ahead of news of the change that it shows.
+    bool may_overtake(uint16_t number, Protocol protocol) const;
 
     bool is_kept() const { return cache != nullptr || own_writes != nullptr; }
 
@@ -131,6 +127,9 @@ public:
     void change_way();
     // The same when it goes on in another database or protocol.
     void leave_database_or_protocol();
+    // What the client is shown from here on is held back until every change from before now is
+    // known.
+    void await_proof();
     // The client is owed the reply to a write. REQUIRES: some listener reads from replicas.
     bool is_writing() const { return !writes_.empty(); }
     // Replies are held back until a proof.
@@ -191,7 +190,6 @@ private:
     void write_keys(uint32_t ticket);
     [[nodiscard]] bool end_writes(uint32_t ticket);
     // Proofs
-    void await_proof();
     void on_proven() override;
 
     LedgerContext& context_;

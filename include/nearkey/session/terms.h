@@ -22,6 +22,7 @@ struct ClientTerms {
     ClientLimits limits;
     int database = 0;  // in which its clients begin
     CacheUse cache_use = CacheUse::On;
+    bool shared_memory = false;  // its clients may read the segment, and feed it
     WhenDown when_down = WhenDown::Error;
     Face face = Face::Standalone;
     bool reads_replicas = false;  // of a cluster, where the near cache stores no reply

@@ -386,8 +386,8 @@ TEST_CASE("near cache: after shrink() no ticket is that of an earlier read") {
 TEST_CASE("near cache: what is too long to be stored is not filled") {
     Rig rig;
     const std::string longest(UINT16_MAX, 'k');
-    CHECK(NearCache::may_hold(longest));
-    CHECK_FALSE(NearCache::may_hold(longest + "k"));
+    CHECK(StoredReplies::may_hold(longest));
+    CHECK_FALSE(StoredReplies::may_hold(longest + "k"));
     rig.fill(Rig::get(longest), "$1\r\nv\r\n");
     CHECK(rig.outcome(Rig::get(longest)) == Outcome::Hit);
     CHECK(rig.cache.begin_fill(Rig::get(longest + "k"), rig.source) == 0);
