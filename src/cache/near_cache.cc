@@ -73,8 +73,11 @@ NearCache::Found NearCache::find(const CacheQuery& query, uint64_t now_ms) {
             }
             if ((item->flags & Item::kUsesMask) != Item::kUsesMask) ++item->flags;
             ++metrics_.near_cache_hits_total;
-            if (query.sharing != Sharing::None && shared_.is_active())
+            if (query.sharing != Sharing::None && shared_.is_active()) {
                 replies_.share(*item, query.sharing, now_ms);
+                // Hits there are not seen here: who comes by stands for them.
+                item->flags |= Item::kUsesMask;
+            }
             return {Outcome::Hit, item->reply(), 0};
         }
         const bool is_kept =
@@ -121,18 +124,16 @@ void NearCache::commit(Ticket ticket, std::string_view reply, uint64_t deadline_
     const KeysInFlight::Fill& fill = in_flight_.fill(ticket);
     if (fill.is_open) {
         replies_.put({fill.query(), fill.source, reply, deadline_ms}, now_ms);
-        if (fill.sharing != Sharing::None && shared_.is_active()) share(fill.query(), now_ms);
+        const bool is_shared = fill.sharing != Sharing::None && shared_.is_active();
+        Item* const stored = is_shared ? replies_.find(fill.query()) : nullptr;
+        // It may have left already, or be void: its slot moved in this very tick.
+        if (stored != nullptr && !is_void(fill.query(), *stored, now_ms)) {
+            replies_.share(*stored, fill.sharing, now_ms);
+        }
     } else {
         ++metrics_.near_cache_fills_void_total;
     }
     in_flight_.release(ticket);
-}
-
-// What was stored just now may have left already, or be void: its slot moved in this very tick.
-void NearCache::share(const CacheQuery& query, uint64_t now_ms) {
-    Item* const item = replies_.find(query);
-    if (item != nullptr && !is_void(query, *item, now_ms))
-        replies_.share(*item, query.sharing, now_ms);
 }
 
 void NearCache::abandon(Ticket ticket) {

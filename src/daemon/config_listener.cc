@@ -3,7 +3,10 @@
 
 #include "nearkey/daemon/config_option.h"
 #include "nearkey/daemon/config_rows.h"
+#include "nearkey/resp/cache_rules.h"
 #include "nearkey/upstream/url.h"
+
+#include <algorithm>
 
 namespace nearkey {
 namespace {
@@ -47,6 +50,10 @@ constexpr auto kListenerOptions = std::to_array<Option>({
          "With face = \"cluster\": HOST:PORT at which its clients reach it. Empty: its address."),
     row("near_cache", OptionType::Boolean, listener<&Door::near_cache>,
         "Whether its clients' reads are answered from the near cache."),
+    row("shared_memory", OptionType::Boolean, listener<&Door::shared_memory>,
+        "Whether its clients may read hits from shared memory (NEARKEY SHM), which shows them "
+        "what\n"
+        "is stored of every database. It needs a Unix socket, and commands that refuse no read."),
     choice(
         "read_from", listener<&Door::read_from>, "primary|replica",
         "Where its clients' reads go that the near cache can't answer, before a cluster: to the\n"
@@ -95,6 +102,22 @@ constexpr auto kListenerOptions = std::to_array<Option>({
               "limits.input_per_client_max"),
 });
 
+// What shared memory shows can't be refused to anybody who has it.
+std::string shared_memory_problem(const ListenerOptions& listener) {
+    if (!listener.shared_memory) return "";
+    if (listener.address.starts_with("tcp:")) {
+        return "shared_memory needs a Unix socket: memory is shared within a host";
+    }
+    if (!listener.near_cache) return "shared_memory is the near cache's: near_cache is false";
+    std::vector<AccessRule> rules;
+    const std::string problem = parse_access_rules(listener.commands, rules);
+    const std::string refused = problem.empty() ? find_refused_read(rules) : "";
+    if (refused.empty()) return "";
+    return "shared_memory shows all that is stored, of every database, to clients that may run "
+           "NEARKEY; but commands may refuse \"" +
+           refused + "\"";
+}
+
 void inherit(Config& config, const ListenerSays& says) {
     for (const Option& option : listener_options()) {
         if (option.inherits.empty() || says(option.key)) continue;
@@ -128,6 +151,24 @@ std::span<const Option> listener_options() {
     return kListenerOptions;
 }
 
+std::uint64_t shared_memory_size(const Config& config) {
+    const bool is_shared =
+        std::any_of(config.listeners.begin(), config.listeners.end(),
+                    [](const ListenerOptions& listener) { return listener.shared_memory; });
+    return is_shared ? config.near_cache.shared_memory : 0;
+}
+
+std::string shared_memory_terms(const Config& config) {
+    std::string terms;
+    for (const ListenerOptions& listener : config.listeners) {
+        if (!listener.shared_memory) continue;
+        const Config one = with_listener(listener);
+        for (const Option& option : listener_options())
+            terms += std::string(option.key) + "=" + printed(option, one) + "\n";
+    }
+    return terms;
+}
+
 Config with_listener(const ListenerOptions& listener) {
     Config config;
     config.listeners = {listener};
@@ -151,6 +192,8 @@ std::string listener_problem(const ListenerOptions& listener) {
     if (listener.address.starts_with("tcp:") && asks_who) {
         return "allow_users and allow_groups need a Unix socket: TCP does not tell who connects";
     }
+    if (const std::string problem = shared_memory_problem(listener); !problem.empty())
+        return problem;
     const bool is_cluster = listener.face == "cluster";
     if (is_cluster && !listener.address.starts_with("tcp:")) {
         return "face = \"cluster\" needs an address tcp:127.0.0.1:PORT or tcp:[::1]:PORT: clients "

@@ -275,6 +275,10 @@ constexpr auto kOptions = std::to_array<Option>({
     row("near_cache.audit_ratio", OptionType::Fraction, in<&Near::audit_ratio>,
         "The share of hits for which Valkey's own reply is read and compared, one at a time;\n"
         "metrics tell how many differed. 0: none."),
+    bytes(
+        "near_cache.shared_memory", in<&Near::shared_memory>, {kMiB, kTiB / 2},
+        "The memory from which processes of this host read hits themselves, where a listener has\n"
+        "shared_memory. It is used once one does."),
 
     number("limits.clients_max", in<&Limits::clients_max>, {1, 1000000},
            "Clients at a time; further ones are refused."),

@@ -49,6 +49,7 @@ ClientTerms terms_of(const Listener& listener) {
     return {.limits = options.limits,
             .database = static_cast<int>(options.database),
             .cache_use = options.near_cache ? CacheUse::On : CacheUse::Off,
+            .shared_memory = options.shared_memory,
             .when_down = options.when_down == "close" ? WhenDown::Close : WhenDown::Error,
             .face = options.face == "cluster" ? Face::Cluster : Face::Standalone,
             .reads_replicas = options.read_from == "replica",
@@ -102,26 +103,45 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
     log_.info("starting",
               {{"version", NEARKEY_VERSION}, {"upstream", redacted(targets.front()->url)}});
     warn_of_open_secrets(sources_, config_, log_);
-    if (config_.near_cache.is_on()) {
-        cache_ = std::make_unique<NearCache>(config_.near_cache, metrics_, random_word());
-    }
-    if (reads_replicas(config_)) own_writes_ = std::make_unique<OwnWrites>(Loop::boot_ms());
+    make_stores();
     all_metrics_.add(metrics_);
-    workers_ =
-        std::make_unique<Workers>(Workers::Parts{loop_, metrics_, *this},
-                                  WorkerShared{all_metrics_, config_, log_, cache_.get(),
-                                               own_writes_.get(), key_hash_, slow_log_, scripts_},
-                                  std::move(targets));
-    const DaemonParts parts{
-        loop_,   metrics_,     all_metrics_,      log_,      slow_log_,  sources_,
-        config_, cache_.get(), own_writes_.get(), *workers_, *upstreams_};
+    workers_ = std::make_unique<Workers>(
+        Workers::Parts{loop_, metrics_, *this},
+        WorkerShared{all_metrics_, config_, log_, stores_.cache.get(), stores_.own_writes.get(),
+                     key_hash_, slow_log_, scripts_, stores_.segment.get()},
+        std::move(targets));
+    const DaemonParts parts{loop_,
+                            metrics_,
+                            all_metrics_,
+                            log_,
+                            slow_log_,
+                            sources_,
+                            config_,
+                            stores_.cache.get(),
+                            stores_.own_writes.get(),
+                            *workers_,
+                            *upstreams_};
     failover_ = std::make_unique<Failover>(parts);
-    memory_ = std::make_unique<MemoryWatch>(loop_, metrics_, log_, cache_.get());
+    memory_ = std::make_unique<MemoryWatch>(loop_, metrics_, log_, stores_.cache.get());
     reload_ = std::make_unique<Reload>(parts, *failover_, static_cast<ReloadEvents&>(*this));
     succession_ = std::make_unique<Succession>(parts, static_cast<SuccessionEvents&>(*this),
                                                inherited_.take_channel());
     admin_view_ = std::make_unique<AdminView>(parts, *failover_, *reload_, *succession_);
     if (!succession_->had_predecessor()) start_admin();
+}
+
+void Daemon::make_stores() {
+    if (reads_replicas(config_)) stores_.own_writes = std::make_unique<OwnWrites>(Loop::boot_ms());
+    if (!config_.near_cache.is_on()) return;
+    stores_.cache = std::make_unique<NearCache>(config_.near_cache, metrics_, random_word());
+    stores_.segment = std::make_unique<SharedSegment>(*stores_.cache, metrics_, log_);
+    stores_.segment->make(shared_memory_size(config_), shared_memory_terms(config_));
+}
+
+// Readers have it no more, before anything that follows is true.
+void Daemon::end_segment() {
+    const Workers::Pause pause(*workers_);
+    if (stores_.segment != nullptr) stores_.segment->end();
 }
 
 void Daemon::start_managed_server() {
@@ -142,7 +162,8 @@ Daemon::~Daemon() {
     reload_->end();
     const bool is_over = workers_->end(kFinishMs);
     failover_.reset();
-    cache_.reset();
+    stores_.segment.reset();
+    stores_.cache.reset();
     managed_.reset();
     block_late_signals();
     signals_.clear();
@@ -245,7 +266,7 @@ void Daemon::start_serving() {
     }
     give_back_spare_memory();  // Its first look: the memory needed without clients.
     workers_->start_accepting();
-    const bool is_suspended = cache_ != nullptr && cache_->is_suspended();
+    const bool is_suspended = stores_.cache != nullptr && stores_.cache->is_suspended();
     notify_ready(is_suspended ? "ready; the near cache rests until the old one is gone" : "ready");
     print_how_to_try();
 }
@@ -322,11 +343,11 @@ void Daemon::check_next(const Config& next) const {
     if (is_managed != (managed_ != nullptr)) {
         throw ConfigError("upstream.url: to or from managed: needs a restart");
     }
-    if (next.near_cache.is_on() != (cache_ != nullptr)) {
+    if (next.near_cache.is_on() != (stores_.cache != nullptr)) {
         throw ConfigError("near_cache.max_staleness_ms: to or from 0 needs a restart");
     }
     // Writes that are in flight then would not be known.
-    if (reads_replicas(next) && own_writes_ == nullptr) {
+    if (reads_replicas(next) && stores_.own_writes == nullptr) {
         throw ConfigError("read_from = \"replica\" at the first [[listener]] needs a restart");
     }
     const ListenAddress admin = plan(next).admin;
@@ -345,6 +366,11 @@ void Daemon::open_doors_of(const Config& next) {
 
 void Daemon::apply_options() {
     set_core_dumps(config_.server);
+    if (stores_.segment != nullptr) {
+        const Workers::Pause pause(*workers_);
+        stores_.cache->shared_replies().apply_options();
+        stores_.segment->make(shared_memory_size(config_), shared_memory_terms(config_));
+    }
     workers_->apply_options();
     if (admin_ != nullptr) admin_->set_mode(static_cast<mode_t>(config_.server.admin_mode));
 }
@@ -361,6 +387,7 @@ std::string Daemon::why_no_upgrade() const {
 
 void Daemon::retire() {
     stage_ = Stage::Retiring;
+    end_segment();
     workers_->leave_sockets([this] { loop_.stop(); });
     admin_->leave();
     watchdog_timer_.stop();
@@ -377,7 +404,7 @@ void Daemon::on_predecessor_gone() {
 void Daemon::give_back_spare_memory() {
     if (!spare_memory_.is_due(memory_figures(metrics_, all_metrics_))) return;
     workers_->shrink();
-    if (cache_ != nullptr) cache_->shrink();
+    if (stores_.cache != nullptr) stores_.cache->shrink();
     malloc_trim(0);
     ++metrics_.memory_given_back_total;
     spare_memory_.settle(memory_figures(metrics_, all_metrics_));
@@ -402,6 +429,7 @@ void Daemon::on_stop_signal() {
 
 void Daemon::drain_clients() {
     stage_ = Stage::Draining;
+    end_segment();
     admin_view_->on_draining();
     log_.info("draining",
               {{"clients", static_cast<int64_t>(all_metrics_.total(&Metrics::clients))}});

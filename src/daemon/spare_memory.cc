@@ -55,12 +55,12 @@ MemoryFigures memory_figures(const Metrics& own, const MetricsGroup& all) {
     const auto total = [&all](Count Metrics::*field) { return all.total(field); };
     const uint64_t requests = total(&Metrics::in_flight) + total(&Metrics::queued);
     return {.resident = resident_bytes(),
-            .accounted = own.near_cache_bytes + total(&Metrics::client_memory_bytes) -
-                         total(&Metrics::client_spare_bytes) +
-                         total(&Metrics::upstream_unsent_bytes) +
-                         total(&Metrics::upstream_retained_bytes) +
-                         total(&Metrics::near_cache_in_flight_bytes) + requests * kRequestBytes +
-                         total(&Metrics::clients) * kClientBytes};
+            .accounted =
+                own.near_cache_bytes + own.shared_bytes + total(&Metrics::client_memory_bytes) -
+                total(&Metrics::client_spare_bytes) + total(&Metrics::upstream_unsent_bytes) +
+                total(&Metrics::upstream_retained_bytes) +
+                total(&Metrics::near_cache_in_flight_bytes) + requests * kRequestBytes +
+                total(&Metrics::clients) * kClientBytes};
 }
 
 }  // namespace nearkey

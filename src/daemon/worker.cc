@@ -86,7 +86,8 @@ Worker::Worker(const Parts& parts, std::unique_ptr<UpstreamTarget> target)
                                                            .scripts = &shared.scripts,
                                                            .own_writes = shared.own_writes,
                                                            .exchange = is_alone ? nullptr : this,
-                                                           .fill_loop = is_alone ? nullptr : this},
+                                                           .fill_loop = is_alone ? nullptr : this,
+                                                           .segment = shared.segment},
                                        shared.config.limits);
 }
 

@@ -67,10 +67,13 @@ uint64_t Loop::now_ms() const {
 }
 
 uint64_t Loop::boot_ms() {
+    return boot_ns() / 1'000'000;
+}
+
+uint64_t Loop::boot_ns() {
     timespec now{};
     NEARKEY_CHECK(clock_gettime(CLOCK_BOOTTIME, &now) == 0);
-    return static_cast<uint64_t>(now.tv_sec) * 1000 +
-           static_cast<uint64_t>(now.tv_nsec) / 1'000'000;
+    return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
 }
 
 uint32_t Loop::now_us() {

@@ -3,6 +3,7 @@
 #include <sys/socket.h>
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 
 namespace nearkey {
 
@@ -31,9 +32,7 @@ WriteResult SocketStream::write(std::string_view bytes, size_t& written) {
             watch();
             return WriteResult::WouldBlock;
         }
-        const ssize_t count =
-            send(fd(), bytes.data() + written, std::min(bytes.size() - written, Loop::kWholePiece),
-                 MSG_NOSIGNAL);
+        const ssize_t count = send_some(bytes.substr(written, Loop::kWholePiece));
         if (count >= 0) {
             written += static_cast<size_t>(count);
         } else if (errno == EAGAIN) {
@@ -45,6 +44,26 @@ WriteResult SocketStream::write(std::string_view bytes, size_t& written) {
         }
     }
     return WriteResult::Ok;
+}
+
+ssize_t SocketStream::send_some(std::string_view bytes) {
+    if (passed_.get() < 0) return send(fd(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    iovec piece{const_cast<char*>(bytes.data()), bytes.size()};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+    msghdr message{};
+    message.msg_iov = &piece;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    cmsghdr* const header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    const int passed = passed_.get();
+    std::memcpy(CMSG_DATA(header), &passed, sizeof passed);
+    const ssize_t count = sendmsg(fd(), &message, MSG_NOSIGNAL);
+    if (count > 0) passed_.reset();
+    return count;
 }
 
 void SocketStream::pause_reading() {

@@ -96,7 +96,42 @@ bool tells_of_keys(const CommandSpec& spec) {
                           (has_keys || spec.is_module || spec.family == CommandFamily::Keyspace));
 }
 
+// Categories in which there is no such read; of others it is not known which commands they have.
+constexpr std::string_view kWithoutReads[] = {"admin",     "blocking",    "dangerous", "pubsub",
+                                              "scripting", "transaction", "write"};
+
+// Of the three that this is asked about: reads, SELECT and NEARKEY.
+std::string_view category_of(std::string_view name) {
+    return name == "select" ? "connection" : name == "nearkey" ? "admin" : "read";
+}
+
+bool may_refuse(std::span<const AccessRule> rules, std::string_view name) {
+    const std::string_view own = category_of(name);
+    bool is_allowed = false;
+    for (const AccessRule& rule : rules) {
+        const bool is_apart =
+            rule.name != own && std::find(std::begin(kWithoutReads), std::end(kWithoutReads),
+                                          rule.name) != std::end(kWithoutReads);
+        const bool is_all = rule.about == AccessRule::About::Everything;
+        const bool is_it = rule.about == AccessRule::About::Command && rule.name == name;
+        const bool is_category = rule.about == AccessRule::About::Category && !is_apart &&
+                                 (!rule.allows || rule.name == own);
+        if (is_all || is_it || is_category) is_allowed = rule.allows;
+    }
+    return !is_allowed;
+}
+
 }  // namespace
+
+std::string find_refused_read(std::span<const AccessRule> rules) {
+    for (const CacheRule& rule : kRules) {
+        if (may_refuse(rules, rule.name)) return std::string(rule.name);
+    }
+    for (const std::string_view name : {"select", "nearkey"}) {
+        if (may_refuse(rules, name)) return std::string(name);
+    }
+    return "";
+}
 
 void apply_cache_rules(CommandSpec& spec, bool specs_known) {
     const bool is_unflagged =

@@ -122,7 +122,8 @@ ClientServer::ClientServer(const Parts& parts, const LimitOptions& limits)
                .hot_keys = &parts.hot_keys,
                .slow_log = &parts.slow_log,
                .scripts = parts.scripts,
-               .all = parts.loops > 1 ? &parts.all : nullptr},
+               .all = parts.loops > 1 ? &parts.all : nullptr,
+               .segment = parts.segment},
       accept_timer_(parts.loop, [this] { start_accepting(); }),
       memory_timer_(parts.loop, [this] { watch_memory(); }) {
     parts.node.latency().set_slow_us(parts.slow_log.threshold_us());

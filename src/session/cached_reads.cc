@@ -21,14 +21,15 @@ std::optional<Executed> CachedReads::answer(const Call& call) {
     const NearCache::Found found = cache_.find(query, desk_.context.ledgers.boot_ms);
     if (found.outcome == NearCache::Outcome::Hit && !is_overtaken(query.key)) {
         ledger.forget_awaited();
-        if (Auditor& auditor = desk_.context.node.coherence().auditor(); auditor.is_due()) {
+        const uint32_t told = desk_.shared_hits.told_with(desk_.commands);
+        if (Auditor& auditor = desk_.context.node.coherence().auditor(); auditor.is_due(told)) {
             auditor.schedule();
             desk_.node_of(query.key).coherence().auditor().note(
                 {desk_.client.protocol, query, call.command, found.reply, spec.reads_fields});
         }
         ledger.note_shown();
         desk_.answer_as(&spec, RequestOutcome::Hit, found.reply);
-        sample_hit(query.key);
+        sample_hit(query.key, told);
         return Executed::Yes;
     }
     if (desk_.context.node.serves_stale() && answer_stale(call)) return Executed::Yes;
@@ -65,10 +66,11 @@ std::optional<Executed> CachedReads::answer_split(const Call& call) {
     }
     if (!shared.missing.empty()) return give_up_late(spec);
     if (!has_values) append_integer(reply, count);
+    const uint32_t told = desk_.shared_hits.told_with(desk_.commands);
     desk_.ledger.note_shown();
     desk_.answer_as(&spec, RequestOutcome::Hit, reply);
     for (size_t i = 1; i < command.size(); ++i)
-        sample_hit(command[i]);
+        sample_hit(command[i], i == 1 ? told : 0);
     return Executed::Yes;
 }
 
@@ -104,14 +106,16 @@ bool CachedReads::is_overtaken(std::string_view key) const {
     return desk_.owed() > 0 && desk_.ledger.may_be_overtaken(key);
 }
 
-void CachedReads::sample_hit(std::string_view key) {
+void CachedReads::sample_hit(std::string_view key, uint32_t told) {
     TouchReporter& touch = desk_.context.node.coherence().touch();
-    if (touch.is_due()) {
+    if (touch.is_due(told)) {
         touch.schedule();
         desk_.node_of(key).coherence().touch().note(
             {desk_.client.database, desk_.context.cluster == nullptr ? -1 : slot_of(key)}, key);
     }
     HotKeys* const hot_keys = desk_.context.hot_keys;
+    if (hot_keys != nullptr && told > 0)
+        hot_keys->note_hits(key, told, desk_.context.loop.now_ms());
     if (hot_keys != nullptr && hot_keys->is_due(HotKeys::Outcome::Hit)) {
         hot_keys->note(key, HotKeys::Outcome::Hit, desk_.context.loop.now_ms());
     }

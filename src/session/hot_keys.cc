@@ -19,14 +19,24 @@ HotKeys::HotKeys(const HotKeyOptions& options, const KeyHash& key_hash)
 
 void HotKeys::note(std::string_view key, Outcome outcome, uint64_t now_ms) {
     Sketch& sketch = this->sketch(outcome);
-    if (sketch.window_since_ms == 0) sketch.window_since_ms = now_ms;
-    if (now_ms >= sketch.window_since_ms + kWindowMs) begin_window(sketch, now_ms);
-    count(sketch, key);
+    look_at_window(sketch, now_ms);
+    count(sketch, key, static_cast<double>(sketch.gap));
     if (++sketch.samples >= kSamplesMax && sketch.gap < kGapMax) {
         sketch.gap *= 2;
         sketch.samples = 0;
     }
     schedule(sketch);
+}
+
+void HotKeys::note_hits(std::string_view key, uint32_t hits, uint64_t now_ms) {
+    Sketch& hit = sketch(Outcome::Hit);
+    look_at_window(hit, now_ms);
+    count(hit, key, hits);
+}
+
+void HotKeys::look_at_window(Sketch& sketch, uint64_t now_ms) {
+    if (sketch.window_since_ms == 0) sketch.window_since_ms = now_ms;
+    if (now_ms >= sketch.window_since_ms + kWindowMs) begin_window(sketch, now_ms);
 }
 
 void HotKeys::begin_window(Sketch& sketch, uint64_t now_ms) {
@@ -47,9 +57,8 @@ void HotKeys::begin_window(Sketch& sketch, uint64_t now_ms) {
 }
 
 // Space-Saving: a key without a place takes that of the least, and its count as a possible error.
-void HotKeys::count(Sketch& sketch, std::string_view key) {
+void HotKeys::count(Sketch& sketch, std::string_view key, double weight) {
     const uint64_t hash = key_hash_.hash(key);
-    const auto weight = static_cast<double>(sketch.gap);
     std::vector<Place>& places = sketch.places;
     const auto found = std::find_if(places.begin(), places.end(),
                                     [&](const Place& place) { return place.hash == hash; });

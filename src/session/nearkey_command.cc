@@ -1,6 +1,8 @@
 #include "nearkey/session/nearkey_command.h"
 
 #include "nearkey/base/ignoring_case.h"
+#include "nearkey/base/sabotage.h"
+#include "nearkey/cache/segment.h"
 #include "nearkey/dispatch/parts.h"
 #include "nearkey/dispatch/placement.h"
 #include "nearkey/resp/number.h"
@@ -14,6 +16,7 @@
 #include <algorithm>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace nearkey {
@@ -26,6 +29,10 @@ constexpr std::string_view kHelp[] = {
     "    Answer this client's reads from the near cache, or not; drop all that is stored.",
     "EXPLAIN <command> [<arg> ...]",
     "    Tell which route a command takes, and why; of a read, what the near cache knows.",
+    "HITS <number>",
+    "    Tell that the next command stands for so many hits that the client had in shared memory.",
+    "SHM",
+    "    Get the shared memory of the near cache: a file descriptor comes with the reply.",
     "STATS",
     "    Return nearkey's own counters and gauges.",
     "TAG <id>",
@@ -134,6 +141,11 @@ Executed NearkeyCommand::execute(const Call& call) {
         return Executed::Yes;
     } else if (equals_ignoring_case(what, "TAG") && command.size() == 3) {
         return set_tag(call.spec(), command[2]);
+    } else if (equals_ignoring_case(what, "SHM") && command.size() == 2) {
+        return hand_out_memory(call);
+    } else if (equals_ignoring_case(what, "HITS") && command.size() == 3) {
+        count_hits(call.spec(), command[2]);
+        return Executed::Yes;
     } else if (equals_ignoring_case(what, "EXPLAIN") && command.size() > 2) {
         explain(call);
         return Executed::Yes;
@@ -161,6 +173,51 @@ Executed NearkeyCommand::set_tag(const CommandSpec* spec, std::string_view tag) 
     desk_.tags->set(tag, desk_.replies.next());
     desk_.answer(spec, "+OK\r\n");
     return Executed::Yes;
+}
+
+// A reader sees what was read by way of any connection, so it begins as on another way: behind a
+// proof. Its clock says whether it has ours.
+Executed NearkeyCommand::hand_out_memory(const Call& call) {
+    const CommandSpec* const spec = call.spec();
+    SegmentSource* const segment = desk_.context.segment;
+    if (!desk_.terms.shared_memory || segment == nullptr) {
+        desk_.answer_error(spec, desk_.terms.shared_memory
+                                     ? "ERR the near cache is off (near_cache.enabled)"
+                                     : "ERR shared memory is off (listener.shared_memory)");
+        return Executed::Yes;
+    }
+    if (call.plan.is_queued) {
+        desk_.answer_error(spec, "ERR NEARKEY SHM is not allowed in a transaction");
+        return Executed::Yes;
+    }
+    if (desk_.owed() > 0) return desk_.wait_until_idle();
+    if (desk_.unsent() > 0) {
+        desk_.answer_error(spec, "ERR NEARKEY SHM is sent alone: other replies are on their way");
+        return Executed::Yes;
+    }
+    SegmentGrant grant = segment->hand_out();
+    if (grant.descriptor.get() < 0) {
+        desk_.answer_error(spec, "ERR " + grant.why_not);
+        return Executed::Yes;
+    }
+    desk_.pass(std::move(grant.descriptor));
+    if (!is_broken(Rule::SegmentOpened)) desk_.ledger.await_proof();
+    desk_.answer(spec, fmt::format("+OK {} {:016x} {}\r\n", NEARKEY_SEGMENT_LAYOUT,
+                                   grant.incarnation, Loop::boot_ns()));
+    return Executed::Yes;
+}
+
+void NearkeyCommand::count_hits(const CommandSpec* spec, std::string_view number) {
+    constexpr int64_t kHitsMax = 1'000'000;
+    const auto hits = parse_integer(number);
+    if (!hits || *hits < 1 || *hits > kHitsMax) {
+        desk_.answer_error(spec, "ERR NEARKEY HITS is followed by a number from 1 to 1000000");
+        return;
+    }
+    const auto count = static_cast<uint32_t>(*hits);
+    desk_.context.metrics.shared_hits_total += count;
+    desk_.answer(spec, "+OK\r\n");
+    desk_.shared_hits = {desk_.shared_hits.total + count, count, desk_.commands};
 }
 
 void NearkeyCommand::set_cache(const CommandSpec* spec, std::string_view what) {
@@ -300,6 +357,7 @@ void NearkeyCommand::explain_key(const CacheQuery& query, Pairs& pairs) {
     pairs.add("cache", name_of(found.outcome));
     pairs.add("cache_reason", reason_of(found));
     if (is_stored) {
+        pairs.add("shared", found.is_shared ? "yes" : "no");
         pairs.add("age_ms", found.age_ms);
         pairs.add("ttl_left_ms", found.left_ms);
         pairs.add("proven_ms_ago", found.proven_ms);

@@ -457,6 +457,7 @@ ClientFacts Session::facts() const {
                          .library_version = shown(client.identity.library_version)},
             .route = conversation_.route(),
             .commands = desk_.commands,
+            .shared_hits = desk_.shared_hits.total,
             .bytes_in = bytes_in_,
             .bytes_out = bytes_out_,
             .buffered_bytes = memory_bytes(),

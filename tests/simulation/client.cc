@@ -99,6 +99,7 @@ public:
         return WriteResult::WouldBlock;
     }
     void pause_reading() override { client_.is_paused_ = true; }
+    void pass(UniqueFd) override {}
     bool refuse_more() override { return false; }
     int fd() const override { return -1; }
     void resume_reading() override {
@@ -111,9 +112,17 @@ private:
     SimulatedClient& client_;
 };
 
+namespace {
+ClientTerms terms_of(const ClientPlan& plan) {
+    ClientTerms terms;
+    terms.shared_memory = plan.segment != nullptr;
+    return terms;
+}
+}  // namespace
+
 SimulatedClient::SimulatedClient(EventQueue& events, Random& random, Judge& judge,
                                  const ClientPlan& plan)
-    : events_(events), random_(random), judge_(judge), plan_(plan) {
+    : events_(events), random_(random), judge_(judge), plan_(plan), terms_(terms_of(plan)) {
 }
 
 SimulatedClient::~SimulatedClient() {
@@ -145,6 +154,7 @@ void SimulatedClient::open() {
     session_->attach(std::make_unique<Stream>(*this));
     add_plain(unread_, {"HELLO", std::to_string(plan_.protocol)});
     add_plain(unread_, {"SELECT", std::to_string(plan_.database)});
+    has_changed_way_ = false;
     deliver();
 }
 
@@ -228,6 +238,36 @@ void SimulatedClient::judge_reply(std::string_view reply) {
     }
     for (size_t i = 0; i < owed.queued.size(); ++i)
         judge(owed, owed.queued[i], value->elements[i]);
+}
+
+void SimulatedClient::read_segment(uint64_t number) {
+    const bool is_asked = session_ && is_ready_ && !is_closing_ && !must_close_ &&
+                          !has_changed_way_ && owed_.empty() && unread_.empty();
+    if (!is_asked) return;
+    const std::string name = name_of(number);
+    const auto database = static_cast<uint16_t>(database_);
+    const bool is_of_get = number % 4 == 0;
+    const std::string shown =
+        is_of_get ? plan_.segment->get(name, database) : plan_.segment->mget(name, database);
+    if (shown.starts_with('(') && shown != "(nil)") return;
+    ++segment_hits;
+    const Asked asked = this->asked({"GET", name}, {name});
+    const Owed owed{.asked = asked,
+                    .start_us = events_.now_us,
+                    .flight_us = events_.now_us,
+                    .turns = plan_.upstream.turns,
+                    .reign = plan_.upstream.reign,
+                    .is_doubted = plan_.upstream.is_silent(),
+                    .database = database_,
+                    .is_judged = true,
+                    .is_queued = false,
+                    .is_through = false,
+                    .queued = {}};
+    judge_.on_answer(fmt::format("{} us {}/{} in the segment: {} {} -> {}", events_.now_us,
+                                 plan_.channel, number_, database_, name, shown));
+    const std::string reply =
+        shown == "(nil)" ? "$-1\r\n" : fmt::format("${}\r\n{}\r\n", shown.size(), shown);
+    judge_ask(owed, asked, 0, *parse_value(reply));
 }
 
 void SimulatedClient::judge(const Owed& owed, const Asked& asked, const Value& value) {

@@ -3,6 +3,7 @@
 // later (client_plan.cc).
 #pragma once
 
+#include "../unit/cache/segment_rig.h"
 #include "kinds.h"
 #include "model_valkey.h"
 #include "nearkey/session/session.h"
@@ -83,6 +84,7 @@ struct ClientPlan {
     bool is_quiet;              // it only reads, the same few keys in the same way
     uint64_t tags;              // of keys: KeyNames
     uint64_t odd_reads_one_in;  // of a quiet one: in another way
+    const SegmentRig* segment;  // null: there is no shared memory
 };
 
 class SimulatedClient {
@@ -104,8 +106,12 @@ public:
     // what is newer than what is stored.
     void look_again(const KeyName& key, uint64_t delay_us);
     void peek(const KeyName& key, uint64_t delay_us);
+    // It reads a key in shared memory, as its library does: while nothing is owed to it, and never
+    // again once it has changed its way.
+    void read_segment(uint64_t number);
 
     uint64_t operations = 0;
+    uint64_t segment_hits = 0;
 
 private:
     class Stream;
@@ -187,7 +193,7 @@ private:
     Judge& judge_;
     const ClientPlan plan_;
     SessionContext* context_ = nullptr;
-    const ClientTerms terms_{};
+    const ClientTerms terms_;
     std::unique_ptr<Session> session_;
     uint64_t number_ = 0;  // of the session, in the whole world
     bool is_closing_ = false;
@@ -195,6 +201,7 @@ private:
     bool is_ready_ = false;    // in its database
     bool must_close_ = false;  // nobody knows in which it is, or where
     bool is_paused_ = false;
+    bool has_changed_way_ = false;
     std::string unread_;  // by the session
     std::string reply_;
     ReplyScanner scanner_;

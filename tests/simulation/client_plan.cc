@@ -78,6 +78,8 @@ bool SimulatedClient::plan_operation(std::string& bytes) {
 
 SimulatedClient::Owed& SimulatedClient::add(std::string& bytes, Asked asked) {
     encode(bytes, asked.words);
+    for (const char* const way : {"SELECT", "HELLO", "RESET", "CLIENT"})
+        has_changed_way_ |= asked.words[0] == way;
     owed_.push_back({.asked = std::move(asked),
                      .start_us = events_.now_us,
                      .flight_us = owed_.empty() ? events_.now_us : owed_.back().flight_us,

@@ -188,6 +188,10 @@ public:
         // So many writes have every key leave the cache.
         cache_options_.thrash_guard = random.one_in(8);
         cache_ = std::make_unique<NearCache>(cache_options_, metrics, seed);
+        if (world.has_segments_) {
+            segment_ = std::make_unique<SegmentRig>(SharedReplies::kSizeMin);
+            cache_->shared_replies().begin(segment_->memory(), {seed, seed});
+        }
         const uint64_t count = random.between(1, 3);
         for (uint64_t i = count; i > 0; --i) {
             options_.client_name = i == 1 ? ModelValkey::kFirstLoop : "other";
@@ -218,6 +222,7 @@ public:
     // No answer is older; the clock has steps of a millisecond.
     uint64_t bound_us() const { return (cache_options_.max_staleness_ms + 1) * 1000; }
     size_t workers() const { return workers_.size(); }
+    const SegmentRig* segment() const { return segment_.get(); }
     void check() const { cache_->check_invariants(); }
     // To the other server: once it is proven, or at once.
     void turn();
@@ -261,6 +266,7 @@ private:
     LimitOptions limits_;
     int null_fd_ = open("/dev/null", O_WRONLY | O_CLOEXEC);
     Log log_{null_fd_, LogLevel::Error, metrics};
+    std::unique_ptr<SegmentRig> segment_{};  // null: there is no shared memory
     std::unique_ptr<NearCache> cache_;
     std::vector<std::unique_ptr<Worker>> workers_;
 };

@@ -23,12 +23,13 @@ enum class Kind {
     Resets,      // CONFIG RESETSTAT
     Failovers,   // of one in two worlds: its two servers are a primary and a replica of it
     Nodes,       // of one in three: a cluster
+    Segment,     // of one in two: clients that read shared memory
     Count,
 };
 
 constexpr std::array<std::string_view, static_cast<size_t>(Kind::Count)> kKindNames = {
     "steps",    "tunnels", "hello",    "select", "scripts",   "undeclared", "keyspace",
-    "blocking", "lag",     "upstream", "resets", "failovers", "nodes"};
+    "blocking", "lag",     "upstream", "resets", "failovers", "nodes",      "segment"};
 
 class Kinds {
 public:

@@ -90,6 +90,18 @@ uint64_t Loop::boot_ms() {
     return kBootMs + the_loop->now_us / 1000;
 }
 
+// The reader of shared memory asks this one (meson.build).
+extern "C" int simulated_clock_gettime(clockid_t, timespec* now) {
+    const uint64_t now_ms = Loop::boot_ms();
+    now->tv_sec = static_cast<time_t>(now_ms / 1000);
+    now->tv_nsec = static_cast<long>(now_ms % 1000 * 1'000'000);
+    return 0;
+}
+
+uint64_t Loop::boot_ns() {
+    return boot_ms() * 1'000'000;
+}
+
 uint32_t Loop::now_us() {
     return static_cast<uint32_t>(the_loop->now_us);
 }

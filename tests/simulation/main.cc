@@ -29,6 +29,7 @@ struct Totals {
     uint64_t seeds = 0;
     uint64_t operations = 0;
     uint64_t hits = 0;
+    uint64_t segment_hits = 0;
     uint64_t violations = 0;
 };
 
@@ -75,6 +76,7 @@ uint64_t run_seed(uint64_t seed, const Arguments& arguments, Totals& totals) {
     ++totals.seeds;
     totals.operations += world.operations();
     totals.hits += world.hits();
+    totals.segment_hits += world.segment_hits();
     totals.violations += world.violations.size();
     if (arguments.is_single && (arguments.is_verbose || !world.violations.empty())) {
         fmt::print("{}", world.trace);
@@ -107,8 +109,9 @@ int run(const Arguments& arguments) {
     const std::string name = arguments.expects_violations && rule != nullptr
                                  ? std::string("simulation/without ") + rule
                                  : "simulation";
-    fmt::print("{}: {} seeds, {} operations, {} hits, {} violations  {}\n", name, totals.seeds,
-               totals.operations, totals.hits, totals.violations, is_fine ? "ok" : "FAIL");
+    fmt::print("{}: {} seeds, {} operations, {} hits, {} in segments, {} violations  {}\n", name,
+               totals.seeds, totals.operations, totals.hits, totals.segment_hits, totals.violations,
+               is_fine ? "ok" : "FAIL");
     return is_fine ? 0 : 1;
 }
 

@@ -38,7 +38,9 @@ World::World(uint64_t seed, const Options& options)
       expiring_one_in_(random_.one_in(4) ? 2 : 15),
       write_pause_us_(random_.between(2'000, is_calm_ ? 200'000 : 60'000)),
       harm_pause_us_(random_.between(20'000, is_calm_ ? 3'000'000 : 1'000'000)),
-      harm_us_(random_.between(5'000, 1'500'000)) {
+      harm_us_(random_.between(5'000, 1'500'000)),
+      segment_random_(~seed),
+      has_segments_(kinds_.has(Kind::Segment) && segment_random_.one_in(2)) {
     loop_.raw()->random = &random_;
     const bool is_cluster = seed % 3 == 2 && kinds_.has(Kind::Nodes);
     if (is_cluster) {
@@ -74,6 +76,7 @@ void World::run() {
     write_directly();
     maintain();
     do_harm();
+    if (has_segments_) read_segments();
     if (failovers_) failovers_->start();
     if (nodes_) nodes_->start();
     events_.at(kRunUs, [this] { loop_.stop(); });
@@ -163,6 +166,13 @@ uint64_t World::hits() const {
     return sum;
 }
 
+uint64_t World::segment_hits() const {
+    uint64_t sum = 0;
+    for (const auto& client : clients_)
+        sum += client->segment_hits;
+    return sum;
+}
+
 // Mostly of one protocol in one database, or of both in both, and two more; each event loop has its
 // share of them.
 void World::start_clients(int channel, SessionContext& context) {
@@ -189,7 +199,8 @@ void World::start_clients(int channel, SessionContext& context) {
                               .is_quiet = is_quiet_,
                               .tags = tags_,
                               // Whose clients read but what is stored hears of nothing.
-                              .odd_reads_one_in = channel == 0 ? odd_reads_one_in_ : 0};
+                              .odd_reads_one_in = channel == 0 ? odd_reads_one_in_ : 0,
+                              .segment = instance.segment()};
         clients_.push_back(std::make_unique<SimulatedClient>(events_, random_, judge, plan));
         clients_.back()->start(context);
     }
@@ -308,6 +319,20 @@ void World::maintain() {
         valkey->expire_some();
         if (random_.one_in(8) && !is_quiet_) valkey->overflow_tracking(random_.below(6));
     }
+}
+
+// Between any two events somebody reads a string there.
+void World::read_segments() {
+    events_.after(segment_random_.between(5, 300), [this] { read_segments(); });
+#ifndef NEARKEY_SABOTAGE
+    if (segment_random_.one_in(64)) {
+        for (const auto& instance : instances_)
+            instance->check();
+    }
+#endif
+    if (clients_.empty()) return;
+    const uint64_t number = segment_random_.below(segment_random_.one_in(2) ? hot_names_ : kNames);
+    clients_[segment_random_.below(clients_.size())]->read_segment(number / 2 * 2);
 }
 
 void World::do_harm() {

@@ -28,6 +28,7 @@ public:
 
     uint64_t operations() const;
     uint64_t hits() const;
+    uint64_t segment_hits() const;
     // Of all that clients were answered, and when.
     uint64_t digest() const { return digest_; }
     std::vector<std::string> violations;
@@ -55,6 +56,7 @@ private:
     ModelValkey& server_to_change(const std::string& key);
     void maintain();
     void do_harm();
+    void read_segments();
     void harm();
     void restart_server();
     void on_turned(int channel);
@@ -86,6 +88,8 @@ private:
     uint64_t write_pause_us_;
     uint64_t harm_pause_us_;
     uint64_t harm_us_;
+    Random segment_random_;  // so that other choices are the same with and without
+    const bool has_segments_;
     uint64_t tags_ = 0;              // of keys, in a cluster
     uint64_t deletes_one_in_ = 0;    // of direct changes, in one that is quiet
     uint64_t odd_reads_one_in_ = 0;  // the same, of reads: ClientPlan

@@ -212,7 +212,6 @@ public:
 
 private:
     void free_slots();
-    void share(const CacheQuery& query, uint64_t now_ms);
     bool is_void(const CacheQuery& query, const Item& item, uint64_t now_ms) const {
         return sources_.is_void(item, now_ms) || slot_voids_.is_void(query.key, item);
     }

@@ -41,6 +41,7 @@ struct NearCacheOptions {
     bool touch = true;
     uint64_t touch_keys_max = 128;
     double audit_ratio = 0;  // of the hits
+    uint64_t shared_memory = uint64_t{16} << 20;
 };
 
 }  // namespace nearkey

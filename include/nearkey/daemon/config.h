@@ -46,6 +46,7 @@ struct ListenerOptions {
     std::string face = "standalone";  // standalone or cluster.
     std::string announce;             // The face of a cluster: HOST:PORT of its one node.
     bool near_cache = true;
+    bool shared_memory = false;
     std::string read_from = "primary";  // primary or replica.
     std::uint64_t database = 0;
     unsigned mode = 0660;
@@ -116,6 +117,11 @@ struct ConfigSources {
 
 // A listener reads from the replicas of a cluster.
 bool reads_replicas(const Config& config);
+
+// Of the near cache's shared memory; 0: no listener hands it out.
+std::uint64_t shared_memory_size(const Config& config);
+// All that its readers are granted, in words.
+std::string shared_memory_terms(const Config& config);
 
 // True if a flag names the URL of Valkey, by --upstream or --set.
 bool names_upstream(const ConfigSources& sources);

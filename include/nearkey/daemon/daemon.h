@@ -21,6 +21,7 @@
 #include "nearkey/daemon/upstream_maker.h"
 #include "nearkey/daemon/workers.h"
 #include "nearkey/server/admin_server.h"
+#include "nearkey/server/shared_segment.h"
 #include "nearkey/upstream/managed_server.h"
 
 #include <memory>
@@ -76,6 +77,8 @@ private:
     void give_back_spare_memory();
     ListenPlan plan(const Config& config) const;
     std::vector<ClientServer::Door> doors(const Config& config) const;
+    void make_stores();
+    void end_segment();
     void print_how_to_try() const;
     void on_stop_signal();
 
@@ -91,8 +94,13 @@ private:
     KnownScripts scripts_;
     Loop loop_;
     std::unique_ptr<ManagedServer> managed_;
-    std::unique_ptr<NearCache> cache_;       // null: switched off
-    std::unique_ptr<OwnWrites> own_writes_;  // null: no listener reads from replicas
+    // What the event loops share of replies and writes.
+    struct Stores {
+        std::unique_ptr<NearCache> cache;        // null: switched off
+        std::unique_ptr<SharedSegment> segment;  // null: the same
+        std::unique_ptr<OwnWrites> own_writes;   // null: no listener reads from replicas
+    };
+    Stores stores_;
     std::unique_ptr<UpstreamMaker> upstreams_;
     std::unique_ptr<Workers> workers_;
     std::unique_ptr<Failover> failover_;

@@ -29,6 +29,7 @@ struct WorkerShared {
     const KeyHash& key_hash;
     SlowLog& slow_log;
     KnownScripts& scripts;
+    SegmentSource* segment;  // null: there is no near cache
 };
 
 class Worker final : private NodeEvents,

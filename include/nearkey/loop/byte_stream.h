@@ -2,6 +2,8 @@
 // Owned by the session's owner; a test gives the session a stream of its own making.
 #pragma once
 
+#include "nearkey/base/unique_fd.h"
+
 #include <cstddef>
 #include <string_view>
 
@@ -35,6 +37,8 @@ public:
     // The peer can send nothing more, and knows it; bytes already sent still come, then on_end().
     // False: this can't be done, and nothing is.
     [[nodiscard]] virtual bool refuse_more() = 0;
+    // The other process gets this descriptor with the first byte of the next write.
+    virtual void pass(UniqueFd descriptor) = 0;
     // The descriptor, to ask the kernel who the peer is. -1: there is none.
     virtual int fd() const = 0;
 };

@@ -101,6 +101,8 @@ public:
     // Milliseconds on a clock that counts the time that the host was suspended; read anew each
     // time.
     static uint64_t boot_ms();
+    // The same in nanoseconds.
+    static uint64_t boot_ns();
     // The time when this turn began, as in Turn.
     uint32_t turn_us() const { return turn_us_; }
     // The same clock, read anew.

@@ -6,7 +6,9 @@
 #include "nearkey/loop/byte_stream.h"
 #include "nearkey/loop/fd_watch.h"
 
+#include <sys/types.h>
 #include <span>
+#include <utility>
 
 namespace nearkey {
 
@@ -21,15 +23,19 @@ public:
     void pause_reading() override;
     void resume_reading() override;
     bool refuse_more() override;
+    // REQUIRES: it is a Unix socket.
+    void pass(UniqueFd descriptor) override { passed_ = std::move(descriptor); }
     int fd() const override { return fd_.get(); }
 
 private:
     void on_events(FdEvents seen);
     void read_once();
     void watch();
+    ssize_t send_some(std::string_view bytes);
 
     Loop& loop_;
     UniqueFd fd_;
+    UniqueFd passed_;  // with the next write
     std::span<char> scratch_;
     StreamEvents& events_;
     size_t read_max_;

@@ -48,6 +48,7 @@ public:
         OwnWrites* own_writes = nullptr;     // null: no listener reads from replicas
         ClientExchange* exchange = nullptr;  // null: there are no others
         FillWaiterLoop* fill_loop = nullptr;
+        SegmentSource* segment = nullptr;  // null: there is no shared memory
     };
     ClientServer(const Parts& parts, const LimitOptions& limits);
     ~ClientServer();

@@ -25,7 +25,8 @@ private:
     bool answer_stale(const Call& call);
     std::optional<Executed> give_up_late(const CommandSpec& spec);
     bool is_overtaken(std::string_view key) const;
-    void sample_hit(std::string_view key);
+    // `told`: hits in shared memory for which it stands as well.
+    void sample_hit(std::string_view key, uint32_t told);
 
     Desk& desk_;
     NearCache& cache_;

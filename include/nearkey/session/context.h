@@ -8,6 +8,7 @@
 #include "nearkey/session/known_scripts.h"
 #include "nearkey/session/limits.h"
 #include "nearkey/session/memory_budget.h"
+#include "nearkey/session/segment_source.h"
 #include "nearkey/session/slow_log.h"
 #include "nearkey/session/terms.h"
 #include "nearkey/upstream/cluster.h"
@@ -53,6 +54,7 @@ struct SessionContext {
     SlowLog* slow_log = nullptr;        // the same
     KnownScripts* scripts = nullptr;    // the same
     const MetricsGroup* all = nullptr;  // of all event loops; null: there is one
+    SegmentSource* segment = nullptr;   // null: there is no shared memory
     MemoryBudget memory{metrics, limits.memory_max};
 
     // Gives back memory that scratches have kept for large commands. REQUIRES: no session is

@@ -15,12 +15,23 @@
 #include <memory>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 namespace nearkey {
 
 // Running a command in the old database would be worse than not running it.
 inline constexpr std::string_view kDatabaseUnsure =
     "UPSTREAMDOWN the database could not be selected; not sent";
+
+// Hits that a client had in shared memory, by its own word (NEARKEY HITS).
+struct SharedHits {
+    // Those that the command being executed stands for; 0: for itself alone.
+    uint32_t told_with(uint64_t commands) const { return commands == at ? last : 0; }
+
+    uint64_t total = 0;
+    uint32_t last = 0;
+    uint64_t at = 0;  // Desk::commands when they were told
+};
 
 // Events that a desk tells its session.
 class DeskEvents : public PauseEvents {
@@ -31,6 +42,8 @@ public:
     virtual void settle() = 0;
     // The memory held may be more, or less, by now.
     virtual void account() = 0;
+    // The client gets this descriptor with the next reply.
+    virtual void pass(UniqueFd descriptor) = 0;
     virtual void end() = 0;
 
 protected:
@@ -54,14 +67,17 @@ public:
     Output output;
     std::unique_ptr<RequestTags> tags;  // from the first NEARKEY TAG on
     uint64_t commands = 0;              // of the client's whole life
-    uint32_t taken_up_us = 0;           // the turn in which the command being executed was taken up
-    bool is_retried = false;            // it could not be executed in that turn
+    SharedHits shared_hits;
+    uint32_t taken_up_us = 0;  // the turn in which the command being executed was taken up
+    bool is_retried = false;   // it could not be executed in that turn
 
     uint32_t owed() const { return replies.owed(); }
     ReplyReceiver& receiver() { return receiver_; }
     size_t unsent() const { return output.size() + replies.bytes(); }
     void flush_soon() { flush_hook_.defer(); }
     void account() { events_.account(); }
+    // REQUIRES: nothing is unsent.
+    void pass(UniqueFd descriptor) { events_.pass(std::move(descriptor)); }
     // The client's last NEARKEY TAG; empty: none.
     std::string_view tag() const { return tags == nullptr ? std::string_view() : tags->last(); }
 

@@ -21,6 +21,7 @@ struct ClientFacts {
     ClientIdentity identity;
     std::string_view route;  // "none", "shared", "leased", "transaction", "feeds" or "tunnel"
     uint64_t commands = 0;
+    uint64_t shared_hits = 0;  // in shared memory, by its own word
     uint64_t bytes_in = 0;
     uint64_t bytes_out = 0;
     uint64_t buffered_bytes = 0;

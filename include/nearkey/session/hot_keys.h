@@ -39,6 +39,8 @@ public:
     // Called with each read: true if this one is to be noted.
     bool is_due(Outcome outcome) { return --sketch(outcome).reads_left == 0; }
     void note(std::string_view key, Outcome outcome, uint64_t now_ms);
+    // So many hits, of which this key's stands for all.
+    void note_hits(std::string_view key, uint32_t hits, uint64_t now_ms);
 
     // At most `count`, the hottest first.
     std::vector<Entry> top(size_t count, Outcome outcome, uint64_t now_ms) const;
@@ -73,8 +75,9 @@ private:
     Sketch& sketch(Outcome outcome) { return sketches_[static_cast<size_t>(outcome)]; }
     void add_to(std::unordered_map<uint64_t, Entry>& entries, Outcome outcome,
                 uint64_t now_ms) const;
+    void look_at_window(Sketch& sketch, uint64_t now_ms);
     void begin_window(Sketch& sketch, uint64_t now_ms);
-    void count(Sketch& sketch, std::string_view key);
+    void count(Sketch& sketch, std::string_view key, double weight);
     void schedule(Sketch& sketch);
 
     const HotKeyOptions options_;

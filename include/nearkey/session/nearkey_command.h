@@ -1,5 +1,6 @@
-// NEARKEY HELP | STATS | CACHE ON|OFF|CLEAR | EXPLAIN command [argument ...] | TAG id: facts about
-// nearkey, the use of its near cache, and the word that marks a client's commands.
+// NEARKEY HELP | STATS | CACHE ON|OFF|CLEAR | EXPLAIN command [argument ...] | TAG id | SHM |
+// HITS number: facts about nearkey, the use of its near cache and of the shared memory, and the
+// word that marks a client's commands.
 // Made for one command; it has no state of its own.
 #pragma once
 
@@ -29,6 +30,8 @@ private:
 
     Executed set_tag(const CommandSpec* spec, std::string_view tag);
     void set_cache(const CommandSpec* spec, std::string_view what);
+    Executed hand_out_memory(const Call& call);
+    void count_hits(const CommandSpec* spec, std::string_view number);
     void explain(const Call& call);
     Node& node_of(const Call& explained, Pairs& pairs);
     ServerFacts server_of(const Call& explained, Pairs& pairs);

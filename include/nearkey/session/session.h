@@ -18,6 +18,7 @@
 
 #include <memory>
 #include <string_view>
+#include <utility>
 
 namespace nearkey {
 
@@ -68,6 +69,7 @@ private:
     void flush() override;
     void settle() override;
     void account() override;
+    void pass(UniqueFd descriptor) override { stream_->pass(std::move(descriptor)); }
     void end() override;
 
     // Input

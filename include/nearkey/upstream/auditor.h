@@ -43,7 +43,11 @@ public:
 
     // Called with each hit: true if this one is to be noted, and the next one to be chosen. In a
     // cluster the seed's auditor chooses, and that of the key's node notes.
-    bool is_due() { return --hits_left_ == 0; }
+    // A hit that stands for others, of which only the client knows, is due if any is.
+    bool is_due(uint32_t others) {
+        const bool is_next = --hits_left_ == 0;
+        return is_next || (others > 0 && hits_left_ < UINT64_MAX / 2);
+    }
     // Chooses the next hit, by near_cache.audit_ratio as it is now.
     void schedule();
     void note(const Hit& hit);

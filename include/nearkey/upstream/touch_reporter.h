@@ -39,7 +39,11 @@ public:
     };
     // Called with each hit: true if this one is to be noted, and the next one to be chosen. In a
     // cluster the seed's reporter chooses, and that of the key's node notes.
-    bool is_due() { return --hits_left_ == 0; }
+    // A hit that stands for others, of which only the client knows, is due if any is.
+    bool is_due(uint32_t others) {
+        const bool is_next = --hits_left_ == 0;
+        return is_next || (others > 0 && hits_left_ < kNever / 2);
+    }
     void schedule();
     // The server, which evicts by use, is told of hits.
     bool is_touching() const { return evicts_by_use_ && !is_refused_; }

@@ -37,6 +37,7 @@ struct FakeSocket {
     bool is_reading = true;
     bool can_refuse = false;
     bool is_refusing = false;
+    UniqueFd passed;
 };
 
 class FakeStream final : public ByteStream {
@@ -54,6 +55,7 @@ public:
     void pause_reading() override { socket_.is_reading = false; }
     void resume_reading() override { socket_.is_reading = true; }
     int fd() const override { return -1; }
+    void pass(UniqueFd descriptor) override { socket_.passed = std::move(descriptor); }
     bool refuse_more() override { return socket_.can_refuse && (socket_.is_refusing = true); }
 
 private:

@@ -2,6 +2,7 @@
 // (nearkey_rule_tests, run by tests/run_all.py).
 #include "nearkey/session/session.h"
 
+#include "../cache/segment_rig.h"
 #include "cached_rig.h"
 
 #include <doctest/doctest.h>
@@ -10,6 +11,13 @@ namespace nearkey::session_rules_test {
 namespace {
 
 using Outcome = NearCache::Outcome;
+
+// Gives out a descriptor of no use.
+struct FakeSegment final : SegmentSource {
+    SegmentGrant hand_out() override {
+        return {.descriptor = UniqueFd(open("/dev/null", O_RDONLY | O_CLOEXEC)), .incarnation = 7};
+    }
+};
 
 }  // namespace
 
@@ -217,6 +225,44 @@ TEST_CASE("rule way: a client that was shown stored replies alone waits for a pr
     reader.ask({"HELLO 2"});
     rig.settle();
     CHECK(rig.metrics.near_cache_proofs_total == proofs + 1);
+}
+
+TEST_CASE("rule segment_ahead: with readers of shared memory a RESP3 reply waits for a proof too") {
+    CachedRig rig;
+    FakeClient& client = rig.make_cached();
+    const SegmentRig segment(SharedReplies::kSizeMin);
+    rig.cache->shared_replies().begin(segment.memory(), {1, 1});
+    // Read with RESP2: this client would not be served it over its socket.
+    rig.store({.key = "k", .arguments = {}, .command = 2, .database = 0});
+    rig.silence("PING");
+    rig.silence("GET k");
+    rig.valkey.answers["PTTL k"] = ":-1\r\n";
+    const std::string before = client.output();
+    client.ask({"GET k"});
+    REQUIRE(rig.run_until_asked("GET k", 1));
+    rig.reply("GET k", kNew);
+    CHECK(client.output() == before);
+    rig.answer_pings();
+    CHECK(rig.run_until_output(client, before + kNew));
+    rig.cache->shared_replies().end();
+}
+
+TEST_CASE("rule segment_opened: shared memory comes behind a proof") {
+    CachedRig rig;
+    FakeSegment segment;
+    rig.terms.shared_memory = true;
+    FakeClient& client = rig.make_cached();
+    rig.context->segment = &segment;
+    rig.store(kQuery);
+    rig.silence("PING");
+    const std::string before = client.output();
+    client.ask({"NEARKEY SHM"});
+    rig.settle();
+    CHECK(client.output() == before);
+    rig.answer_pings();
+    REQUIRE(run_until(rig.loop, [&] { return client.output().size() > before.size(); }));
+    CHECK(client.output().starts_with(before + "+OK 1 0000000000000007 "));
+    CHECK(client.socket.passed.get() >= 0);
 }
 
 TEST_CASE("rule early_reply: a reply that is here before its turn waits for it") {

@@ -42,7 +42,7 @@ struct AuditRig {
         REQUIRE(found.outcome == NearCache::Outcome::Hit);
         CommandParser parser(int64_t{1} << 20);
         REQUIRE(parser.next(bytes) == ParseResult::Command);
-        REQUIRE(node->coherence().auditor().is_due());
+        REQUIRE(node->coherence().auditor().is_due(0));
         node->coherence().auditor().schedule();
         node->coherence().auditor().note(
             {Protocol::Resp3, query(), parser.command(), found.reply, reads_fields});
@@ -77,7 +77,7 @@ TEST_CASE("audit: so many hits are due, evenly") {
         REQUIRE(parser.next(kGet) == ParseResult::Command);
         int due = 0;
         for (int i = 0; i < 1000; ++i) {
-            if (!rig.node->coherence().auditor().is_due()) continue;
+            if (!rig.node->coherence().auditor().is_due(0)) continue;
             ++due;
             rig.node->coherence().auditor().schedule();
             rig.node->coherence().auditor().note(

@@ -22,7 +22,7 @@ std::string memory_report(const std::string& maxmemory, const std::string& polic
 size_t due(TouchReporter& touch) {
     size_t count = 0;
     for (int i = 0; i < 100'000; ++i) {
-        if (!touch.is_due()) continue;
+        if (!touch.is_due(0)) continue;
         ++count;
         touch.schedule();
         touch.note({0}, "k" + std::to_string(i));
