@@ -77,6 +77,7 @@ constexpr Field kClientFields[] = {
     {"RESP", Show::Number, "protocol"},
     {"ROUTE", Show::Text, "route"},
     {"COMMANDS", Show::Count, "commands"},
+    {"SHM HITS", Show::Count, "shared_hits"},
     {"IN", Show::Bytes, "bytes_in"},
     {"OUT", Show::Bytes, "bytes_out"},
     {"FLIGHT", Show::Number, "in_flight"},

@@ -90,6 +90,13 @@ void add_rates(const Snapshot& now, const Rates& rates, std::vector<ScreenLine>&
                       count("near_cache_entries") + " replies",
                       "invalidated " + rates.text({"near_cache_invalidations_total"}),
                       "dropped " + rates.text({"near_cache_evictions_total"})}));
+    // Told by the readers, one hit in so many: a rate is as coarse.
+    if (now.stat("shared_bytes") > 0) {
+        lines.push_back(
+            labelled("shared", {bytes("shared_bytes"), count("shared_items") + " replies",
+                                "hits told by readers " + rates.text({"shared_hits_total"}),
+                                "dropped " + rates.text({"shared_evictions_total"})}));
+    }
     lines.push_back(labelled("clients", {count("clients") + " of " + count("clients_max"),
                                          "new " + rates.text({"clients_accepted_total"}),
                                          "refused " + rates.text({"clients_refused_total"}),

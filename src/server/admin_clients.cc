@@ -70,6 +70,7 @@ Json client_json(const ClientFacts& facts, Processes& processes, uint64_t now_ms
     client["protocol"] = number_of(facts.protocol);
     client["route"] = facts.route;
     client["commands"] = facts.commands;
+    client["shared_hits"] = facts.shared_hits;
     client["bytes_in"] = facts.bytes_in;
     client["bytes_out"] = facts.bytes_out;
     client["buffered_bytes"] = facts.buffered_bytes;
