@@ -145,3 +145,49 @@ class Segment:
     def contents(self):
         """All bytes of it, as a reader sees them."""
         return ctypes.string_at(self.base, self.size)
+
+
+class Options(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("timeout_ms", ctypes.c_uint32),
+        ("sample_every", ctypes.c_uint32),
+    ]
+
+
+class Library:
+    """libnearkey-client on one socket, as a C program uses it; every hit is given out."""
+
+    OFF, MISS, NIL = -4, -2, -1
+
+    def __init__(self, url):
+        folder = os.path.dirname(BINARY)
+        self.library = ctypes.CDLL(os.path.join(folder, "libnearkey-client.so.0"))
+        self.library.nearkey_open.restype = ctypes.c_void_p
+        self.library.nearkey_get.restype = ctypes.c_int64
+        self.library.nearkey_get.argtypes = [
+            ctypes.c_void_p,
+            ctypes.c_char_p,
+            ctypes.c_size_t,
+            ctypes.c_char_p,
+            ctypes.c_size_t,
+        ]
+        self.library.nearkey_refresh.argtypes = [ctypes.c_void_p]
+        self.library.nearkey_close.argtypes = [ctypes.c_void_p]
+        options = Options(ctypes.sizeof(Options), 5000, 0xFFFFFFFF)
+        self.handle = self.library.nearkey_open(url.encode(), ctypes.byref(options))
+        assert self.handle, url
+        self.buffer = ctypes.create_string_buffer(VALUE_MAX)
+
+    def get(self, key):
+        """Bytes, or what the library says in their place."""
+        size = self.library.nearkey_get(
+            self.handle, key.encode(), len(key), self.buffer, VALUE_MAX
+        )
+        return self.buffer.raw[:size] if size >= 0 else size
+
+    def refresh(self):
+        return self.library.nearkey_refresh(self.handle) == 1
+
+    def close(self):
+        self.library.nearkey_close(self.handle)

@@ -11,7 +11,7 @@ from harness import BINARY, SLOWNESS, proxy_only, run_nearkey, wait_for
 from listeners import ListenerTest, needs_root
 from near_cache import explain
 from resp import RespClient, parse
-from segments import Segment, ask, ask_over
+from segments import Library, Segment, ask, ask_over
 from test_cluster import ClusterCase
 from test_upgrade import UpgradeTest as OneUpgradeTest
 
@@ -279,6 +279,40 @@ class EndTest(SegmentTest):
         self.assert_over(segment, b"secret value")
         self.assertEqual((OFF, []), ask(self.path("a")))
         self.assertEqual(0, self.nearkey.metric("nearkey_shared_bytes"))
+
+
+@proxy_only
+class LibraryTest(SegmentTest):
+    def library(self, url):
+        library = Library(url)
+        self.addCleanup(library.close)
+        return library
+
+    def test_the_library_reads_what_this_daemon_writes_and_finds_the_next_one(self):
+        self.start()
+        url = f"unix://{self.path('a')}"
+        one, other, client = self.library(url), self.library(url + "?db=1"), self.connect("a")
+        self.assertEqual(Library.MISS, one.get("k"))
+        for size in (0, 1, 7, 8, 100, 4096):
+            client.command("SET", "k", "x" * size)
+            self.assertEqual(Library.MISS, one.get("k"))
+            client.command("GET", "k")
+            wait_for(lambda: client.command("GET", "k") and one.get("k") != Library.MISS, 10, "it")
+            self.assertEqual(b"x" * size, one.get("k"))
+            self.assertEqual(Library.MISS, other.get("k"))
+        client.command("GET", "nil")
+        self.assertEqual(Library.NIL, one.get("nil"))
+        self.nearkey.kill()
+        self.assertEqual(Library.OFF, one.get("k"))
+        self.nearkey.start()
+        self.assertEqual(Library.OFF, one.get("k"))
+        wait_for(one.refresh, 10, "the next one's memory")
+        self.assertEqual(Library.MISS, one.get("k"))
+        client = self.connect("a")
+        client.command("SET", "k", "next")
+        wait_for(lambda: client.command("GET", "k") and one.get("k") == b"next", 10, "it is there")
+        self.nearkey.signal(signal.SIGTERM)
+        wait_for(lambda: one.get("k") == Library.OFF, 10, "it is over")
 
 
 @proxy_only
