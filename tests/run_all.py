@@ -74,7 +74,7 @@ WITH_WORKERS = ("cluster", "cluster_face", "cluster_operating", "cluster_parts",
                 "cluster_topology", "drain", "leases", "limits", "near_cache", "near_cache_commands",
                 "near_cache_cluster", "near_cache_fields", "near_cache_invalidations", "near_cache_lease",
                 "near_cache_nodes", "near_cache_scripts", "near_cache_split", "near_cache_stale",
-                "near_cache_ways", "reload", "session_commands", "slow_clients", "transactions",
+                "near_cache_ways", "reload", "session_commands", "shared_memory", "slow_clients", "transactions",
                 "tunnels", "upgrade", "upstream_loss", "wait")
 
 # What depends on the server most, besides the comparison with it and the history checker: its table
