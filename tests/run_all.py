@@ -65,7 +65,8 @@ PORTS = range(12000, 32000)
 RULES = ("own_write", "fill_ticket", "lease", "generation", "null_push", "database", "queued_write",
          "other_loops", "other_connection", "queued_read", "whole_read", "unfilled_part", "ttl_sent",
          "swapdb_asked", "void_fill", "way", "failover_void", "ownership_beat", "suspicion",
-         "ownership", "absence", "redirect_void", "gate", "early_reply")
+         "ownership", "absence", "redirect_void", "gate", "early_reply", "segment_void",
+         "segment_source", "segment_epoch")
 RULES_SEEDS = "1000"  # at most; it ends with the first that finds it
 
 # Run once more with two event loops (server.workers): all that crosses sessions.

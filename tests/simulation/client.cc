@@ -131,6 +131,7 @@ SimulatedClient::~SimulatedClient() {
 
 void SimulatedClient::start(SessionContext& context) {
     context_ = &context;
+    segment_hook_ = std::make_unique<SegmentHook>(context.loop, *this);
     act();
 }
 
@@ -240,13 +241,17 @@ void SimulatedClient::judge_reply(std::string_view reply) {
         judge(owed, owed.queued[i], value->elements[i]);
 }
 
-void SimulatedClient::read_segment(uint64_t number) {
+void SimulatedClient::read_segment(const std::string& name) {
+    segment_hook_->names.push_back(name);
+    segment_hook_->defer();
+}
+
+void SimulatedClient::read_segment_now(const std::string& name) {
     const bool is_asked = session_ && is_ready_ && !is_closing_ && !must_close_ &&
                           !has_changed_way_ && owed_.empty() && unread_.empty();
     if (!is_asked) return;
-    const std::string name = name_of(number);
     const auto database = static_cast<uint16_t>(database_);
-    const bool is_of_get = number % 4 == 0;
+    const bool is_of_get = events_.now_us % 2 == 0;
     const std::string shown =
         is_of_get ? plan_.segment->get(name, database) : plan_.segment->mget(name, database);
     if (shown.starts_with('(') && shown != "(nil)") return;
@@ -270,8 +275,23 @@ void SimulatedClient::read_segment(uint64_t number) {
     judge_ask(owed, asked, 0, *parse_value(reply));
 }
 
+// What it was shown just now may be newer than what is there.
+void SimulatedClient::look_into_segment_after(const Asked& asked) {
+    if (plan_.segment == nullptr) return;
+    for (const Ask& each : asked.asks) {
+        const std::string& name = each.key.second;
+        if (name[0] != 's') continue;
+        for (const uint64_t delay_us : {1, 500, 3'000}) {
+            events_.after(delay_us, [this, name, session = number_] {
+                if (session == number_) read_segment(name);
+            });
+        }
+    }
+}
+
 void SimulatedClient::judge(const Owed& owed, const Asked& asked, const Value& value) {
     if (value.is_error()) return;
+    look_into_segment_after(asked);
     const std::string& name = asked.words[0];
     // There was nothing to be copied, to expire, or to be popped.
     const bool is_idle = ((name == "COPY" || name == "PEXPIRE") && value.integer == 0) ||

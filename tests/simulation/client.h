@@ -106,9 +106,11 @@ public:
     // what is newer than what is stored.
     void look_again(const KeyName& key, uint64_t delay_us);
     void peek(const KeyName& key, uint64_t delay_us);
-    // It reads a key in shared memory, as its library does: while nothing is owed to it, and never
-    // again once it has changed its way.
-    void read_segment(uint64_t number);
+    // When this turn is over it reads a key in shared memory, as its library does: while nothing is
+    // owed to it, and never again once it has changed its way. Within a turn nearkey may know what
+    // nobody was shown.
+    void read_segment(const std::string& name);
+    std::string name_of(uint64_t number) const { return name_of_key(number, plan_.tags); }
 
     uint64_t operations = 0;
     uint64_t segment_hits = 0;
@@ -116,6 +118,16 @@ public:
 private:
     class Stream;
     struct Shown;
+    struct SegmentHook final : Deferred {
+        SegmentHook(Loop& loop, SimulatedClient& owner)
+            : Deferred(loop, Phase::Reap), client(owner) {}
+        void before_sleep() override {
+            for (const std::string& name : std::exchange(names, {}))
+                client.read_segment_now(name);
+        }
+        SimulatedClient& client;
+        std::vector<std::string> names{};
+    };
     struct Ask {
         KeyName key;
         std::vector<History::Floor> floors{};  // of the reigns from `reign` on, as of then
@@ -163,6 +175,8 @@ private:
     void peek_now(uint64_t number);
     void peek_by_steps(uint64_t number);
     void look_again_after(const Asked& asked);
+    void look_into_segment_after(const Asked& asked);
+    void read_segment_now(const std::string& name);
     Asked random_read_of_all();
     uint64_t random_written();
     Words random_list();
@@ -173,8 +187,6 @@ private:
     void ask(Asked& asked) const;
     Owed& add(std::string& bytes, Asked asked);
     Owed& add_plain(std::string& bytes, Words words);
-    std::string name_of(uint64_t number) const { return name_of_key(number, plan_.tags); }
-
     void open();
     void deliver();
     void take(std::string_view bytes);
@@ -193,6 +205,7 @@ private:
     Judge& judge_;
     const ClientPlan plan_;
     SessionContext* context_ = nullptr;
+    std::unique_ptr<SegmentHook> segment_hook_;  // null until start()
     const ClientTerms terms_;
     std::unique_ptr<Session> session_;
     uint64_t number_ = 0;  // of the session, in the whole world

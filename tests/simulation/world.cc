@@ -321,7 +321,7 @@ void World::maintain() {
     }
 }
 
-// Between any two events somebody reads a string there.
+// Between any two turns somebody reads a string there.
 void World::read_segments() {
     events_.after(segment_random_.between(5, 300), [this] { read_segments(); });
 #ifndef NEARKEY_SABOTAGE
@@ -332,7 +332,8 @@ void World::read_segments() {
 #endif
     if (clients_.empty()) return;
     const uint64_t number = segment_random_.below(segment_random_.one_in(2) ? hot_names_ : kNames);
-    clients_[segment_random_.below(clients_.size())]->read_segment(number / 2 * 2);
+    SimulatedClient& client = *clients_[segment_random_.below(clients_.size())];
+    client.read_segment(client.name_of(number / 2 * 2));
 }
 
 void World::do_harm() {
