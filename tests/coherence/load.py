@@ -8,17 +8,19 @@ from array import array
 from collections import deque
 
 from history import Checker, Read
+from segments import Segment
 
 DATABASES = 2
 SLOTS = 16  # keys per owner and database; the odd ones are hashes
 FAR = 8  # from this one on: keys that change only directly, so that only news can tell; in "own":
 # only through the nearkey behind the relay
 CALM = 12  # from this one on: keys that change seldom
-CALM_S = {"all": 0.1, "cluster": 0.1, "gets": 0.1, "own": 0.02, "quiet": 0.02, "far": 0.03}
+CALM_S = {"all": 0.1, "owed": 0.1, "cluster": 0.1, "gets": 0.1, "own": 0.02, "quiet": 0.02, "far": 0.03}
 HOT = 4  # of them half of all reads are
 WATCHERS = ("a", "b")  # channels with sessions that do nothing but read far keys, one at a time
 BATCH_MAX = 12
-WRITES = {"all": 0.12, "cluster": 0.12, "gets": 0.12, "own": 0.02, "quiet": 0.12, "far": 0.12}
+SEGMENT_READS = 24  # of shared memory, between a session's batches
+WRITES = {"all": 0.12, "owed": 0.12, "cluster": 0.12, "gets": 0.12, "own": 0.02, "quiet": 0.12, "far": 0.12}
 TIMEOUT_S = 15
 TOLD_MAX = 5  # of how many violations all is told that is known
 SELECTED = "selected"  # in a plan: the reply to SELECT
@@ -60,6 +62,7 @@ class Session:
         self.data = b""
         self.plan = deque()  # what the replies to come are for
         self.start = 0.0
+        self.segment = None
 
     def open(self):
         self.socket = socket.socket(socket.AF_UNIX)
@@ -147,12 +150,13 @@ READS = (
 
 
 class Worker:
-    def __init__(self, index, owners, addresses, shared, seed, commands):
+    def __init__(self, index, owners, addresses, shared, seed, commands, library):
         self.index = index
         self.owners = owners
         self.shared = shared
         self.random = random.Random(seed)
         self.is_quiet = commands == "quiet"
+        self.is_owed_ignored = commands == "owed"  # what the shared memory's readers must not do
         # One database, keys of which two are used together in one slot, and scripts name theirs.
         self.is_in_cluster = commands == "cluster"
         self.databases = 1 if self.is_in_cluster else DATABASES
@@ -160,7 +164,7 @@ class Worker:
         self.writes = WRITES[commands]
         self.far_channel = "b" if commands == "own" else "direct"
         self.watched_from = FAR if commands in ("own", "quiet") else CALM
-        self.reads = READS if commands in ("all", "far", "cluster") else (READS[0][:1], READS[1][:1])
+        self.reads = READS if commands in ("all", "far", "cluster", "owed") else (READS[0][:1], READS[1][:1])
         self.is_far = commands == "far"
         self.sessions = [
             Session(0, channel, path, protocol, database)
@@ -174,10 +178,13 @@ class Worker:
         ]
         for number, session in enumerate(self.sessions):
             session.number = number
+            if library is not None and session.channel != "direct":
+                session.segment = Segment(library, session.path, session.database)
+        self.segment_hits = 0
         self.version = 0
         self.in_flight = set()  # slots
         self.calm_until = 0.0
-        self.runs_scripts = commands in ("all", "cluster")
+        self.runs_scripts = commands in ("all", "cluster", "owed")
         self.state = {}  # (database, slot) -> value
         self.expiring = {}  # (database, slot) -> when it is gone
         self.steps = []
@@ -202,7 +209,10 @@ class Worker:
                 if session.plan and session.start + TIMEOUT_S < now:
                     self.lose(session)
                 if not session.plan and not self.shared.stop.value:
+                    self.read_segment(session)
                     self.send_batch(session)
+                elif session.plan and self.is_owed_ignored:
+                    self.read_segment(session)
             sockets = {session.socket: session for session in self.sessions if session.plan}
             readable, _, _ = select.select(list(sockets), [], [], 0.02)
             for each in readable:
@@ -244,6 +254,20 @@ class Worker:
         if not session.send(b"".join(data), plan):
             self.lose(session)
 
+    def read_segment(self, session):
+        """Only while its session is owed nothing: else it would overtake that."""
+        if session.segment is None or session.socket is None:
+            return
+        for _ in range(self.random.randrange(SEGMENT_READS)):
+            name, slot = self.plan_key(session)
+            if slot % 2:
+                continue
+            start = time.monotonic()
+            is_hit, state = session.segment.get(name.encode())
+            if is_hit:
+                self.segment_hits += 1
+                self.note_read(session, self.key_id(session, name), state, start, time.monotonic())
+
     def take_replies(self, session):
         try:
             values = session.replies()
@@ -272,9 +296,7 @@ class Worker:
             key, read, _ = item
             if isinstance(value, Failed):
                 return
-            row = (key, self.state_id(read(value)), session.number, start, end)
-            for column, cell in zip(self.seen, row):
-                column.append(cell)
+            self.note_read(session, key, read(value), start, end)
             return
         changes, expires_ms = item
         self.in_flight.difference_update(slot for slot, _ in changes)
@@ -292,6 +314,14 @@ class Worker:
                 )
                 self.state[session.database, slot] = None
                 self.expiring[session.database, slot] = gone
+
+    def note_read(self, session, key, state, start, end):
+        row = (key, self.state_id(state), session.number, start, end)
+        for column, cell in zip(self.seen, row):
+            column.append(cell)
+
+    def key_id(self, session, name):
+        return self.key_ids.setdefault(f"{session.database}/{name}", len(self.key_ids))
 
     def state_id(self, state):
         return self.state_ids.setdefault(state, len(self.state_ids))
@@ -321,7 +351,7 @@ class Worker:
 
     # --- what is sent ---
 
-    def plan_read(self, session):
+    def plan_key(self, session):
         owner = self.random.randrange(self.owners)
         if self.is_far:
             slot = self.random.choice((FAR + 1, CALM + 1))
@@ -335,11 +365,12 @@ class Worker:
             # Of one protocol and database: what one connection was not told, none was.
             slot = slot & ~2 | (2 if session.protocol == 3 else 0)
             owner = owner & ~1 | session.database
-        name = self.name(owner, slot)
+        return self.name(owner, slot), slot
+
+    def plan_read(self, session):
+        name, slot = self.plan_key(session)
         words, tail, read = self.random.choice(self.reads[slot % 2])
-        full = f"{session.database}/{name}"
-        key = self.key_ids.setdefault(full, len(self.key_ids))
-        return encode(*words, name, *tail), (key, read, None)
+        return encode(*words, name, *tail), (self.key_id(session, name), read, None)
 
     def plan_write(self, session):
         """(commands, [(slot, state after)], milliseconds until it expires); None: not now."""
@@ -404,7 +435,7 @@ class Worker:
         told = [(each, checker.explain(each, self.reads_seen()))
                 for each in checker.violations[:TOLD_MAX]]
         told += [(each, []) for each in checker.violations[TOLD_MAX:]]
-        return checker.reads, told
+        return checker.reads, told, self.segment_hits
 
     def reads_seen(self):
         keys, states = list(self.key_ids), list(self.state_ids)
@@ -413,8 +444,8 @@ class Worker:
             yield Read(keys[key], states[state], start, end, by.channel, f"{self.index}/{by.name}")
 
 
-def main(index, owners, addresses, shared, seed, commands, pipe):
-    worker = Worker(index, owners, addresses, shared, seed, commands)
+def main(index, owners, addresses, shared, seed, commands, library, pipe):
+    worker = Worker(index, owners, addresses, shared, seed, commands, library)
     worker.run(pipe)
     pipe.send((worker.steps, worker.retired))
     pipe.send(worker.check(*pipe.recv()))

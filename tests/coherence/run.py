@@ -11,7 +11,6 @@ import argparse
 import collections
 import multiprocessing
 import os
-import random
 import sys
 import tempfile
 import threading
@@ -25,7 +24,8 @@ sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "system")]
 import failovers  # noqa: E402
 import load  # noqa: E402
 import reshards  # noqa: E402
-from relay import Relay  # noqa: E402
+import segments  # noqa: E402
+import server_world  # noqa: E402
 
 OWNERS = load.OWNERS
 STALENESS_S = 1.0
@@ -50,9 +50,11 @@ RULES = {
     "null_push": Needs(("flush",), "all"),
     "database": Needs(None, "all"),
     "failover_void": Needs(None, "all", world="sentinels"),
+    "owed": Needs((), "owed", world="segments"),  # the clients break it, not nearkey
 }
 FAILOVERS = Needs(None, "all", world="sentinels")
 RESHARDS = Needs(None, "cluster", world="cluster")
+SEGMENTS = Needs(None, "all", world="segments")
 
 
 class Shared(SimpleNamespace):
@@ -67,153 +69,11 @@ class Shared(SimpleNamespace):
         )
 
 
-class World:
-    """A server, nearkey `a` straight at it and nearkey `b` behind a relay that lets each
-    connection lag by another time, so that news and answers overtake each other."""
-
-    def __init__(self, directory, binary, rule, needs):
-        import processes
-
-        processes.BINARY = os.path.abspath(binary)
-        self.server = processes.ValkeyServer(directory).start()
-        self.relay = Relay(os.path.join(directory, "relay.sock"), self.server.path)
-        self.relay.spread_seconds = needs.spread_s
-        environment = {"NEARKEY_SABOTAGE": rule} if rule else None
-        self.nearkeys = {}
-        for name, upstream in (("a", self.server.path), ("b", self.relay.path)):
-            home = os.path.join(directory, name)
-            os.mkdir(home)
-            self.nearkeys[name] = processes.Nearkey(
-                home,
-                f"unix://{upstream}",
-                settings={
-                    "upstream.connections": 2 if name == "b" else 1,
-                    # So many writes would have every key leave the cache.
-                    "near_cache.thrash_guard": "false",
-                    **needs.settings,
-                },
-                environment=environment,
-            ).start()
-
-    def addresses(self):
-        paths = {name: nearkey.path for name, nearkey in self.nearkeys.items()}
-        return {**paths, "direct": self.server.path}
-
-    def sum(self, metric):
-        return sum(nearkey.metric(metric) for nearkey in self.nearkeys.values())
-
-    def stop(self):
-        for nearkey in self.nearkeys.values():
-            nearkey.stop()
-        self.relay.close()
-        self.server.stop()
-
-
-class Faults:
-    def __init__(self, world, shared, pipes, seed):
-        self.world = world
-        self.shared = shared
-        self.pipes = pipes
-        self.random = random.Random(seed)
-        self.log = []  # (name, start, end)
-
-    def run(self, until, names):
-        faults = [self.kill_clients, self.kill_clients, self.stop_server, self.restart_server,
-                  self.flush, self.swap, self.forget_tracking, self.freeze_replies,
-                  self.freeze_requests, self.cut]
-        if names is not None:
-            faults = [getattr(self, name) for name in names]
-        queue = []
-        while time.monotonic() < until:
-            if not queue:
-                queue = self.random.sample(faults, len(faults))
-            time.sleep(self.random.uniform(0.1, 0.6))
-            if not queue:
-                continue
-            fault = queue.pop()
-            start = time.monotonic()
-            fault()
-            self.log.append((fault.__name__, start, time.monotonic()))
-
-    def kill_clients(self):
-        """About half of all connections, ours and others'."""
-        with self.world.server.client() as client:
-            own = client.value("CLIENT", "ID")
-            ids = [row["id"] for row in self.world.server.clients() if int(row["id"]) != own]
-            for each in ids:
-                if self.random.random() < 0.5:
-                    client.command("CLIENT", "KILL", "ID", each)
-
-    def stop_server(self):
-        self.world.server.freeze()
-        time.sleep(self.random.uniform(0.2, 1.4))
-        self.world.server.thaw()
-
-    def freeze_replies(self):
-        self.world.relay.freeze_replies()
-        time.sleep(self.random.uniform(0.3, 2.5))
-        self.world.relay.thaw()
-
-    def freeze_requests(self):
-        self.world.relay.freeze_requests()
-        time.sleep(self.random.uniform(0.3, 1.2))
-        self.world.relay.thaw()
-
-    def cut(self):
-        self.world.relay.cut_all()
-
-    def forget_tracking(self):
-        """The server has no room left to remember who read what."""
-        with self.world.server.client() as client:
-            client.command("CONFIG", "SET", "tracking-table-max-keys", "5")
-            time.sleep(1)
-            client.command("CONFIG", "SET", "tracking-table-max-keys", "1000000")
-
-    # --- of all keys at once: nobody writes meanwhile ---
-
-    def restart_server(self):
-        def restart():
-            self.world.server.kill()
-            self.world.server.start()
-            return "server"
-
-        self.at_once("wipe", restart)
-
-    def flush(self):
-        self.at_once("wipe", lambda: self.command_anywhere("FLUSHALL"))
-
-    def swap(self):
-        self.at_once("swap", lambda: self.command_anywhere("SWAPDB", "0", "1"))
-
-    def command_anywhere(self, *command):
-        from resp import RespClient
-
-        channel, path = self.random.choice(list(self.world.addresses().items()))
-        with RespClient(path) as client:
-            reply = client.command(*command)
-        if reply != b"+OK\r\n":
-            # Not known whether it happened: the run would be worth nothing.
-            raise RuntimeError(f"{command} through {channel}: {reply}")
-        return channel
-
-    def at_once(self, kind, action):
-        self.shared.pause.value = 1
-        while not all(self.shared.paused):
-            time.sleep(0.001)
-        start = time.monotonic()
-        channel = action()
-        end = time.monotonic()
-        for pipe in self.pipes:
-            pipe.send((kind, start, end, channel))
-        self.shared.pause.value = 0
-        while any(self.shared.paused):
-            time.sleep(0.001)
-
-
 WORLDS = {
-    "server": (World, Faults),
+    "server": (server_world.World, server_world.Faults),
     "sentinels": (failovers.World, failovers.Failovers),
     "cluster": (reshards.World, reshards.Reshards),
+    "segments": (segments.World, segments.Faults),
 }
 
 
@@ -230,7 +90,7 @@ def run(binary, seconds, seed, needs, rule=None):
                 worker = context.Process(
                     target=load.main, daemon=True,
                     args=(index, OWNERS, world.addresses(), shared, seed * 100 + index, needs.commands,
-                          theirs))
+                          getattr(world, "library", None), theirs))
                 worker.start()
                 pipes.append(ours)
                 workers.append(worker)
@@ -255,11 +115,12 @@ def run(binary, seconds, seed, needs, rule=None):
             results.append(pipe.recv())
             worker.join()
     return SimpleNamespace(
-        operations=sum(reads for reads, _ in results) + len(steps),
+        operations=sum(reads for reads, _, _ in results) + len(steps),
         hits=hits,
+        segment_hits=sum(count for _, _, count in results),
         pushes=pushes,
-        told=[each for _, found in results for each in found],
-        violations=[violation for _, found in results for violation, _ in found],
+        told=[each for _, found, _ in results for each in found],
+        violations=[violation for _, found, _ in results for violation, _ in found],
         faults=faults.log,
         retired=len(retired),
     )
@@ -283,6 +144,7 @@ def run_until_it_counts(name, *arguments):
 def show(name, result, is_ok):
     rules = collections.Counter(violation.rule for violation in result.violations)
     print(f"coherence/{name}: {result.operations} operations checked, {result.hits} hits, "
+          f"{result.segment_hits} from shared memory, "
           f"{result.pushes} pushes, "
           f"{len(result.faults)} faults, {result.retired} keys retired, "
           f"{len(result.violations)} violations {dict(rules) or ''} {'ok' if is_ok else 'FAIL'}",
@@ -309,7 +171,8 @@ def main():
     parser.add_argument("--faults", metavar="NAMES", help="only these, with commas between; may be empty")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[],
                         type=lambda text: text.split("=", 1), help="an option of both nearkeys")
-    parser.add_argument("--only", choices=("all faults", "far keys", "failovers", "reshards"),
+    parser.add_argument("--only", choices=("all faults", "far keys", "failovers", "reshards",
+                                                      "shared memory"),
                         help="one of the runs")
     parser.add_argument("--sabotaged", metavar="BINARY")
     parser.add_argument("--rule", choices=RULES, action="append", help="of --sabotaged: only these")
@@ -324,6 +187,7 @@ def main():
         runs.append(("far keys", FAR_KEYS._replace(settings=dict(options.set)), 15))
         runs.append(("failovers", FAILOVERS._replace(settings=dict(options.set)), 15))
         runs.append(("reshards", RESHARDS._replace(settings=dict(options.set)), 20))
+        runs.append(("shared memory", SEGMENTS._replace(settings=dict(options.set)), 20))
     if options.only:
         runs = [each for each in runs if each[0] == options.only]
     for name, needs, seconds in () if options.sabotaged else runs:
@@ -338,7 +202,7 @@ def main():
         # Most show within a second; then there is no need to look on.
         for seconds in (options.seconds,) if options.seconds else (3, 10):
             result = run_until_it_counts(f"without {rule}", options.sabotaged, seconds, options.seed,
-                                         RULES[rule], rule)
+                                         RULES[rule], rule if rule != "owed" else None)
             if result is None or result.violations:
                 break
         if result is None:
