@@ -68,6 +68,21 @@ NODES_BARS = [
     Bar("nodes-dead", "p99 by the quiet p99", "nearkey", "p99_ratio", None, "at most", 2.0),
 ]
 
+# Of scripts/bench --paths shared.
+SHARED_BARS = [
+    Bar("shared-c-hot", "a hit", "nearkey", "ns", None, "at most", 60, "ns"),
+    Bar("shared-c-zipf", "a hit by std::unordered_map's", "nearkey", "ns", ("map", "ns"), "at most",
+        1.1),
+    Bar("shared-c-writes", "a hit beside a writer by the quiet one", "nearkey", "ns",
+        ("quiet", "ns"), "at most", 1.5),
+    Bar("shared-calls", "system calls of all hits", "nearkey", "calls", None, "at most", 0),
+    Bar("shared-python", "a hit", "nearkey", "ns", None, "at most", 250, "ns"),
+    Bar("shared-python", "a hit by redis-py's through the socket", "nearkey", "ns",
+        ("socket", "ns"), "at most", 0.02),
+    Bar("shared-far", "requests/s by direct-far's", "nearkey", "requests_per_s",
+        ("direct-far", "requests_per_s"), "at least", 20),
+]
+
 
 def verdicts(measurements, contender_of, judged=None):
     """For each bar a dictionary; `is_met` is None where it could not be measured.

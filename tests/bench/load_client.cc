@@ -23,6 +23,8 @@ namespace nearkey::bench {
 namespace {
 
 constexpr time_t kConnectSecondsMax = 10;
+// Hits in a row before a request is sent all the same: others have their turn.
+constexpr uint64_t kSegmentHitsMax = 1000;
 // Pieces of text and of value in one call: two for each request of a batch, and the last text.
 constexpr size_t kPiecesMax = 2 * 256 + 1;
 
@@ -92,6 +94,15 @@ LoadPlan::LoadPlan(const LoadOptions& chosen)
       shapes(make_shapes(chosen)),
       draws(draws_of(chosen)),
       seed(std::random_device{}()) {
+    if (!options.segment.empty()) {
+        segment = nearkey_open(options.segment.c_str(), nullptr);
+        nearkey_info_t info{};
+        info.size = sizeof info;
+        if (segment != nullptr) nearkey_info(segment, &info);
+        if (segment == nullptr || info.why_off != nullptr) {
+            fail_run(fmt::format("no shared memory: {}", info.why_off ? info.why_off : "the URL"));
+        }
+    }
     if (options.value_bytes > kValueInlineMax) value.assign(options.value_bytes, 'x') += "\r\n";
 }
 
@@ -129,11 +140,26 @@ void LoadClient::start_batch(uint64_t first, uint64_t now_ns) {
         const uint64_t key = is_sequence ? first++ % options.keys : plan_.draws.draw(random_);
         write_key(text_.data() + place, key);
     }
+    if (plan_.segment != nullptr) read_segment();
     sent_ = 0;
     total_bytes_ = text_.size() + shape_->value_places.size() * plan_.value.size();
     cursor_.start(shape_->replies);
     start_ns_ = now_ns;
     continue_sending();
+}
+
+// Draws one key after the other, until one is not in shared memory: that one is sent.
+void LoadClient::read_segment() {
+    const size_t digits_at = shape_->key_digits.front();
+    const size_t key_at = digits_at - plan_.options.prefix.size();
+    const size_t key_size = digits_at + kKeyDigits - key_at;
+    char value[NEARKEY_VALUE_MAX];
+    for (segment_hits_ = 0; segment_hits_ < kSegmentHitsMax; ++segment_hits_) {
+        const int64_t size =
+            nearkey_get(plan_.segment, text_.data() + key_at, key_size, value, sizeof value);
+        if (size != static_cast<int64_t>(plan_.options.value_bytes)) return;
+        write_key(text_.data() + digits_at, plan_.draws.draw(random_));
+    }
 }
 
 void LoadClient::continue_sending() {

@@ -7,6 +7,8 @@
 #include "key_draws.h"
 #include "load_options.h"
 
+#include "nearkey/client.h"
+
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -18,6 +20,9 @@ namespace nearkey::bench {
 // What all clients of a run share, and none changes.
 struct LoadPlan {
     explicit LoadPlan(const LoadOptions& chosen);
+    ~LoadPlan() { nearkey_close(segment); }
+    LoadPlan(const LoadPlan&) = delete;
+    LoadPlan& operator=(const LoadPlan&) = delete;
 
     LoadOptions options;
     std::vector<BatchShape> shapes;
@@ -25,6 +30,7 @@ struct LoadPlan {
     // Another one in each run: with the same keys in the same order, a cache would know them all.
     uint64_t seed;
     std::string value;  // with its CRLF; empty where values stand in the shapes' text
+    nearkey_cache* segment = nullptr;  // asked first; null: none is
 };
 
 // Prints the reason and ends the process with status 1: a run with an error has no result.
@@ -45,10 +51,13 @@ public:
     // Whether the batch is complete now. Reads once.
     bool receive(std::span<char> scratch);
     uint64_t batch_start_ns() const { return start_ns_; }
+    // Requests before the last batch that shared memory answered.
+    uint64_t segment_hits() const { return segment_hits_; }
 
 private:
     bool is_sent() const { return sent_ == total_bytes_; }
     long send_once();
+    void read_segment();
     void watch_writable(uint32_t events);
 
     const LoadPlan& plan_;
@@ -63,6 +72,7 @@ private:
     uint32_t watched_;
     ReplyCursor cursor_;
     uint64_t start_ns_ = 0;
+    uint64_t segment_hits_ = 0;
 };
 
 }  // namespace nearkey::bench

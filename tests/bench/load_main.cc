@@ -90,6 +90,7 @@ public:
 
     // Any thread may ask; only the worker's own counts.
     uint64_t requests() const { return requests_.load(std::memory_order_relaxed); }
+    uint64_t segment_hits() const { return segment_hits_.load(std::memory_order_relaxed); }
     const LatencyHistogram& latencies() const { return latencies_; }
 
 private:
@@ -124,6 +125,7 @@ private:
         if (phase == Phase::Measure) {
             requests_.store(requests() + shared_.plan.options.pipeline, std::memory_order_relaxed);
             latencies_.add(now - client.batch_start_ns());
+            segment_hits_.store(segment_hits() + client.segment_hits(), std::memory_order_relaxed);
         }
         if (phase == Phase::Over || !start(client, now)) --busy_;
     }
@@ -134,7 +136,8 @@ private:
     std::vector<std::unique_ptr<LoadClient>> clients_;
     size_t busy_ = 0;
     std::vector<char> scratch_ = std::vector<char>(size_t{1} << 18);
-    std::atomic<uint64_t> requests_ = 0;
+    std::atomic<uint64_t> requests_ = 0;      // that were sent
+    std::atomic<uint64_t> segment_hits_ = 0;  // requests that needed not be
     LatencyHistogram latencies_;
 };
 
@@ -223,17 +226,21 @@ int run_load(const LoadOptions& options) {
     for (std::thread& thread : threads)
         thread.join();
     LatencyHistogram latencies;
-    for (const auto& worker : workers)
+    uint64_t segment_hits = 0;
+    for (const auto& worker : workers) {
         latencies.merge(worker->latencies());
+        segment_hits += worker->segment_hits();
+    }
     const uint64_t requests = requests_of(workers);
     const auto us = [&](double share) { return latencies.percentile_ns(share) / 1000; };
-    fmt::print(R"({{"requests": {}, "seconds": {:.6f}, "requests_per_s": {:.1f}, )"
-               R"("p50_us": {:.2f}, "p99_us": {:.2f}, "p999_us": {:.2f}, "max_us": {:.2f}, )"
-               R"("client_us": {:.4f}, "watched_cpu_ns": [{}]}})"
-               "\n",
-               requests, result.seconds, static_cast<double>(requests) / result.seconds, us(0.5),
-               us(0.99), us(0.999), us(1.0), result.own_cpu_s * 1e6 / static_cast<double>(requests),
-               fmt::join(result.cpu_ns, ", "));
+    fmt::print(
+        R"({{"requests": {}, "segment_hits": {}, "seconds": {:.6f}, "requests_per_s": {:.1f}, )"
+        R"("p50_us": {:.2f}, "p99_us": {:.2f}, "p999_us": {:.2f}, "max_us": {:.2f}, )"
+        R"("client_us": {:.4f}, "watched_cpu_ns": [{}]}})"
+        "\n",
+        requests, segment_hits, result.seconds, static_cast<double>(requests) / result.seconds,
+        us(0.5), us(0.99), us(0.999), us(1.0),
+        result.own_cpu_s * 1e6 / static_cast<double>(requests), fmt::join(result.cpu_ns, ", "));
     return 0;
 }
 

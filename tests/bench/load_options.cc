@@ -85,6 +85,7 @@ std::optional<bool> take(std::string_view name, std::string_view text, LoadOptio
     if (name == "--value-bytes") {
         return parse_number<size_t>(text, 1, kValueBytesMax, options.value_bytes);
     }
+    if (name == "--segment") return text_into(options.segment);
     if (name == "--watch") return parse_processes(text, options.watched);
     return std::nullopt;
 }
@@ -95,6 +96,11 @@ std::string contradiction(const LoadOptions& options) {
     if ((options.seconds > 0) == (options.requests > 0)) return "one of --seconds and --requests";
     if (options.draw == LoadDraw::Sequence && options.requests == 0) {
         return "--draw sequence needs --requests";
+    }
+    const bool is_one_get = options.command == LoadCommand::Get && options.pipeline == 1;
+    const bool is_drawn = options.draw != LoadDraw::Sequence && options.requests == 0;
+    if (!options.segment.empty() && !(is_one_get && is_drawn)) {
+        return "--segment goes with --command get, --pipeline 1, --seconds and keys that are drawn";
     }
     if (options.requests > 0 && options.warm_up_s > 0) return "--warm-up goes with --seconds";
     return "";

@@ -37,6 +37,7 @@ struct LoadOptions {
     uint64_t keys = 100'000;
     std::string prefix = "key:";  // of each key; twelve digits follow
     size_t value_bytes = 100;
+    std::string segment;       // URL of the shared memory that is asked first; empty: none is
     std::vector<int> watched;  // processes whose processor time is told
 };
 
@@ -46,6 +47,7 @@ inline constexpr std::string_view kLoadUsage =
   --clients 50 --pipeline 1 --threads 2 --warm-up SECONDS
   --keys 100000 --prefix key: --value-bytes 100
   --draw uniform|zipf|sequence --zipf EXPONENT  sequence needs --requests
+  --segment URL                                 GET -P 1: ask nearkey's shared memory first
   --watch PID[,PID...]                          whose processor time belongs to the result
 )";
 

@@ -20,9 +20,10 @@ COLUMNS = [
     ("server us/request", "server_us", "{:.3g}", 28),
     ("load us", "client_us", "{:.2g}", 8),
     ("proxy MiB", "proxy_mib", "{:.1f}", 10),
+    ("ns a read", "ns", "{:,.0f}", 18),
     ("hits", "hits_share", "{:.1%}", 7),
 ]
-WITH_SPREAD = {"requests_per_s", "proxy_us", "server_us"}
+WITH_SPREAD = {"requests_per_s", "proxy_us", "server_us", "ns"}
 
 
 def spread(values):
