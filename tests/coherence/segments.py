@@ -59,13 +59,14 @@ class World(server_world.World):
         settings = {"server.upgrade_drain_timeout_ms": 300, **needs.settings}
         super().__init__(directory, binary, rule, needs._replace(settings=settings))
 
-    def make_nearkey(self, home, *arguments, **options):
+    def make_nearkey(self, home, *arguments, environment, **options):
         from service import Service
 
         config = os.path.join(home, "nearkey.toml")
         with open(config, "w", encoding="utf-8") as file:
             file.write(f'[[listener]]\naddress = "{home}/nearkey.sock"\nshared_memory = true\n')
-        return Service(home, *arguments, listen=[], args=["--config", config], **options)
+        return Service(home, *arguments, listen=[], args=["--config", config],
+                       variables=environment, **options)
 
 
 class Faults(server_world.Faults):
