@@ -23,7 +23,7 @@ enum class Kind {
     Resets,      // CONFIG RESETSTAT
     Failovers,   // of one in two worlds: its two servers are a primary and a replica of it
     Nodes,       // of one in three: a cluster
-    Segment,     // of one in two: clients that read shared memory
+    Segment,     // of one in three: clients that read shared memory
     Count,
 };
 

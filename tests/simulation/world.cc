@@ -40,7 +40,7 @@ World::World(uint64_t seed, const Options& options)
       harm_pause_us_(random_.between(20'000, is_calm_ ? 3'000'000 : 1'000'000)),
       harm_us_(random_.between(5'000, 1'500'000)),
       segment_random_(~seed),
-      has_segments_(kinds_.has(Kind::Segment) && segment_random_.one_in(2)) {
+      has_segments_(kinds_.has(Kind::Segment) && segment_random_.one_in(3)) {
     loop_.raw()->random = &random_;
     const bool is_cluster = seed % 3 == 2 && kinds_.has(Kind::Nodes);
     if (is_cluster) {
