@@ -457,6 +457,8 @@ attempt("read", lambda: os.pread(fd, 1, 0))
         for listener, word in (
             (f'[[listener]]\naddress = "tcp:127.0.0.1:1"\n{SHARED}\n', "needs a Unix socket"),
             (unix + "near_cache = false\n", "near_cache is false"),
+            (unix + "database = 5\n", "needs database = 0"),
+            ('[upstream]\nurl = "unix:///x?db=5"\n' + unix, "needs database = 0"),
             (unix + 'commands = "+@all -get"\n', '\\"get\\"'),
             (unix + 'commands = "+@all -hgetall"\n', '\\"hgetall\\"'),
             (unix + 'commands = "+@all -@fast"\n', '\\"get\\"'),
