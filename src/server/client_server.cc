@@ -78,9 +78,8 @@ std::unique_ptr<FdWatch> ClientServer::Listener::watch_socket(ClientServer& serv
                                      [this, &server](FdEvents) { server.accept_some(*this); });
 }
 
-// The terms of a closed listener's clients stay as they are.
 void ClientServer::Listener::change(Door to) {
-    if (!is_open) return;
+    NEARKEY_CHECK(is_open);
     if (socket != nullptr) {
         socket->set_backlog(to.backlog);
         socket->set_mode(to.file.mode);
@@ -91,8 +90,10 @@ void ClientServer::Listener::change(Door to) {
     terms = std::move(to.terms);
 }
 
+// Its clients' terms stay as they are, but for what only those are given who may connect.
 void ClientServer::Listener::close() {
     is_open = false;
+    terms.shared_memory = false;
     watch.reset();
     socket.reset();
 }
@@ -157,12 +158,14 @@ void ClientServer::open_doors(std::vector<Door> doors) {
     }
     // Nothing fails from here on.
     for (auto& listener : listeners_) {
+        // One that was closed may have a successor of the same address.
+        if (!listener->is_open) continue;
         const auto stays = std::find_if(doors.begin(), doors.end(), [&](const Door& door) {
             return door.address == listener->address;
         });
         if (stays != doors.end()) {
             listener->change(std::move(*stays));
-        } else if (listener->is_open) {
+        } else {
             if (listener->socket != nullptr) {
                 log_.info("not_listening_any_more", {{"address", listener->address}});
             }

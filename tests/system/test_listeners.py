@@ -1,6 +1,7 @@
 """Who may connect to a listener, and what each listener grants its clients."""
 
 import os
+import signal
 import stat
 import subprocess
 import unittest
@@ -167,6 +168,19 @@ class WhatListenersGrantTest(ListenerTest):
         self.connect("a").command("SET", "k", "v")
         self.assertEqual(b"v", self.server_value(7, "k"))
         self.assertEqual(b"$-1\r\n", self.connect("zero").command("GET", "k"))
+
+    def test_one_that_comes_back_stays_while_the_former_has_clients(self):
+        nearkey = self.start_listeners({"a": "", "b": ""})
+        former = self.connect("b")
+        self.assertEqual(b"+PONG\r\n", former.command("PING"))
+        for listeners in ({"a": ""}, {"a": "", "b": ""}, {"a": "", "b": "clients_max = 7"}):
+            self.write_config(listeners)
+            before = nearkey.metric("nearkey_config_reloads_total")
+            nearkey.signal(signal.SIGHUP)
+            wait_for(lambda: nearkey.metric("nearkey_config_reloads_total") > before
+                     and nearkey.get("/reload")[0] == 200, 10, "the reload is over")
+        self.assertEqual(b"+PONG\r\n", self.connect("b").command("PING"))
+        self.assertEqual(b"+PONG\r\n", former.command("PING"))
 
     def test_each_listener_has_its_own_clients_max(self):
         nearkey = self.start_listeners({"few": "clients_max = 2", "many": ""})

@@ -280,6 +280,18 @@ class EndTest(SegmentTest):
         self.assertEqual((OFF, []), ask(self.path("a")))
         self.assertEqual(0, self.nearkey.metric("nearkey_shared_bytes"))
 
+    def test_clients_of_a_listener_that_was_closed_are_not_given_the_next_one(self):
+        self.start()
+        self.reload({"a": SHARED, "b": SHARED})
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(15)
+            client.connect(self.path("b"))
+            client.sendall(b"PING\r\n")
+            self.assertEqual(b"+PONG\r\n", client.recv(100))
+            self.reload({"a": SHARED})
+            self.assertEqual((OFF, []), ask_over(client))
+        self.segment()
+
 
 @proxy_only
 class LibraryTest(SegmentTest):
