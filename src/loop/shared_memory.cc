@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <algorithm>
 #include <cerrno>
@@ -19,6 +20,14 @@ void require(bool is_done, const char* what) {
     if (!is_done) throw std::system_error(errno, std::generic_category(), what);
 }
 
+// Above the limit ftruncate() would be a SIGXFSZ, which ends the process.
+void require_file_size(size_t size) {
+    rlimit limit{};
+    require(getrlimit(RLIMIT_FSIZE, &limit) == 0, "getrlimit");
+    if (limit.rlim_cur >= size) return;
+    throw std::system_error(EFBIG, std::generic_category(), "RLIMIT_FSIZE");
+}
+
 }  // namespace
 
 // Nobody can be given the right to write: with mode 0 no other user may open the file anew, and a
@@ -26,6 +35,7 @@ void require(bool is_done, const char* what) {
 SharedMemory::SharedMemory(size_t size, size_t owner_at) : owner_at_(owner_at) {
     memory_ = UniqueFd(memfd_create("nearkey-segment", MFD_CLOEXEC | MFD_ALLOW_SEALING));
     require(memory_.get() >= 0, "memfd_create");
+    require_file_size(size);
     require(ftruncate(memory_.get(), static_cast<off_t>(size)) == 0, "ftruncate");
     require(fcntl(memory_.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0,
             "F_ADD_SEALS");

@@ -4,10 +4,12 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <cerrno>
 #include <cstring>
 #include <string>
+#include <system_error>
 #include <thread>
 
 namespace nearkey::shared_memory_test {
@@ -59,6 +61,16 @@ TEST_CASE("shared memory: what is wiped is zeros for those who have it mapped") 
     CHECK(static_cast<const char*>(mapped)[kSize - 1] == '\0');
     CHECK(owner_of(memory) != 0);
     munmap(mapped, kSize);
+}
+
+TEST_CASE("shared memory: a limit of the size of files is an error, not the end of the process") {
+    rlimit former{};
+    REQUIRE(getrlimit(RLIMIT_FSIZE, &former) == 0);
+    rlimit small = former;
+    small.rlim_cur = kSize - 1;
+    REQUIRE(setrlimit(RLIMIT_FSIZE, &small) == 0);
+    CHECK_THROWS_AS(SharedMemory(kSize, kOwnerAt), std::system_error);
+    REQUIRE(setrlimit(RLIMIT_FSIZE, &former) == 0);
 }
 
 TEST_CASE("shared memory: its word says that its thread lives, and that it does no more") {
