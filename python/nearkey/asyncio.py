@@ -5,6 +5,7 @@ no command or pipeline of the client is under way in another task.
 """
 
 from asyncio import get_running_loop
+from contextlib import suppress
 from typing import Any
 
 import redis.asyncio.client
@@ -125,4 +126,6 @@ class Redis(SharedMemory, redis.asyncio.client.Redis):
     def _refresh_if_due(self) -> None:
         """In a thread, for it may block."""
         if self._segment.claim_refresh():
-            get_running_loop().run_in_executor(None, self._refresh_segment)
+            # The loop, or its executor, may be shutting down: then this read is the socket's, too.
+            with suppress(RuntimeError):
+                get_running_loop().run_in_executor(None, self._refresh_segment)

@@ -274,6 +274,15 @@ class RefreshTest(AsyncTest):
 
         asyncio.run(test())
 
+    def test_a_loop_that_has_no_threads_any_more(self):
+        async def test():
+            client = nearkey.asyncio.Redis(self.stand_in.path)
+            await asyncio.get_running_loop().shutdown_default_executor()
+            await self.assert_reads_socket(client)
+            await client.connection_pool.disconnect()
+
+        asyncio.run(test())
+
     def test_once_a_second_at_most(self):
         self.stand_in.segment, segment = None, self.stand_in.segment
         self.addCleanup(segment.close)
