@@ -63,6 +63,11 @@ ssize_t SocketStream::send_some(std::string_view bytes) {
     std::memcpy(CMSG_DATA(header), &passed, sizeof passed);
     const ssize_t count = sendmsg(fd(), &message, MSG_NOSIGNAL);
     if (count > 0) passed_.reset();
+    // Others have been passed so many that they did not take. The peer is there, and would wait.
+    if (count < 0 && errno == ETOOMANYREFS) {
+        shutdown(fd(), SHUT_RDWR);
+        errno = ETOOMANYREFS;
+    }
     return count;
 }
 

@@ -6,7 +6,9 @@
 #include <doctest/doctest.h>
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <cerrno>
 #include <memory>
@@ -174,6 +176,37 @@ TEST_CASE("socket stream: a peer that is gone is lost to writing, without a sign
     size_t written = 0;
     CHECK(rig.stream->write("hello", written) == WriteResult::Lost);
     CHECK(written == 0);
+}
+
+// In a child, as a user whose descriptors under way are counted: root's are not.
+bool is_ended_by_a_descriptor_too_many() {
+    const pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        constexpr rlim_t kDescriptors = 64;
+        const rlimit few{kDescriptors, kDescriptors};
+        bool is_ended = setrlimit(RLIMIT_NOFILE, &few) == 0;
+        if (geteuid() == 0) is_ended = is_ended && setuid(65534) == 0;
+        StreamRig rig;
+        WriteResult result = WriteResult::Ok;
+        for (rlim_t i = 0; i < 2 * kDescriptors && result == WriteResult::Ok; ++i) {
+            rig.stream->pass(UniqueFd(dup(STDIN_FILENO)));
+            size_t written = 0;
+            result = rig.stream->write("x", written);
+        }
+        is_ended = is_ended && result == WriteResult::Lost;
+        is_ended = is_ended && !rig.take().empty();
+        char byte = 0;
+        is_ended = is_ended && recv(rig.peer, &byte, 1, 0) == 0;
+        _exit(is_ended ? 0 : 1);
+    }
+    int status = 0;
+    REQUIRE(waitpid(child, &status, 0) == child);
+    return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+TEST_CASE("socket stream: where no descriptor can be passed any more, the peer sees the end") {
+    CHECK(is_ended_by_a_descriptor_too_many());
 }
 
 TEST_CASE("socket stream: a connection that was reset is told as lost, once") {
