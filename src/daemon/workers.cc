@@ -118,12 +118,7 @@ bool Workers::end(uint64_t patience_ms) {
 // --- what the main thread does while all others wait ---
 
 void Workers::stop_others() {
-    if (pauses_++ > 0 || !is_running_ || others_.empty()) return;
-    std::unique_lock lock(mutex_);
-    is_paused_ = true;
-    for (const auto& other : others_)
-        other->mailbox->post([this] { park(); });
-    parked_changed_.wait(lock, [this] { return parked_ == others_.size(); });
+    if (pauses_++ == 0) park_others();
 }
 
 void Workers::let_others_go() {
@@ -133,13 +128,25 @@ void Workers::let_others_go() {
     paused_changed_.notify_all();
 }
 
-// Runs on another thread. One that wakes up late may find the next pause begun, and stays.
-void Workers::park() {
+// Returns once each has done what was posted to it, and waits. One that is parked already, or wakes
+// up late from the pause before, goes on to that, and parks again.
+void Workers::park_others() {
+    if (!is_running_ || others_.empty()) return;
     std::unique_lock lock(mutex_);
-    ++parked_;
-    parked_changed_.notify_one();
-    paused_changed_.wait(lock, [this] { return !is_paused_; });
-    --parked_;
+    is_paused_ = true;
+    parked_ = 0;
+    const uint64_t number = ++pause_number_;
+    paused_changed_.notify_all();
+    const auto park = [this, number] {
+        std::unique_lock parking(mutex_);
+        ++parked_;
+        parked_changed_.notify_one();
+        paused_changed_.wait(parking,
+                             [this, number] { return !is_paused_ || pause_number_ != number; });
+    };
+    for (const auto& other : others_)
+        other->mailbox->post(park);
+    parked_changed_.wait(lock, [this] { return parked_ == others_.size(); });
 }
 
 template <class Visit>
@@ -311,6 +318,8 @@ void Workers::open_doors(std::vector<ClientServer::Door> doors,
                 clients.open_doors(std::move(*opened));
             });
     }
+    // A reload that is done holds on each of them.
+    if (pauses_ > 0) park_others();
 }
 
 bool Workers::hand_over(uint64_t listener, int fd, uint64_t id) {

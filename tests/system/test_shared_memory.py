@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 from harness import BINARY, SLOWNESS, proxy_only, run_nearkey, wait_for
@@ -204,6 +205,33 @@ class HitsTest(SegmentTest):
             self.assertTrue(reply.startswith(b"-ERR NEARKEY HITS is followed by"), reply)
 
 
+class Asker:
+    """A client that asks for the segment again and again; stop() tells which it was given."""
+
+    def __init__(self, path):
+        self.is_over = False
+        self.incarnations = set()
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(15)
+        self.socket.connect(path)
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def run(self):
+        while not self.is_over:
+            reply, fds = ask_over(self.socket)
+            for fd in fds:
+                os.close(fd)
+            if fds:
+                self.incarnations.add(reply.split()[2])
+
+    def stop(self):
+        self.is_over = True
+        self.thread.join()
+        self.socket.close()
+        return self.incarnations
+
+
 @proxy_only
 class EndTest(SegmentTest):
     def assert_over(self, segment, secret):
@@ -301,6 +329,18 @@ class EndTest(SegmentTest):
             self.reload({"a": SHARED})
             self.assertEqual((OFF, []), ask_over(client))
         self.segment()
+
+    def test_nor_are_those_of_other_event_loops_that_ask_meanwhile(self):
+        self.start(settings={"server.workers": 3})
+        for _ in range(20):
+            self.reload({"a": SHARED, "b": SHARED})
+            clients = [Asker(self.path("b")) for _ in range(6)]
+            self.reload({"a": SHARED})
+            reply, fds = ask(self.path("a"))
+            for fd in fds:
+                os.close(fd)
+            for client in clients:
+                self.assertNotIn(reply.split()[2], client.stop())
 
 
 @proxy_only

@@ -137,7 +137,7 @@ private:
     void start_thread(size_t number);
     void stop_others();
     void let_others_go();
-    void park();
+    void park_others();
     void end_each(std::function<void()> ended,
                   const std::function<void(ClientServer&, std::function<void()>)>& end);
 
@@ -159,7 +159,8 @@ private:
     std::condition_variable parked_changed_;
     std::condition_variable paused_changed_;
     bool is_paused_ = false;
-    size_t parked_ = 0;
+    uint64_t pause_number_ = 0;
+    size_t parked_ = 0;  // in that pause
 };
 
 }  // namespace nearkey
