@@ -424,7 +424,7 @@ def run_rules(build, only):
 
 
 def run_simulation(build, only):
-    seeds = "50" if is_sanitized(build) else "1000"
+    seeds = "15" if is_sanitized(build) else "1000"
     return run_program(build, only, "simulation",
                        [str(build / "nearkey_simulation"), "--seeds", seeds],
                        r"^(simulation(?:/[\w ]+)?): .*\b(ok|FAIL)$")

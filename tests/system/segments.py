@@ -8,7 +8,7 @@ import time
 
 from processes import BINARY
 
-READER = ctypes.CDLL(os.path.join(os.path.dirname(BINARY), "libnearkey_segment_reader_tests.so"))
+READER = ctypes.CDLL(os.path.join(os.path.dirname(BINARY), "libnearkey_client_for_tests.so"))
 LIBC = ctypes.CDLL(None, use_errno=True)
 VALUE_MAX = 4096
 PROT_READ, MAP_SHARED = 1, 1
@@ -161,8 +161,7 @@ class Library:
     OFF, MISS, NIL = -4, -2, -1
 
     def __init__(self, url):
-        folder = os.path.dirname(BINARY)
-        self.library = ctypes.CDLL(os.path.join(folder, "libnearkey-client.so.0"))
+        self.library = READER
         self.library.nearkey_open.restype = ctypes.c_void_p
         self.library.nearkey_get.restype = ctypes.c_int64
         self.library.nearkey_get.argtypes = [
