@@ -34,7 +34,7 @@ TEST_CASE("session: a client that writes all before it reads is read, and answer
         client.ask({line});
     }
     rig.settle();
-    CHECK(client.socket.is_reading);
+    CHECK(run_until(rig.loop, [&] { return client.socket.is_reading; }));
     CHECK(rig.metrics.clients_paused_output_total >= 1);
     // What is not run is kept, and counted.
     CHECK(rig.valkey.times_asked("GET 1000") == 0);
@@ -170,7 +170,7 @@ TEST_CASE("session: behind a blocking command a client is read, whatever else it
     client.ask(gets(100, expected));
     REQUIRE(rig.run_until_asked("BLPOP l 0", 1));
     rig.settle();
-    CHECK(client.socket.is_reading);
+    CHECK(run_until(rig.loop, [&] { return client.socket.is_reading; }));
     rig.valkey.send(rig.valkey.peer_of("BLPOP l 0"), "+popped\r\n");
     CHECK(rig.run_until_output(client, expected));
 }
@@ -187,7 +187,7 @@ TEST_CASE("session: a transaction by steps is answered in the end, too, if it is
     client.ask({"EXEC", "GET x"});
     expected += "+EXEC\r\n+GET x\r\n";
     rig.settle();
-    CHECK(client.socket.is_reading);
+    CHECK(run_until(rig.loop, [&] { return client.socket.is_reading; }));
     client.socket.room = SIZE_MAX;
     client.session.on_writable();
     CHECK(rig.run_until_output(client, expected));
@@ -219,7 +219,7 @@ TEST_CASE("tunnel: a client is read on behind RESET, whose reply it has to make 
     expected += "+RESET\r\n+GET x\r\n+GET y\r\n";
     REQUIRE(rig.run_until_asked("RESET", 1));
     rig.settle();
-    CHECK(client.socket.is_reading);
+    CHECK(run_until(rig.loop, [&] { return client.socket.is_reading; }));
     client.socket.room = SIZE_MAX;
     client.session.on_writable();
     CHECK(rig.run_until_output(client, expected));
