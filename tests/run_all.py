@@ -469,8 +469,9 @@ def suites(builds, is_full):
         threads = [("threads/test_workers", functools.partial(run_system, module="test_workers")),
                    ("threads/coherence", functools.partial(
                        run_program, name="threads/coherence", pattern=COHERENCE_CASE,
-                       command=coherence(builds[0].parent / "build-tsan", "--seconds", "10",
-                                         "--set", "server.workers=3")))]
+                       command=["env", f"NEARKEY_CLIENT_LIBRARY={builds[0]}/libnearkey-client.so.0",
+                                *coherence(builds[0].parent / "build-tsan", "--seconds", "10",
+                                           "--set", "server.workers=3")]))]
         for name, function in threads:
             yield Suite(name, builds[0], functools.partial(run_with_tsan, run=function))
         yield Suite("threads of the client", builds[0], run_client_with_tsan)

@@ -1,6 +1,7 @@
 """Reads of the nearkeys' shared memory beside those over their sockets: by the client library, while
 nearkey is killed and back at once, stopped for longer than its lease, upgraded under load, and all
-else goes wrong that server_world.py has.
+else goes wrong that server_world.py has. NEARKEY_CLIENT_LIBRARY: another library than that of the
+build, which Python can't load if it needs a sanitizer.
 """
 
 import ctypes
@@ -54,8 +55,8 @@ class World(server_world.World):
         from service import adopt_orphans
 
         adopt_orphans()
-        self.library = os.path.join(os.path.dirname(os.path.abspath(binary)),
-                                    "libnearkey-client.so.0")
+        self.library = os.environ.get("NEARKEY_CLIENT_LIBRARY") or os.path.join(
+            os.path.dirname(os.path.abspath(binary)), "libnearkey-client.so.0")
         settings = {"server.upgrade_drain_timeout_ms": 300, **needs.settings}
         super().__init__(directory, binary, rule, needs._replace(settings=settings))
 
