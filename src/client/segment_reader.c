@@ -5,19 +5,12 @@
 #include <time.h>
 
 #include "nearkey/cache/segment.h"
+#include "segment_hooks.h"
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-// Tests do something between any two steps, leave a step out, and have a clock of their own.
-#ifdef SEGMENT_PAUSE
-void SEGMENT_PAUSE(void);
-#else
-#define SEGMENT_PAUSE() ((void)0)
-#endif
-#ifndef SEGMENT_BREAKS
-#define SEGMENT_BREAKS(rule) 0
-#endif
+// Tests have a clock of their own.
 #ifdef SEGMENT_NOW_MS
 uint64_t SEGMENT_NOW_MS(void);
 #else

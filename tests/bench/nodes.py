@@ -6,7 +6,6 @@ a thousand primaries, and requests to nodes that are well while another one is n
 """
 import argparse
 import contextlib
-import json
 import os
 import re
 import signal
@@ -17,8 +16,8 @@ import threading
 import time
 
 import bars
-import bench
 import measure
+import part_runs
 import report
 import signals
 from cluster_field import (ClusterField, SyntheticCluster, ask, slots_reply, start_nearkey,
@@ -290,22 +289,10 @@ def part_names(text):
 def parse_arguments(arguments):
     parser = argparse.ArgumentParser(prog="scripts/bench --nodes",
                                      description=__doc__.split("\n\n")[0])
-    parser.add_argument("--check", action="store_true", help="exit 1 where a bar is missed")
-    parser.add_argument("--quick", action="store_true", help="three short rounds")
+    part_runs.add_options(parser)
     parser.add_argument("--parts", type=part_names, default=list(PARTS), metavar="NAME,...",
                         help=", ".join(PARTS) + "; default all")
-    parser.add_argument("--rounds", type=bench.number_of(int))
-    parser.add_argument("--seconds", type=bench.number_of(float), help="of one measurement")
-    parser.add_argument("--nearkey", type=bench.nearkey_build, metavar="PATH")
-    parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--tools", default=str(bench.ROOT / "build"), help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    for name, value in (QUICK if options.quick else USUAL).items():
-        if getattr(options, name) is None:
-            setattr(options, name, value)
-    if options.nearkey is None:
-        options.nearkey = bench.nearkey_build(str(bench.ROOT / "build" / "nearkey"))
-    return options
+    return part_runs.parse(parser, arguments, USUAL, QUICK)
 
 
 def main():
@@ -317,16 +304,12 @@ def main():
     except BenchError as error:
         print(f"scripts/bench: {error}", file=sys.stderr)
         return 2
-    for path in report.in_order(measurement.path for measurement in found):
-        report.print_table(found, path, TITLES[path])
+    part_runs.print_tables(found, TITLES)
     judged = bars.verdicts(found, lambda family: family, bars.NODES_BARS)
     print()
     bars.print_verdicts(judged)
     if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump({"load": os.getloadavg(), "summary": report.summary(found), "bars": judged,
-                       "measurements": [each._asdict() for each in found]}, file, indent=1)
-            file.write("\n")
+        part_runs.write_json(options.json, found, judged, os.getloadavg())
     return bars.exit_status(judged) if options.check else 0
 
 

@@ -17,10 +17,11 @@ import time
 import bars
 import bench
 import measure
+import part_runs
 import paths
 import report
 import signals
-from programs import Bench, BenchError, Contender, child, connect_unix, raise_descriptor_limit
+from programs import Bench, BenchError, connect_unix, raise_descriptor_limit
 
 PREFIX = "user:"
 VALUE_BYTES = 100
@@ -213,20 +214,8 @@ def parse_arguments(arguments):
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.split("\n\n")[0])
     parser.add_argument("--paths", type=path_names, default=list(TITLES), metavar="NAME,...",
                         help=", ".join(TITLES) + "; shared: all")
-    parser.add_argument("--check", action="store_true", help="exit 1 where a bar is missed")
-    parser.add_argument("--quick", action="store_true", help="three short rounds")
-    parser.add_argument("--rounds", type=bench.number_of(int))
-    parser.add_argument("--seconds", type=bench.number_of(float), help="of one measurement")
-    parser.add_argument("--nearkey", type=bench.nearkey_build, metavar="PATH")
-    parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--tools", default=str(bench.ROOT / "build"), help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    for name, value in (QUICK if options.quick else USUAL).items():
-        if getattr(options, name) is None:
-            setattr(options, name, value)
-    if options.nearkey is None:
-        options.nearkey = bench.nearkey_build(str(bench.ROOT / "build" / "nearkey"))
-    return options
+    part_runs.add_options(parser)
+    return part_runs.parse(parser, arguments, USUAL, QUICK)
 
 
 def main():
@@ -239,18 +228,13 @@ def main():
     except BenchError as error:
         print(f"scripts/bench: {error}", file=sys.stderr)
         return 2
-    for path in report.in_order(measurement.path for measurement in found):
-        report.print_table(found, path, TITLES[path])
+    part_runs.print_tables(found, TITLES)
     judged = [verdict for verdict in bars.verdicts(found, lambda family: family, bars.SHARED_BARS)
               if verdict["path"] in options.paths]
     print(f"\nload of the machine before {load_before[0]}, after {bench.load_now()[0]}")
     bars.print_verdicts(judged)
     if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump({"load": [load_before, bench.load_now()], "summary": report.summary(found),
-                       "bars": judged, "measurements": [each._asdict() for each in found]},
-                      file, indent=1)
-            file.write("\n")
+        part_runs.write_json(options.json, found, judged, [load_before, bench.load_now()])
     return bars.exit_status(judged) if options.check else 0
 
 

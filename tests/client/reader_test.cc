@@ -55,13 +55,7 @@ public:
 };
 
 segment_reply reply_of(std::string_view key, std::string_view value) {
-    segment_reply reply{};
-    reply.key = key.data();
-    reply.key_size = key.size();
-    reply.value = value.data();
-    reply.value_size = value.size();
-    reply.deadline_ms = UINT64_MAX;
-    return reply;
+    return segment_reply_of(key.data(), key.size(), value.data(), value.size());
 }
 
 nearkey_segment_header& header_of(SegmentMemory& memory) {

@@ -84,12 +84,8 @@ SegmentMemory::~SegmentMemory() {
 }
 
 void SegmentMemory::put(const std::string& key, const std::string& value) {
-    segment_reply reply{};
-    reply.key = key.data();
-    reply.key_size = key.size();
-    reply.value = value.data();
-    reply.value_size = value.size();
-    reply.deadline_ms = UINT64_MAX;
+    const segment_reply reply =
+        segment_reply_of(key.data(), key.size(), value.data(), value.size());
     if (segment_writer_put(&writer_, &reply) != 0) fail("segment_writer_put");
 }
 

@@ -2,20 +2,11 @@
 
 #include <string.h>
 
+#include "../../src/client/segment_hooks.h"
 #include "nearkey/cache/segment.h"
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
-
-// As in segment_reader.c: pauses between any two steps, and rules that tests break.
-#ifdef SEGMENT_PAUSE
-void SEGMENT_PAUSE(void);
-#else
-#define SEGMENT_PAUSE() ((void)0)
-#endif
-#ifndef SEGMENT_BREAKS
-#define SEGMENT_BREAKS(rule) 0
-#endif
 
 enum { WORD = 8, CLASS_BYTES = 64, SOURCES_BYTES = NEARKEY_SEGMENT_SOURCES * WORD };
 
@@ -30,6 +21,15 @@ static void store_word(const struct segment_writer* writer, uint64_t at, uint64_
 
 static struct nearkey_segment_header* header_of(const struct segment_writer* writer) {
     return (struct nearkey_segment_header*)writer->base;
+}
+
+struct segment_reply segment_reply_of(const void* key, size_t key_size, const void* value,
+                                      size_t value_size) {
+    return (struct segment_reply){.key = key,
+                                  .key_size = key_size,
+                                  .value = value,
+                                  .value_size = value_size,
+                                  .deadline_ms = UINT64_MAX};
 }
 
 uint64_t segment_writer_size(uint64_t bucket_count, uint64_t item_bytes) {

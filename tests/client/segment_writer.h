@@ -34,6 +34,10 @@ struct segment_reply {
     uint8_t flags;
 };
 
+// A reply of database 0 that never expires, from source 0. The views are the caller's.
+struct segment_reply segment_reply_of(const void* key, size_t key_size, const void* value,
+                                      size_t value_size);
+
 // Bytes of a segment with so many buckets, and so many bytes of items.
 uint64_t segment_writer_size(uint64_t bucket_count, uint64_t item_bytes);
 

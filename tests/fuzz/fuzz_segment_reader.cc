@@ -49,12 +49,8 @@ public:
         segment_writer_set_staleness(&writer, UINT64_MAX);
         for (const std::string& key : keys()) {
             const std::string value(key.size() * 37, 'v');
-            segment_reply reply{};
-            reply.key = key.data();
-            reply.key_size = key.size();
-            reply.value = value.data();
-            reply.value_size = value.size();
-            reply.deadline_ms = UINT64_MAX;
+            const segment_reply reply =
+                segment_reply_of(key.data(), key.size(), value.data(), value.size());
             segment_writer_put(&writer, &reply);
         }
         buckets_at_ = writer.buckets_at;
