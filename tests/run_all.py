@@ -95,6 +95,7 @@ ALONE = (
     r"coherence.*",
     r"threads/coherence",
     r"liveness.*",  # a reply is late after a second
+    r"python/test_redis_py_suite",  # has bounds of time that are redis-py's, of some milliseconds
 )
 # A sanitizer build has six times the time for everything: nothing of it needs to be alone.
 
@@ -122,6 +123,8 @@ LONG = (r"system/test_(memory_ways|near_cache_memory|status_page|sentinel|sentin
 # Run once more alone, if not more than a few failed: more would have one cause, and not that.
 AGAIN = (r"unit", r"client", r"(system|two workers|python)/.*", r"clients.*", r"examples")
 AGAIN_MAX = 5
+# Of what failed and was not run again, once more at the end, in characters.
+TOLD_AGAIN = 3000
 # Never run again: a finding is one, also if it comes once in a hundred runs.
 FINDINGS = r"ERROR: (Address|Leak)Sanitizer|WARNING: ThreadSanitizer|: runtime error: "
 
@@ -568,6 +571,13 @@ class Runner:
                 print(again.output.rstrip())
                 print(f"{suite.build.name}: {suite.name}: failed again: {', '.join(again.names)}")
 
+    def tell_again(self):
+        """The end of what failed and was not run again, for a log whose middle was cut."""
+        for suite, outcome in self.failures:
+            if not is_one_of(suite, AGAIN) or re.search(FINDINGS, outcome.output):
+                print(outcome.output.rstrip()[-TOLD_AGAIN:])
+                print(f"{suite.build.name}: {suite.name}: failed: {', '.join(outcome.names)}")
+
     def outcome_of(self, suite, ports):
         """And how long it took."""
         begin = time.monotonic()
@@ -652,6 +662,7 @@ def main():
     runner.run_together([suite for suite in wanted if suite not in alone], max(1, options.jobs), compiles)
     runner.run_alone(alone)
     runner.run_again()
+    runner.tell_again()
     if runner.skipped:
         print(f"{runner.skipped} skipped")
     print(f"{runner.passed} passed, {runner.failed} failed")
