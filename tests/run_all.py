@@ -164,6 +164,8 @@ def is_sanitized(build):
 
 def run(command, build, directory=ROOT, variables=(), timeout_s=TIMEOUT_S):
     """Exit status and output of a command; whatever it leaves running ends with it."""
+    if build.name == "build-tsan" or command[0].endswith("_tsan"):
+        command = [*at_fixed_addresses(), *command]
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
         child = subprocess.Popen(command, cwd=directory, stdout=output,
                                  env={**environment(build), **dict(variables)},
@@ -179,6 +181,14 @@ def run(command, build, directory=ROOT, variables=(), timeout_s=TIMEOUT_S):
         output.seek(0)
         text = output.read()
     return status, text if status == 0 else f"{text}\n(exit status: {status})"
+
+
+@functools.cache
+def at_fixed_addresses():
+    """The thread sanitizer's own memory has a fixed place, where a kernel that spreads programs
+    widely (vm.mmap_rnd_bits) now and then has put one."""
+    command = ["setarch", "-R"]
+    return command if subprocess.run([*command, "true"], capture_output=True).returncode == 0 else []
 
 
 def kill_group(group):
@@ -362,7 +372,8 @@ def run_with_tsan(build, only, run):
     build = build.parent / "build-tsan"
     if only and not (build / "nearkey").exists():
         return Outcome(0, 0, 0)  # scripts/test builds it where the name says so.
-    probe = subprocess.run([build / "nearkey", "--version"], capture_output=True)
+    probe = subprocess.run([*at_fixed_addresses(), build / "nearkey", "--version"],
+                           capture_output=True)
     if probe.returncode != 0:
         return Outcome(0, 0, 1, ["the thread sanitizer does not run here: skipped: "
                                  + probe.stderr.decode(errors="replace")[:200]])
@@ -394,7 +405,8 @@ def run_client_with_tsan(build, only):
     """The client library's cases and its torn reads, which not every kernel lets run with it."""
     if is_sanitized(build):
         return Outcome(0, 0, 0)  # Only the normal build has these programs.
-    probe = subprocess.run([build / "nearkey_torn_reads_tsan", "--list"], capture_output=True)
+    probe = subprocess.run([*at_fixed_addresses(), build / "nearkey_torn_reads_tsan", "--list"],
+                           capture_output=True)
     if probe.returncode != 0:
         return Outcome(0, 0, 1, ["the thread sanitizer does not run here: skipped: "
                                  + probe.stderr.decode(errors="replace")[:200]])
