@@ -46,9 +46,6 @@ void SharedReplies::begin(std::span<char> memory, const Numbers& numbers) {
     is_active_ = true;
     for (size_t slot = 0; slot < proofs_.size(); ++slot)
         set_source(static_cast<uint16_t>(slot), proofs_[slot]);
-    // So that a reader can't take zeros for a bucket that it has seen before: versions begin at 2.
-    for (uint64_t i = 0; i < fresh.bucket_count; ++i)
-        word(fresh.buckets_at + i * sizeof(Bucket)) = 2;
     apply_options();
     begin_epoch();
     metrics_.shared_bytes = memory.size();

@@ -79,6 +79,13 @@ struct segment_slice {
 enum segment_outcome segment_mget(const struct segment_view* view, uint16_t database,
                                   struct segment_slice* slices, size_t count);
 
+// Lets segment_now_ms() go by the processor's counter, where that is the kernel's own clock. Before
+// it, and elsewhere, each call reads the clock.
+void segment_clock_init(void);
+
+// Milliseconds of CLOCK_BOOTTIME: not behind the clock, and up to 1 ms ahead of it.
+uint64_t segment_now_ms(void);
+
 #ifdef __cplusplus
 }
 #endif

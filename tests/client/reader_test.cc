@@ -7,11 +7,15 @@
 
 #include <doctest/doctest.h>
 
+#include <sched.h>
+#include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstring>
 #include <functional>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 namespace nearkey::client {
@@ -60,6 +64,18 @@ segment_reply reply_of(std::string_view key, std::string_view value) {
 
 nearkey_segment_header& header_of(SegmentMemory& memory) {
     return *reinterpret_cast<nearkey_segment_header*>(memory.bytes());
+}
+
+// What the process may not do is left as it is.
+void run_on(const cpu_set_t& set) {
+    static_cast<void>(sched_setaffinity(0, sizeof set, &set));
+}
+
+void run_on_processor(unsigned number) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(number, &set);
+    run_on(set);
 }
 
 const Found kMiss{SEGMENT_MISS, ""};
@@ -223,6 +239,36 @@ TEST_CASE("segment reader: a bucket that is being changed is a miss, and harmles
     CHECK(reader.get("k").outcome == SEGMENT_BUSY);
     ++version;
     CHECK(reader.get("k").outcome == SEGMENT_HIT);
+}
+
+TEST_CASE("segment reader: a bucket of version 0 serves nothing, whatever is in it") {
+    SegmentMemory memory({.buckets = 1, .item_bytes = 4096});
+    Reader reader(memory);
+    memory.put("k", "1");
+    *reinterpret_cast<uint64_t*>(memory.bytes() + memory.writer().buckets_at) = 0;
+    CHECK(reader.get("k") == kMiss);
+    std::vector<std::string> values;
+    CHECK(reader.mget({"k"}, values) == SEGMENT_MISS);
+}
+
+// On whichever processor: a counter that runs ahead on one of them would show.
+TEST_CASE("segment reader: its clock is never behind, nor more than a millisecond ahead") {
+    segment_clock_init();
+    cpu_set_t all;
+    REQUIRE(sched_getaffinity(0, sizeof all, &all) == 0);
+    const unsigned processors = std::max(1U, std::thread::hardware_concurrency());
+    uint64_t wrong = 0;
+    for (int i = 0; i < 400'000; ++i) {
+        if (i % 1000 == 0) run_on_processor(static_cast<unsigned>(i / 1000) % processors);
+        const uint64_t before = now_ms();
+        const uint64_t now = segment_now_ms();
+        const uint64_t after = now_ms();
+        wrong += now < before || now > after + 1 ? 1 : 0;
+        // So that some readings are far apart: beyond what the counter is taken for.
+        if (i % 5000 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(3));
+    }
+    run_on(all);
+    CHECK(wrong == 0);
 }
 
 TEST_CASE("segment reader: MGET is a hit if all of it is") {

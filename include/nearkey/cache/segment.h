@@ -60,7 +60,7 @@ struct nearkey_segment_header {
 // what came from it is not served.
 
 struct nearkey_segment_bucket {
-    uint64_t version;  // odd: it is being changed
+    uint64_t version;  // odd: it is being changed; 0: nothing was entered yet, or all is wiped
     // Tag (24 bits, the hash's highest) and offset (40 bits) of an item; 0: none.
     uint64_t entries[NEARKEY_SEGMENT_ENTRIES];
 };
