@@ -54,6 +54,7 @@ typedef struct nearkey_options {
 } nearkey_options;
 
 // Opens a socket's segment: unix:///PATH, unix:///PATH?db=2, or just /PATH. `options` may be null.
+// Without db the keys are those of the database in which the socket's clients begin.
 // Connects, asks for the segment and closes the connection again. Where there is none (an older
 // nearkey, shared_memory = false, no permission, another host's clock), the handle is there and
 // every read is NEARKEY_OFF; nearkey_info says why. Null, with errno: EINVAL, a URL that this is

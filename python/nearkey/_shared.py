@@ -201,7 +201,9 @@ def why_no_url(settings: Dict[str, Any]) -> str:
 
 def url_of(settings: Dict[str, Any]) -> str:
     path = os.path.abspath(os.fsdecode(settings["path"]))
-    return f"unix://{quote(os.fsencode(path))}?db={int(settings.get('db') or 0)}"
+    database = int(settings.get("db") or 0)
+    # redis-py sends no SELECT 0: then it is the listener's.
+    return f"unix://{quote(os.fsencode(path))}" + (f"?db={database}" if database else "")
 
 
 def timeout_ms_of(settings: Dict[str, Any]) -> int:

@@ -56,5 +56,6 @@ int client_url_parse(const char* text, struct client_url* url) {
     }
     if (query == NULL || *query == 0) return 0;
     if (strncmp(query, kDatabase, sizeof kDatabase - 1) != 0) return -1;
+    url->has_database = 1;
     return parse_database(query + sizeof kDatabase - 1, &url->database);
 }

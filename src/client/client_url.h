@@ -9,6 +9,7 @@ enum { CLIENT_PATH_SIZE = 108 };  // of sockaddr_un, with the byte that ends it
 struct client_url {
     char path[CLIENT_PATH_SIZE];
     uint16_t database;
+    int has_database;  // 0: it is the listener's, as for a client that sends no SELECT
 };
 
 // Returns 0, or -1 if it is none.

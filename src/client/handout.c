@@ -143,8 +143,9 @@ static const char* why_refused(const char* error) {
     return "nearkey refused to hand out its segment (NEARKEY SHM tells why)";
 }
 
-// "+OK <layout> <incarnation> <clock>\r\n"
-static const char* check_answer(const struct answer* answer, uint64_t* incarnation) {
+// "+OK <layout> <incarnation> <clock> <database>\r\n"
+static const char* check_answer(const struct answer* answer, uint64_t* incarnation,
+                                uint16_t* database) {
     if (answer->text[0] == '-') return why_refused(answer->text);
     uint32_t layout;
     if (sscanf(answer->text, "+OK %" SCNu32, &layout) != 1) {
@@ -154,16 +155,18 @@ static const char* check_answer(const struct answer* answer, uint64_t* incarnati
         return "nearkey's segment has a layout that this libnearkey-client does not know";
     }
     uint64_t clock_ns;
+    uint32_t begins_in;
     char end;
-    const int count =
-        sscanf(answer->text, "+OK %*u %16" SCNx64 " %19" SCNu64 "%c", incarnation, &clock_ns, &end);
-    if (count != 3 || end != '\r' || answer->descriptor < 0) {
+    const int count = sscanf(answer->text, "+OK %*u %16" SCNx64 " %19" SCNu64 " %5" SCNu32 "%c",
+                             incarnation, &clock_ns, &begins_in, &end);
+    if (count != 4 || end != '\r' || begins_in > UINT16_MAX || answer->descriptor < 0) {
         return "nearkey's answer is not understood";
     }
     // In another time namespace the age of a proof would be another one.
     if (clock_ns < answer->before_ns || clock_ns > answer->after_ns) {
         return "nearkey's clock is not this process's: another time namespace, or another host";
     }
+    *database = (uint16_t)begins_in;
     return NULL;
 }
 
@@ -198,7 +201,7 @@ const char* handout_fetch(const char* path, uint32_t timeout_ms, struct handout*
     struct answer answer = {.descriptor = -1};
     uint64_t incarnation = 0;
     const char* why = ask(path, timeout_ms, &answer);
-    if (why == NULL) why = check_answer(&answer, &incarnation);
+    if (why == NULL) why = check_answer(&answer, &incarnation, &handout->database);
     if (why == NULL) why = map(answer.descriptor, handout);
     if (answer.descriptor >= 0) close(answer.descriptor);
     if (why != NULL) return why;

@@ -12,6 +12,7 @@ struct handout {
     void* base;
     size_t size;
     struct segment_view view;
+    uint16_t database;  // in which the socket's clients begin
 };
 
 // Returns null, with the segment in `handout`; or why there is none: a sentence, constant memory.

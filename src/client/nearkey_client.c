@@ -49,6 +49,7 @@ struct process {
 struct mapping {
     struct mapping* next;
     struct handout handout;
+    uint16_t database;  // of the keys that are read
 };
 
 struct namespace_id {
@@ -63,7 +64,7 @@ struct nearkey_cache {
     size_t mapping_count;
     const char* why_off;  // while `current` is null
     struct namespace_id time_namespace;
-    struct client_url url;
+    struct client_url url;  // its database: once it is known, also where the URL has none
     uint32_t timeout_ms;
     uint32_t sample_every;
     uint32_t clock_ns;
@@ -151,6 +152,17 @@ static void discard(const struct mapping* mapping) {
             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
 }
 
+// The program's connections stay in the database in which they began.
+static const char* take_database(struct nearkey_cache* cache, struct mapping* mapping) {
+    struct client_url* url = &cache->url;
+    const uint16_t begins_in = mapping->handout.database;
+    if (cache->mapping_count == 0 && !url->has_database) url->database = begins_in;
+    mapping->database = url->database;
+    if (url->has_database || url->database == begins_in) return NULL;
+    munmap(mapping->handout.base, mapping->handout.size);
+    return "the socket's clients begin in another database now; open another handle";
+}
+
 // Of the one thread that refreshes.
 static void fetch(struct nearkey_cache* cache) {
     const struct mapping* previous = cache->current;
@@ -166,6 +178,7 @@ static void fetch(struct nearkey_cache* cache) {
         return;
     }
     const char* why = handout_fetch(cache->url.path, cache->timeout_ms, &mapping->handout);
+    if (why == NULL) why = take_database(cache, mapping);
     if (why != NULL) {
         free(mapping);
         set_off(cache, why);
@@ -245,6 +258,7 @@ nearkey_cache* nearkey_open(const char* url, const nearkey_options* options) {
         return NULL;
     }
     take_options(cache, options);
+    segment_clock_init();
     cache->clock_ns = measure_clock();
     cache->process->is_known = 1;
     (void)nearkey_refresh(cache);
@@ -283,7 +297,7 @@ int64_t nearkey_get(nearkey_cache* cache, const void* key, size_t key_size, void
     struct stripe* stripe = stripe_of(cache);
     const struct mapping* mapping = current_mapping(cache);
     if (mapping == NULL) return count_no_hit(stripe, SEGMENT_OFF);
-    const struct segment_key segment_key = {key, key_size, cache->url.database};
+    const struct segment_key segment_key = {key, key_size, mapping->database};
     const struct segment_found found =
         segment_get(&mapping->handout.view, &segment_key, buffer, capacity);
     if (found.outcome != SEGMENT_HIT && found.outcome != SEGMENT_NIL) {
@@ -315,7 +329,7 @@ int nearkey_mget(nearkey_cache* cache, nearkey_slice* slices, size_t size) {
             own[i].buffer = slices[i].buffer;
             own[i].capacity = slices[i].capacity;
         }
-        outcome = segment_mget(&mapping->handout.view, cache->url.database, own, size);
+        outcome = segment_mget(&mapping->handout.view, mapping->database, own, size);
     }
     if (outcome != SEGMENT_HIT) return set_results(slices, size, count_no_hit(stripe, outcome));
     int is_too_large = 0;

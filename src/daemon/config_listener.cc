@@ -109,11 +109,6 @@ std::string shared_memory_problem(const ListenerOptions& listener) {
         return "shared_memory needs a Unix socket: memory is shared within a host";
     }
     if (!listener.near_cache) return "shared_memory is the near cache's: near_cache is false";
-    // Its readers name their database themselves, as clients do by SELECT: they begin in 0.
-    if (listener.database != 0) {
-        return "shared_memory needs database = 0: its readers would look into 0, but read " +
-               std::to_string(listener.database) + " over the socket";
-    }
     std::vector<AccessRule> rules;
     const std::string problem = parse_access_rules(listener.commands, rules);
     const std::string refused = problem.empty() ? find_refused_read(rules) : "";

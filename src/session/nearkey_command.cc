@@ -176,7 +176,7 @@ Executed NearkeyCommand::set_tag(const CommandSpec* spec, std::string_view tag) 
 }
 
 // A reader sees what was read by way of any connection, so it begins as on another way: behind a
-// proof. Its clock says whether it has ours.
+// proof. Our clock tells it whether that is its own; the database is its connection's.
 Executed NearkeyCommand::hand_out_memory(const Call& call) {
     const CommandSpec* const spec = call.spec();
     SegmentSource* const segment = desk_.context.segment;
@@ -202,8 +202,8 @@ Executed NearkeyCommand::hand_out_memory(const Call& call) {
     }
     desk_.pass(std::move(grant.descriptor));
     if (!is_broken(Rule::SegmentOpened)) desk_.ledger.await_proof();
-    desk_.answer(spec, fmt::format("+OK {} {:016x} {}\r\n", NEARKEY_SEGMENT_LAYOUT,
-                                   grant.incarnation, Loop::boot_ns()));
+    desk_.answer(spec, fmt::format("+OK {} {:016x} {} {}\r\n", NEARKEY_SEGMENT_LAYOUT,
+                                   grant.incarnation, Loop::boot_ns(), desk_.client.database));
     return Executed::Yes;
 }
 

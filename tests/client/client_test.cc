@@ -190,7 +190,7 @@ TEST_CASE("client: without a segment every read is off, and says why") {
                   "listener.shared_memory"},
              Case{"-NOPERM\r\n", "refused"},
              Case{"+OK\r\n", "not understood"},
-             Case{"+OK 1 0123456789abcdef 5\r\n", "not understood"},  // and no descriptor
+             Case{"+OK 1 0123456789abcdef 5 0\r\n", "not understood"},  // and no descriptor
              Case{"+OK 2 x y z\r\n", "layout"},
              Case{"$5\r\nhello\r\n", "not understood"},
              Case{"", "closed the connection"},
@@ -225,10 +225,48 @@ TEST_CASE("client: another clock than its own keeps it off") {
     for (const int64_t offset_ns : {int64_t{-10'000'000'000}, int64_t{10'000'000'000}}) {
         host.set_answer([&] {
             const uint64_t now = now_ms() * 1'000'000 + static_cast<uint64_t>(offset_ns);
-            return SegmentHost::Answer{"+OK 1 1020304050607080 " + std::to_string(now) + "\r\n",
+            return SegmentHost::Answer{"+OK 1 1020304050607080 " + std::to_string(now) + " 0\r\n",
                                        memory.read_only()};
         });
         CHECK(why_off(open_handle(host.url())).find("time namespace") != std::string::npos);
+    }
+}
+
+TEST_CASE("client: it reads where the socket's clients begin, unless the URL has a database") {
+    SegmentMemory first({});
+    SegmentMemory second({});
+    segment_reply reply = segment_reply_of("k", 1, "three", 5);
+    reply.database = 3;
+    for (SegmentMemory* const memory : {&first, &second}) {
+        memory->put("k", "zero");
+        REQUIRE(segment_writer_put(&memory->writer(), &reply) == 0);
+    }
+    SegmentHost host(first);
+    const auto set_database = [&](const std::string& database) {
+        host.set_answer([&host, database] {
+            SegmentHost::Answer answer = host.right_answer();
+            answer.text.replace(answer.text.size() - 3, 1, database);
+            return answer;
+        });
+    };
+    set_database("3");
+    const Handle cache = open_handle(host.url());
+    const Handle named = open_handle(host.url() + "?db=0");
+    CHECK(get(cache, "k").value == "three");
+    CHECK(get(named, "k").value == "zero");
+    segment_writer_set_over(&first.writer());
+    host.set_memory(second);
+    set_database("0");
+    while (nearkey_refresh(named.get()) == 0)
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    CHECK(get(named, "k").value == "zero");
+    while (why_off(cache).find("another database") == std::string::npos) {
+        REQUIRE(nearkey_refresh(cache.get()) == 0);
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    for (const char* const wrong : {"", "65536", "-1", "x", "1 2"}) {
+        set_database(wrong);
+        CHECK(why_off(open_handle(host.url())).find("not understood") != std::string::npos);
     }
 }
 

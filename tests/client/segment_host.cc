@@ -119,7 +119,7 @@ SegmentHost::~SegmentHost() {
 
 SegmentHost::Answer SegmentHost::right_answer() const {
     char text[100];
-    std::snprintf(text, sizeof text, "+OK 1 %016llx %llu\r\n", 0x1020304050607080ULL,
+    std::snprintf(text, sizeof text, "+OK 1 %016llx %llu 0\r\n", 0x1020304050607080ULL,
                   static_cast<unsigned long long>(now_ns()));
     return {text, memory_.load()->read_only()};
 }

@@ -318,8 +318,9 @@ static int forward(struct client* client) {
 
 static int hand_out(const struct client* client) {
     char line[128];
-    const int size = snprintf(line, sizeof line, "+OK %u %016llx %llu\r\n", NEARKEY_SEGMENT_LAYOUT,
-                              0x1020304050607080ULL, (unsigned long long)now_ns());
+    const int size =
+        snprintf(line, sizeof line, "+OK %u %016llx %llu 0\r\n", NEARKEY_SEGMENT_LAYOUT,
+                 0x1020304050607080ULL, (unsigned long long)now_ns());
     struct iovec part = {line, (size_t)size};
     union {
         struct cmsghdr header;

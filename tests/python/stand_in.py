@@ -100,6 +100,7 @@ class SegmentByHand:
         for at in range(bucket_at + 8, bucket_at + 64, 8):
             if struct.unpack_from("<Q", self.memory, at) == (0,):
                 self._set(at, "<Q", hash & ~0xFFFFFFFFFF | self.free_at)
+                self._set(bucket_at, "<Q", 2)
                 self.free_at += len(item)
                 return
         raise AssertionError("the bucket is full")
@@ -118,6 +119,7 @@ class StandIn:
         self.knows_hits = True
         self.commands = []  # Without the clients' own NEARKEY SHM.
         self.asked = 0  # How often for the segment.
+        self.database = 0  # In which its clients begin.
         self.held = {}  # The names of commands that wait until the event is set.
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.bind(self.path)
@@ -184,7 +186,8 @@ class StandIn:
     def _hand_out(self, client):
         if self.segment is None:
             return client.sendall(b"-ERR shared memory is off (listener.shared_memory)\r\n")
-        line = b"+OK %d %016x %d\r\n" % (LAYOUT, self.segment.incarnation, boottime_ns())
+        line = b"+OK %d %016x %d %d\r\n" % (
+            LAYOUT, self.segment.incarnation, boottime_ns(), self.database)
         rights = array.array("i", [self.segment.fd])
         return client.sendmsg([line], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
 

@@ -56,7 +56,7 @@ RULES = [
      "test_states.OffForGoodTest.test_clients_that_never_read_it"),
     ("encodings", "_shared.py", "why_no_encoding(settings) or ", "",
      "test_hits.DecodingTest.test_other_encodings_go_over_the_socket"),
-    ("databases", "_shared.py", "?db={int(settings.get('db') or 0)}", "?db=0",
+    ("databases", "_shared.py", "?db={database}", "?db=0",
      "test_hits.GetTest.test_databases"),
 ] + [
     (f"state: {name}", "_shared.py", f'    "{name}": (', f'    "{name}X": (',

@@ -112,6 +112,10 @@ class GetTest(ClientTest):
             self.assertEqual(b"shared in 2", client.get("key"))
         with self.opened(db=3) as client:
             self.assertIsNone(client.get("key"))
+        # Without a SELECT it is the listener's.
+        self.stand_in.database = 2
+        for client in (self.opened(), self.opened(db=0)):
+            self.assertEqual(b"shared in 2", client.get("key"))
 
     def test_the_ways_to_name_the_socket(self):
         path = self.stand_in.path

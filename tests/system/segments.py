@@ -94,7 +94,7 @@ class Segment:
         reply, fds = ask(path)
         after = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         assert reply.startswith(b"+OK ") and len(fds) == 1, (reply, fds)
-        layout, self.incarnation, clock = reply[4:].split()
+        layout, self.incarnation, clock, _ = reply[4:].split()
         assert layout == b"1" and len(self.incarnation) == 16, reply
         assert before <= int(clock) <= after, (before, clock, after)
         self.fd = fds[0]

@@ -318,6 +318,13 @@ class EndTest(SegmentTest):
         self.assertEqual((OFF, []), ask(self.path("a")))
         self.assertEqual(0, self.nearkey.metric("nearkey_shared_bytes"))
 
+    def test_who_was_connected_before_a_reload_turned_it_on_feeds_it_too(self):
+        self.start(listener="")
+        client = self.connect("a")
+        client.command("SET", "k", "1")
+        self.reload({"a": SHARED})
+        self.enter(client, self.segment(), "k", b"1")
+
     def test_clients_of_a_listener_that_was_closed_are_not_given_the_next_one(self):
         self.start()
         self.reload({"a": SHARED, "b": SHARED})
@@ -375,6 +382,18 @@ class LibraryTest(SegmentTest):
         wait_for(lambda: client.command("GET", "k") and one.get("k") == b"next", 10, "it is there")
         self.nearkey.signal(signal.SIGTERM)
         wait_for(lambda: one.get("k") == Library.OFF, 10, "it is over")
+
+
+    def test_the_library_begins_in_the_listeners_database(self):
+        self.start(listener=SHARED + "\ndatabase = 3")
+        url = f"unix://{self.path('a')}"
+        client = self.connect("a")
+        client.command("SET", "k", "three")
+        one, other = self.library(url), self.library(url + "?db=0")
+        wait_for(lambda: client.command("GET", "k") and one.get("k") == b"three", 10, "it enters")
+        self.assertEqual(Library.MISS, other.get("k"))
+        reply = client.command("NEARKEY", "SHM")
+        self.assertTrue(reply.endswith(b" 3\r\n"), reply)
 
 
 @proxy_only
@@ -519,8 +538,6 @@ attempt("read", lambda: os.pread(fd, 1, 0))
         for listener, word in (
             (f'[[listener]]\naddress = "tcp:127.0.0.1:1"\n{SHARED}\n', "needs a Unix socket"),
             (unix + "near_cache = false\n", "near_cache is false"),
-            (unix + "database = 5\n", "needs database = 0"),
-            ('[upstream]\nurl = "unix:///x?db=5"\n' + unix, "needs database = 0"),
             (unix + 'commands = "+@all -get"\n', '\\"get\\"'),
             (unix + 'commands = "+@all -hgetall"\n', '\\"hgetall\\"'),
             (unix + 'commands = "+@all -@fast"\n', '\\"get\\"'),

@@ -21,12 +21,15 @@ struct ClientState {
     // WAIT must count the client's writes over any connection.
     bool has_written = false;
     CacheUse cache_use = CacheUse::On;  // NEARKEY CACHE may say otherwise than its listener
-    bool shares_replies = false;        // readers of shared memory may have those to its reads
+    // Its listener's, which a reload may change: readers of shared memory may have what it reads.
+    const bool& shares_replies = kSharesNone;
     ClientIdentity identity{};
     size_t identity_bytes = 0;  // memory of its names
 
     // REQUIRES: called after each change of the identity.
     void count_identity();
+
+    static constexpr bool kSharesNone = false;
 };
 
 }  // namespace nearkey
