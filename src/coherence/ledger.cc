@@ -88,7 +88,9 @@ CacheQuery Ledger::query_part(const CommandSpec& spec, std::string_view key) con
         .command = static_cast<uint8_t>(spec.cache_number << 1 |
                                         (client_.protocol == Protocol::Resp3 ? 1 : 0)),
         .database = static_cast<uint16_t>(is_broken(Rule::Database) ? 0 : client_.database),
-        .sharing = client_.shares_replies ? sharing_of(spec) : Sharing::None,
+        .sharing = client_.shares_replies && context_.cache->shared_replies().is_active()
+                       ? sharing_of(spec)
+                       : Sharing::None,
     };
 }
 

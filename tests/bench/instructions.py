@@ -20,6 +20,7 @@ from programs import Bench, BenchError, Contender, connect_unix, need_program
 CLIENTS = 50
 KEYS = 1000
 VALUE_BYTES = 100
+SHARED = "-shared"  # the end of a label
 # -P -> (few, many) requests. The few are as many as the sample of hot keys needs to thin out.
 REQUESTS = {1: (40_000, 100_000), 16: (80_000, 240_000)}
 CASES = [("forwarded GET", "nearkey", "get"), ("forwarded SET", "nearkey", "set"),
@@ -43,8 +44,10 @@ def count(field, label, binary, family, command, pipeline, requests):
     """The instructions of a whole life of nearkey with so many requests."""
     name = f"{label}-counted"
     runner = [need_program("valgrind"), "--tool=callgrind", "--callgrind-out-file=/dev/null"]
-    program = field.start(name, runner + field.nearkey_command(
-        name, binary, paths.NEARKEY_SETTINGS[family]))
+    started = field.nearkey_command(name, binary, paths.NEARKEY_SETTINGS[family])
+    if label.endswith(SHARED):
+        started = field.with_shared_memory(name, started)
+    program = field.start(name, runner + started)
     path = field.socket_path(name)
     program.wait_until_answers(lambda: connect_unix(path), ["PING"], b"+PONG")
     contender = Contender(name, ["--unix", path], program)
@@ -85,9 +88,13 @@ def main():
                                      description=__doc__.split("\n\n")[0])
     parser.add_argument("--nearkey", type=bench.nearkey_build, action="append",
                         metavar="[LABEL=]PATH", help="the program; repeatable, to compare builds")
+    parser.add_argument("--shared-memory", action="store_true",
+                        help="each once more with shared memory that nobody reads")
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args()
     builds = options.nearkey or [bench.nearkey_build(str(bench.ROOT / "build" / "nearkey"))]
+    if options.shared_memory:
+        builds += [(label + SHARED, binary) for label, binary in builds]
     signals.end_by_signals()
     try:
         found = run(builds, str(bench.ROOT / "build"))

@@ -293,6 +293,15 @@ class Bench:
             command += ["--set", f"{option}={value}"]
         return command
 
+    def with_shared_memory(self, name, command):
+        """The same nearkey, whose clients may have its shared memory."""
+        at = command.index("--listen")
+        config = self.write(f"{name}.toml", f"""[[listener]]
+address = "{command[at + 1]}"
+shared_memory = true
+""")
+        return [*command[:at], "--config", config, *command[at + 2:]]
+
     def proxy(self, name, path, command):
         program = self.start(name, command)
         program.wait_until_answers(lambda: connect_unix(path), ["GET", "no such key"], b"$-1\r\n")

@@ -55,13 +55,9 @@ class Run:
         """One whose clients read shared memory of so many bytes."""
         field = self.field
         path = field.socket_path(name)
-        config = field.write(f"{name}.toml",
-                             f'[[listener]]\naddress = "{path}"\nshared_memory = true\n')
         settings = {"near_cache.memory": memory, "near_cache.shared_memory": segment}
         command = field.nearkey_command(name, self.binary, settings, is_far=is_far)
-        at = command.index("--listen")
-        command[at:at + 2] = ["--config", config]
-        return field.proxy(name, path, command)
+        return field.proxy(name, path, field.with_shared_memory(name, command))
 
     def fill(self, contender, keys):
         """Every key is stored, and in shared memory: somebody must have asked for that first."""
