@@ -37,13 +37,15 @@ class Redis(SharedMemory, redis.client.Redis):
     The first argument may be the path of nearkey's socket. Everything else is redis-py's.
     """
 
+    _unix_connection = UnixDomainSocketConnection
+
     def __init__(self, host: str = "localhost", *args: Any, **kwargs: Any) -> None:
         if is_path(host):
             kwargs.setdefault("unix_socket_path", host)
             host = "localhost"
         self._segment = NoSegment("the client is not made yet")
         super().__init__(host, *args, **kwargs)
-        self._open_segment(UnixDomainSocketConnection)
+        self._open_segment()
 
     def get(self, name: Any) -> Any:
         """The value at key `name`, or None if the key doesn't exist."""
@@ -87,7 +89,9 @@ class Redis(SharedMemory, redis.client.Redis):
 
     def _execute_sample(self, *args: Any, **options: Any) -> Any:
         """Both go in one write. Another server, or an older nearkey, refuses the first of them."""
-        with self.pipeline(transaction=False) as pipeline:
+        self._check_settings()
+        # Not the application's pipeline(): a read does not go through it.
+        with Redis.pipeline(self, transaction=False) as pipeline:
             pipeline.execute_command("NEARKEY", "HITS", self._segment.take_hits())
             pipeline.execute_command(*args, **options)
             _, reply = pipeline.execute(raise_on_error=False)

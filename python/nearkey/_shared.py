@@ -60,6 +60,21 @@ FOREIGN_SETTINGS = {
     "encoder_class": "the client has an encoder of its own",
     "parser_class": "the client has a parser of its own",
 }
+# The other ones that a segment was opened for.
+SETTINGS = ("db", "decode_responses", "encoding", "encoding_errors", "path")
+
+# A hit calls none of these. Who overrides or replaces one may change commands or replies there.
+METHODS_OF_CLIENT = (
+    "execute_command",
+    "_execute_command",
+    "_send_command_parse_response",
+    "parse_response",
+)
+METHODS_OF_POOL = ("get_connection", "make_connection")
+REPLACEABLE = {*METHODS_OF_CLIENT, "connection_pool", "response_callbacks"}
+
+# The class attribute with which a class says that its overrides change no command and no reply.
+ONLY_ADD = "overrides_only_add"
 
 
 class SharedMemoryInfo(NamedTuple):
@@ -105,20 +120,39 @@ class SharedMemory:
 
     # Set by each __init__(), not here: CPython finds an attribute sooner that its class has not.
     _segment: Union["Segment", NoSegment]
+    _opened_for: Tuple[Any, ...]  # What the pool's settings were.
+    _unix_connection: type  # The class of connections that hits stand for.
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in REPLACEABLE and not vars(self).get(ONLY_ADD):
+            self._leave_segment_if_any(f"the client's {name} was replaced")
+        super().__setattr__(name, value)
 
     def shared_memory_info(self) -> SharedMemoryInfo:
         """Counts of this client's reads of nearkey's shared memory, or why it does not read it."""
         return SharedMemoryInfo(*self._segment.info())
 
-    def _open_segment(self, unix_connection: type) -> None:
-        why = why_no_segment(self, unix_connection)
+    def _open_segment(self) -> None:
+        why = why_no_segment(self)
+        if not why:
+            self._opened_for = settings_of(self)
         self._segment = NoSegment(why) if why else segment_of(self)
 
     def _leave_segment(self, why: str) -> None:
         """For good. Another thread's read may still be using the Segment, and keeps it."""
         self._segment = NoSegment(why)
 
+    def _leave_segment_if_any(self, why: str) -> None:
+        if not isinstance(self._segment, NoSegment):
+            self._leave_segment(why)
+
+    def _check_settings(self) -> None:
+        """Nothing tells of them: so once in a while."""
+        if not isinstance(self._segment, NoSegment) and settings_of(self) != self._opened_for:
+            self._leave_segment("the settings of the client's pool were changed")
+
     def _refresh_segment(self) -> None:
+        self._check_settings()
         try:
             self._segment.refresh()
         except OSError as error:
@@ -126,8 +160,10 @@ class SharedMemory:
 
     def _note_command(self, args: Tuple[Any, ...], state: Dict[str, Tuple[str, ...]]) -> None:
         """Called before the command is sent, and so before anything shows its effect."""
-        if changes_state(args, state) and not isinstance(self._segment, NoSegment):
-            self._leave_segment("a command of the application's has changed a connection's state")
+        if changes_state(args, state):
+            self._leave_segment_if_any(
+                "a command of the application's has changed a connection's state"
+            )
 
 
 @lru_cache(maxsize=1024)
@@ -161,14 +197,39 @@ def is_path(host: Any) -> bool:
     return isinstance(host, str) and host.startswith("/")
 
 
-def why_no_segment(client: Any, unix_connection: type) -> str:
+def settings_of(client: Any) -> Tuple[Any, ...]:
+    """What a segment is opened for; another one would have to be opened for others."""
+    pool = client.connection_pool
+    settings = pool.connection_kwargs
+    names = (*FOREIGN_SETTINGS, *SETTINGS)
+    return (pool.connection_class, *[settings.get(name) for name in names])
+
+
+def changing_class(cls: type, methods: Tuple[str, ...]) -> Optional[type]:
+    """The application's that overrides one of the methods and does not say that it only adds.
+
+    Each class says so for itself: a class that is derived from it may do more.
+    """
+    for each in cls.__mro__:
+        own = vars(each)
+        is_the_applications = each.__module__.partition(".")[0] not in ("nearkey", "redis")
+        if is_the_applications and not own.get(ONLY_ADD) and not own.keys().isdisjoint(methods):
+            return each
+    return None
+
+
+def why_no_segment(client: Any) -> str:
     """An empty text if the client may read the shared memory."""
     pool = client.connection_pool
     settings = pool.connection_kwargs
     if WHY_NO_EXTENSION:
         return WHY_NO_EXTENSION
-    if getattr(pool, "connection_class", None) is not unix_connection:
+    if getattr(pool, "connection_class", None) is not client._unix_connection:
         return "the client does not use a plain Unix socket"
+    for cls, methods in ((type(client), METHODS_OF_CLIENT), (type(pool), METHODS_OF_POOL)):
+        changing = changing_class(cls, methods)
+        if changing is not None:
+            return f"{changing.__qualname__} overrides what reads go through ({ONLY_ADD})"
     if client.connection is not None or getattr(client, "single_connection_client", False):
         return "the client has a connection of its own (single_connection_client)"
     if getattr(pool, "cache", None) is not None or getattr(client, "cache", None) is not None:

@@ -60,6 +60,8 @@ class Redis(SharedMemory, redis.asyncio.client.Redis):
     does not give way to other tasks; one in 1,024 does, since it goes over the socket.
     """
 
+    _unix_connection = UnixDomainSocketConnection
+
     def __init__(self, host: str = "localhost", **kwargs: Any) -> None:
         if is_path(host):
             kwargs.setdefault("unix_socket_path", host)
@@ -67,7 +69,7 @@ class Redis(SharedMemory, redis.asyncio.client.Redis):
         self._segment = NoSegment("the client is not made yet")
         self._owed = 0  # Commands and pipelines whose replies are not here yet.
         super().__init__(host=host, **kwargs)
-        self._open_segment(UnixDomainSocketConnection)
+        self._open_segment()
 
     async def get(self, name: Any) -> Any:
         """The value at key `name`, or None if the key doesn't exist."""
@@ -115,7 +117,9 @@ class Redis(SharedMemory, redis.asyncio.client.Redis):
 
     async def _execute_sample(self, *args: Any, **options: Any) -> Any:
         """Both go in one write. Another server, or an older nearkey, refuses the first of them."""
-        async with self.pipeline(transaction=False) as pipeline:
+        self._check_settings()
+        # Not the application's pipeline(): a read does not go through it.
+        async with Redis.pipeline(self, transaction=False) as pipeline:
             pipeline.execute_command("NEARKEY", "HITS", self._segment.take_hits())
             pipeline.execute_command(*args, **options)
             _, reply = await pipeline.execute(raise_on_error=False)

@@ -116,11 +116,39 @@ class ReadTest(AsyncTest):
 class Tagging(nearkey.asyncio.Redis):
     """As examples/fastapi does, to tell nearkey of which request a command is."""
 
+    overrides_only_add = True
+
     async def execute_command(self, *args, **options):
         async with self.pipeline(transaction=False) as pipeline:
             pipeline.execute_command("NEARKEY", "TAG", "request 1")
             pipeline.execute_command(*args, **options)
             return (await pipeline.execute(raise_on_error=False))[1]
+
+
+class Tenant(nearkey.asyncio.Redis):
+    async def execute_command(self, name, *keys, **options):
+        keys = [f"tenant:{key}" for key in keys]
+        return await super().execute_command(name, *keys, **options)
+
+
+class OverridesTest(AsyncTest):
+    def test_a_class_that_changes_keys(self):
+        async def test():
+            client = Tenant(self.stand_in.path)
+            self.assertIsNone(await client.get("key"))
+            self.assertEqual([[b"GET", b"tenant:key"]], self.stand_in.commands)
+            self.assertIn("Tenant overrides", client.shared_memory_info().why_off)
+            await client.connection_pool.disconnect()
+
+        asyncio.run(test())
+
+    def test_what_is_replaced_on_a_client(self):
+        async def test(client):
+            await self.assert_reads_memory(client)
+            client.parse_response = client.parse_response
+            await self.assert_reads_socket(client)
+
+        self.run_with_client(test)
 
 
 class SampleTest(AsyncTest):

@@ -136,6 +136,125 @@ class OffForGoodTest(ClientTest):
             self.assert_reads_memory(client)
 
 
+class Prefixing:
+    """Before either client in a class: all keys of one tenant."""
+
+    def execute_command(self, name, *keys, **options):
+        return super().execute_command(name, *(f"tenant:{key}" for key in keys), **options)
+
+
+class Decoding(nearkey.Redis):
+    def parse_response(self, connection, command_name, **options):
+        return ("decoded", super().parse_response(connection, command_name, **options))
+
+
+class Tenant(Prefixing, nearkey.Redis):
+    pass
+
+
+class Behind(Prefixing, redis.Redis):
+    pass
+
+
+class TenantBehind(nearkey.Redis, Behind):
+    """Its super().execute_command() is the prefixing one's."""
+
+
+class Counting(nearkey.Redis):
+    overrides_only_add = True
+    count = 0
+
+    def execute_command(self, *args, **options):
+        self.count += 1
+        return super().execute_command(*args, **options)
+
+
+class CountingTenant(Prefixing, Counting):
+    """Its parent said so of itself alone."""
+
+
+class OwnPool(redis.ConnectionPool):
+    def get_connection(self, *args, **options):
+        return super().get_connection(*args, **options)
+
+
+class OverridesTest(ClientTest):
+    """What an application changes in a class of its own, a hit would not have."""
+
+    def test_classes_that_change_keys_or_replies(self):
+        for make, by in (
+            (Tenant, "Prefixing"), (Decoding, "Decoding"), (TenantBehind, "Prefixing"),
+            (CountingTenant, "Prefixing"), (type("Derived", (Tenant,), {}), "Prefixing"),
+        ):
+            client = self.open(make(self.stand_in.path))
+            with self.subTest(make.__name__):
+                self.assertNotEqual(b"shared", client.get("key"))
+                self.assertNotEqual([b"shared"], client.mget(["key"]))
+                self.assertIn(f"{by} overrides", client.shared_memory_info().why_off)
+        pool = OwnPool(connection_class=UnixDomainSocketConnection, path=self.stand_in.path)
+        client = self.open(nearkey.Redis(connection_pool=pool))
+        self.assert_reads_socket(client)
+        self.assertIn("OwnPool overrides", client.shared_memory_info().why_off)
+
+    def test_classes_that_only_add(self):
+        for make in (Counting, type("Derived", (Counting,), {"more": lambda self: None})):
+            client = self.open(make(self.stand_in.path))
+            self.assert_reads_memory(client)
+            client.get("other")
+            self.assertEqual(2, client.count)
+
+    def test_what_is_replaced_on_a_client(self):
+        for name in ("execute_command", "parse_response"):
+            client = self.opened()
+            method = getattr(client, name)
+            setattr(client, name, lambda *args, method=method, **options: method(*args, **options))
+            self.assert_reads_socket(client)
+            self.assertIn(name, client.shared_memory_info().why_off)
+        client = self.opened()
+        client.response_callbacks = {**client.response_callbacks, "GET": lambda reply: "seen"}
+        self.assertEqual("seen", client.get("key"))
+        client = self.opened()
+        client.connection_pool = redis.ConnectionPool.from_url(f"unix://{self.server.path}")
+        self.addCleanup(client.connection_pool.disconnect)
+        self.assert_reads_socket(client)
+
+    def test_what_is_replaced_on_a_client_that_only_adds(self):
+        client = self.opened()
+        client.overrides_only_add = True
+        client.execute_command = client.execute_command
+        self.assert_reads_memory(client)
+
+
+class ChangedSettingsTest(ClientTest):
+    sample_every = 100
+
+    def test_settings_of_the_pool(self):
+        """The next sample notices them."""
+        for name, value in (
+            ("connection_class", OwnConnection), ("db", 2), ("password", "p"), ("encoding", "ascii"),
+        ):
+            client = self.opened()
+            self.assert_reads_memory(client)
+            pool = client.connection_pool
+            if name == "connection_class":
+                pool.connection_class = value
+            else:
+                pool.connection_kwargs[name] = value
+            wait_for(lambda: client.get("key") == b"socket", 10, "a sample")
+            self.assert_reads_socket(client)
+            self.assertIn("settings", client.shared_memory_info().why_off)
+
+    def test_a_pipeline_of_the_applications_is_not_what_samples_take(self):
+        class Piped(nearkey.Redis):
+            def pipeline(self, *args, **options):
+                raise AssertionError("a read does not go through it")
+
+        client = self.open(Piped(self.stand_in.path))
+        for _ in range(1000):
+            self.assertIn(client.get("key"), (b"shared", b"socket"))
+        self.assertGreater(client.shared_memory_info().samples, 0)
+
+
 class NothingOwedTest(ClientTest):
     """Pipelines and transactions are redis-py's own: their reads keep their place."""
 
@@ -254,6 +373,7 @@ class SampleTest(ClientTest):
 
     def test_an_execute_command_of_the_applications_sees_it(self):
         class Traced(nearkey.Redis):
+            overrides_only_add = True
             seen = []
 
             def execute_command(self, *args, **options):

@@ -47,6 +47,9 @@ class Cache(Redis):
     nearkey is told the id of the request that a command belongs to, for its slow log and warnings.
     """
 
+    # For nearkey.asyncio.Redis in place of Redis: what is overridden changes no key and no value.
+    overrides_only_add = True
+
     _is_there: Optional[bool] = None
     _takes_tags = False
     _reason = ""
