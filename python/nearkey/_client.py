@@ -1,12 +1,13 @@
 """nearkey.Redis, for threads and processes. A thread that reads has no command unanswered: each of
 redis-py's commands returns with its reply."""
 
-from typing import Any
+from typing import Any, Optional
 
 import redis.client
 from redis.commands.helpers import list_or_args
 from redis.connection import UnixDomainSocketConnection
 
+from nearkey._outcome import Outcome
 from nearkey._shared import (
     MISS,
     OFF,
@@ -15,6 +16,7 @@ from nearkey._shared import (
     STATE_OF_CLIENT,
     STATE_OF_CONNECTION,
     NoSegment,
+    Reader,
     SharedMemory,
     is_path,
 )
@@ -31,7 +33,7 @@ class Pipeline(redis.client.Pipeline):
         return super().execute_command(*args, **options)
 
 
-class Redis(SharedMemory, redis.client.Redis):
+class Redis(SharedMemory, Reader, redis.client.Redis):
     """redis-py's client; get() and mget() ask nearkey's shared memory first.
 
     The first argument may be the path of nearkey's socket. Everything else is redis-py's.
@@ -46,18 +48,6 @@ class Redis(SharedMemory, redis.client.Redis):
         self._segment = NoSegment("the client is not made yet")
         super().__init__(host, *args, **kwargs)
         self._open_segment()
-
-    def get(self, name: Any) -> Any:
-        """The value at key `name`, or None if the key doesn't exist."""
-        value = self._segment.get(name)
-        if value is MISS:
-            return super().get(name)
-        if value is SAMPLE:
-            return self.execute_command("GET", name, **{SAMPLED: True})
-        if value is OFF:
-            self._refresh_if_due()
-            return super().get(name)
-        return value
 
     def mget(self, keys: Any, *args: Any) -> Any:
         """The values of all keys, in their order, as they were at one moment."""
@@ -86,6 +76,21 @@ class Redis(SharedMemory, redis.client.Redis):
         )
         pipeline._client = self
         return pipeline
+
+    def __copy__(self) -> "Redis":
+        """copy.copy() knows nothing of what an extension's object holds."""
+        copy = type(self).__new__(type(self))
+        vars(copy).update(vars(self))
+        copy._segment = self._segment
+        return copy
+
+    def _get_elsewhere(self, name: Any, outcome: Optional[Outcome]) -> Any:
+        """What get(), which is Reader's, does when it has no hit."""
+        if outcome is SAMPLE:
+            return self.execute_command("GET", name, **{SAMPLED: True})
+        if outcome is OFF:
+            self._refresh_if_due()
+        return super(Reader, self).get(name)
 
     def _execute_sample(self, *args: Any, **options: Any) -> Any:
         """Both go in one write. Another server, or an older nearkey, refuses the first of them."""

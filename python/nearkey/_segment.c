@@ -1,7 +1,8 @@
 // nearkey._segment: hits of nearkey's near cache for Python, read from shared memory by
 // libnearkey-client (include/nearkey/client.h), which is compiled in.
 // A Segment belongs to one client. Its reads never block and hold the interpreter's lock; refresh()
-// may block, and does not hold it. _segment.pyi has the contract of each method.
+// may block, and does not hold it. A Reader is what nearkey.Redis derives from, so that a hit runs
+// no Python. _segment.pyi has the contract of each method.
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030a0000  // one binary for Python 3.10 and later
 #include <Python.h>
@@ -37,6 +38,12 @@ typedef struct {
     uint64_t hits_told;
     pid_t told_by;  // the process that they are of: a child counts from zero
 } Segment;
+
+typedef struct {
+    PyObject ob_base;
+    PyObject* segment;   // as Python has set it
+    Segment* segment_c;  // the same; null if it is none
+} Reader;
 
 static int64_t now_ms(void) {
     struct timespec now;
@@ -278,12 +285,109 @@ static PyType_Spec spec = {
     .slots = slots,
 };
 
-static int add_types(PyObject* module) {
-    PyObject* type = PyType_FromSpec(&spec);
+// The one argument of get(), which has a name in redis-py; borrowed.
+static PyObject* read_name(PyObject* const* arguments, Py_ssize_t count, PyObject* keywords) {
+    const Py_ssize_t named = keywords == NULL ? 0 : PyTuple_Size(keywords);
+    if (count + named == 1 &&
+        (named == 0 || PyUnicode_CompareWithASCIIString(PyTuple_GetItem(keywords, 0), "name") == 0))
+        return arguments[0];
+    PyErr_SetString(PyExc_TypeError, "get() takes one argument, 'name'");
+    return NULL;
+}
+
+static PyObject* reader_get(Reader* self, PyObject* const* arguments, Py_ssize_t count,
+                            PyObject* keywords) {
+    PyObject* name = read_name(arguments, count, keywords);
+    if (name == NULL) return NULL;
+    Segment* segment = self->segment_c;
+    if (segment == NULL)
+        return PyObject_CallMethod((PyObject*)self, "_get_elsewhere", "OO", name, Py_None);
+    // What makes Python objects may run Python code, and that take the Segment away.
+    Py_INCREF(segment);
+    PyObject* value = segment_get(segment, name);
+    if (value == segment->miss || value == segment->sample || value == segment->off) {
+        PyObject* outcome = value;
+        value = PyObject_CallMethod((PyObject*)self, "_get_elsewhere", "OO", name, outcome);
+        Py_DECREF(outcome);
+    }
+    Py_DECREF(segment);
+    return value;
+}
+
+static PyObject* reader_segment(Reader* self, void* Py_UNUSED(closure)) {
+    if (self->segment != NULL) return new_reference(self->segment);
+    PyErr_SetString(PyExc_AttributeError, "_segment");
+    return NULL;
+}
+
+static int reader_set_segment(Reader* self, PyObject* value, void* Py_UNUSED(closure)) {
+    PyObject* former = self->segment;
+    Py_XINCREF(value);
+    self->segment = value;
+    // No other type has its destructor, and nothing derives from it.
+    const int is_segment =
+        value != NULL && PyType_GetSlot(Py_TYPE(value), Py_tp_dealloc) == (void*)segment_dealloc;
+    self->segment_c = is_segment ? (Segment*)value : NULL;
+    Py_XDECREF(former);
+    return 0;
+}
+
+static int reader_traverse(Reader* self, visitproc visit, void* arg) {
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->segment);
+    return 0;
+}
+
+static int reader_clear(Reader* self) {
+    return reader_set_segment(self, NULL, NULL);
+}
+
+static void reader_dealloc(Reader* self) {
+    PyTypeObject* type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    (void)reader_clear(self);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef reader_methods[] = {
+    {"get", (PyCFunction)(void (*)(void))reader_get, METH_FASTCALL | METH_KEYWORDS,
+     "get($self, name)\n--\n\nThe value at key `name`, or None if the key doesn't exist."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef reader_fields[] = {
+    {"_segment", (getter)reader_segment, (setter)reader_set_segment, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot reader_slots[] = {
+    {Py_tp_doc, "A client whose get() asks a Segment first."},
+    {Py_tp_dealloc, reader_dealloc},
+    {Py_tp_traverse, reader_traverse},
+    {Py_tp_clear, reader_clear},
+    {Py_tp_methods, reader_methods},
+    {Py_tp_getset, reader_fields},
+    {0, NULL},
+};
+
+static PyType_Spec reader_spec = {
+    .name = "nearkey._segment.Reader",
+    .basicsize = sizeof(Reader),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .slots = reader_slots,
+};
+
+static int add_type(PyObject* module, PyType_Spec* type_spec) {
+    PyObject* type = PyType_FromSpec(type_spec);
     if (type == NULL) return -1;
     const int result = PyModule_AddType(module, (PyTypeObject*)type);
     Py_DECREF(type);
     return result;
+}
+
+static int add_types(PyObject* module) {
+    return add_type(module, &spec) != 0 ? -1 : add_type(module, &reader_spec);
 }
 
 static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, add_types}, {0, NULL}};

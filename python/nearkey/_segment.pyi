@@ -3,6 +3,7 @@
 from typing import Any, Dict, List, Optional, Tuple, Union
 
 from nearkey._outcome import Outcome
+from nearkey._shared import NoSegment
 
 class Segment:
     """The shared memory of one nearkey socket, as one client reads it."""
@@ -38,3 +39,14 @@ class Segment:
         """
     def info(self) -> Tuple[int, int, int, int, int, int, int, Optional[str]]:
         """The fields of nearkey.SharedMemoryInfo."""
+
+class Reader:
+    """A client whose get() asks a Segment first, without a Python frame for a hit."""
+
+    _segment: Union[Segment, NoSegment]
+
+    def get(self, name: Any) -> Any:
+        """A hit of `_segment`; else _get_elsewhere(name, outcome), which its subclass has.
+
+        The outcome is None where `_segment` is no Segment.
+        """

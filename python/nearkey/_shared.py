@@ -15,10 +15,14 @@ from urllib.parse import quote
 from nearkey._outcome import Outcome
 
 try:
-    from nearkey._segment import Segment
+    from nearkey._segment import Reader, Segment
 
     WHY_NO_EXTENSION = ""
 except ImportError as error:  # Nothing but speed is lost.
+
+    class Reader:  # type: ignore[no-redef]
+        """Its clients' get() is redis-py's."""
+
     WHY_NO_EXTENSION = f"the extension nearkey._segment can't be loaded: {error}"
 
 MISS, SAMPLE, OFF = Outcome.MISS, Outcome.SAMPLE, Outcome.OFF

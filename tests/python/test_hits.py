@@ -1,8 +1,13 @@
 """nearkey.Redis: which reads the shared memory answers, and with what."""
 
+import codecs
+import copy
+import gc
+import inspect
 import os
 import threading
 import unittest
+import weakref
 from enum import Enum
 
 import nearkey
@@ -104,6 +109,43 @@ class GetTest(ClientTest):
         self.assertEqual([None, b"shared"], self.client.mget("list", "key"))
         self.assertEqual([], self.stand_in.commands)
 
+    def test_it_is_called_as_redis_pys(self):
+        for client in (self.client, redis.Redis(unix_socket_path=self.stand_in.path)):
+            self.assertEqual("(name)", str(inspect.signature(client.get)).replace(
+                ": Union[bytes, str, memoryview]", "").partition(" ->")[0])
+            self.assertIn(client.get(name="key"), (b"shared", b"socket"))
+            for arguments, named in (((), {}), (("key", 1), {}), (("key",), {"name": 1}),
+                                     ((), {"key": "key"}), ((), {"name": "key", "key": 1})):
+                with self.assertRaises(TypeError):
+                    client.get(*arguments, **named)
+            client.connection_pool.disconnect()
+        self.assert_reads_memory()
+
+    def test_a_class_with_a_get_of_its_own(self):
+        class Own(nearkey.Redis):
+            def get(self, name):
+                return ("own", super().get(name))
+
+        client = self.open(Own(self.stand_in.path))
+        self.assertEqual(("own", b"shared"), client.get("key"))
+        self.assertEqual(("own", b"socket"), client.get("other"))
+
+    def test_a_copy(self):
+        client = copy.copy(self.client)
+        self.assert_reads_memory(client)
+        self.assertEqual(b"socket", client.get("other"))
+        client.select(0)
+        self.assert_reads_socket(client)
+        self.assert_reads_memory()
+
+    def test_it_is_freed(self):
+        client = nearkey.Redis(self.stand_in.path)
+        client.get("key")
+        client.itself = client
+        client, reference = None, weakref.ref(client)
+        gc.collect()
+        self.assertIsNone(reference())
+
     def test_databases(self):
         self.segment.put("key", b"shared in 2", database=2)
         url = f"unix://{self.stand_in.path}?db=2"
@@ -195,6 +237,18 @@ class DecodingTest(ClientTest):
                     else:
                         self.assertEqual(expected, read(client))
         self.assert_reads_memory(client)
+
+    def test_code_of_the_applications_that_ends_it_meanwhile(self):
+        def leave(error):
+            client.select(0)
+            gc.collect()
+            return ("left", error.end)
+
+        codecs.register_error("nearkey-leave", leave)
+        self.segment.put("bytes", b"a\xffb")
+        client = self.opened(decode_responses=True, encoding_errors="nearkey-leave")
+        self.assertEqual("aleftb", client.get("bytes"))
+        self.assert_reads_socket(client)
 
     def test_a_key_that_another_mode_would_encode(self):
         self.server.run("SET", b"\xff", "socket")
