@@ -1,11 +1,13 @@
 """nearkey.Redis, for threads and processes. A thread that reads has no command unanswered: each of
 redis-py's commands returns with its reply."""
 
+from contextlib import suppress
 from typing import Any, Optional
 
 import redis.client
 from redis.commands.helpers import list_or_args
 from redis.connection import UnixDomainSocketConnection
+from redis.exceptions import ResponseError
 
 from nearkey._outcome import Outcome
 from nearkey._shared import (
@@ -56,7 +58,7 @@ class Redis(SharedMemory, Reader, redis.client.Redis):
         if values is MISS:
             return super().mget(names)
         if values is SAMPLE:
-            return self.execute_command("MGET", *names, **{SAMPLED: True})
+            return self._sample("MGET", *names)
         if values is OFF:
             self._refresh_if_due()
             return super().mget(names)
@@ -64,8 +66,6 @@ class Redis(SharedMemory, Reader, redis.client.Redis):
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Execute a command and return a parsed response."""
-        if options.pop(SAMPLED, False):
-            return self._execute_sample(*args, **options)
         self._note_command(args, STATE_OF_CLIENT)
         return super().execute_command(*args, **options)
 
@@ -87,22 +87,30 @@ class Redis(SharedMemory, Reader, redis.client.Redis):
     def _get_elsewhere(self, name: Any, outcome: Optional[Outcome]) -> Any:
         """What get(), which is Reader's, does when it has no hit."""
         if outcome is SAMPLE:
-            return self.execute_command("GET", name, **{SAMPLED: True})
+            return self._sample("GET", name)
         if outcome is OFF:
             self._refresh_if_due()
         return super(Reader, self).get(name)
 
-    def _execute_sample(self, *args: Any, **options: Any) -> Any:
-        """Both go in one write. Another server, or an older nearkey, refuses the first of them."""
+    def _sample(self, *command: Any) -> Any:
         self._check_settings()
-        # Not the application's pipeline(): a read does not go through it.
-        with Redis.pipeline(self, transaction=False) as pipeline:
-            pipeline.execute_command("NEARKEY", "HITS", self._segment.take_hits())
-            pipeline.execute_command(*args, **options)
-            _, reply = pipeline.execute(raise_on_error=False)
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
+        return self.execute_command(*command, **{SAMPLED: True})
+
+    def _send_command_parse_response(
+        self, conn: Any, command_name: Any, *args: Any, **options: Any
+    ) -> Any:
+        """redis-py's own step between taking a connection and giving it back, with its retries."""
+        if options.pop(SAMPLED, False):
+            return self._send_sample(conn, command_name, *args, **options)
+        return super()._send_command_parse_response(conn, command_name, *args, **options)
+
+    def _send_sample(self, conn: Any, command_name: Any, *args: Any, **options: Any) -> Any:
+        """Both go in one write. Another server, or an older nearkey, refuses the first of them."""
+        commands = [("NEARKEY", "HITS", self._segment.take_hits()), args]
+        conn.send_packed_command(conn.pack_commands(commands))
+        with suppress(ResponseError):
+            conn.read_response()
+        return self.parse_response(conn, command_name, **options)
 
     def _refresh_if_due(self) -> None:
         if self._segment.claim_refresh():

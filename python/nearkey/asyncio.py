@@ -11,6 +11,7 @@ from typing import Any
 import redis.asyncio.client
 from redis.asyncio.connection import UnixDomainSocketConnection
 from redis.commands.helpers import list_or_args
+from redis.exceptions import ResponseError
 
 from nearkey._shared import (
     MISS,
@@ -77,7 +78,7 @@ class Redis(SharedMemory, redis.asyncio.client.Redis):
         if value is MISS:
             return await super().get(name)
         if value is SAMPLE:
-            return await self.execute_command("GET", name, **{SAMPLED: True})
+            return await self._sample("GET", name)
         if value is OFF:
             self._refresh_if_due()
             return await super().get(name)
@@ -90,7 +91,7 @@ class Redis(SharedMemory, redis.asyncio.client.Redis):
         if values is MISS:
             return await super().mget(names)
         if values is SAMPLE:
-            return await self.execute_command("MGET", *names, **{SAMPLED: True})
+            return await self._sample("MGET", *names)
         if values is OFF:
             self._refresh_if_due()
             return await super().mget(names)
@@ -98,8 +99,6 @@ class Redis(SharedMemory, redis.asyncio.client.Redis):
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Execute a command and return a parsed response."""
-        if options.pop(SAMPLED, False):
-            return await self._execute_sample(*args, **options)
         self._note_command(args, STATE_OF_CLIENT)
         self._owed += 1
         try:
@@ -115,17 +114,25 @@ class Redis(SharedMemory, redis.asyncio.client.Redis):
         pipeline._client = self
         return pipeline
 
-    async def _execute_sample(self, *args: Any, **options: Any) -> Any:
-        """Both go in one write. Another server, or an older nearkey, refuses the first of them."""
+    async def _sample(self, *command: Any) -> Any:
         self._check_settings()
-        # Not the application's pipeline(): a read does not go through it.
-        async with Redis.pipeline(self, transaction=False) as pipeline:
-            pipeline.execute_command("NEARKEY", "HITS", self._segment.take_hits())
-            pipeline.execute_command(*args, **options)
-            _, reply = await pipeline.execute(raise_on_error=False)
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
+        return await self.execute_command(*command, **{SAMPLED: True})
+
+    async def _send_command_parse_response(
+        self, conn: Any, command_name: Any, *args: Any, **options: Any
+    ) -> Any:
+        """redis-py's own step between taking a connection and giving it back, with its retries."""
+        if options.pop(SAMPLED, False):
+            return await self._send_sample(conn, command_name, *args, **options)
+        return await super()._send_command_parse_response(conn, command_name, *args, **options)
+
+    async def _send_sample(self, conn: Any, command_name: Any, *args: Any, **options: Any) -> Any:
+        """Both go in one write. Another server, or an older nearkey, refuses the first of them."""
+        commands = [("NEARKEY", "HITS", self._segment.take_hits()), args]
+        await conn.send_packed_command(conn.pack_commands(commands))
+        with suppress(ResponseError):
+            await conn.read_response()
+        return await self.parse_response(conn, command_name, **options)
 
     def _refresh_if_due(self) -> None:
         """In a thread, for it may block."""

@@ -120,6 +120,7 @@ class StandIn:
         self.commands = []  # Without the clients' own NEARKEY SHM.
         self.asked = 0  # How often for the segment.
         self.database = 0  # In which its clients begin.
+        self.lost = set()  # The names of commands with which the connection is lost, once.
         self.held = {}  # The names of commands that wait until the event is set.
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.bind(self.path)
@@ -176,6 +177,9 @@ class StandIn:
             self.asked += 1
             return self._hand_out(client)
         self.commands.append(words)
+        if name in self.lost:
+            self.lost.remove(name)
+            raise OSError("lost")
         if name in self.held:
             self.held[name].wait(HOLD_S)
         if name == "NEARKEY" and self.knows_hits:

@@ -14,7 +14,9 @@ import nearkey
 import redis
 from harness import wait_for
 from nearkey import _shared
+from redis.backoff import NoBackoff
 from redis.connection import UnixDomainSocketConnection
+from redis.retry import Retry
 from test_hits import ClientTest
 
 
@@ -244,16 +246,6 @@ class ChangedSettingsTest(ClientTest):
             self.assert_reads_socket(client)
             self.assertIn("settings", client.shared_memory_info().why_off)
 
-    def test_a_pipeline_of_the_applications_is_not_what_samples_take(self):
-        class Piped(nearkey.Redis):
-            def pipeline(self, *args, **options):
-                raise AssertionError("a read does not go through it")
-
-        client = self.open(Piped(self.stand_in.path))
-        for _ in range(1000):
-            self.assertIn(client.get("key"), (b"shared", b"socket"))
-        self.assertGreater(client.shared_memory_info().samples, 0)
-
 
 class NothingOwedTest(ClientTest):
     """Pipelines and transactions are redis-py's own: their reads keep their place."""
@@ -360,6 +352,26 @@ class SampleTest(ClientTest):
     def test_a_server_that_does_not_know_the_command(self):
         self.stand_in.knows_hits = False
         self.assert_both_answer(lambda: self.client.get("key"))
+
+    def test_a_connection_that_is_lost(self):
+        """As with any command of redis-py's: it says so, and the next one has another connection."""
+        for name in ("NEARKEY", "GET"):
+            self.stand_in.lost.add(name)
+            with self.assertRaises(redis.ConnectionError):
+                self.read_until_sampled(lambda: self.client.get("key"))
+            self.assertEqual(b"socket", self.client.get("other"))
+            self.read_until_sampled(lambda: self.client.get("key"))
+            self.assertEqual(["NEARKEY", "GET"], self.stand_in.names())
+
+    def test_one_that_redis_py_tries_again(self):
+        pool = redis.ConnectionPool(
+            connection_class=UnixDomainSocketConnection, path=self.stand_in.path,
+            retry=Retry(NoBackoff(), 1), retry_on_error=[redis.ConnectionError],
+        )
+        self.client = self.open(nearkey.Redis(connection_pool=pool))
+        self.stand_in.lost.add("GET")
+        self.read_until_sampled(lambda: self.client.get("key"))
+        self.assertEqual(["NEARKEY", "GET"] * 2, self.stand_in.names())
 
     def test_an_error_is_the_reads(self):
         self.server.run("DEL", "key")
