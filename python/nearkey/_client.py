@@ -27,11 +27,12 @@ from nearkey._shared import (
 class Pipeline(redis.client.Pipeline):
     """redis-py's own, which tells its client what it does to a connection."""
 
-    _client: "Redis"
+    _client: Optional["Redis"] = None  # None: it was made without one.
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         options.pop(SAMPLED, None)
-        self._client._note_command(args, STATE_OF_CONNECTION)
+        if self._client is not None:
+            self._client._note_command(args, STATE_OF_CONNECTION)
         return super().execute_command(*args, **options)
 
 

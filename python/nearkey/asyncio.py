@@ -5,8 +5,8 @@ no command or pipeline of the client is under way in another task.
 """
 
 from asyncio import get_running_loop
-from contextlib import suppress
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, Iterator, Optional
 
 import redis.asyncio.client
 from redis.asyncio.connection import UnixDomainSocketConnection
@@ -31,27 +31,33 @@ __all__ = ["Pipeline", "Redis"]
 class Pipeline(redis.asyncio.client.Pipeline):
     """redis-py's own, which its client counts while it is under way."""
 
-    _client: "Redis"
+    _client: Optional["Redis"] = None  # None: it was made without one.
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         options.pop(SAMPLED, None)
-        self._client._note_command(args, STATE_OF_CONNECTION)
+        if self._client is not None:
+            self._client._note_command(args, STATE_OF_CONNECTION)
         return super().execute_command(*args, **options)
 
     async def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
-        self._client._owed += 1
-        try:
+        with self._counted():
             return await super().immediate_execute_command(*args, **options)
-        finally:
-            self._client._owed -= 1
 
     async def execute(self, raise_on_error: bool = True) -> Any:
         """Sends what is queued, and returns the list of its replies."""
-        self._client._owed += 1
-        try:
+        with self._counted():
             return await super().execute(raise_on_error)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        client = self._client
+        if client is not None:
+            client._owed += 1
+        try:
+            yield
         finally:
-            self._client._owed -= 1
+            if client is not None:
+                client._owed -= 1
 
 
 class Redis(SharedMemory, redis.asyncio.client.Redis):

@@ -264,6 +264,18 @@ class NothingOwedTest(AsyncTest):
             with self.subTest(name):
                 self.check_owed(name, begin, self.finish)
 
+    def test_a_pipeline_that_is_made_without_a_client(self):
+        async def test(client):
+            for make in (redis.asyncio.client.Pipeline, nearkey.asyncio.Pipeline):
+                pool, callbacks = client.connection_pool, client.response_callbacks
+                async with make(pool, callbacks, True, None) as pipeline:
+                    pipeline.set("key", "new").get("key").select(0)
+                    self.assertEqual([True, b"new", True], await pipeline.execute())
+                    await pipeline.watch("key")
+                    self.assertEqual(b"new", await pipeline.get("key"))
+            self.assertEqual(b"shared", await client.get("key"))
+
+        self.run_with_client(test)
 
     def test_what_a_subclass_sends_in_a_pipeline(self):
         event = self.stand_in.hold("SET")

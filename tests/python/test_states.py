@@ -260,6 +260,18 @@ class NothingOwedTest(ClientTest):
                 self.server.run("SET", "key", "socket")
         self.assert_reads_memory()
 
+    def test_a_pipeline_that_is_made_without_a_client(self):
+        pool, callbacks = self.client.connection_pool, self.client.response_callbacks
+        for make in (redis.client.Pipeline, nearkey.Pipeline):
+            with self.assertRaises(TypeError):
+                make(pool)
+            with make(pool, callbacks, True, None) as pipeline:
+                pipeline.set("key", "new").get("key").select(0)
+                self.assertEqual([True, b"new", True], pipeline.execute())
+                pipeline.watch("key")
+                self.assertEqual(b"new", pipeline.get("key"))
+        self.assert_reads_memory()
+
     def test_watch_reads_over_the_socket(self):
         with self.client.pipeline() as pipeline:
             pipeline.watch("key")
