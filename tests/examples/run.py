@@ -8,6 +8,8 @@ block gets a terminal of its own, which stays open. Each command must succeed, a
 ```text block behind it says, where `...` stands for any text. Prints `examples/NAME: ok`, `FAIL` or
 `skipped` with the reason; the last line is `examples: N passed, N failed, N skipped`.
 
+nearkey shares its memory at its listener. The client library in C is the build's.
+
 Two things are not typed as they stand there: /run/nearkey and port 8000 are a folder and a port of
 this run. And what `apt-get install` names must be there already, or the example is skipped
 (scripts/install-deps --test installs it). --as-written, for a machine that is used for nothing
@@ -205,7 +207,11 @@ class Servers:
         from processes import Nearkey, ValkeyServer
 
         self.server = ValkeyServer(directory).start()
-        self.nearkey = Nearkey(folder, self.server.url)
+        config = Path(directory) / "nearkey.toml"
+        config.write_text(
+            f'[[listener]]\naddress = "{folder}/nearkey.sock"\nshared_memory = true\n'
+        )
+        self.nearkey = Nearkey(folder, self.server.url, listen=[], args=["--config", str(config)])
 
     def __enter__(self):
         self.nearkey.start()
@@ -214,6 +220,16 @@ class Servers:
     def __exit__(self, *_):
         self.nearkey.kill()
         self.server.stop()
+
+
+def offer_client_library(build, directory):
+    """pkg-config finds the build's, as if libnearkey-client-dev were installed."""
+    packaged = build / "meson-private" / "nearkey-client.pc"
+    text = re.sub(r"^includedir=.*", f"includedir={ROOT}/include", packaged.read_text(), flags=re.M)
+    text = re.sub(r"^libdir=.*", f"libdir={build}", text, flags=re.M)
+    Path(directory, packaged.name).write_text(text)
+    for name, folder in (("PKG_CONFIG_PATH", directory), ("LD_LIBRARY_PATH", str(build))):
+        os.environ[name] = os.pathsep.join(filter(None, [folder, os.environ.get(name)]))
 
 
 def run_example(example, servers):
@@ -258,8 +274,10 @@ def main():
     parser.add_argument("--as-written", action="store_true", help="word for word, as root")
     parser.add_argument("build", nargs="?", metavar="BUILD_DIR", default=str(ROOT / "build"))
     options = parser.parse_args()
-    os.environ["NEARKEY_BINARY"] = str(Path(options.build).resolve() / "nearkey")
+    build = Path(options.build).resolve()
+    os.environ["NEARKEY_BINARY"] = str(build / "nearkey")
     with tempfile.TemporaryDirectory(prefix="nearkey-examples-") as directory:
+        offer_client_library(build, directory)
         counts = run_all(options, directory)
     print(f"examples: {counts['ok']} passed, {counts['FAIL']} failed, {counts['skipped']} skipped")
     return 1 if counts["FAIL"] or not counts["ok"] else 0
