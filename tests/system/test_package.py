@@ -1,6 +1,6 @@
 """The Debian packages: what is in them, and that they run on a clean Debian."""
 
-import glob
+import functools
 import os
 import re
 import shutil
@@ -58,23 +58,17 @@ DEPENDS = {
     "python3-nearkey": ("libc6", "python3-redis"),
 }
 DOCUMENTS = ("copyright", r"changelog\.Debian\.gz")
-PYTHON_PROGRAM = """
-import nearkey
-client = nearkey.Redis("/run/nearkey/nearkey.sock")
-client.set("from Python", "value")
-print(client.get("from Python"), client.get("from Python"))
+SOCKET = "/run/nearkey/nearkey.sock"
+LISTENER = f"""
+[[listener]]
+address = "{SOCKET}"
+shared_memory = true
 """
-C_PROGRAM = """
-#include <stdio.h>
-#include <nearkey/client.h>
-int main(void) {
-    nearkey_cache* cache = nearkey_open("unix:///run/nearkey/nearkey.sock", NULL);
-    char value[NEARKEY_VALUE_MAX];
-    const long long size = nearkey_get(cache, "from Python", 11, value, sizeof value);
-    printf(size >= 0 || size == NEARKEY_OFF || size == NEARKEY_MISS ? "an answer\\n" : "none\\n");
-    nearkey_close(cache);
-}
-"""
+# What README's program in C is compiled with.
+COMPILER = {"gcc", "libc6-dev", "pkg-config"}
+COMPILE = "cc app.c $(pkg-config --cflags --libs nearkey-client) -o app"
+# In a mount namespace of its own with /proc, through which nearkey opens its segment for reading.
+IN_ROOT = 'mount -t proc proc "$0/proc" && exec chroot "$@"'
 # Of a library of ours alone, of sources without a Debian of their own, and of a debug build.
 LINTIAN_IGNORED = [
     "initial-upload-closes-no-bugs",
@@ -94,6 +88,25 @@ def run(*command, timeout=120, **options):
     if done.returncode != 0:
         raise AssertionError(f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done.stdout
+
+
+@functools.cache
+def has_mounts():
+    return subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
+
+
+def in_root(root, *command, user="root:root"):
+    arguments = [f"--userspec={user}", root, *command]
+    if not has_mounts():
+        return ["chroot", *arguments]
+    return ["unshare", "--mount", "sh", "-c", IN_ROOT, root, *arguments]
+
+
+def readme_block(language, start):
+    with open(os.path.join(ROOT, "README.md")) as file:
+        blocks = re.findall(rf"^```{language}\n(.*?)^```$", file.read(), re.M | re.S)
+    (block,) = [block for block in blocks if block.startswith(start)]
+    return block
 
 
 @proxy_only
@@ -163,7 +176,7 @@ class PackageTest(SystemTest):
 
     def test_on_a_clean_debian(self):
         """dpkg -i in a Debian that has nothing but what the packages depend on; check, and serve
-        to clients in C and Python."""
+        README's programs in C and Python from shared memory."""
         if os.geteuid() != 0 or shutil.which("mmdebstrap") is None:
             self.skipTest("needs root and mmdebstrap")
         root = os.path.join(self.output, "root")
@@ -172,7 +185,7 @@ class PackageTest(SystemTest):
         needed = {re.match(r"[\w.+-]+", part.strip())[0] for part in ",".join(depends).split(",")}
         done = subprocess.run(
             ["mmdebstrap", "--variant=essential", "--mode=root", "--include"]
-            + [",".join(needed - self.packages.keys()), codename, root],
+            + [",".join(needed - self.packages.keys() | COMPILER), codename, root],
             capture_output=True,
             text=True,
             timeout=300,
@@ -192,12 +205,13 @@ class PackageTest(SystemTest):
         # As at boot: in a root without /proc the package's own script can't.
         run("systemd-tmpfiles", f"--root={root}", "--create", "nearkey.conf")
         server = self.start_server(tcp=True)
+        with open(os.path.join(root, "etc/nearkey/nearkey.toml"), "a") as file:
+            file.write(LISTENER)
         checked = run("chroot", root, "nearkey", "check", "--config", "/etc/nearkey/nearkey.toml")
-        self.assertIn("[upstream]", checked)
+        self.assertIn("shared_memory = true", checked)
         serving = subprocess.Popen(
-            ["chroot", "--userspec=nearkey:nearkey", root, "nearkey", "serve"]
-            + ["--config", "/etc/nearkey/nearkey.toml", "--upstream", server.url]
-            + ["--listen", "/run/nearkey/nearkey.sock"],
+            in_root(root, "nearkey", "serve", "--config", "/etc/nearkey/nearkey.toml",
+                    "--upstream", server.url, user="nearkey:nearkey"),
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -205,32 +219,53 @@ class PackageTest(SystemTest):
         )
         self.addCleanup(serving.wait, 20)
         self.addCleanup(serving.terminate)
-        path = os.path.join(root, "run/nearkey/nearkey.sock")
+        path = root + SOCKET
         wait_for(lambda: os.path.exists(path) or serving.poll() is not None, 10, "it serves")
         with RespClient(path) as client:
             self.assertEqual(PONG, client.command("PING"))
             self.assertEqual(b"+OK\r\n", client.command("SET", "k", "v"))
         self.assertEqual(b"v", server.run("GET", "k"))
         run("chroot", root, "nearkey", "ready", "--admin", "/run/nearkey/admin.sock")
-        self.check_clients(root, environment)
+        if has_mounts():
+            self.check_c(root, path)
+            self.check_python(root)
         run("chroot", root, "dpkg", "--remove", *self.packages, env=environment)
         self.assertFalse(os.path.exists(os.path.join(root, "usr/bin/nearkey")))
         self.assertFalse(os.path.exists(os.path.join(root, PYTHON)))
+        if not has_mounts():
+            self.skipTest("no /proc in it, and so no shared memory: all else is as it should be")
 
-    def check_clients(self, root, environment):
-        printed = run("chroot", root, "python3", "-c", PYTHON_PROGRAM, env=environment)
-        self.assertEqual("b'value' b'value'\n", printed)
-        self.assertIn("nearkey", run("chroot", root, "python3", "-c", (
-            "import nearkey._segment, importlib.metadata as m; print(m.distribution('nearkey').name)"
-        ), env=environment))
-        compiler = shutil.which("cc")
-        if compiler is None:
-            return
-        (library,) = glob.glob(os.path.join(root, "usr/lib/*/libnearkey-client.so"))
-        program = os.path.join(root, "program")
-        run(compiler, "-xc", "-o", program, "-", "-I", os.path.join(root, "usr/include"),
-            "-L", os.path.dirname(library), "-lnearkey-client", input=C_PROGRAM)
-        self.assertEqual("an answer\n", run("chroot", root, "/program", env=environment))
+    def check_c(self, root, path):
+        """README's program, compiled as README says: it prints a value only from shared memory."""
+        with open(os.path.join(root, "app.c"), "w") as file:
+            file.write(readme_block("c", "#include <nearkey/client.h>"))
+        run(*in_root(root, "sh", "-c", f"cd / && {COMPILE}"))
+        for change, told in (
+            (("SET", "greeting", "hello"), "hello"),
+            (("DEL", "greeting"), "there is no such key"),
+        ):
+            with RespClient(path) as client:
+                client.command(*change)
+
+                def printed():
+                    client.command("GET", "greeting")
+                    return run(*in_root(root, "/app"))
+
+                wait_for(lambda: printed() == told + "\n", 10, f"from shared memory: {told}")
+
+    def check_python(self, root):
+        program = readme_block("python", "import nearkey\n")
+        program += "print(r.shared_memory_info())\n"
+
+        def is_hit():
+            value, info = run(*in_root(root, "python3", "-c", program)).splitlines()
+            self.assertEqual("b'Ada'", value)
+            return "hits=0," not in info
+
+        wait_for(is_hit, 10, "the program in Python reads from shared memory")
+        self.assertEqual("nearkey\n", run("chroot", root, "python3", "-c", (
+            "import importlib.metadata as m; print(m.distribution('nearkey').name)"
+        )))
 
 
 if __name__ == "__main__":
