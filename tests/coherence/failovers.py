@@ -11,7 +11,8 @@ import os
 import random
 import time
 
-from load import DATABASES, FIELD, HOT
+from client_processes import check_running
+from load import DATABASES, FIELD, HOT, SLOTS
 from resp import Closed
 from sentinels import SentinelGroup, is_followed, role
 
@@ -56,6 +57,10 @@ class World:
         paths = {name: nearkey.path for name, nearkey in self.nearkeys.items()}
         return {**paths, "direct": self.direct}
 
+    def processes(self):
+        named = {f"nearkey {name}": nearkey for name, nearkey in self.nearkeys.items()}
+        return {**named, **{f"server {each.port}": each for each in self.group.servers}}
+
     def sum(self, metric):
         return sum(nearkey.metric(metric) for nearkey in self.nearkeys.values())
 
@@ -72,11 +77,10 @@ class World:
 
 
 class Failovers:
-    def __init__(self, world, shared, pipes, seed):
+    def __init__(self, world, clients, seed):
         self.world = world
         self.group = world.group
-        self.shared = shared
-        self.pipes = pipes
+        self.clients = clients
         self.random = random.Random(seed)
         self.log = []  # (name, start, end)
         self.lost = []  # (key, value, until when it may be seen)
@@ -87,7 +91,8 @@ class Failovers:
         while time.monotonic() < until:
             # Most of them leave a former primary that serves on.
             kinds = kinds or self.random.sample(["order", "order", "kill", "freeze"], 4)
-            time.sleep(self.random.uniform(0.5, 1.5))
+            self.clients.rest(self.random.uniform(0.5, 1.5))
+            check_running(self.world.processes())
             kind = kinds.pop()
             start = time.monotonic()
             self.fail_over(kind)
@@ -97,9 +102,7 @@ class Failovers:
                 raise Void("not the failovers of this run alone")
 
     def fail_over(self, kind):
-        self.shared.pause.value = 1
-        while not all(self.shared.paused):
-            time.sleep(0.001)
+        self.clients.pause()
         former = self.group.primary()
         while not is_followed(former, 1):
             time.sleep(0.01)
@@ -128,7 +131,7 @@ class Failovers:
             former.run("CLIENT", "KILL", "TYPE", "normal")
         turned = time.monotonic()
         self.lost += [(key, value, turned) for key, value in lost]
-        self.resume()
+        self.clients.resume(("failover", turned, turned, "nobody"))
         if kind == "kill":
             former.start("--replicaof", "127.0.0.1", str(successor.port))
         # Who becomes a replica ends its connections, those of whoever asks as well.
@@ -160,8 +163,8 @@ class Failovers:
             for _ in range(2):
                 for database in range(DATABASES):
                     client.command("SELECT", str(database))
-                    for place, generation in enumerate(self.shared.generations):
-                        owner, slot = divmod(place, len(self.shared.generations) // len(self.pipes))
+                    for place, generation in enumerate(self.clients.shared.generations):
+                        owner, slot = divmod(place, SLOTS)
                         if slot >= HOT:
                             continue
                         self.number += 1
@@ -172,11 +175,3 @@ class Failovers:
                         lost.append((f"{database}/{name}", value))
                 time.sleep(0.02)
         return lost
-
-    def resume(self):
-        now = time.monotonic()
-        for pipe in self.pipes:
-            pipe.send(("failover", now, now, "nobody"))
-        self.shared.pause.value = 0
-        while any(self.shared.paused):
-            time.sleep(0.001)

@@ -11,6 +11,7 @@ import random
 import signal
 import time
 
+from client_processes import check_running
 from failovers import Void
 from load import tags
 from partitions import Bus
@@ -49,6 +50,10 @@ class World:
     def addresses(self):
         return {name: nearkey.path for name, nearkey in self.nearkeys.items()}
 
+    def processes(self):
+        named = {f"nearkey {name}": nearkey for name, nearkey in self.nearkeys.items()}
+        return {**named, **{f"node {each.port}": each for each in self.cluster.nodes}}
+
     def sum(self, metric):
         return sum(nearkey.metric(metric) for nearkey in self.nearkeys.values())
 
@@ -60,11 +65,10 @@ class World:
 
 
 class Reshards:
-    def __init__(self, world, shared, pipes, seed):
+    def __init__(self, world, clients, seed):
         self.world = world
         self.cluster = world.cluster
-        self.shared = shared
-        self.pipes = pipes
+        self.clients = clients
         self.random = random.Random(seed)
         self.log = []  # (name, start, end)
 
@@ -77,7 +81,8 @@ class Reshards:
             queue = queue or self.random.sample(
                 [name for name in names for _ in range(faults[name])],
                 sum(faults[name] for name in names))
-            time.sleep(self.random.uniform(0.05, 0.3))
+            self.clients.rest(self.random.uniform(0.05, 0.3))
+            check_running(self.world.processes())
             name = queue.pop()
             start = time.monotonic()
             getattr(self, name)()
@@ -154,9 +159,7 @@ class Reshards:
         self.fail_over(begin, lambda node, heir: self.world.bus.heal())
 
     def fail_over(self, begin, end):
-        self.shared.pause.value = 1
-        while not all(self.shared.paused):
-            time.sleep(0.001)
+        self.clients.pause()
         primary, replica = self.pair()
         self.wait_for_offset(primary, replica)
         begin(primary)
@@ -167,11 +170,7 @@ class Reshards:
             end(primary, replica)
             # Until it knows, it acknowledges writes that will be lost.
             self.wait(lambda: self.role(primary) == b"slave", "the former primary stays one")
-        for pipe in self.pipes:
-            pipe.send(("failover", 0, 0, None))
-        self.shared.pause.value = 0
-        while any(self.shared.paused):
-            time.sleep(0.001)
+        self.clients.resume(("failover", 0, 0, None))
         if not wakes_first:
             time.sleep(self.random.uniform(0, 1.5))
             end(primary, replica)

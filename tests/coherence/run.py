@@ -9,7 +9,6 @@ Prints a line per run, `coherence/NAME: ... ok` or `... FAIL`.
 
 import argparse
 import collections
-import multiprocessing
 import os
 import sys
 import tempfile
@@ -26,6 +25,7 @@ import load  # noqa: E402
 import reshards  # noqa: E402
 import segments  # noqa: E402
 import server_world  # noqa: E402
+from client_processes import ClientProcesses, describe  # noqa: E402
 
 OWNERS = load.OWNERS
 STALENESS_S = 1.0
@@ -56,19 +56,6 @@ FAILOVERS = Needs(None, "all", world="sentinels")
 RESHARDS = Needs(None, "cluster", world="cluster")
 SEGMENTS = Needs(None, "all", world="segments")
 
-
-class Shared(SimpleNamespace):
-    """What the processes tell each other without locks: each cell has one writer."""
-
-    def __init__(self):
-        super().__init__(
-            stop=multiprocessing.Value("b", 0, lock=False),
-            pause=multiprocessing.Value("b", 0, lock=False),
-            paused=multiprocessing.Array("b", OWNERS, lock=False),
-            generations=multiprocessing.Array("i", OWNERS * load.SLOTS, lock=False),
-        )
-
-
 WORLDS = {
     "server": (server_world.World, server_world.Faults),
     "sentinels": (failovers.World, failovers.Failovers),
@@ -78,42 +65,33 @@ WORLDS = {
 
 
 def run(binary, seconds, seed, needs, rule=None):
-    shared = Shared()
+    clients = ClientProcesses(OWNERS, load.SLOTS)
     with tempfile.TemporaryDirectory(prefix="nearkey-coherence-") as directory:
         make_world, make_faults = WORLDS[needs.world]
         world = make_world(directory, binary, rule, needs)
-        context = multiprocessing.get_context("fork")
-        pipes, workers = [], []
         try:
             for index in range(OWNERS):
-                ours, theirs = context.Pipe()
-                worker = context.Process(
-                    target=load.main, daemon=True,
-                    args=(index, OWNERS, world.addresses(), shared, seed * 100 + index, needs.commands,
-                          getattr(world, "library", None), theirs))
-                worker.start()
-                pipes.append(ours)
-                workers.append(worker)
-            faults = make_faults(world, shared, pipes, seed)
+                clients.start(load.main, index, OWNERS, world.addresses(), clients.shared,
+                              seed * 100 + index, needs.commands, getattr(world, "library", None))
+            faults = make_faults(world, clients, seed)
             faults.run(time.monotonic() + seconds, needs.faults)
-            shared.stop.value = 1
-            told = [pipe.recv() for pipe in pipes]
+            clients.shared.stop.value = 1
+            told = clients.hear()
             hits = world.sum("nearkey_near_cache_hits_total")
             pushes = world.sum("nearkey_upstream_pushes_total")
+        except BaseException as error:
+            clients.kill()
+            if not isinstance(error, (failovers.Void, KeyboardInterrupt)):
+                print(describe(world.processes()), flush=True)
+            raise
         finally:
-            for worker in workers:
-                if sys.exc_info()[0] is not None:
-                    worker.kill()
             world.stop()
         steps = [step for part, _ in told for step in part]
         retired = [each for _, part in told for each in part]
         bounds = {"a": STALENESS_S, "b": STALENESS_S, "direct": 0.0}
-        results = []
-        for pipe in pipes:
-            pipe.send((steps, retired, getattr(faults, "lost", []), bounds))
-        for pipe, worker in zip(pipes, workers):
-            results.append(pipe.recv())
-            worker.join()
+        clients.tell((steps, retired, getattr(faults, "lost", []), bounds))
+        results = clients.hear()
+        clients.join()
     return SimpleNamespace(
         operations=sum(reads for reads, _, _ in results) + len(steps),
         hits=hits,
@@ -129,16 +107,16 @@ def run(binary, seconds, seed, needs, rule=None):
 def run_until_it_counts(name, *arguments):
     """A violation is never passed over: of a run that is void nobody knows what may be seen. None:
     each was, for the servers and Sentinels themselves did not do what they were told."""
-    for _ in range(VOID_RUNS_MAX):
+    for number in range(VOID_RUNS_MAX + 1):
         try:
             return run(*arguments)
         except failovers.Void as why:
-            print(f"coherence/{name} is made again: {why}", flush=True)
-    try:
-        return run(*arguments)
-    except failovers.Void as why:
-        print(f"coherence/{name}: skipped: {why}", flush=True)
-        return None
+            is_last = number == VOID_RUNS_MAX
+            print(f"coherence/{name}{': skipped:' if is_last else ' is made again:'} {why}", flush=True)
+        except Exception:
+            print(f"coherence/{name}: FAIL", flush=True)
+            raise
+    return None
 
 
 def show(name, result, is_ok):
@@ -178,7 +156,7 @@ def main():
     parser.add_argument("--rule", choices=RULES, action="append", help="of --sabotaged: only these")
     options = parser.parse_args()
     failed = False
-    unit_tests = unittest.defaultTestLoader.loadTestsFromName("test_history")
+    unit_tests = unittest.defaultTestLoader.loadTestsFromNames(["test_history", "test_client_processes"])
     if not unittest.TextTestRunner(sys.stdout).run(unit_tests).wasSuccessful():
         return 1
     names = None if options.faults is None else [n for n in options.faults.split(",") if n]

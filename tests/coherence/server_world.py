@@ -6,6 +6,7 @@ import os
 import random
 import time
 
+from client_processes import check_running
 from relay import Relay
 
 
@@ -46,6 +47,10 @@ class World:
         paths = {name: nearkey.path for name, nearkey in self.nearkeys.items()}
         return {**paths, "direct": self.server.path}
 
+    def processes(self):
+        named = {f"nearkey {name}": nearkey for name, nearkey in self.nearkeys.items()}
+        return {**named, "server": self.server}
+
     def sum(self, metric):
         return sum(nearkey.metric(metric) for nearkey in self.nearkeys.values())
 
@@ -57,10 +62,9 @@ class World:
 
 
 class Faults:
-    def __init__(self, world, shared, pipes, seed):
+    def __init__(self, world, clients, seed):
         self.world = world
-        self.shared = shared
-        self.pipes = pipes
+        self.clients = clients
         self.random = random.Random(seed)
         self.log = []  # (name, start, end)
 
@@ -75,7 +79,8 @@ class Faults:
         while time.monotonic() < until:
             if not queue:
                 queue = self.random.sample(faults, len(faults))
-            time.sleep(self.random.uniform(0.1, 0.6))
+            self.clients.rest(self.random.uniform(0.1, 0.6))
+            check_running(self.world.processes())
             if not queue:
                 continue
             fault = queue.pop()
@@ -145,14 +150,8 @@ class Faults:
         return channel
 
     def at_once(self, kind, action):
-        self.shared.pause.value = 1
-        while not all(self.shared.paused):
-            time.sleep(0.001)
+        self.clients.pause()
         start = time.monotonic()
         channel = action()
         end = time.monotonic()
-        for pipe in self.pipes:
-            pipe.send((kind, start, end, channel))
-        self.shared.pause.value = 0
-        while any(self.shared.paused):
-            time.sleep(0.001)
+        self.clients.resume((kind, start, end, channel))

@@ -295,6 +295,10 @@ class Nearkey(Process):
             entries.append(entry)
         return entries
 
+    def last_words(self):
+        """The end of its log."""
+        return "\n".join(self.lines[-40:])
+
     def wait_logged(self, word):
         """Waits for a log line with the word: lines arrive a little later than what they tell."""
         wait_for(lambda: any(word in line for line in list(self.lines)), 3, f"{word!r} in the log")
@@ -353,7 +357,7 @@ class Nearkey(Process):
             raise AssertionError("nearkey did not end after SIGTERM")
         if self._reader is not None:
             self._reader.join(5)
-        assert code == 0, f"nearkey ended with {code}: " + "\n".join(self.lines[-40:])
+        assert code == 0, f"nearkey ended with {code}: {self.last_words()}"
         self.logs()
 
 
