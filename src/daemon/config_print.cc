@@ -13,6 +13,7 @@ constexpr std::string_view kListenerExample =
     "# [[listener]]\n"
     "# address = \"/run/nearkey/reports.sock\"  # as in server.listen\n"
     "# near_cache = false                     # their reads are always forwarded\n"
+    "# shared_memory = true                   # they may read hits without a system call\n"
     "# database = 3                           # in which they begin\n"
     "# mode = \"0666\"                          # who may open the file: owner and group, too\n"
     "# allow_users = [\"reports\"]              # who may connect, whoever may open it\n"
