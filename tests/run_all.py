@@ -114,13 +114,13 @@ LONGEST = ("fuzz", "simulation", "system/test_status_page", "system/test_sentine
            "differential before a cluster", "differential while slots move",
            "differential", "system/test_sentinel", "system/test_bench", "parsers",
            "system/test_forged_replies", "system/test_liveness_oracles", "system/test_package",
-           "system/test_units", "system/test_operator_errors", "system/test_server_secrets",
+           "system/test_image", "system/test_units", "system/test_operator_errors", "system/test_server_secrets",
            "system/test_upstream_network", "system/test_words_of_a_live_server",
            "system/test_upstream_loss", "system/test_upstream_state", "python/test_broken_rules")
 
 # Not with --fast: half a minute and more each, and half of the time of all.
 LONG = (r"system/test_(memory_ways|near_cache_memory|status_page|sentinel|sentinel_lies|bench"
-        r"|forged_replies|liveness_oracles|package|soak)",
+        r"|forged_replies|image|liveness_oracles|package|soak)",
         r"python/test_(broken_rules|redis_py_suite)")
 
 # Run once more alone, if not more than a few failed: more would have one cause, and not that.

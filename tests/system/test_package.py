@@ -8,7 +8,8 @@ import subprocess
 import tempfile
 import unittest
 
-from harness import BINARY, ROOT, SLOW, SLOWNESS, SystemTest, proxy_only, wait_for
+from harness import ROOT, SLOWNESS, SystemTest, proxy_only, wait_for
+from packages import built_packages, run
 from resp import RespClient
 
 PONG = b"+PONG\r\n"
@@ -81,15 +82,6 @@ LINTIAN_IGNORED = [
 ]
 
 
-def run(*command, timeout=120, **options):
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=timeout * SLOWNESS, **options
-    )
-    if done.returncode != 0:
-        raise AssertionError(f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}")
-    return done.stdout
-
-
 @functools.cache
 def has_mounts():
     return subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
@@ -113,20 +105,9 @@ def readme_block(language, start):
 class PackageTest(SystemTest):
     @classmethod
     def setUpClass(cls):
-        if SLOW:
-            raise unittest.SkipTest("a sanitizer build is not what is packaged")
-        for program in ("dpkg-deb", "dpkg-shlibdeps", "meson"):
-            if shutil.which(program) is None:
-                raise unittest.SkipTest(f"{program} is not installed")
-        build = os.path.dirname(BINARY)
-        if not os.path.exists(os.path.join(build, "build.ninja")):
-            raise unittest.SkipTest("the program under test is not in a build folder")
+        cls.packages = built_packages()
         cls.output = tempfile.mkdtemp(prefix="nearkey-package-")
         cls.addClassCleanup(shutil.rmtree, cls.output, ignore_errors=True)
-        lines = run(
-            os.path.join(ROOT, "scripts", "package"), "--build", build, "--output", cls.output
-        )
-        cls.packages = {os.path.basename(path).split("_")[0]: path for path in lines.split()}
         cls.package = cls.packages["nearkey"]
 
     def test_what_is_in_them(self):

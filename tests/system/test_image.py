@@ -1,0 +1,195 @@
+"""The OCI image of scripts/image: what is in it, and that it serves as a container with no rights."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+from containers import USER, Container, runtime
+from harness import ROOT, SLOWNESS, SystemTest, proxy_only, show_figure, wait_for
+from packages import built_packages, run
+from resp import RespClient, encode
+from segments import Segment
+
+PONG = b"+PONG\r\n"
+# Where the test's folders are inside.
+RUN, CONFIG = "/run/nearkey", "/etc/nearkey"
+SETTINGS = f"""
+[upstream]
+url = "unix://{RUN}/valkey.sock"
+password_file = "{RUN}/password"
+
+[server]
+listen_mode = "0666"
+
+[[listener]]
+address = "{RUN}/nearkey.sock"
+shared_memory = true
+"""
+READY = ("/usr/bin/nearkey", "ready", "--timeout-ms", "1000")
+# All that is in it, as regexes.
+FILES = (
+    r"\./usr/bin/nearkey",
+    r"\./(usr/)?lib(64)?/[^/]+\.so[\d.]*",
+    r"\./(usr/)?lib/[^/]+/lib[\w+.-]+\.so[\d.]*",
+    r"\./(usr/)?lib/[^/]+/ld-linux[\w-]+\.so\.\d",
+    r"\./usr/lib/[^/]+/(engines-3|ossl-modules)/\w+\.so",
+    r"\./usr/lib/ssl/cert(s|\.pem)",
+    r"\./usr/share/doc/[^/]+(/copyright)?",
+    r"\./etc/(passwd|group|nsswitch\.conf|nearkey/nearkey\.toml|ssl/certs/ca-certificates\.crt)",
+    r"\./var/lib/dpkg/status\.d/[a-z0-9+.-]+",
+)
+
+
+def make_image(package, archive):
+    command = [os.path.join(ROOT, "scripts", "image"), "--deb", package, "--output", archive]
+    environment = {**os.environ, "NEARKEY_SKIP_DEPS": "1"}
+    try:
+        run(*command, "--no-update", env=environment)
+    except AssertionError:  # The machine's lists may be older than what the mirror has.
+        try:
+            run(*command, env=environment)
+        except AssertionError as error:
+            if re.search("Failed to fetch|Could not resolve|Unable to connect", str(error)):
+                raise unittest.SkipTest("no Debian mirror to make the image from")
+            raise
+
+
+@proxy_only
+class ImageTest(SystemTest):
+    @classmethod
+    def setUpClass(cls):
+        if os.geteuid() != 0:
+            raise unittest.SkipTest("needs root, to have the image's user")
+        for program in ("mmdebstrap", "umoci"):
+            if shutil.which(program) is None:
+                raise unittest.SkipTest(f"{program} is not installed")
+        package = built_packages()["nearkey"]
+        cls.output = tempfile.mkdtemp(prefix="nearkey-image-")
+        cls.addClassCleanup(shutil.rmtree, cls.output, ignore_errors=True)
+        os.chmod(cls.output, 0o755)
+        archive = os.path.join(cls.output, "image.tar")
+        make_image(package, archive)
+        layout, bundle = os.path.join(cls.output, "layout"), os.path.join(cls.output, "bundle")
+        os.mkdir(layout)
+        run("tar", "-xf", archive, "-C", layout)
+        with open(os.path.join(layout, "index.json")) as file:
+            (manifest,) = json.load(file)["manifests"]
+        cls.tag = manifest["annotations"]["org.opencontainers.image.ref.name"]
+        run("umoci", "unpack", "--image", f"{layout}:{cls.tag}", bundle)
+        os.chmod(bundle, 0o755)
+        cls.rootfs = os.path.join(bundle, "rootfs")
+        cls.size = os.path.getsize(archive)
+        with open(os.path.join(bundle, "config.json")) as file:
+            cls.process = json.load(file)["process"]
+        cls.runtime = runtime(cls.rootfs, cls.output)
+        show_figure(f"image: {cls.size >> 20} MiB; run by {cls.container([]).who()}")
+
+    @classmethod
+    def container(cls, mounts, **options):
+        return Container(
+            cls.rootfs, cls.output, command=cls.runtime, args=cls.process["args"], mounts=mounts,
+            environment=[one for one in cls.process["env"] if "=" in one], **options)
+
+    def test_what_is_in_it(self):
+        found = run("find", ".", "!", "-type", "d", cwd=self.rootfs).split()
+        for path in found:
+            self.assertTrue(any(re.fullmatch(one, path) for one in FILES), path)
+        for one in FILES[:1] + FILES[5:]:
+            self.assertTrue(any(re.fullmatch(one, path) for path in found), one)
+        self.assertEqual([], [path for path in found if path.endswith(("/sh", "/bash", "/apt"))])
+        special = run("find", ".", "-perm", "/6000", "-o", "-type", "b", "-o", "-type", "c",
+                      cwd=self.rootfs)
+        self.assertEqual("", special)
+        with open(os.path.join(self.rootfs, "etc/ssl/certs/ca-certificates.crt")) as file:
+            self.assertGreater(file.read().count("BEGIN CERTIFICATE"), 100)
+        self.assertEqual((USER, USER), (self.process["user"]["uid"], self.process["user"]["gid"]))
+        self.assertEqual(["/usr/bin/nearkey", "serve"], self.process["args"])
+
+    def test_it_serves_without_any_right(self):
+        self.check_serving(own_users=False)
+
+    def test_it_serves_in_a_user_namespace(self):
+        """As a pod with hostUsers: false; a client outside of it reads shared memory."""
+        if not self.runtime:
+            self.skipTest("neither runc nor crun runs here")
+        self.check_serving(own_users=True)
+
+    def check_serving(self, own_users):
+        shared = os.path.join(self.directory, "run")
+        config = os.path.join(self.directory, "config")
+        os.chmod(self.directory, 0o755)
+        for folder in (shared, config):
+            os.mkdir(folder)
+        with open(os.path.join(config, "nearkey.toml"), "w") as file:
+            file.write(SETTINGS)
+        # A file of a Secret: of root, readable by the pod's group.
+        with open(os.path.join(shared, "password"), "w") as file:
+            file.write("secret\n")
+        container = self.container(
+            [(shared, RUN, "rw"), (config, CONFIG, "ro")], own_users=own_users)
+        os.chown(file.name, 0, container.user)
+        os.chmod(file.name, 0o440)
+        os.chmod(shared, 0o777)
+        server = self.start_server("--requirepass", "secret", "--unixsocketperm", "777", directory=shared)
+        server.password = "secret"
+        log = open(os.path.join(self.directory, "log"), "w+")
+        self.addCleanup(log.close)
+        self.addCleanup(container.stop)
+        container.start(stdout=subprocess.DEVNULL, stderr=log)
+        path = os.path.join(shared, "nearkey.sock")
+
+        def is_up():
+            log.seek(0)
+            self.assertTrue(container.is_running(), log.read())
+            return os.path.exists(path) and container.execute(*READY).returncode == 0
+
+        wait_for(is_up, 20, "the probe inside says that it is ready")
+        self.check_rights(container)
+        with RespClient(path) as client:
+            self.assertEqual(PONG, client.command("PING"))
+            self.assertEqual(b"+OK\r\n", client.command("SET", "k", "v"))
+            self.check_shared_memory(path, client)
+            self.assertEqual(b"v", server.run("GET", "k"))
+            self.check_drain(container, server, client, path)
+
+    def check_rights(self, container):
+        pid = container.main_process()
+        with open(f"/proc/{pid}/status") as file:
+            status = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+        self.assertEqual([str(container.user)] * 4, status["Uid"].split())
+        self.assertEqual("1", status["NoNewPrivs"])
+        for kind in ("Inh", "Prm", "Eff", "Amb") + (("Bnd",) if self.runtime else ()):
+            self.assertEqual(0, int(status[f"Cap{kind}"], 16), kind)
+        with open(f"/proc/{pid}/mountinfo") as file:
+            (root,) = [line.split()[5] for line in file if line.split()[4] == "/"]
+        self.assertIn("ro", root.split(","))
+
+    def check_shared_memory(self, path, client):
+        segment = Segment(path)
+        self.addCleanup(segment.close)
+
+        def hit():
+            client.command("GET", "k")
+            return segment.read("k") == b"v"
+
+        wait_for(hit, 10, "a hit from the memory of the container")
+        self.segment = segment
+
+    def check_drain(self, container, server, client, path):
+        """SIGTERM: nobody can connect any more, what is in flight is answered, the exit code is 0."""
+        client.send(encode("BLPOP", "list", "0"))
+        wait_for(lambda: b"blocked_clients:1" in server.run("INFO", "clients"), 5, "BLPOP waits")
+        container.signal_main("TERM")
+        wait_for(lambda: not os.path.exists(path), 5, "its socket is gone")
+        server.run("RPUSH", "list", "last")
+        self.assertEqual(encode("list", "last"), client.read_reply())
+        self.assertEqual(0, container.process.wait(20 * SLOWNESS))
+        self.assertTrue(self.segment.is_over())
+
+
+if __name__ == "__main__":
+    unittest.main()
