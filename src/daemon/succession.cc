@@ -240,6 +240,10 @@ std::string Succession::why_not() const {
     if (parts_.config.upstream.url == kManagedUrl) {
         return "managed: its valkey-server is nearkey's child, and ends with it";
     }
+    if (getpid() == 1) {
+        return "nearkey is the first process of its container, which would end with it: start a "
+               "new container";
+    }
     if (has_successor()) return "an upgrade is under way";
     if (has_predecessor()) return "clients of the nearkey before this one are still served";
     if (const std::string reason = events_.why_no_upgrade(); !reason.empty()) return reason;
