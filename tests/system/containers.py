@@ -1,6 +1,7 @@
 """Runs an unpacked image: by runc or crun where one of them can here, else by chroot in namespaces of
 its own, which show less: who() says which."""
 
+import itertools
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from processes import Process
 
 # As of an image that scripts/image makes.
 USER = 65532
+NUMBERS = itertools.count()
 RUNTIMES = (["runc"], ["crun"], ["crun", "--cgroup-manager=disabled"])
 
 
@@ -34,8 +36,8 @@ class Container(Process):
     own loopback."""
 
     def __init__(self, rootfs, directory, *, command, args, mounts=(), environment=(), own_users=False):
-        self.directory = os.path.join(directory, f"container-{id(self)}")
-        self.name = f"nearkey-{os.getpid()}-{id(self)}"
+        self.name = f"nearkey-{os.getpid()}-{next(NUMBERS)}"
+        self.directory = os.path.join(directory, self.name)
         self.rootfs = rootfs
         self.runtime = command
         self.args = list(args)
@@ -54,6 +56,8 @@ class Container(Process):
         return " ".join(self.runtime) if self.runtime else "chroot and unshare"
 
     def start(self, **options):
+        for _, place, _ in self.mounts:
+            os.makedirs(self.rootfs + place, exist_ok=True)
         if self.runtime:
             with open(os.path.join(self.directory, "config.json"), "w") as file:
                 json.dump(self.specification(), file)
@@ -98,33 +102,34 @@ class Container(Process):
         lines = ["mount --make-rprivate /", f"mount --bind {self.rootfs} {self.rootfs}",
                  f"mount -t proc proc {self.rootfs}/proc"]
         for source, place, mode in self.mounts:
-            os.makedirs(self.rootfs + place, exist_ok=True)
             lines.append(f"mount --bind {source} {self.rootfs}{place}")
             lines += [f"mount -o remount,ro,bind {self.rootfs}{place}"] * (mode == "ro")
         lines.append(f"mount -o remount,ro,bind {self.rootfs}")
-        lines.append(f"exec setpriv --no-new-privs chroot --userspec={USER}:{USER} {self.rootfs} "
+        lines.append(f"exec setpriv --no-new-privs /usr/sbin/chroot --userspec={USER}:{USER} {self.rootfs} "
                      f"/usr/bin/nearkey {' '.join(self.args[1:])}")
         variables = " ".join(f"export {entry};" for entry in self.environment)
         return variables + "\n" + "\n".join(lines)
 
     def main_process(self):
         """The number, on the host, of the process that is the first one inside."""
-        if self.runtime:
-            return int(json.loads(self._tell("state").stdout)["pid"])
 
-        def child():
+        def first():
+            if self.runtime:
+                state = self._tell("state")
+                return json.loads(state.stdout)["pid"] if state.returncode == 0 else 0
             with open(f"/proc/{self.pid}/task/{self.pid}/children") as children:
-                return children.read().split()
+                return (children.read().split() or [0])[0]
 
-        return int(wait_for(child, 5, "its first process")[0])
+        return int(wait_for(first, 20, "its first process"))
 
     def execute(self, *args):
         """A command inside, as a probe of Kubernetes' runs it."""
         if self.runtime:
             return self._tell("exec", *args)
         inside = ["nsenter", "--target", str(self.main_process()), "--all", "--root"]
-        return subprocess.run([*inside, "setpriv", *args], capture_output=True, text=True,
-                              timeout=20 * SLOWNESS)
+        return subprocess.run([*inside, *args], capture_output=True, text=True,
+                              timeout=20 * SLOWNESS,
+                              env=dict(one.split("=", 1) for one in self.environment))
 
     def _tell(self, verb, *args):
         return subprocess.run([*self._command(), verb, self.name, *args], capture_output=True,
@@ -137,9 +142,8 @@ class Container(Process):
             subprocess.run(["kill", "-s", name, str(self.main_process())], check=True)
 
     def stop(self):
-        if self.runtime and self.is_running():
-            self.signal_main("KILL")
-            self.process.wait(20 * SLOWNESS)
-        self.kill()
         if self.runtime:
+            self._tell("delete", "--force")
+        self.kill()
+        if self.runtime:  # What was made while it was ended.
             self._tell("delete", "--force")

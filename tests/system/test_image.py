@@ -10,26 +10,25 @@ import unittest
 
 from containers import USER, Container, runtime
 from harness import ROOT, SLOWNESS, SystemTest, proxy_only, show_figure, wait_for
+from manifests import configuration, nearkeys, objects
 from packages import built_packages, run
 from resp import RespClient, encode
 from segments import Segment
 
 PONG = b"+PONG\r\n"
-# Where the test's folders are inside.
-RUN, CONFIG = "/run/nearkey", "/etc/nearkey"
-SETTINGS = f"""
-[upstream]
-url = "unix://{RUN}/valkey.sock"
-password_file = "{RUN}/password"
-
-[server]
-listen_mode = "0666"
-
-[[listener]]
-address = "{RUN}/nearkey.sock"
-shared_memory = true
+# Of the application in deploy/kubernetes/sidecar.yaml.
+APP = 10001
+# A client as that user, of the pod's group, with the folder of the socket mounted to be read.
+CONNECT = r"""
+mount --bind "$1" "$1"
+mount -o remount,ro,bind "$1"
+exec setpriv --reuid "$2" --regid "$2" --groups "$3" --no-new-privs --bounding-set=-all \
+  "$4" -c 'import socket, sys
+client = socket.socket(socket.AF_UNIX)
+client.connect(sys.argv[1])
+client.sendall(b"PING\r\n")
+print(client.recv(100))' "$1/nearkey.sock"
 """
-READY = ("/usr/bin/nearkey", "ready", "--timeout-ms", "1000")
 # All that is in it, as regexes.
 FILES = (
     r"\./usr/bin/nearkey",
@@ -42,6 +41,12 @@ FILES = (
     r"\./etc/(passwd|group|nsswitch\.conf|nearkey/nearkey\.toml|ssl/certs/ca-certificates\.crt)",
     r"\./var/lib/dpkg/status\.d/[a-z0-9+.-]+",
 )
+
+
+def write(path, text, mode):
+    with open(path, "w") as file:
+        file.write(text)
+    os.chmod(path, mode)
 
 
 def make_image(package, archive):
@@ -119,42 +124,63 @@ class ImageTest(SystemTest):
         self.check_serving(own_users=True)
 
     def check_serving(self, own_users):
-        shared = os.path.join(self.directory, "run")
-        config = os.path.join(self.directory, "config")
-        os.chmod(self.directory, 0o755)
-        for folder in (shared, config):
-            os.mkdir(folder)
-        with open(os.path.join(config, "nearkey.toml"), "w") as file:
-            file.write(SETTINGS)
-        # A file of a Secret: of root, readable by the pod's group.
-        with open(os.path.join(shared, "password"), "w") as file:
-            file.write("secret\n")
+        """The container of deploy/kubernetes/sidecar.yaml, with the folders of its volumes."""
+        documents = objects("sidecar.yaml")
+        ((pod, described),) = nearkeys(documents)
+        self.assertEqual(USER, described["securityContext"]["runAsUser"])
+        folders = {one["name"]: os.path.join(self.directory, one["name"]) for one in pod["volumes"]}
         container = self.container(
-            [(shared, RUN, "rw"), (config, CONFIG, "ro")], own_users=own_users)
-        os.chown(file.name, 0, container.user)
-        os.chmod(file.name, 0o440)
-        os.chmod(shared, 0o777)
+            [(folders[one["name"]], one["mountPath"], "ro" if one.get("readOnly") else "rw")
+             for one in described["volumeMounts"]], own_users=own_users)
+        group = container.first_id + pod["securityContext"]["fsGroup"]
+        os.chmod(self.directory, 0o755)
+        for volume in pod["volumes"]:
+            os.mkdir(folders[volume["name"]])
+            if "emptyDir" in volume:  # As the kubelet makes it for a pod with fsGroup.
+                os.chown(folders[volume["name"]], -1, group)
+                os.chmod(folders[volume["name"]], 0o2777)
+        shared = folders["nearkey"]
+        text = configuration(documents, pod, described)
+        text = re.sub('url = ".*"', 'url = "unix:///run/nearkey/valkey.sock"', text)
+        text = re.sub("listen = .*", "", text)
+        text += '[[listener]]\naddress = "/run/nearkey/nearkey.sock"\nshared_memory = true\n'
+        write(os.path.join(folders["nearkey-config"], "nearkey.toml"), text, 0o644)
+        secret = os.path.join(folders["nearkey-upstream"], "password")
+        write(secret, "secret\n", pod["volumes"][-1]["secret"]["defaultMode"])
+        os.chown(secret, 0, group)
         server = self.start_server("--requirepass", "secret", "--unixsocketperm", "777", directory=shared)
         server.password = "secret"
         log = open(os.path.join(self.directory, "log"), "w+")
         self.addCleanup(log.close)
         self.addCleanup(container.stop)
         container.start(stdout=subprocess.DEVNULL, stderr=log)
-        path = os.path.join(shared, "nearkey.sock")
 
-        def is_up():
+        def probe(name):
             log.seek(0)
             self.assertTrue(container.is_running(), log.read())
-            return os.path.exists(path) and container.execute(*READY).returncode == 0
+            return container.execute(*described[name]["exec"]["command"]).returncode == 0
 
-        wait_for(is_up, 20, "the probe inside says that it is ready")
+        wait_for(lambda: probe("startupProbe"), 20, "it has started")
+        self.assertTrue(probe("readinessProbe"))
         self.check_rights(container)
+        self.check_application(shared, group)
+        path = os.path.join(shared, "nearkey.sock")
         with RespClient(path) as client:
-            self.assertEqual(PONG, client.command("PING"))
             self.assertEqual(b"+OK\r\n", client.command("SET", "k", "v"))
-            self.check_shared_memory(path, client)
             self.assertEqual(b"v", server.run("GET", "k"))
+            self.check_shared_memory(path, client)
+            refused = container.execute("/usr/bin/nearkey", "upgrade")
+            self.assertEqual(1, refused.returncode)
+            self.assertIn("start a new container", refused.stderr + refused.stdout)
             self.check_drain(container, server, client, path)
+        log.seek(0)
+        self.assertNotIn("password_exposed", log.read())
+
+    def check_application(self, shared, group):
+        command = ["unshare", "--mount", "sh", "-ec", CONNECT, "connect", shared, str(APP)]
+        self.assertEqual(f"{PONG}\n", run(*command, str(group), "/usr/bin/python3"))
+        with self.assertRaisesRegex(AssertionError, "Permission denied"):
+            run(*command, str(APP), "/usr/bin/python3")
 
     def check_rights(self, container):
         pid = container.main_process()
