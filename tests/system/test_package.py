@@ -1,6 +1,7 @@
 """The Debian packages: what is in them, and that they run on a clean Debian."""
 
 import functools
+import glob
 import os
 import re
 import shutil
@@ -70,10 +71,19 @@ COMPILER = {"gcc", "libc6-dev", "pkg-config"}
 COMPILE = "cc app.c $(pkg-config --cflags --libs nearkey-client) -o app"
 # In a mount namespace of its own with /proc, through which nearkey opens its segment for reading.
 IN_ROOT = 'mount -t proc proc "$0/proc" && exec chroot "$@"'
+SMALL_PROGRAM = """
+#include <stdio.h>
+#include <string.h>
+""" + "\n".join(f"int f{i}(char* to) {{ return to[{i}]; }}" for i in range(20)) + """
+int main(int count, char** words) {
+    char copy[64];
+    memcpy(copy, words[0], (size_t)count);
+    printf("%s %d\\n", copy, f3(copy));
+}
+"""
 # Of a library of ours alone, of sources without a Debian of their own, and of a debug build.
 LINTIAN_IGNORED = [
     "initial-upload-closes-no-bugs",
-    "hardening-no-bindnow",
     "hardening-no-fortify-functions",
     "hardening-no-pie",
     "maintainer-script-calls-systemctl",
@@ -101,6 +111,50 @@ def readme_block(language, start):
     return block
 
 
+def is_elf(path):
+    with open(path, "rb") as file:
+        return file.read(4) == b"\x7fELF"
+
+
+def hardening(*arguments):
+    command = [os.path.join(ROOT, "scripts", "hardening"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60 * SLOWNESS)
+
+
+def hardening_check(*paths):
+    """What they lack, by the names of scripts/hardening."""
+    return set(re.findall(r"not (\w+)$", hardening("check", *paths).stdout, re.M))
+
+
+@unittest.skipIf(shutil.which("readelf") is None or shutil.which("cc") is None, "no compiler")
+class HardeningTest(SystemTest):
+    """The flags of scripts/package, and its check of what they made, on a program of one file: that
+    build takes minutes, and scripts/package itself checks it."""
+
+    def test_the_flags_do_what_is_checked(self):
+        flags = {kind: hardening("flags", kind).stdout.split() for kind in ("c", "cpp", "link")}
+        for kind in ("c", "cpp"):
+            self.assertEqual(set(), self.lacks(flags[kind] + ["-pie"] + flags["link"]))
+        without = {
+            "is_position_independent": ["-no-pie"],
+            "has_relro": ["-Wl,-z,norelro"],
+            "binds_now": ["-Wl,-z,lazy"],
+            "has_no_executable_stack": ["-Wl,-z,execstack"],
+            "has_stack_protector": ["-fno-stack-protector"],
+            "has_fortify": ["-U_FORTIFY_SOURCE"],
+        }
+        if os.uname().machine == "x86_64":
+            without["has_control_flow"] = ["-fcf-protection=none"]
+        for name, more in without.items():
+            self.assertEqual({name}, self.lacks(flags["c"] + ["-pie"] + flags["link"] + more) - {
+                "binds_now" if name == "has_relro" else ""}, more)
+
+    def lacks(self, flags):
+        path = os.path.join(self.directory, "program")
+        run("cc", "-xc", "-", "-o", path, *flags, input=SMALL_PROGRAM)
+        return hardening_check(path)
+
+
 @proxy_only
 class PackageTest(SystemTest):
     @classmethod
@@ -125,6 +179,18 @@ class PackageTest(SystemTest):
             control = run("dpkg-deb", "--field", package)
             for library in DEPENDS[name]:
                 self.assertRegex(control, rf"(?m)^Depends: .*\b{library}")
+
+    def test_what_is_packaged_binds_at_the_start(self):
+        """Of the flags of scripts/hardening, those that cost nothing are in every build."""
+        for name in ("nearkey", "libnearkey-client0", "python3-nearkey"):
+            root = os.path.join(self.directory, name)
+            run("dpkg-deb", "--extract", self.packages[name], root)
+            programs = [path for path in glob.glob(root + "/usr/**/*", recursive=True)
+                        if os.path.isfile(path) and is_elf(path) and not os.path.islink(path)]
+            self.assertEqual(1, len(programs))
+            said = hardening_check(*programs)
+            for one in ("is_position_independent", "has_relro", "binds_now", "has_no_executable_stack"):
+                self.assertNotIn(one, said)
 
     def test_control_files(self):
         self.assertEqual("/etc/nearkey/nearkey.toml\n", self.control_file("conffiles"))
