@@ -10,7 +10,7 @@ from harness import ROOT, AdminConnection, SystemTest, proxy_only, run_nearkey
 # An event of the log, as it is written where it is said; `a ? "one" : "other"` are two.
 EVENT = re.compile(r'(?:\.(?:debug|info|warning|error)|\bwarn)\(\s*(?:[^";,]*\? )?"([a-z_]+)"([^;]*)')
 OTHER = re.compile(r'\s*:\s*"([a-z_]+)"')
-PAGES = ("operations.md", "near_cache.md", "compatibility.md", "failover.md", "containers.md")
+PAGES = ("operations.md", "near_cache.md", "compatibility.md", "failover.md", "containers.md", "runbooks.md")
 
 
 def read(*parts):

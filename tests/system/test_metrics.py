@@ -192,6 +192,21 @@ class MetricsTest(SharedSystemTest):
             for name in NAME.findall(text):
                 self.assertIn(SUFFIX.sub("", name) if name not in known else name, known, text)
 
+    def test_each_alert_has_a_runbook_and_each_runbook_an_alert(self):
+        rules = (CONFIG / "alerts.yml").read_text()
+        alerts = [(name, re.findall(r'^ +runbook_url: "(.*)"$', rest, re.M))
+                  for name, rest in re.findall(r"- alert: (\w+)\n(.*?)(?=\n\n|\Z)", rules, re.S)]
+        self.assertGreater(len(alerts), 20)
+        page = (Path(ROOT) / "docs" / "runbooks.md").read_text()
+        sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", page, re.M | re.S))
+        self.assertEqual([name for name, _ in alerts], list(sections))
+        for name, links in alerts:
+            self.assertEqual([f"https://nearkey.invalid/docs/runbooks.md#{name.lower()}"], links)
+            # Something to look at, and something to do.
+            self.assertRegex(sections[name], r"(?m)^1\. ", name)
+        links = re.findall(r"\]\(#(\w+)\)", page)
+        self.assertLessEqual(set(links), {name.lower() for name in sections})
+
     @needs_promtool
     def test_alerts_fire_when_they_should_and_not_before(self):
         rules = CONFIG / "alerts.yml"
