@@ -11,7 +11,7 @@ from harness import BINARY, ROOT, SLOW, SLOWNESS
 
 BUILD = os.path.dirname(BINARY)
 # What scripts/package reads, besides the build.
-SOURCES = ("scripts/package", "packaging", "config", "systemd", "man", "python", "include",
+SOURCES = ("scripts/package", "scripts/sbom", "packaging", "config", "systemd", "man", "python", "include",
            "subprojects", "README.md", "LICENSE", "docs/python.md")
 
 

@@ -2,18 +2,15 @@
 flags and paths that there are. tests/system/test_image.py runs the container that it describes."""
 
 import copy
-import json
 import os
 import re
-import shutil
-import subprocess
 import tomllib
 import unittest
 
-from harness import ROOT, SLOWNESS, SystemTest, proxy_only, run_nearkey
+from harness import ROOT, SystemTest, proxy_only, run_nearkey
 from manifests import configuration, containers, nearkeys, objects, pods, restricted_mistakes
+from schemas import mistakes_of, needs_schemas
 
-MODULES = os.path.join(ROOT, "build", "schemas", "node_modules")
 FILES = ("sidecar.yaml", "node.yaml")
 MIB = 1 << 20
 UNITS = {"KiB": 1 << 10, "MiB": MIB, "GiB": 1 << 30, "Ki": 1 << 10, "Mi": MIB, "Gi": 1 << 30}
@@ -25,22 +22,6 @@ ABOVE = 80 * MIB
 def bytes_of(text):
     number, unit = re.fullmatch(r"(\d+)(\w*)", text).groups()
     return int(number) * UNITS[unit]
-
-
-def mistakes_of(documents):
-    """By the schemas, a list for each."""
-    done = subprocess.run(
-        ["node", os.path.join(ROOT, "tests", "schemas", "validate.mjs"), MODULES],
-        input=json.dumps(documents), capture_output=True, text=True, timeout=60 * SLOWNESS,
-    )
-    if done.returncode != 0:
-        raise AssertionError(done.stderr)
-    return json.loads(done.stdout)
-
-
-needs_schemas = unittest.skipUnless(
-    os.path.isdir(MODULES) and shutil.which("node"), "no schemas (tests/schemas/install.sh)"
-)
 
 
 class ManifestTest(unittest.TestCase):

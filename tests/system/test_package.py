@@ -2,6 +2,8 @@
 
 import functools
 import glob
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -12,6 +14,7 @@ import unittest
 from harness import ROOT, SLOWNESS, SystemTest, proxy_only, wait_for
 from packages import built_packages, run
 from resp import RespClient
+from schemas import mistakes_of, needs_schemas
 
 PONG = b"+PONG\r\n"
 LIBRARY = "./usr/lib/[^/]+/libnearkey-client.so"
@@ -192,6 +195,43 @@ class PackageTest(SystemTest):
             said = hardening_check(*programs)
             for one in ("is_position_independent", "has_relro", "binds_now", "has_no_executable_stack"):
                 self.assertNotIn(one, said)
+
+    def bill_of_materials(self):
+        with open(self.package.replace(".deb", ".cdx.json")) as file:
+            return json.load(file)
+
+    def test_what_they_are_made_of(self):
+        bill = self.bill_of_materials()
+        about = [bill["metadata"]["component"], *bill["components"]]
+        components = {component["name"]: component for component in about}
+        self.assertEqual(len(about), len(components))
+        for name, path in self.packages.items():
+            with open(path, "rb") as file:
+                digest = hashlib.sha256(file.read()).hexdigest()
+            self.assertEqual([{"alg": "SHA-256", "content": digest}], components[name]["hashes"])
+            # The packages of Debian that it needs, in the versions that it was built with.
+            for field in run("dpkg-deb", "--field", path, "Depends").split(","):
+                need = re.match(r"\s*([\w.+-]+)", field)[1]
+                if need not in self.packages:
+                    version = run("dpkg-query", "--show", "--showformat=${Version}", need)
+                    self.assertEqual(version, components[need]["version"])
+        # What leaves no name in the program: headers, and sources of others.
+        made_of = {name for name, component in components.items()
+                   if any("compiled in" in one["value"] for one in component["properties"])}
+        headers = {"nlohmann-json3-dev", "libtoml11-dev", "libcli11-dev", "libxxhash-dev"}
+        self.assertLessEqual(headers, made_of)
+        self.assertTrue({"hiredis", "libhiredis-dev"} & made_of)
+        self.assertNotIn("doctest-dev", components)
+        (own,) = [one for one in bill["dependencies"] if one["ref"].startswith("nearkey@")]
+        self.assertLessEqual({components[name]["bom-ref"] for name in headers}, set(own["dependsOn"]))
+
+    @needs_schemas
+    def test_what_they_are_made_of_is_as_cyclonedx_has_it(self):
+        bill = self.bill_of_materials()
+        broken = {**bill, "components": [{**bill["components"][0], "hashes": [{"alg": "SHA-3"}]}]}
+        valid, invalid = mistakes_of([bill, broken])
+        self.assertEqual([], valid)
+        self.assertNotEqual([], invalid)
 
     def test_control_files(self):
         self.assertEqual("/etc/nearkey/nearkey.toml\n", self.control_file("conffiles"))
