@@ -40,6 +40,37 @@ class EventTest(unittest.TestCase):
         self.assertEqual(found, explained, "in src, and in the table of docs/operations.md")
 
 
+class LinkTest(unittest.TestCase):
+    def test_every_link_to_a_page_of_ours_leads_to_a_section(self):
+        pages = [os.path.join(folder, name) for top in ("docs", "examples", "deploy")
+                 for folder, _, names in os.walk(os.path.join(ROOT, top))
+                 for name in names if name.endswith(".md") and "node_modules" not in folder]
+        pages += [os.path.join(ROOT, name) for name in os.listdir(ROOT) if name.endswith(".md")]
+        seen, broken = 0, []
+        for page in pages:
+            for link in re.findall(r"\]\(([^)\s]+)\)", without_code(page)):
+                if re.match(r"\w+:", link):
+                    continue
+                path, _, section = link.partition("#")
+                target = os.path.normpath(os.path.join(os.path.dirname(page), path)) if path else page
+                seen += 1
+                if not os.path.exists(target) or (section and section not in sections_of(target)):
+                    broken.append((os.path.relpath(page, ROOT), link))
+        self.assertGreater(seen, 300)
+        self.assertEqual([], broken)
+
+
+def without_code(path):
+    return re.sub(r"^```.*?^```", "", read(path), flags=re.M | re.S)
+
+
+def sections_of(path):
+    """The names by which links reach the headings of a page."""
+    plain = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading)
+             for heading in re.findall(r"^#+ (.*)$", without_code(path), re.M)]
+    return {re.sub(r"[^\w -]", "", heading.strip().lower()).replace(" ", "-") for heading in plain}
+
+
 @proxy_only
 class NameTest(SystemTest):
     def test_every_option_that_is_named_is_one(self):
