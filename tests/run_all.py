@@ -100,7 +100,7 @@ ALONE = (
 # A sanitizer build has six times the time for everything: nothing of it needs to be alone.
 
 # Not with the address sanitizer: what they look at is not memory, and others run the same code.
-NOT_SANITIZED = r"test_(bench|near_cache_memory|package|soak|status_page|units)"
+NOT_SANITIZED = r"test_(bench|deploy|docs|image|near_cache_memory|package|soak|status_page|units)"
 
 # These keep a core busy all the time.
 BUSY = (r"unit", r"rules", r"torn reads.*", r"threads of the client", r"model", r"simulation.*", r"differential.*", r"parsers", r"fuzz", r"liveness.*",

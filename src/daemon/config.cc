@@ -250,7 +250,7 @@ void check_read_from(const Loading& loading) {
 // The secret itself is read again when it is needed, and may be another by then.
 void check_secrets(const Loading& loading, const Environment& environment) {
     try {
-        static_cast<void>(read_upstream(loading.config, environment));
+        static_cast<void>(read_upstream(loading.config, environment, ""));
         static_cast<void>(read_sentinel_credentials(loading.config.sentinel));
     } catch (const ConfigError& error) {
         const std::string text = error.what();

@@ -21,9 +21,9 @@ constexpr std::string_view kUserKey = "upstream.username";
 constexpr std::string_view kFileKey = "upstream.password_file";
 constexpr std::string_view kSentinelFileKey = "sentinel.password_file";
 constexpr std::string_view kCredentialKey = "upstream.password_credential";
+constexpr std::string_view kCommandKey = "upstream.password_command";
 constexpr std::string_view kVariable = "NEARKEY_UPSTREAM_PASSWORD";
 constexpr std::string_view kUrlVariable = "CACHE_URL";
-constexpr std::size_t kPasswordMax = 4096;
 
 std::string named(std::string_view key, const std::string& value) {
     return std::string(key) + " = \"" + value + "\"";
@@ -65,15 +65,7 @@ std::string read_password(const std::string& path, const std::string& what) {
     if (!is_file) refuse(what, "it is not a regular file; name one that holds the password");
     if (count < 0) refuse(what, "cannot read it: " + os_error(error));
 
-    std::string password(bytes.data(), size);
-    if (password.ends_with('\n')) password.pop_back();
-    if (password.ends_with('\r')) password.pop_back();
-    if (password.empty()) refuse(what, "it is empty; it must hold the password, on one line");
-    if (password.size() > kPasswordMax)
-        refuse(what, "it is larger than 4096 bytes; is it the right file?");
-    if (password.find('\n') != std::string::npos)
-        refuse(what, "it holds more than one line; it must hold the password alone");
-    return password;
+    return password_of(std::string(bytes.data(), size), what);
 }
 
 std::string read_credential(const std::string& name, const Environment& environment) {
@@ -93,6 +85,7 @@ void refuse_if_twice(const UpstreamUrl& url, const UpstreamOptions& options, boo
     if (!url.password.empty()) places.push_back(kUrlKey);
     if (!options.password_file.empty()) places.push_back(kFileKey);
     if (!options.password_credential.empty()) places.push_back(kCredentialKey);
+    if (!options.password_command.argv.empty()) places.push_back(kCommandKey);
     if (has_variable) places.push_back(kVariable);
     if (places.size() > 1) {
         throw ConfigError(std::string(places[1]) + ": " + std::string(places[0]) +
@@ -138,7 +131,19 @@ void hide_password(char* text) {
 
 }  // namespace
 
-UpstreamUrl read_upstream(const Config& config, const Environment& environment) {
+std::string password_of(std::string text, const std::string& what) {
+    if (text.ends_with('\n')) text.pop_back();
+    if (text.ends_with('\r')) text.pop_back();
+    if (text.empty()) refuse(what, "it is empty; it must hold the password, on one line");
+    if (text.size() > kPasswordMax)
+        refuse(what, "it is larger than 4096 bytes; is it the right file?");
+    if (text.find('\n') != std::string::npos)
+        refuse(what, "it holds more than one line; it must hold the password alone");
+    return text;
+}
+
+UpstreamUrl read_upstream(const Config& config, const Environment& environment,
+                          const std::string& told) {
     const UpstreamOptions& options = config.upstream;
     UpstreamUrl url = std::get<UpstreamUrl>(parse_url(options.url));
     const std::string* const variable = environment.find(kVariable);
@@ -149,6 +154,8 @@ UpstreamUrl read_upstream(const Config& config, const Environment& environment) 
             read_password(options.password_file, named_file(kFileKey, options.password_file));
     } else if (!options.password_credential.empty()) {
         url.password = read_credential(options.password_credential, environment);
+    } else if (!options.password_command.argv.empty()) {
+        url.password = told;
     } else if (variable != nullptr) {
         url.password = *variable;
     }
@@ -159,6 +166,20 @@ SentinelCredentials read_sentinel_credentials(const SentinelOptions& options) {
     const std::string& path = options.password_file;
     if (path.empty()) return {options.username, {}};
     return {options.username, read_password(path, named_file(kSentinelFileKey, path))};
+}
+
+std::string certificates_seen(const Config& config) {
+    const UpstreamOptions& options = config.upstream;
+    std::string seen;
+    for (const std::string& path :
+         {options.tls_ca_file, options.tls_cert_file, options.tls_key_file}) {
+        struct stat status {};
+        if (path.empty() || stat(path.c_str(), &status) != 0) continue;
+        seen += std::to_string(status.st_dev) + ":" + std::to_string(status.st_ino) + ":" +
+                std::to_string(status.st_size) + ":" + std::to_string(status.st_mtim.tv_sec) + "." +
+                std::to_string(status.st_mtim.tv_nsec) + " ";
+    }
+    return seen;
 }
 
 std::vector<std::string> secret_warnings(const ConfigSources& sources, const Config& config) {

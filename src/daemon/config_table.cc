@@ -20,9 +20,10 @@ Table class_of(Value Table::*field);
 template <auto Field>
 auto& in(Config& config) {
     ClientLimits& client_limits = config.limits;
-    const auto tables = std::tie(config.upstream, config.cluster, config.sentinel, config.server,
-                                 config.limits, client_limits, config.near_cache, config.managed,
-                                 config.log, config.slow_log, config.hot_keys);
+    PasswordCommandOptions& password_command = config.upstream.password_command;
+    const auto tables = std::tie(config.upstream, password_command, config.cluster, config.sentinel,
+                                 config.server, config.limits, client_limits, config.near_cache,
+                                 config.managed, config.log, config.slow_log, config.hot_keys);
     return std::get<decltype(class_of(Field))&>(tables).*Field;
 }
 
@@ -111,6 +112,16 @@ constexpr auto kOptions = std::to_array<Option>({
         "it. Read again at each reload, and when Valkey refuses the password."),
     text("upstream.password_credential", in<&Upstream::password_credential>, check_credential,
          "The name of the systemd credential (LoadCredential=) that is the password."),
+    restart(list("upstream.password_command", in<&PasswordCommandOptions::argv>, check_not_empty,
+                 "A program and its arguments, whose output is the password, one line: for tokens "
+                 "of a cloud.\n"
+                 "Run at the start, at each reload, and when Valkey refuses the password.")),
+    number("upstream.password_command_timeout_ms", in<&PasswordCommandOptions::timeout_ms>,
+           {100, kHourMs}, "The longest it may take; then it is killed, and run again later."),
+    number("upstream.password_lifetime_ms", in<&PasswordCommandOptions::lifetime_ms>,
+           {0, 30 * 24 * kHourMs},
+           "How long its password is valid: after four fifths of that it is run again, and live\n"
+           "connections say the new one (AUTH). 0: it does not end."),
     number("upstream.connections", in<&Upstream::connections>, {1, 64},
            "Shared connections for each pair of protocol and database."),
     number("upstream.connections_max", in<&Upstream::connections_max>, {1, 10000},

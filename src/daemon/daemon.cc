@@ -77,6 +77,8 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
       log_(STDERR_FILENO, LogLevel::Info, metrics_),
       slow_log_(config_.slow_log, key_hash_, log_, metrics_),
       scripts_(config_.cluster, metrics_),
+      password_command_(loop_, metrics_, log_, config_.upstream.password_command,
+                        [this] { on_password(); }),
       drain_timer_(loop_,
                    [this] {
                        log_.warning("drain_timeout", {});
@@ -95,10 +97,7 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
     warn_of_hidden_accounts(doors(config_), log_);
     set_core_dumps(config_.server);
     warn_of_few_descriptors(config, log_);
-    if (config_.upstream.url == kManagedUrl) start_managed_server();
-    upstreams_ = std::make_unique<UpstreamMaker>(
-        UpstreamMaker::Parts{loop_, metrics_, log_, sources_.environment,
-                             managed_ == nullptr ? "" : managed_->socket_path()});
+    make_upstreams();
     Workers::Targets targets = upstreams_->make_targets(config_, {});
     log_.info("starting",
               {{"version", NEARKEY_VERSION}, {"upstream", redacted(targets.front()->url)}});
@@ -128,6 +127,13 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
                                                inherited_.take_channel());
     admin_view_ = std::make_unique<AdminView>(parts, *failover_, *reload_, *succession_);
     if (!succession_->had_predecessor()) start_admin();
+}
+
+void Daemon::make_upstreams() {
+    if (config_.upstream.url == kManagedUrl) start_managed_server();
+    upstreams_ = std::make_unique<UpstreamMaker>(UpstreamMaker::Parts{
+        loop_, metrics_, log_, sources_.environment, password_command_.password(),
+        managed_ == nullptr ? "" : managed_->socket_path()});
 }
 
 void Daemon::make_stores() {
@@ -189,9 +195,13 @@ void Daemon::watch_signals() {
 }
 
 int Daemon::run() {
-    workers_->start();
-    failover_->begin(upstreams_->make_watch(config_), {});
-    if (!succession_->had_predecessor()) notify_status("connecting to Valkey");
+    if (password_command_.is_configured()) {
+        stage_ = Stage::Locked;
+        if (!succession_->had_predecessor()) notify_status("waiting for the password's command");
+        password_command_.ask();
+    } else {
+        start_upstream();
+    }
     // Twice as often as needed, and only from the loop: if it hangs, systemd hears nothing. A hang
     // of another loop is noticed one interval later.
     if (const uint64_t interval_ms = watchdog_ms(); interval_ms > 0) {
@@ -201,6 +211,23 @@ int Daemon::run() {
     loop_.run();
     log_.info("stopped", {});
     return exit_code_;
+}
+
+void Daemon::start_upstream() {
+    stage_ = Stage::Starting;
+    workers_->start();
+    failover_->begin(upstreams_->make_watch(config_), {});
+    if (!succession_->had_predecessor()) notify_status("connecting to Valkey");
+}
+
+void Daemon::on_password() {
+    reload_->take_credentials();
+    if (stage_ == Stage::Locked) start_upstream();
+}
+
+void Daemon::on_credentials_refused() {
+    password_command_.ask();
+    reload_->take_credentials();
 }
 
 void Daemon::on_health_changed(const UpstreamHealth& health) {
@@ -304,6 +331,7 @@ void Daemon::on_second() {
     metrics_.client_memory_held_bytes = held_bytes(all_metrics_);
     give_back_spare_memory();
     look_at_sockets();
+    reload_->look_at_certificates();
 }
 
 // Not during an upgrade: another nearkey has our sockets too.
@@ -329,12 +357,14 @@ void Daemon::print_how_to_try() const {
 
 std::string Daemon::why_no_reload() const {
     if (stage_ == Stage::Draining) return "nearkey is stopping";
+    if (stage_ == Stage::Locked) return "upstream.password_command has told no password yet";
     const bool is_upgrading =
         stage_ == Stage::Waiting || stage_ == Stage::Retiring || succession_->has_successor();
     return is_upgrading ? "an upgrade is under way, and the new nearkey reads the file itself" : "";
 }
 
 void Daemon::on_reload_begun() {
+    password_command_.ask();
     if (stage_ == Stage::Serving) notify_reloading();
 }
 

@@ -127,7 +127,8 @@ Reload::Reload(const DaemonParts& parts, Failover& failover, ReloadEvents& event
     : parts_(parts),
       failover_(failover),
       events_(events),
-      watch_timer_(parts.loop, [this] { on_watch(); }) {
+      watch_timer_(parts.loop, [this] { on_watch(); }),
+      certificates_seen_(certificates_seen(parts.config)) {
     parts_.metrics.config_reload_success = 1;
 }
 
@@ -146,6 +147,32 @@ const AdminChange& Reload::begin() {
         refuse(error.what());
     }
     return change_;
+}
+
+// What does not fit together yet is another one again once it does.
+void Reload::look_at_certificates() {
+    const std::string seen = certificates_seen(parts_.config);
+    if (seen != certificates_seen_ && renew_certificates()) certificates_seen_ = seen;
+}
+
+// False: not now.
+bool Reload::renew_certificates() {
+    if (!parts_.workers.health().is_ready) return take_credentials();
+    if (next_ != nullptr || !events_.why_no_reload().empty()) return false;
+    try {
+        const Workers::Targets targets =
+            parts_.upstreams.make_targets(parts_.config, failover_.primary());
+        if (is_same_tls(parts_.workers.target(), *targets.front())) return true;
+        change_ = {AdminChange::State::UnderWay, parts_.metrics.config_reloads_total, {}, {}};
+        events_.on_reload_begun();
+        next_ = std::make_unique<Next>();
+        next_->config = parts_.config;
+        next_->is_renewal = true;
+        try_next(failover_.primary());
+    } catch (const std::exception& error) {
+        refuse(error.what());
+    }
+    return true;
 }
 
 void Reload::read_next() {
@@ -237,6 +264,7 @@ void Reload::apply_next() {
     const bool is_log_new =
         std::any_of(changes.begin(), changes.end(),
                     [](const ConfigChange& change) { return change.key.starts_with("log."); });
+    const bool is_renewal = next_->is_renewal;
     parts_.config = std::move(next_->config);
     next_.reset();
     if (is_log_new) {
@@ -250,17 +278,20 @@ void Reload::apply_next() {
     change_.reason.clear();
     parts_.metrics.config_reload_success = 1;
     parts_.metrics.config_reload_success_ms = static_cast<uint64_t>(wall_clock_ms());
-    parts_.log.info("reloaded", {{"changes", joined(change_.changes)}});
+    parts_.log.info(is_renewal ? "certificates_renewed" : "reloaded",
+                    {{"changes", joined(change_.changes)}});
     warn_of_open_secrets(parts_.sources, parts_.config, parts_.log);
     events_.on_reload_ended();
 }
 
 void Reload::refuse(const std::string& reason) {
+    const bool is_renewal = next_ != nullptr && next_->is_renewal;
     next_.reset();
     change_.state = AdminChange::State::Refused;
     change_.reason = reason;
     parts_.metrics.config_reload_success = 0;
-    parts_.log.error("reload_refused", {{"reason", reason}, {"what", "nothing was changed"}});
+    parts_.log.error(is_renewal ? "certificates_refused" : "reload_refused",
+                     {{"reason", reason}, {"what", "nothing was changed"}});
     events_.on_reload_ended();
 }
 
@@ -283,19 +314,21 @@ void Reload::on_target_refused(const std::string& reason) {
     refuse("the new upstream does not serve: " + reason);
 }
 
-void Reload::on_credentials_refused() {
+bool Reload::take_credentials() {
     try {
         Workers::Targets targets =
             parts_.upstreams.make_targets(parts_.config, failover_.primary());
         credentials_problem_.clear();
         const std::string what = other_secrets(parts_.workers.target(), *targets.front());
-        if (what.empty()) return;
+        if (what.empty()) return true;
         parts_.workers.set_access(std::move(targets));
         parts_.log.info("credentials_read_again", {{"what", what}});
+        return true;
     } catch (const std::exception& error) {
-        if (credentials_problem_ == error.what()) return;
+        if (credentials_problem_ == error.what()) return false;
         credentials_problem_ = error.what();
         parts_.log.warning("credentials_unreadable", {{"reason", credentials_problem_}});
+        return false;
     }
 }
 

@@ -16,7 +16,7 @@ Workers::Targets UpstreamMaker::make_targets(const Config& config, const Endpoin
 
 std::unique_ptr<UpstreamTarget> UpstreamMaker::make_target(const Config& config,
                                                            const Endpoint& primary) const {
-    UpstreamUrl url = read_upstream(config, parts_.environment);
+    UpstreamUrl url = read_upstream(config, parts_.environment, parts_.told_password);
     if (is_managed()) {
         url.kind = UpstreamUrl::Kind::Unix;
         url.path = parts_.managed_path;

@@ -170,6 +170,9 @@ bool Workers::have_turned() {
 // --- Valkey ---
 
 const UpstreamHealth& Workers::health() const {
+    static const UpstreamHealth kNotStarted{
+        .reason = "upstream.password_command has told no password yet"};
+    if (!is_running_) return kNotStarted;
     const UpstreamHealth& here = first().health();
     if (!here.is_ready) return here;
     const UpstreamHealth* worst = &here;

@@ -59,10 +59,11 @@ ChildProcess::ChildProcess(Loop& loop, const ChildCommand& command, OnExit on_ex
     NEARKEY_CHECK(!command.argv.empty());
     UniqueFd nothing(open("/dev/null", O_RDWR | O_CLOEXEC));
     const int output = command.output == ChildOutput::Discard ? nothing.get() : STDERR_FILENO;
+    const int to = command.stdout_fd < 0 ? output : command.stdout_fd;
     const StartedProgram started = start_program({.program = command.argv.front(),
                                                   .argv = command.argv,
                                                   .environment = own_environment(),
-                                                  .stdio = {nothing.get(), output, output},
+                                                  .stdio = {nothing.get(), to, output},
                                                   .given = {},
                                                   .ends = ProgramStart::Ends::WithUs});
     nothing.reset();

@@ -95,10 +95,18 @@ void Node::shrink() {
 // --- another server ---
 
 void Node::set_access(UpstreamTarget& fresh) {
-    target_->url.user = fresh.url.user;
-    target_->url.password = fresh.url.password;
+    UpstreamUrl& url = target_->url;
+    const bool is_other = url.user != fresh.url.user || url.password != fresh.url.password;
+    url.user = fresh.url.user;
+    url.password = fresh.url.password;
     // In place: a connection that is being made still points to it.
     if (target_->tls != nullptr && fresh.tls != nullptr) *target_->tls = std::move(*fresh.tls);
+    if (!is_other) return;
+    // A token that is over ends the connections that did not say the next one.
+    shared().for_each([&url](Connection& connection) {
+        if (connection.is_ready()) connection.probe().say_password(url);
+    });
+    leases().close_idle("another password");
 }
 
 void Node::turn_to(Topology::Tried turn, uint64_t former_dials) {

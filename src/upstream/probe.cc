@@ -3,6 +3,7 @@
 #include "nearkey/base/check.h"
 #include "nearkey/base/random.h"
 #include "nearkey/base/sabotage.h"
+#include "nearkey/upstream/advice.h"
 #include "nearkey/upstream/connection.h"
 
 #include <fmt/format.h>
@@ -47,6 +48,13 @@ void Probe::send_heartbeat() {
     }
 }
 
+void Probe::say_password(const UpstreamUrl& url) {
+    std::string command;
+    append_command(command, {"AUTH", url.user.empty() ? "default" : url.user, url.password});
+    pipeline_.ask(*this, Access, command, 1);
+    ++context_.metrics.reauthentications_total;
+}
+
 bool Probe::is_mute(uint64_t now_ms) const {
     const UpstreamOptions& options = context_.options;
     return is_beating() &&
@@ -81,8 +89,18 @@ void Probe::on_whole_reply(uint32_t ticket, const std::string& reply) {
         on_pong(value);
         return;
     }
+    if (ticket == Access) {
+        note_access(value);
+        return;
+    }
     note_role(value);
     if (ticket == Trust) note_trust();
+}
+
+// The connection keeps the rights that it has.
+void Probe::note_access(const Value& reply) {
+    if (!reply.is_error() || !context_.failures.is_news("AUTH " + reply.text)) return;
+    context_.log.warning("reauthentication_refused", {{"reason", with_advice(reply.text)}});
 }
 
 // A server that does not say keeps its role.

@@ -142,6 +142,9 @@
       "when the certificate that Valkey showed last ends, Unix time; 0: no TLS")                   \
     X(upstream_pushes_total, Counter, "push messages received outside of replies")                 \
     X(auth_failures_total, Counter, "times Valkey refused our own credentials")                    \
+    X(password_command_runs_total, Counter, "runs of upstream.password_command")                   \
+    X(password_command_failures_total, Counter, "runs of it that told no password")                \
+    X(reauthentications_total, Counter, "times a live connection told Valkey another password")    \
     X(upstream_unsent_bytes, Gauge, "memory of commands that wait to be written to Valkey")        \
     X(upstream_retained_bytes, Gauge, "memory of large reads in flight that may be sent again")    \
     X(in_flight, Gauge, "requests sent to Valkey and not yet answered")                            \

@@ -15,6 +15,7 @@
 #include "nearkey/daemon/failover.h"
 #include "nearkey/daemon/listen_plan.h"
 #include "nearkey/daemon/memory_watch.h"
+#include "nearkey/daemon/password_command.h"
 #include "nearkey/daemon/reload.h"
 #include "nearkey/daemon/spare_memory.h"
 #include "nearkey/daemon/succession.h"
@@ -41,11 +42,12 @@ public:
     int run();
 
 private:
-    enum class Stage { Starting, Waiting, Serving, Retiring, Draining };
+    // Locked: the password is not known yet.
+    enum class Stage { Locked, Starting, Waiting, Serving, Retiring, Draining };
 
     // WorkersEvents
     void on_health_changed(const UpstreamHealth& health) override;
-    void on_credentials_refused() override { reload_->on_credentials_refused(); }
+    void on_credentials_refused() override;
     void on_demoted() override { failover_->on_demoted(); }
     void on_confirmation_wanted() override { failover_->on_confirmation_wanted(); }
     // ReloadEvents
@@ -64,7 +66,10 @@ private:
     void on_predecessor_gone() override;
 
     void watch_signals();
+    void make_upstreams();
     void start_managed_server();
+    void start_upstream();
+    void on_password();
     void open();
     std::string health_text() const;
     void start_admin();
@@ -101,6 +106,7 @@ private:
         std::unique_ptr<OwnWrites> own_writes;   // null: no listener reads from replicas
     };
     Stores stores_;
+    PasswordCommand password_command_;
     std::unique_ptr<UpstreamMaker> upstreams_;
     std::unique_ptr<Workers> workers_;
     std::unique_ptr<Failover> failover_;

@@ -57,9 +57,13 @@ public:
         next_.reset();
         watch_timer_.stop();
     }
-    // As in WorkersEvents: an operator who changed the password in Valkey, or the certificates, has
-    // changed the files as well, or will.
-    void on_credentials_refused();
+    // Has the workers use the password and the certificates that the files hold now, if they are
+    // others: an operator who changed them in Valkey has changed the files as well, or will. False:
+    // they can't be read.
+    bool take_credentials();
+    // To be called now and then: certificates whose files were replaced are used once a new
+    // connection has proven them, as in a reload.
+    void look_at_certificates();
 
 private:
     struct Next {
@@ -68,6 +72,7 @@ private:
         // The watch over Sentinels that are not those in force. Null: the same, or none.
         std::unique_ptr<SentinelWatch> watch;
         bool has_other_upstream = false;
+        bool is_renewal = false;  // the configuration is the same
         Endpoint primary;
     };
 
@@ -77,6 +82,7 @@ private:
     // SentinelEvents of the Sentinels in the next configuration
     void on_sentinel_word(const SentinelWord&) override;
 
+    bool renew_certificates();
     void read_next();
     void try_next(const Endpoint& primary);
     void on_watch();
@@ -91,6 +97,7 @@ private:
     std::unique_ptr<Next> next_;  // null: none is under way
     Timer watch_timer_;           // a Sentinel has answered it, or none has in time
     std::string credentials_problem_;
+    std::string certificates_seen_;  // those that were proven, or refused
 };
 
 // Warns of every file with a secret that others may read.

@@ -20,7 +20,8 @@ public:
         Metrics& metrics;
         Log& log;
         const Environment& environment;
-        std::string managed_path;  // of the server that is our child; empty: there is none
+        const std::string& told_password;  // by upstream.password_command
+        std::string managed_path;          // of the server that is our child; empty: there is none
     };
     explicit UpstreamMaker(Parts parts) : parts_(std::move(parts)) {}
 
@@ -46,7 +47,7 @@ struct DaemonParts {
     Log& log;
     const SlowLog& slow_log;
     const ConfigSources& sources;
-    Config& config;    // in force; Reload changes it
+    Config& config;         // in force; Reload changes it
     NearCache* cache;       // null: switched off
     OwnWrites* own_writes;  // null: no listener reads from replicas
     Workers& workers;

@@ -71,7 +71,7 @@ public:
     // The first worker's; the others' is the same.
     const UpstreamTarget& target() const { return first().node().target(); }
     // The first worker's; the others' is the same.
-    ServerFacts server() const { return first().node().server(); }
+    ServerFacts server() const { return is_running_ ? first().node().server() : ServerFacts{}; }
     // True if every loop has turned since the last call.
     bool have_turned();
 

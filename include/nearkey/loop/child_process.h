@@ -1,6 +1,6 @@
 // A program that we run, and that ends with us. Owned by the part that needs it.
-// It gets no descriptor of ours but /dev/null (and stderr if wanted), and a session of its own: the
-// Ctrl-C of a terminal reaches us alone, and we decide in which order things end.
+// It gets no descriptor of ours but /dev/null (and stderr, or one to write to), and a session of
+// its own: the Ctrl-C of a terminal reaches us alone, and we decide in which order things end.
 // The one rule: no child is left behind. Destroying the object sends SIGTERM, waits up to one
 // second, then sends SIGKILL, and reaps; if we ourselves are killed, the kernel kills it.
 #pragma once
@@ -24,6 +24,7 @@ enum class ChildOutput { Discard, ToOurStderr };
 struct ChildCommand {
     std::vector<std::string> argv;  // the program first, looked for in PATH
     ChildOutput output = ChildOutput::Discard;
+    int stdout_fd = -1;  // the caller's descriptor for its stdout in place of that; -1: none
 };
 
 class ChildProcess {

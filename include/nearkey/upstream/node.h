@@ -50,7 +50,8 @@ public:
 
     // The target of connections made from now on.
     const UpstreamTarget& target() const { return *target_; }
-    // Keeps the server, with the user, the password and the certificates of `fresh`.
+    // Keeps the server, with the user, the password and the certificates of `fresh`. Connections
+    // that are shared say another password, behind what was sent; leased ones keep theirs.
     void set_access(UpstreamTarget& fresh);
     // Turns to another server, or anew to the one that the target leads to. Proven if its
     // connection is ready. `former_dials`: how many had been dialled when it was known last that

@@ -8,6 +8,13 @@
 
 namespace nearkey {
 
+// A program that tells the password.
+struct PasswordCommandOptions {
+    std::vector<std::string> argv;  // empty: there is none
+    uint64_t timeout_ms = 5000;
+    uint64_t lifetime_ms = 0;  // of what it tells; 0: it does not end by itself
+};
+
 // Counts, milliseconds and bytes are all uint64_t, so that one kind of row describes them.
 struct UpstreamOptions {
     std::string url = "managed:";  // Valid once loaded: parse_url() gives an UpstreamUrl.
@@ -15,6 +22,7 @@ struct UpstreamOptions {
     std::string username;
     std::string password_file;
     std::string password_credential;
+    PasswordCommandOptions password_command;
     uint64_t connections = 1;
     uint64_t connections_max = 64;
     uint64_t dedicated_max = 1024;

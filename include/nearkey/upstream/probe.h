@@ -38,6 +38,11 @@ public:
     // When the PING before that one was sent.
     uint64_t proven_before_ms() const { return proven_before_ms_; }
 
+    // --- access ---
+    // Has the server know the target's user and password, behind what was sent. A refusal is
+    // logged, and changes nothing. REQUIRES: ready, and no tunnel.
+    void say_password(const UpstreamUrl& url);
+
     // --- role ---
     // The server's last word. REQUIRES: ready.
     bool is_replica() const { return is_replica_; }
@@ -63,9 +68,10 @@ public:
 
 private:
     // The reply to a heartbeat's PING follows that to its HELLO.
-    enum Question : uint32_t { Role, Ping, Trust, Challenge };
+    enum Question : uint32_t { Role, Ping, Trust, Challenge, Access };
 
     void on_whole_reply(uint32_t ticket, const std::string& reply) override;
+    void note_access(const Value& reply);
     void note_role(const Value& hello);
     void note_trust();
     void on_pong(const Value& reply);

@@ -1,0 +1,181 @@
+"""upstream.password_command: a program tells the password, which changes while clients go on."""
+
+import os
+import signal
+import threading
+import time
+
+from harness import SLOWNESS, ValkeyServer, proxy_only, run_nearkey, wait_for
+from test_reload import PONG, ReloadTest
+
+FIRST = "canary-first-3f9a"
+
+
+class PasswordTest(ReloadTest):
+    def start_locked(self):
+        self.password_file = os.path.join(self.directory, "told")
+        self.tell(FIRST)
+        server = ValkeyServer(self.directory, tcp=True, args=["--requirepass", FIRST])
+        self.addCleanup(server.stop)
+        server.password = FIRST
+        self.server = server.start()
+
+    def tell(self, password):
+        """What the command says from now on."""
+        with open(self.password_file + ".new", "w") as file:
+            file.write(password + "\n")
+        os.rename(self.password_file + ".new", self.password_file)
+
+    def program(self, text):
+        path = os.path.join(self.directory, "program")
+        with open(path, "w") as file:
+            file.write("#!/bin/sh\n" + text + "\n")
+        os.chmod(path, 0o700)
+        return path
+
+    def start(self, command, *, ready=True, **settings):
+        words = ", ".join(f'"{word}"' for word in command)
+        config = os.path.join(self.directory, "command.toml")
+        with open(config, "w") as file:
+            file.write(f"[upstream]\npassword_command = [{words}]\n")
+        self.nearkey = self.start_nearkey(
+            f"valkey://127.0.0.1:{self.server.port}", args=["--config", config], ready=ready,
+            settings={f"upstream.{name}": value for name, value in settings.items()})
+
+    def assert_nothing_told(self):
+        self.assertNotIn("canary", "\n".join(self.nearkey.lines))
+
+
+@proxy_only
+class CommandTest(PasswordTest):
+    def test_what_it_says_is_the_password(self):
+        self.start_locked()
+        self.start(["cat", self.password_file])
+        self.assertEqual(PONG, self.client().command("PING"))
+        self.assertEqual(1, self.nearkey.metric("nearkey_password_command_runs_total"))
+        # With the next reload it is run again, and live connections say what it told.
+        self.server.run("ACL", "SETUSER", "default", ">canary-next")
+        self.tell("canary-next")
+        self.assertEqual("reloaded", self.hang_up()["event"])
+        wait_for(lambda: self.nearkey.metric("nearkey_reauthentications_total") == 1, 10, "AUTH")
+        self.assertEqual(PONG, self.client().command("PING"))
+        self.assert_nothing_told()
+
+    def test_one_that_is_refused_is_asked_for_anew(self):
+        self.start_locked()
+        self.start(["cat", self.password_file])
+        self.server.run("ACL", "SETUSER", "default", "resetpass", ">canary-next")
+        self.server.password = "canary-next"
+        self.tell("canary-next")
+        self.server.run("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        wait_for(lambda: self.client().command("SET", "k", "v") == b"+OK\r\n", 20, "it serves")
+        self.assertGreater(self.nearkey.metric("nearkey_password_command_runs_total"), 1)
+        self.assert_nothing_told()
+
+    def test_what_fails_is_said_and_tried_again(self):
+        self.start_locked()
+        good = f"cat {self.password_file}"
+        cases = (
+            ("echo canary >&2; exit 3", "it ended with exit status 3"),
+            ("kill -9 $$", "it was ended by signal 9"),
+            ("true", "its output: it is empty"),
+            ("echo canary; echo canary", "its output: it holds more than one line"),
+            ("head -c 5000 /dev/zero", "it said more than a password"),
+            ("yes canary", "it said more than a password"),
+            ("sleep 1000", "it took longer than 500 ms"),
+        )
+        for text, reason in cases:
+            with self.subTest(text):
+                program = self.program(text)
+                self.start([program], ready=False, password_command_timeout_ms=500)
+                self.nearkey.wait_logged(reason)
+                self.assertEqual(503, self.nearkey.get("/readyz")[0])
+                refused = self.hang_up()
+                self.assertIn("has told no password yet", refused["reason"])
+                self.program(good)
+                self.nearkey.wait_ready()
+                self.assertEqual(PONG, self.client().command("PING"))
+                self.assert_nothing_told()
+                self.nearkey.stop()
+        self.start(["/no/such/program"], ready=False)
+        self.nearkey.wait_logged("it can't be run: No such file or directory")
+        self.nearkey.signal(signal.SIGTERM)
+        self.assertEqual(0, self.nearkey.process.wait(10 * SLOWNESS))
+
+    def test_one_that_takes_too_long_leaves_no_process(self):
+        self.start_locked()
+        pids = os.path.join(self.directory, "pids")
+        self.start([self.program(f"sleep 1000 & echo $$ $! > {pids}; wait")], ready=False,
+                   password_command_timeout_ms=300)
+        self.nearkey.wait_logged("it took longer than 300 ms")
+        with open(pids) as file:
+            numbers = [int(word) for word in file.read().split()]
+        for number in numbers:
+            wait_for(lambda: is_gone(number), 10, f"process {number} is gone")
+
+    def test_a_second_place_for_a_password_is_refused(self):
+        for settings, words in (
+            ({"upstream.password_file": "/x"}, "upstream.password_file gives a password, too"),
+            ({"upstream.url": "managed:"}, "managed: takes no user and no password"),
+        ):
+            arguments = [f"--set={key}={value}" for key, value in settings.items()]
+            done = run_nearkey(self.directory, "check", "--set=upstream.url=valkey://h",
+                               "--set=upstream.password_command=x", *arguments)
+            self.assertEqual(2, done.returncode)
+            self.assertIn(words, done.stderr)
+
+
+def is_gone(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@proxy_only
+class ChangingTest(PasswordTest):
+    CLIENTS = 4
+    CHANGES = 8
+
+    def test_a_password_that_changes_each_second_loses_no_request(self):
+        self.start_locked()
+        self.start(["cat", self.password_file], password_lifetime_ms=1000)
+        stop, wrong, counts = threading.Event(), [], [0] * self.CLIENTS
+
+        def load(index):
+            client = self.nearkey.client()
+            while not stop.is_set():
+                reply = client.command("INCR", f"count{index}")
+                counts[index] += 1
+                if reply != b":%d\r\n" % counts[index]:
+                    wrong.append(reply)
+                    return
+            client.close()
+
+        threads = [threading.Thread(target=load, args=(i,)) for i in range(self.CLIENTS)]
+        for thread in threads:
+            thread.start()
+        old = FIRST
+        for number in range(self.CHANGES):
+            new = f"canary-{number}"
+            self.server.run("ACL", "SETUSER", "default", f">{new}")
+            before = self.nearkey.metric("nearkey_reauthentications_total")
+            self.tell(new)
+            time.sleep(1)
+            wait_for(lambda: self.nearkey.metric("nearkey_reauthentications_total") > before, 20,
+                     "it was told")
+            self.server.password = new
+            self.server.run("ACL", "SETUSER", "default", f"<{old}")
+            old = new
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+        self.assertEqual([], wrong)
+        self.assertEqual(0, self.nearkey.metric("nearkey_auth_failures_total"))
+        failed = self.server.run("INFO", "commandstats").decode().split("cmdstat_auth:")[1]
+        self.assertIn("rejected_calls=0,failed_calls=0", failed.split("\r\n")[0])
+        # And the last one is that of new connections.
+        self.server.run("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        wait_for(lambda: self.client().command("SET", "k", "v") == b"+OK\r\n", 20, "it serves")
+        self.assert_nothing_told()
