@@ -5,6 +5,8 @@
 namespace nearkey {
 
 namespace {
+constexpr uint64_t kRecentMs = 200;
+
 // As all event loops know it. Nothing: there is none, or its slots are not known yet.
 std::optional<ClusterFacts> cluster_facts(const Metrics& metrics) {
     if (metrics.cluster_nodes == 0) return std::nullopt;
@@ -33,6 +35,14 @@ AdminState AdminView::admin_state() const {
             .server = parts_.workers.server(),
             .sentinels = failover_.sentinels(),
             .cluster = cluster_facts(metrics())};
+}
+
+std::string AdminView::recent_metrics(MetricsFormat format) {
+    RecentText& recent = recent_[static_cast<size_t>(format)];
+    if (recent.text.empty() || now_ms() - recent.made_ms >= kRecentMs) {
+        recent = {metrics_text(metrics(), format), now_ms()};
+    }
+    return recent.text;
 }
 
 std::string AdminView::config_text() const {

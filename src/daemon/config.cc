@@ -22,6 +22,7 @@ namespace {
 constexpr std::string_view kUrlKey = "upstream.url";
 constexpr std::string_view kListenKey = "server.listen";
 constexpr std::string_view kAdminKey = "server.admin";
+constexpr std::string_view kMetricsKey = "server.metrics";
 constexpr std::string_view kListenerPrefix = "listener[";
 constexpr std::size_t kListenersMax = 256;
 
@@ -336,6 +337,17 @@ void complete_listeners(Loading& loading) {
     }
 }
 
+// A socket of all interfaces takes the port from those of one.
+void check_metrics_address(const Loading& loading, const std::vector<ListenAddress>& others) {
+    const auto metrics = metrics_address(loading.config);
+    if (!metrics) return;
+    for (const ListenAddress& other : others) {
+        if (!is_overlapping(*metrics, other)) continue;
+        throw ConfigError(place(loading, kMetricsKey, "") + assignment(loading, kMetricsKey) +
+                          ": " + to_text(other) + " listens on that port; it needs one of its own");
+    }
+}
+
 void check_addresses(const Loading& loading, const Environment& environment) {
     check_default_paths(loading, environment);
     const auto url = std::get<UpstreamUrl>(parse_url(loading.config.upstream.url));
@@ -358,6 +370,8 @@ void check_addresses(const Loading& loading, const Environment& environment) {
                           "server.admin: " + to_text(admin) +
                           " is also a listening address or the upstream; it needs one of its own");
     }
+    seen.push_back(admin);
+    check_metrics_address(loading, seen);
 }
 
 }  // namespace

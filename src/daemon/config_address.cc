@@ -1,7 +1,9 @@
 // The addresses of nearkey itself: as written, and the defaults that the environment gives.
+#include <arpa/inet.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 
 #include "nearkey/base/parse_number.h"
@@ -40,6 +42,14 @@ std::optional<ListenAddress> parse_loopback(std::string_view text) {
     address.host = host == "[::1]" ? "::1" : host;
     address.port = port;
     return address;
+}
+
+// The address in the one form that the kernel prints; empty: it is none.
+std::string normal_host(int family, const std::string& text) {
+    std::array<unsigned char, sizeof(in6_addr)> bytes{};
+    std::array<char, INET6_ADDRSTRLEN> shown{};
+    if (inet_pton(family, text.c_str(), bytes.data()) != 1) return "";
+    return inet_ntop(family, bytes.data(), shown.data(), shown.size());
 }
 
 std::string folder_of(const std::string& path) {
@@ -89,10 +99,35 @@ AddressResult parse_admin_address(std::string_view text) {
         "allowed is an absolute path, 127.0.0.1:PORT or [::1]:PORT (loopback only)"};
 }
 
+AddressResult parse_metrics_address(std::string_view text) {
+    const std::size_t colon = text.rfind(':');
+    const std::string host(text.substr(0, colon));
+    const bool has_brackets = host.starts_with('[') && host.ends_with(']');
+    ListenAddress address;
+    address.kind = ListenAddress::Kind::Tcp;
+    address.host = has_brackets ? normal_host(AF_INET6, host.substr(1, host.size() - 2))
+                                : normal_host(AF_INET, host);
+    if (colon != std::string_view::npos)
+        address.port = parse_number<std::uint16_t>(text.substr(colon + 1)).value_or(0);
+    if (!address.host.empty() && address.port != 0) return address;
+    return AddressError{
+        "allowed is the address of an interface and a port: 0.0.0.0:9121, [::]:9121 (all) or "
+        "ADDRESS:PORT, in numbers"};
+}
+
 std::string to_text(const ListenAddress& address) {
     if (address.kind == ListenAddress::Kind::Unix) return address.path;
-    const std::string host = address.host == "::1" ? "[::1]" : address.host;
+    const bool has_colons = address.host.find(':') != std::string::npos;
+    const std::string host = has_colons ? "[" + address.host + "]" : address.host;
     return host + ":" + std::to_string(address.port);
+}
+
+bool is_overlapping(const ListenAddress& one, const ListenAddress& other) {
+    if (one.kind != ListenAddress::Kind::Tcp || other.kind != ListenAddress::Kind::Tcp)
+        return one == other;
+    const auto is_any = [](const std::string& host) { return host == "0.0.0.0" || host == "::"; };
+    return one.port == other.port &&
+           (one.host == other.host || is_any(one.host) || is_any(other.host));
 }
 
 std::string default_listen_path(const Environment& environment) {
@@ -134,6 +169,11 @@ ListenAddress admin_address(const Config& config, const Environment& environment
     ListenAddress address;
     address.path = folder_of(unix_listen_path(config, environment)) + std::string(kAdminName);
     return address;
+}
+
+std::optional<ListenAddress> metrics_address(const Config& config) {
+    if (config.server.metrics.empty()) return std::nullopt;
+    return std::get<ListenAddress>(parse_metrics_address(config.server.metrics));
 }
 
 }  // namespace nearkey

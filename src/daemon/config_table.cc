@@ -68,6 +68,12 @@ std::string check_admin(const std::string& value) {
     return error == nullptr || value.empty() ? "" : error->message;
 }
 
+std::string check_metrics(const std::string& value) {
+    const AddressResult result = parse_metrics_address(value);
+    const auto* const error = std::get_if<AddressError>(&result);
+    return error == nullptr || value.empty() ? "" : error->message;
+}
+
 std::string check_address_pair(const std::string& value) {
     return AddressMap::problem_of(value);
 }
@@ -233,6 +239,9 @@ constexpr auto kOptions = std::to_array<Option>({
     row("server.admin_mode", OptionType::FileMode, in<&Server::admin_mode>,
         "The file mode of its Unix socket: who may open it sees every client, may have this\n"
         "configuration read again, and may have the program on disk take over."),
+    text("server.metrics", in<&Server::metrics>, check_metrics,
+         "Where other hosts may read /metrics, /livez and /readyz, and do nothing else:\n"
+         "0.0.0.0:9121, [::]:9121 (IPv4 too) or ADDRESS:PORT of one interface. Empty: nowhere."),
     number("server.drain_timeout_ms", in<&Server::drain_timeout_ms>, {0, kHourMs},
            "After SIGTERM, commands in flight may take so long."),
     number("server.upgrade_start_timeout_ms", in<&Server::upgrade_start_timeout_ms>, {1, kHourMs},

@@ -24,7 +24,6 @@ namespace {
 
 constexpr uint64_t kFinishMs = 200;
 constexpr uint64_t kSecondMs = 1000;
-constexpr int kAdminBacklog = 64;
 
 // A signal that arrives once nobody listens for it would end us in place of our exit code.
 void block_late_signals() {
@@ -73,7 +72,7 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
     : sources_(sources),
       config_(config),
       inherited_(listen_variables(sources.environment)),
-      foreign_{inherited_.foreign_addresses(), inherited_.admin_address()},
+      foreign_(foreign_addresses(inherited_)),
       log_(STDERR_FILENO, LogLevel::Info, metrics_),
       slow_log_(config_.slow_log, key_hash_, log_, metrics_),
       scripts_(config_.cluster, metrics_),
@@ -89,8 +88,7 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
                           if (workers_->have_turned()) notify_watchdog();
                       }),
       second_timer_(loop_, [this] { on_second(); }) {
-    const Environment& environment = sources.environment;
-    apply_log_options(config.log, environment, STDERR_FILENO, log_);
+    apply_log_options(config.log, sources.environment, STDERR_FILENO, log_);
     second_timer_.start_repeating(kSecondMs);
     watch_signals();
     // A user that does not exist is found now, not when serving.
@@ -126,7 +124,13 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
     succession_ = std::make_unique<Succession>(parts, static_cast<SuccessionEvents&>(*this),
                                                inherited_.take_channel());
     admin_view_ = std::make_unique<AdminView>(parts, *failover_, *reload_, *succession_);
-    if (!succession_->had_predecessor()) start_admin();
+    http_ = std::make_unique<HttpServers>(parts, inherited_, *admin_view_);
+    if (!succession_->had_predecessor()) start_http();
+}
+
+void Daemon::start_http() {
+    http_->bind(plan(config_));
+    http_->start();
 }
 
 void Daemon::make_upstreams() {
@@ -164,7 +168,7 @@ void Daemon::start_managed_server() {
 
 Daemon::~Daemon() {
     memory_.reset();
-    admin_.reset();
+    http_.reset();
     reload_->end();
     const bool is_over = workers_->end(kFinishMs);
     failover_.reset();
@@ -246,21 +250,6 @@ std::string Daemon::health_text() const {
     return health.degraded.empty() ? "ready" : "degraded: " + health.degraded;
 }
 
-void Daemon::start_admin() {
-    if (admin_socket_ == nullptr) admin_socket_ = listen_for_admin();
-    admin_ = std::make_unique<AdminServer>(loop_, log_, std::move(admin_socket_), *admin_view_);
-    // A socket that an earlier nearkey has left to us may have another mode.
-    admin_->set_mode(static_cast<mode_t>(config_.server.admin_mode));
-}
-
-std::unique_ptr<ListenSocket> Daemon::listen_for_admin() {
-    const std::string address = to_text(plan(config_).admin);
-    auto inherited = inherited_.take(address);
-    if (inherited != nullptr) return inherited;
-    return std::make_unique<ListenSocket>(
-        address, kAdminBacklog, SocketFile{static_cast<mode_t>(config_.server.admin_mode)});
-}
-
 // From here on a client that connects waits to be accepted.
 void Daemon::open() {
     try {
@@ -269,7 +258,7 @@ void Daemon::open() {
             door.bound = inherited_.take(bound_address(door));
         workers_->open_doors(std::move(all), [this] { return doors(config_); });
         // All that can fail is done when the old nearkey hears of us.
-        if (admin_ == nullptr) admin_socket_ = listen_for_admin();
+        if (!http_->has_started()) http_->bind(plan(config_));
     } catch (const std::runtime_error& error) {
         fail_to_listen(error);
         return;
@@ -286,7 +275,7 @@ void Daemon::start_serving() {
     stage_ = Stage::Serving;
     inherited_.drop_rest();
     try {
-        if (admin_ == nullptr) start_admin();
+        if (!http_->has_started()) http_->start();
     } catch (const std::runtime_error& error) {
         fail_to_listen(error);
         return;
@@ -340,7 +329,7 @@ void Daemon::look_at_sockets() {
     if (stage_ != Stage::Serving || !is_alone) return;
     metrics_.sockets_lost = workers_->mend_sockets(workers_->health().is_ready);
     try {
-        if (admin_->mend_socket(metrics_)) ++metrics_.sockets_lost;
+        if (http_->mend_sockets()) ++metrics_.sockets_lost;
     } catch (const std::runtime_error& error) {
         fail_to_listen(error);
     }
@@ -380,18 +369,17 @@ void Daemon::check_next(const Config& next) const {
     if (reads_replicas(next) && stores_.own_writes == nullptr) {
         throw ConfigError("read_from = \"replica\" at the first [[listener]] needs a restart");
     }
-    const ListenAddress admin = plan(next).admin;
-    if (!(admin == plan(config_).admin)) {
-        throw ConfigError("server.listen: the admin socket would move to " + to_text(admin) +
-                          ", which needs a restart; or name its present place in server.admin");
-    }
+    HttpServers::check_next(plan(config_), plan(next));
     static_cast<void>(doors(next));
 }
 
 void Daemon::open_doors_of(const Config& next) {
-    if (stage_ != Stage::Serving) return;
-    workers_->open_doors(doors(next), [this, &next] { return doors(next); });
-    workers_->start_accepting();
+    auto opened = http_->has_started() ? http_->open_next(plan(next)) : nullptr;
+    if (stage_ == Stage::Serving) {
+        workers_->open_doors(doors(next), [this, &next] { return doors(next); });
+        workers_->start_accepting();
+    }
+    if (http_->has_started()) http_->turn_to(plan(next), std::move(opened));
 }
 
 void Daemon::apply_options() {
@@ -402,7 +390,7 @@ void Daemon::apply_options() {
         stores_.segment->make(shared_memory_size(config_), shared_memory_terms(config_));
     }
     workers_->apply_options();
-    if (admin_ != nullptr) admin_->set_mode(static_cast<mode_t>(config_.server.admin_mode));
+    http_->apply_options();
 }
 
 void Daemon::on_reload_ended() {
@@ -419,7 +407,7 @@ void Daemon::retire() {
     stage_ = Stage::Retiring;
     end_segment();
     workers_->leave_sockets([this] { loop_.stop(); });
-    admin_->leave();
+    http_->leave();
     watchdog_timer_.stop();
 }
 

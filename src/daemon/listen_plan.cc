@@ -15,6 +15,11 @@ std::string option_text(const std::string& address) {
 
 }  // namespace
 
+ForeignAddresses foreign_addresses(const InheritedSockets& inherited) {
+    return {inherited.foreign_addresses(), inherited.address_of(InheritedSockets::kAdmin),
+            inherited.address_of(InheritedSockets::kMetrics)};
+}
+
 ListenPlan listen_plan(const Config& config, const Environment& environment,
                        const ForeignAddresses& foreign) {
     Config whole = config;
@@ -26,7 +31,11 @@ ListenPlan listen_plan(const Config& config, const Environment& environment,
             whole.server.listen.push_back(option_text(address));
         }
     }
-    ListenPlan plan{listeners(whole, environment), admin_address(whole, environment)};
+    ListenPlan plan{listeners(whole, environment), admin_address(whole, environment),
+                    metrics_address(config)};
+    if (!foreign.metrics.empty()) {
+        plan.metrics = std::get<ListenAddress>(parse_metrics_address(foreign.metrics));
+    }
     if (!foreign.admin.empty()) {
         plan.admin = std::get<ListenAddress>(parse_listen_address(option_text(foreign.admin)));
     }

@@ -264,6 +264,8 @@ ProgramStart Succession::successor_command() const {
     for (const ListenSocket* socket : parts_.workers.sockets())
         give(command, *socket, "client");
     give(command, events_.admin_socket(), InheritedSockets::kAdmin);
+    const ListenSocket* const metrics = events_.metrics_socket();
+    if (metrics != nullptr) give(command, *metrics, InheritedSockets::kMetrics);
     return command;
 }
 

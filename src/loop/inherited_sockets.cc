@@ -26,12 +26,9 @@ int option_of(int fd, int option) {
     return getsockopt(fd, SOL_SOCKET, option, &value, &length) == 0 ? value : -1;
 }
 
-// The address as in ListenSocket::address(); empty for a socket that we can't listen on.
-std::string address_of(int fd) {
-    const std::string name = local_name(fd);
-    const bool is_ours =
-        name.starts_with('/') || name.starts_with("127.0.0.1:") || name.starts_with("[::1]:");
-    return is_ours ? name : "";
+bool is_of_this_host(const std::string& address) {
+    return address.starts_with('/') || address.starts_with("127.0.0.1:") ||
+           address.starts_with("[::1]:");
 }
 
 }  // namespace
@@ -75,8 +72,9 @@ void InheritedSockets::adopt(int fd, const std::string& name) {
     if (option_of(fd, SO_TYPE) != SOCK_STREAM || option_of(fd, SO_ACCEPTCONN) != 1) {
         refuse(fd, name, "it is no listening stream socket (ListenStream= and Accept=no)");
     }
-    const std::string address = address_of(fd);
-    if (address.empty()) {
+    const std::string address = local_name(fd);
+    const bool may_be_any = name == kMetrics || name == kOwn;
+    if (address.empty() || (!may_be_any && !is_of_this_host(address))) {
         refuse(fd, name, "allowed is an absolute path, 127.0.0.1:PORT or [::1]:PORT");
     }
     BoundSocket bound{fd, address, name == kOwn, nullptr};
@@ -94,15 +92,15 @@ void InheritedSockets::adopt(int fd, const std::string& name) {
 std::vector<std::string> InheritedSockets::foreign_addresses() const {
     std::vector<std::string> addresses;
     for (const Entry& entry : entries_) {
-        if (entry.name != kAdmin && entry.name != kOwn)
+        if (entry.name != kAdmin && entry.name != kMetrics && entry.name != kOwn)
             addresses.push_back(entry.socket->address());
     }
     return addresses;
 }
 
-std::string InheritedSockets::admin_address() const {
+std::string InheritedSockets::address_of(std::string_view name) const {
     const auto found = std::find_if(entries_.begin(), entries_.end(),
-                                    [](const Entry& entry) { return entry.name == kAdmin; });
+                                    [&](const Entry& entry) { return entry.name == name; });
     return found == entries_.end() ? "" : found->socket->address();
 }
 

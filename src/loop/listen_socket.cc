@@ -49,30 +49,29 @@ SocketAddress unix_address(const std::string& path) {
     return address;
 }
 
-SocketAddress tcp_address(const std::string& text) {
-    const std::string_view whole = text;
-    const size_t colon = whole.rfind(':');
-    const std::string_view host = whole.substr(0, colon);
-    if (colon == std::string_view::npos || (host != "127.0.0.1" && host != "[::1]")) {
-        refuse(text, "allowed is an absolute path, 127.0.0.1:PORT or [::1]:PORT");
-    }
-    const auto port = parse_number<uint16_t>(whole.substr(colon + 1));
+SocketAddress tcp_address(const std::string& text, const std::string& allowed) {
+    const size_t colon = text.rfind(':');
+    if (colon == std::string::npos) refuse(text, allowed);
+    const std::string host = text.substr(0, colon);
+    const auto port = parse_number<uint16_t>(std::string_view(text).substr(colon + 1));
     if (!port) refuse(text, "the port is a number up to 65535");
     SocketAddress address;
-    if (host == "[::1]") {
-        sockaddr_in6 ipv6{};
+    sockaddr_in ipv4{};
+    sockaddr_in6 ipv6{};
+    const bool has_brackets = host.starts_with('[') && host.ends_with(']');
+    if (inet_pton(AF_INET, host.c_str(), &ipv4.sin_addr) == 1) {
+        ipv4.sin_family = AF_INET;
+        ipv4.sin_port = htons(*port);
+        std::memcpy(&address.storage, &ipv4, sizeof ipv4);
+        address.length = sizeof ipv4;
+    } else if (has_brackets &&
+               inet_pton(AF_INET6, host.substr(1, host.size() - 2).c_str(), &ipv6.sin6_addr) == 1) {
         ipv6.sin6_family = AF_INET6;
         ipv6.sin6_port = htons(*port);
-        ipv6.sin6_addr = in6addr_loopback;
         std::memcpy(&address.storage, &ipv6, sizeof ipv6);
         address.length = sizeof ipv6;
     } else {
-        sockaddr_in ipv4{};
-        ipv4.sin_family = AF_INET;
-        ipv4.sin_port = htons(*port);
-        ipv4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        std::memcpy(&address.storage, &ipv4, sizeof ipv4);
-        address.length = sizeof ipv4;
+        refuse(text, allowed);
     }
     return address;
 }
@@ -119,8 +118,15 @@ int open_socket(const std::string& address, int family) {
 }  // namespace
 
 SocketAddress parse_socket_address(const std::string& address) {
+    constexpr const char* kAllowed = "allowed is an absolute path, 127.0.0.1:PORT or [::1]:PORT";
     if (address.starts_with('/')) return unix_address(address);
-    return tcp_address(address.starts_with("tcp:") ? address.substr(4) : address);
+    const std::string tcp = address.starts_with("tcp:") ? address.substr(4) : address;
+    if (!tcp.starts_with("127.0.0.1:") && !tcp.starts_with("[::1]:")) refuse(tcp, kAllowed);
+    return tcp_address(tcp, kAllowed);
+}
+
+SocketAddress parse_network_address(const std::string& address) {
+    return tcp_address(address, "allowed is ADDRESS:PORT or [ADDRESS]:PORT, in numbers");
 }
 
 void make_private_directory(const std::string& path) {
@@ -197,6 +203,15 @@ ListenSocket::ListenSocket(BoundSocket bound)
     fcntl(fd_, F_SETFD, FD_CLOEXEC);
     fcntl(fd_, F_SETFL, fcntl(fd_, F_GETFL) | O_NONBLOCK);
     if (is_unix()) note_file();
+}
+
+std::unique_ptr<ListenSocket> ListenSocket::for_network(const std::string& address, int backlog) {
+    std::unique_ptr<ListenSocket> socket(new ListenSocket);
+    socket->address_ = address;
+    socket->backlog_ = backlog;
+    socket->bind_tcp(parse_network_address(address));
+    if (listen(socket->fd_, backlog) != 0) refuse(address, os_error(errno));
+    return socket;
 }
 
 ListenSocket::~ListenSocket() {
@@ -336,6 +351,10 @@ void ListenSocket::bind_tcp(const SocketAddress& address) {
     // port on which another process listens.
     const int on = 1;
     setsockopt(fd_, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    const int off = 0;
+    if (address.storage.ss_family == AF_INET6) {
+        setsockopt(fd_, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+    }
     if (bind(fd_, address.get(), address.length) != 0) {
         refuse(address_, os_error(errno));
     }

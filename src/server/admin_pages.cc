@@ -98,6 +98,11 @@ AdminAnswer metrics(AdminSource& source, const AdminRequest& request) {
     return {200, content_type(format), metrics_text(source.metrics(), format)};
 }
 
+AdminAnswer recent_metrics(AdminSource& source, const AdminRequest& request) {
+    const MetricsFormat format = metrics_format(request.header("Accept").value_or(""));
+    return {200, content_type(format), source.recent_metrics(format)};
+}
+
 }  // namespace
 
 std::optional<std::string_view> AdminRequest::parameter(std::string_view name) const {
@@ -142,6 +147,15 @@ std::span<const AdminRoute> admin_routes() {
         {"POST", "/reload", ask_reload},
         {"GET", "/upgrade", upgrade_page},
         {"POST", "/upgrade", ask_upgrade},
+    };
+    return kRoutes;
+}
+
+std::span<const AdminRoute> network_routes() {
+    static constexpr AdminRoute kRoutes[] = {
+        {"GET", "/metrics", recent_metrics},
+        {"GET", "/livez", livez},
+        {"GET", "/readyz", readyz},
     };
     return kRoutes;
 }

@@ -24,7 +24,9 @@ constexpr unsigned kTimeoutSeconds = 1;  // without a byte
 // For a whole request, after which the connection ends however its bytes drip in.
 constexpr uint64_t kRequestMs = 3000;
 constexpr uint64_t kDeadlineCheckMs = 500;
+// For the headers of a request and of its answer, together.
 constexpr size_t kConnectionMemoryMax = size_t{16} << 10;
+constexpr size_t kNetworkMemoryMax = size_t{8} << 10;
 
 // Headers of every answer: it is of this moment, of this type, and for no page of another origin.
 constexpr std::pair<const char*, const char*> kHeaders[] = {
@@ -61,8 +63,9 @@ void AdminServer::StopHttp::operator()(MHD_Daemon* http) const {
 }
 
 AdminServer::AdminServer(Loop& loop, Log& log, std::unique_ptr<ListenSocket> socket,
-                         AdminSource& source)
+                         AdminSource& source, AdminReach reach)
     : source_(source),
+      reach_(reach),
       loop_(loop),
       log_(log),
       listen_(std::move(socket)),
@@ -70,7 +73,8 @@ AdminServer::AdminServer(Loop& loop, Log& log, std::unique_ptr<ListenSocket> soc
       timer_(loop, [this] { serve(); }) {
     listen_->claim();
     start_http();
-    log_.info("admin_listening", {{"address", std::string_view(listen_->address())}});
+    log_.info(reach_ == AdminReach::Host ? "admin_listening" : "metrics_listening",
+              {{"address", std::string_view(listen_->address())}});
 }
 
 // The watch and the timer go first (last member first): then libmicrohttpd may close what it has.
@@ -132,7 +136,8 @@ void AdminServer::start_http() {
         http_.reset(MHD_start_daemon(
             MHD_USE_EPOLL, 0, nullptr, nullptr, on_request_callback, this, MHD_OPTION_LISTEN_SOCKET,
             fd, MHD_OPTION_CONNECTION_LIMIT, kConnectionsMax, MHD_OPTION_CONNECTION_TIMEOUT,
-            kTimeoutSeconds, MHD_OPTION_CONNECTION_MEMORY_LIMIT, kConnectionMemoryMax,
+            kTimeoutSeconds, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+            reach_ == AdminReach::Host ? kConnectionMemoryMax : kNetworkMemoryMax,
             MHD_OPTION_NOTIFY_CONNECTION, on_connection_callback, this, MHD_OPTION_END));
     }
     if (http_ == nullptr) {
@@ -199,9 +204,12 @@ void AdminServer::end_slow_requests() {
 
 int AdminServer::answer(MHD_Connection* connection, const AdminRequest& request) {
     await_request(connection);
-    const AdminTransport transport =
-        listen_->is_unix() ? AdminTransport::Unix : AdminTransport::Tcp;
-    const AdminAnswer answer = answer_admin(admin_routes(), source_, request, transport);
+    const bool is_network = reach_ == AdminReach::Network;
+    const AdminTransport transport = is_network           ? AdminTransport::Network
+                                     : listen_->is_unix() ? AdminTransport::Unix
+                                                          : AdminTransport::Tcp;
+    const AdminAnswer answer =
+        answer_admin(is_network ? network_routes() : admin_routes(), source_, request, transport);
     MHD_Response* const response = MHD_create_response_from_buffer(
         answer.body.size(), const_cast<char*>(answer.body.data()), MHD_RESPMEM_MUST_COPY);
     if (response == nullptr) return MHD_NO;

@@ -208,4 +208,19 @@ COMMAND_LINE = [
         2,
         r'nearkey: --admin: server\.admin = "8080": ' + ADMIN,
     ),
+    StartError(
+        "a bare port for other hosts' scrapes",
+        plain("check", "--upstream", "valkey://h", "--set", "server.metrics=9121"),
+        2,
+        r'nearkey: --set: server\.metrics = "9121": allowed is the address of an interface and a '
+        r"port: 0\.0\.0\.0:9121, \[::\]:9121 \(all\) or ADDRESS:\w+, in numbers",
+    ),
+    StartError(
+        "the port for scrapes is the admin server's, too",
+        plain("check", "--upstream", "valkey://h", "--admin", "127.0.0.1:9121", "--set",
+              "server.metrics=0.0.0.0:9121"),
+        2,
+        r'nearkey: --set: server\.metrics = "0\.0\.0\.0:9121": 127\.0\.0\.1:\d+ listens on that '
+        r"port; it needs one of its own",
+    ),
 ]

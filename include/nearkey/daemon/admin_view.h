@@ -31,6 +31,7 @@ private:
         return static_cast<double>(now_ms() - started_ms_) / 1000;
     }
     Metrics metrics() const override { return parts_.all_metrics.total(); }
+    std::string recent_metrics(MetricsFormat format) override;
     uint64_t now_ms() const override { return parts_.loop.now_ms(); }
     std::vector<HotKeys::Entry> hot_keys(size_t count, HotKeys::Outcome outcome) override {
         return parts_.workers.hot_keys(count, outcome, now_ms());
@@ -59,6 +60,11 @@ private:
     Succession& succession_;
     const uint64_t started_ms_ = parts_.loop.now_ms();
     std::optional<uint64_t> draining_since_ms_;
+    struct RecentText {
+        std::string text;  // empty: none was made yet
+        uint64_t made_ms = 0;
+    };
+    RecentText recent_[2];  // for each MetricsFormat
 };
 
 }  // namespace nearkey

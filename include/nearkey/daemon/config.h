@@ -32,6 +32,7 @@ struct ServerOptions {
     std::uint64_t workers = 1;
     std::string admin;  // Empty: beside the listening socket. See admin_address().
     unsigned admin_mode = 0660;
+    std::string metrics;  // Empty: nobody listens there. See metrics_address().
     std::uint64_t drain_timeout_ms = 5000;
     std::uint64_t upgrade_start_timeout_ms = 30'000;
     std::uint64_t upgrade_drain_timeout_ms = 600'000;
@@ -139,7 +140,7 @@ struct ListenAddress {
 
     Kind kind = Kind::Unix;
     std::string path;  // Kind::Unix: absolute, shorter than 108 bytes.
-    std::string host;  // Kind::Tcp: 127.0.0.1 or ::1.
+    std::string host;  // Kind::Tcp: 127.0.0.1 or ::1; of server.metrics any.
     std::uint16_t port = 0;
 
     bool operator==(const ListenAddress&) const = default;
@@ -155,6 +156,8 @@ using AddressResult = std::variant<ListenAddress, AddressError>;
 [[nodiscard]] AddressResult parse_listen_address(std::string_view text);
 // "/absolute/path", "127.0.0.1:PORT" or "[::1]:PORT".
 [[nodiscard]] AddressResult parse_admin_address(std::string_view text);
+// "ADDRESS:PORT" or "[ADDRESS]:PORT" of any interface, in numbers.
+[[nodiscard]] AddressResult parse_metrics_address(std::string_view text);
 // The path, or "127.0.0.1:PORT".
 std::string to_text(const ListenAddress& address);
 
@@ -178,5 +181,9 @@ std::vector<ListenAddress> listen_addresses(const Config& config, const Environm
 // The path of the first that is a Unix socket, else the default. REQUIRES: the same.
 std::string unix_listen_path(const Config& config, const Environment& environment);
 ListenAddress admin_address(const Config& config, const Environment& environment);
+// Of server.metrics. Nothing: it is off. REQUIRES: the same.
+std::optional<ListenAddress> metrics_address(const Config& config);
+// True if one socket of each can't listen at a time.
+bool is_overlapping(const ListenAddress& one, const ListenAddress& other);
 
 }  // namespace nearkey

@@ -13,6 +13,7 @@
 #include "nearkey/daemon/admin_view.h"
 #include "nearkey/daemon/config.h"
 #include "nearkey/daemon/failover.h"
+#include "nearkey/daemon/http_servers.h"
 #include "nearkey/daemon/listen_plan.h"
 #include "nearkey/daemon/memory_watch.h"
 #include "nearkey/daemon/password_command.h"
@@ -21,7 +22,6 @@
 #include "nearkey/daemon/succession.h"
 #include "nearkey/daemon/upstream_maker.h"
 #include "nearkey/daemon/workers.h"
-#include "nearkey/server/admin_server.h"
 #include "nearkey/server/shared_segment.h"
 #include "nearkey/upstream/managed_server.h"
 
@@ -59,7 +59,8 @@ private:
     void on_reload_ended() override;
     // SuccessionEvents
     std::string why_no_upgrade() const override;
-    const ListenSocket& admin_socket() const override { return admin_->socket(); }
+    const ListenSocket& admin_socket() const override { return http_->admin_socket(); }
+    const ListenSocket* metrics_socket() const override { return http_->metrics_socket(); }
     void retire() override;
     void on_retirement_over() override { drain_clients(); }
     void on_predecessor_left() override;
@@ -72,8 +73,7 @@ private:
     void on_password();
     void open();
     std::string health_text() const;
-    void start_admin();
-    std::unique_ptr<ListenSocket> listen_for_admin();
+    void start_http();
     void start_serving();
     void fail_to_listen(const std::exception& error);
     void drain_clients();
@@ -113,8 +113,7 @@ private:
     std::unique_ptr<Reload> reload_;
     std::unique_ptr<Succession> succession_;
     std::unique_ptr<AdminView> admin_view_;
-    std::unique_ptr<ListenSocket> admin_socket_;  // until admin_ has it
-    std::unique_ptr<AdminServer> admin_;
+    std::unique_ptr<HttpServers> http_;
     std::vector<std::unique_ptr<SignalWatch>> signals_;
     Timer drain_timer_;
     Timer watchdog_timer_;

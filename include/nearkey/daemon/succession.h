@@ -99,6 +99,8 @@ public:
     // Empty: nothing stands in its way.
     virtual std::string why_no_upgrade() const = 0;
     virtual const ListenSocket& admin_socket() const = 0;
+    // Null: there is none.
+    virtual const ListenSocket* metrics_socket() const = 0;
     // The successor is ready, and accepts once this returns.
     virtual void retire() = 0;
     // server.upgrade_drain_timeout_ms after that.

@@ -27,6 +27,7 @@ class InheritedSockets {
 public:
     // The names that tell what a descriptor is for.
     static constexpr std::string_view kAdmin = "admin";
+    static constexpr std::string_view kMetrics = "metrics";  // any address; the others: this host
     // Names from a nearkey to its successor: a socket that it bound itself, the lock of one, and
     // the channel between the two.
     static constexpr std::string_view kOwn = "nearkey-own";
@@ -42,8 +43,8 @@ public:
 
     // The addresses of clients' sockets that our starter wants us to serve.
     std::vector<std::string> foreign_addresses() const;
-    // The address of the one that is named "admin"; empty: there is none.
-    std::string admin_address() const;
+    // The address of the one with that name; empty: there is none.
+    std::string address_of(std::string_view name) const;
     // The socket with that address. Null: there is none.
     std::unique_ptr<ListenSocket> take(std::string_view address);
     // The caller's to close; -1: there is none.

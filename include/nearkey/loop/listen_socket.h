@@ -1,4 +1,5 @@
-// A listening socket: a Unix path or loopback TCP. Owned by the part that accepts on it.
+// A listening socket: a Unix path, loopback TCP, or TCP of any address, for what others may see.
+// Owned by the part that accepts on it.
 // The one rule: a path on which somebody answers is never taken away, and we remove no file but
 // ours. PATH.lock, locked while we live, decides between two daemons that start at once:
 //   lock ─▶ does somebody answer? ─▶ remove the dead file ─▶ bind ─▶ listen     any failure throws
@@ -36,6 +37,8 @@ struct SocketAddress {
 // "/absolute/path", or "127.0.0.1:PORT" or "[::1]:PORT" with or without "tcp:" before it. Throws
 // ListenError for anything else.
 SocketAddress parse_socket_address(const std::string& address);
+// "ADDRESS:PORT" or "[ADDRESS]:PORT", numbers both. Throws the same.
+SocketAddress parse_network_address(const std::string& address);
 
 // Creates the directory with mode 0700 if it does not exist (its parent must). Throws ListenError
 // if it can't, and if it stands in a folder where everybody may write, as /tmp, and is another
@@ -93,6 +96,9 @@ public:
     // Takes over the descriptor; the socket keeps its owner until claim(). REQUIRES: it is a
     // listening stream socket.
     explicit ListenSocket(BoundSocket bound);
+    // Listens where other hosts can connect, at an address that parse_network_address() takes.
+    // "[::]" is IPv4 as well, whatever the host's default is. Throws ListenError.
+    static std::unique_ptr<ListenSocket> for_network(const std::string& address, int backlog);
     ~ListenSocket();
     ListenSocket(const ListenSocket&) = delete;
     ListenSocket& operator=(const ListenSocket&) = delete;

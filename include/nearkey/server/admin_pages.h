@@ -5,6 +5,7 @@
 #pragma once
 
 #include "nearkey/base/metrics.h"
+#include "nearkey/server/metrics_text.h"
 #include "nearkey/session/facts.h"
 #include "nearkey/session/hot_keys.h"
 #include "nearkey/session/slow_log.h"
@@ -67,6 +68,8 @@ public:
     virtual double uptime_seconds() const = 0;
     virtual uint64_t now_ms() const = 0;
     virtual Metrics metrics() const = 0;
+    // metrics_text(), perhaps some moments old: however often other hosts ask, it costs little.
+    virtual std::string recent_metrics(MetricsFormat format) = 0;
     // At most `count`, the hottest first.
     virtual std::vector<HotKeys::Entry> hot_keys(size_t count, HotKeys::Outcome outcome) = 0;
     virtual bool shows_key_names() const = 0;
@@ -112,10 +115,12 @@ struct AdminRoute {
 
 // Every page.
 std::span<const AdminRoute> admin_routes();
+// Those that other hosts may read (server.metrics): none tells of a client, a key or an option.
+std::span<const AdminRoute> network_routes();
 
 // The admin server's answer: the page, or why not. Over TCP anything on this host can connect, web
-// pages in its browsers included, so the caller is checked.
-enum class AdminTransport { Unix, Tcp };
+// pages in its browsers included, so the caller is checked. Over Network anybody may ask.
+enum class AdminTransport { Unix, Tcp, Network };
 AdminAnswer answer_admin(std::span<const AdminRoute> routes, AdminSource& source,
                          const AdminRequest& request, AdminTransport transport);
 

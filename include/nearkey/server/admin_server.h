@@ -1,7 +1,9 @@
-// Serves the admin pages over HTTP, for probes, Prometheus and people, on a socket of its own.
-// Owned by Daemon. libmicrohttpd without a thread of its own: its epoll descriptor is watched by
-// the loop, and all work is done in our callbacks. The one rule: connections, requests and the time
-// that they take are bounded, so that nobody who can connect here is felt by the clients.
+// Serves the admin pages over HTTP, for probes, Prometheus and people, on a socket of its own; or,
+// on another one, those that other hosts may read.
+// Owned by HttpServers. libmicrohttpd without a thread of its own: its epoll descriptor is watched
+// by the loop, and all work is done in our callbacks. The one rule: connections, requests and the
+// time that they take are bounded, for each server by itself, so that nobody who can connect here
+// is felt by the clients.
 #pragma once
 
 #include "nearkey/base/log.h"
@@ -21,10 +23,16 @@ struct MHD_Connection;
 
 namespace nearkey {
 
+enum class AdminReach {
+    Host,     // who may open the socket reads and does everything
+    Network,  // anybody reads network_routes()
+};
+
 class AdminServer {
 public:
     // Answers at once on the socket, which listens. Throws std::runtime_error if it can't.
-    AdminServer(Loop& loop, Log& log, std::unique_ptr<ListenSocket> socket, AdminSource& source);
+    AdminServer(Loop& loop, Log& log, std::unique_ptr<ListenSocket> socket, AdminSource& source,
+                AdminReach reach);
     // Drops the connections that are open; the socket ends as ListenSocket's do.
     ~AdminServer();
     AdminServer(const AdminServer&) = delete;
@@ -57,6 +65,7 @@ private:
     int answer(MHD_Connection* connection, const AdminRequest& request);
 
     AdminSource& source_;
+    const AdminReach reach_;
     Loop& loop_;
     Log& log_;
     std::unique_ptr<ListenSocket> listen_;

@@ -249,6 +249,37 @@ TEST_CASE("config: options that contradict each other are refused") {
     CHECK(contains(error_of(with_set({"server.listen=/a/admin.sock"})), "is also"));
 }
 
+TEST_CASE("config: the address of server.metrics is of any interface, and its port is its own") {
+    const auto parsed = [](std::string_view text) {
+        const AddressResult result = parse_metrics_address(text);
+        const auto* const address = std::get_if<ListenAddress>(&result);
+        return address == nullptr ? "refused" : to_text(*address);
+    };
+    CHECK(parsed("0.0.0.0:9121") == "0.0.0.0:9121");
+    CHECK(parsed("[::]:9121") == "[::]:9121");
+    CHECK(parsed("[0:0::0]:1") == "[::]:1");
+    CHECK(parsed("10.1.2.3:65535") == "10.1.2.3:65535");
+    CHECK(parsed("[fd00::1]:80") == "[fd00::1]:80");
+    for (const char* text :
+         {"", ":9121", "9121", "*:9121", "localhost:9121", "0.0.0.0", "0.0.0.0:", "0.0.0.0:0",
+          "0.0.0.0:65536", "0.0.0.0:9121x", "::9121", ":::9121", "[0.0.0.0]:1", "fd00::1:80",
+          "[::]", "/run/metrics.sock", "tcp:0.0.0.0:9121", "1.2.3:4"}) {
+        CAPTURE(text);
+        CHECK(parsed(text) == "refused");
+    }
+    CHECK_FALSE(metrics_address({}));
+    const Config config = load_config(with_set({"server.metrics=[0::0]:9121"}));
+    CHECK(to_text(*metrics_address(config)) == "[::]:9121");
+    for (const char* other : {"server.listen=tcp:127.0.0.1:9121", "server.listen=tcp:[::1]:9121",
+                              "server.admin=127.0.0.1:9121"}) {
+        CAPTURE(other);
+        CHECK(contains(error_of(with_set({"server.metrics=0.0.0.0:9121", other})),
+                       "--set: server.metrics = \"0.0.0.0:9121\": "));
+    }
+    CHECK(error_of(with_set({"server.metrics=10.0.0.1:9121", "server.admin=127.0.0.1:9121"})) ==
+          "(no error)");
+}
+
 TEST_CASE("config: a default path that is too long for a socket is refused") {
     ConfigSources sources = with_variable("XDG_RUNTIME_DIR", "/" + std::string(100, 'x'));
     sources.environment.user_id = 1000;

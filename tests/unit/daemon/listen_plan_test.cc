@@ -39,10 +39,6 @@ std::vector<std::string> texts(const ListenPlan& plan) {
 
 const Environment kEnvironment{{{"RUNTIME_DIRECTORY", "/run/nearkey"}}, 1000};
 
-ForeignAddresses foreign(const InheritedSockets& inherited) {
-    return {inherited.foreign_addresses(), inherited.admin_address()};
-}
-
 TEST_CASE("listen plan: with nothing inherited it is the configuration's") {
     const ListenPlan plan = listen_plan({}, kEnvironment, {});
     CHECK(texts(plan) == std::vector<std::string>{"/run/nearkey/nearkey.sock"});
@@ -53,7 +49,7 @@ TEST_CASE("listen plan: an inherited socket takes the place of the default path"
     const TemporaryDirectory directory;
     const Opened opened({directory / "app.sock"});
     const InheritedSockets inherited = opened.inherit("app");
-    const ListenPlan plan = listen_plan({}, kEnvironment, foreign(inherited));
+    const ListenPlan plan = listen_plan({}, kEnvironment, foreign_addresses(inherited));
     CHECK(texts(plan) == std::vector<std::string>{directory / "app.sock"});
     CHECK(to_text(plan.admin) == directory / "admin.sock");
 }
@@ -65,7 +61,7 @@ TEST_CASE("listen plan: beside configured listeners it is one more, unless it is
     Config config;
     config.listeners.emplace_back().address = directory / "b.sock";
     config.listeners.back().near_cache = false;
-    const ListenPlan plan = listen_plan(config, kEnvironment, foreign(inherited));
+    const ListenPlan plan = listen_plan(config, kEnvironment, foreign_addresses(inherited));
     CHECK(texts(plan) == std::vector<std::string>{directory / "app.sock", directory / "b.sock"});
     CHECK(plan.listeners[0].options.near_cache);
     CHECK_FALSE(plan.listeners[1].options.near_cache);
@@ -77,10 +73,25 @@ TEST_CASE("listen plan: the admin server's is known by its name or its address")
     for (const std::string names : {"a:b", "a:admin"}) {
         CAPTURE(names);
         const InheritedSockets inherited = opened.inherit(names);
-        const ListenPlan plan = listen_plan({}, kEnvironment, foreign(inherited));
+        const ListenPlan plan = listen_plan({}, kEnvironment, foreign_addresses(inherited));
         CHECK(texts(plan) == std::vector<std::string>{directory / "app.sock"});
         CHECK(to_text(plan.admin) == directory / "admin.sock");
     }
+}
+
+TEST_CASE(
+    "listen plan: an inherited socket named metrics is for other hosts, whatever is configured") {
+    Config config;
+    config.server.metrics = "0.0.0.0:9121";
+    CHECK(to_text(*listen_plan(config, kEnvironment, {}).metrics) == "0.0.0.0:9121");
+    CHECK_FALSE(listen_plan({}, kEnvironment, {}).metrics);
+    const auto socket = ListenSocket::for_network("[::]:0", 8);
+    REQUIRE(dup2(socket->fd(), kFirst) == kFirst);
+    const InheritedSockets inherited(
+        {.fds = "1", .pid = std::to_string(getpid()), .names = "metrics", .first_fd = kFirst});
+    const ListenPlan plan = listen_plan(config, kEnvironment, foreign_addresses(inherited));
+    CHECK(to_text(*plan.metrics) == socket->address());
+    CHECK(texts(plan) == std::vector<std::string>{"/run/nearkey/nearkey.sock"});
 }
 
 }  // namespace

@@ -35,7 +35,7 @@ TEST_CASE("inherited sockets: taken by its address, a foreign one leaves its fil
     REQUIRE(dup2(foreign.fd(), kFirst + 1) == kFirst + 1);
     InheritedSockets inherited(variables("2", "app:admin"));
     CHECK(inherited.foreign_addresses() == std::vector<std::string>{path});
-    CHECK(inherited.admin_address() == path);
+    CHECK(inherited.address_of(InheritedSockets::kAdmin) == path);
     CHECK(inherited.take("/else.sock") == nullptr);
     auto socket = inherited.take(path);
     REQUIRE(socket != nullptr);
@@ -50,6 +50,21 @@ TEST_CASE("inherited sockets: taken by its address, a foreign one leaves its fil
     inherited.drop_rest();
     CHECK_FALSE(is_open(kFirst + 1));
     CHECK(exists(path));
+}
+
+TEST_CASE("inherited sockets: only that of metrics may be open to other hosts") {
+    const auto network = ListenSocket::for_network("0.0.0.0:0", 8);
+    CHECK(network->address().starts_with("0.0.0.0:"));
+    for (const std::string name : {"app", "admin", ""}) {
+        CAPTURE(name);
+        REQUIRE(dup2(network->fd(), kFirst) == kFirst);
+        CHECK_THROWS_AS(InheritedSockets(variables("1", name)), ListenError);
+    }
+    REQUIRE(dup2(network->fd(), kFirst) == kFirst);
+    InheritedSockets inherited(variables("1", "metrics"));
+    CHECK(inherited.foreign_addresses().empty());
+    CHECK(inherited.address_of(InheritedSockets::kMetrics) == network->address());
+    CHECK(inherited.take(network->address()) != nullptr);
 }
 
 TEST_CASE("inherited sockets: with its lock comes the file") {

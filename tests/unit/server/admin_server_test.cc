@@ -57,9 +57,9 @@ struct Admin {
     Log log{null_fd, LogLevel::Info, source.counted};
     std::unique_ptr<AdminServer> server;
 
-    explicit Admin(const std::string& address = "") {
+    explicit Admin(const std::string& address = "", AdminReach reach = AdminReach::Host) {
         const std::string path = address.empty() ? directory / "admin.sock" : address;
-        server = std::make_unique<AdminServer>(loop, log, listen_at(path), source);
+        server = std::make_unique<AdminServer>(loop, log, listen_at(path), source, reach);
     }
     ~Admin() {
         server.reset();
@@ -98,6 +98,40 @@ nlohmann::json json_of(const std::string& answer) {
 
 bool contains(const std::string& text, const std::string& part) {
     return text.find(part) != std::string::npos;
+}
+
+TEST_CASE("admin: other hosts read three pages, by whatever name they call this one") {
+    Admin admin("127.0.0.1:0", AdminReach::Network);
+    admin.source.counted.clients = 3;
+    for (const std::string path : {"/livez", "/readyz", "/metrics"}) {
+        CAPTURE(path);
+        CHECK(status_of(admin.ask("GET " + path, "nearkey.example:9121")) == 200);
+        CHECK(status_of(admin.ask("HEAD " + path)) == 200);
+        CHECK(status_of(admin.ask("POST " + path)) == 405);
+    }
+    CHECK(contains(admin.ask("GET /metrics"), "nearkey_clients 3\n"));
+    for (const AdminRoute& route : admin_routes()) {
+        const std::string line = std::string(route.method) + " " + std::string(route.path);
+        CAPTURE(line);
+        const bool is_open =
+            route.path == "/livez" || route.path == "/readyz" || route.path == "/metrics";
+        CHECK(status_of(admin.ask(line)) == (is_open ? 200 : 404));
+    }
+    CHECK_FALSE(contains(admin.ask("GET /"), "/config"));
+}
+
+TEST_CASE("admin: the headers of another host's request are short") {
+    Admin admin("127.0.0.1:0", AdminReach::Network);
+    const auto with_header = [](size_t size) {
+        return "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Long: " +
+               std::string(size, 'a') + "\r\n\r\n";
+    };
+    CHECK(status_of(admin.raw(with_header(4000))) == 200);
+    CHECK(status_of(admin.raw(with_header(9000))) != 200);
+    Admin host("127.0.0.1:0");
+    const std::string own = "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: " +
+                            std::string(9000, 'a') + "\r\n\r\n";
+    CHECK(status_of(host.raw(own)) == 200);
 }
 
 TEST_CASE("admin: /livez answers while the loop turns") {
@@ -289,7 +323,9 @@ TEST_CASE("admin: the socket has its mode, goes with the server, and is not stol
     struct stat found {};
     REQUIRE(stat(path.c_str(), &found) == 0);
     CHECK((found.st_mode & 0777) == 0600);
-    CHECK_THROWS_AS(AdminServer(admin.loop, admin.log, listen_at(path), admin.source), ListenError);
+    CHECK_THROWS_AS(
+        AdminServer(admin.loop, admin.log, listen_at(path), admin.source, AdminReach::Host),
+        ListenError);
     CHECK(status_of(admin.ask("GET /livez")) == 200);
     const int open_connection = connected_to(path);
     admin.server.reset();

@@ -12,6 +12,9 @@ struct FakeSource final : AdminSource {
     double uptime_seconds() const override { return 12.25; }
     uint64_t now_ms() const override { return 5000; }
     Metrics metrics() const override { return counted; }
+    std::string recent_metrics(MetricsFormat format) override {
+        return metrics_text(counted, format);
+    }
     std::vector<HotKeys::Entry> hot_keys(size_t count, HotKeys::Outcome outcome) override {
         return keys.top(count, outcome, now_ms());
     }
