@@ -63,7 +63,10 @@ Metrics MetricsGroup::total() const {
         for (const MetricRow& row : metric_rows())
             join(row.type, members_[i]->*row.field, total.*row.field);
         total.histograms.add(members_[i]->histograms);
+        total.commands.add(members_[i]->commands);
     }
+    total.commands_forwarded_total = total.commands.total(&CommandCount::forwarded);
+    total.commands_answered_total = total.commands.total(&CommandCount::answered);
     return total;
 }
 
@@ -89,6 +92,24 @@ std::span<const MetricRow> metric_rows() {
 #undef NEARKEY_METRIC_ROW
 #undef NEARKEY_LABELLED_ROW
     return kRows;
+}
+
+Count CommandCount::*field_by_command(const MetricRow& row) {
+    if (row.field == &Metrics::commands_forwarded_total) return &CommandCount::forwarded;
+    if (row.field == &Metrics::commands_answered_total) return &CommandCount::answered;
+    return nullptr;
+}
+
+void for_each_command_error(const Metrics& metrics,
+                            const std::function<void(const std::string&, uint64_t)>& visit) {
+    metrics.commands.for_each([&](const CommandCount& row) {
+        for (size_t code = 0; code < kErrorCodes.size(); ++code) {
+            const uint64_t count = row.errors(code);
+            // The family is there before the first error.
+            if (count == 0 && (row.name() != "unknown" || code > 0)) continue;
+            visit(label("command", row.name()) + "," + label("code", kErrorCodes[code]), count);
+        }
+    });
 }
 
 std::span<const HistogramRow> histogram_rows() {
@@ -158,6 +179,19 @@ void for_each_stat(const Metrics& metrics,
         visit(name + "_count", std::to_string(count));
         visit(name + "_sum", seconds_text(sum_us));
     }
+    for (const MetricRow& row : rows) {
+        Count CommandCount::*const field = field_by_command(row);
+        if (field == nullptr) continue;
+        metrics.commands.for_each([&](const CommandCount& command) {
+            visit(
+                fmt::format("{}{{{},{}}}", row.family, label("command", command.name()), row.label),
+                std::to_string(command.*field));
+        });
+    }
+    const std::string_view errors = CommandErrorsRow().name;
+    for_each_command_error(metrics, [&](const std::string& labels, uint64_t count) {
+        visit(fmt::format("{}{{{}}}", errors, labels), std::to_string(count));
+    });
 }
 
 }  // namespace nearkey

@@ -14,7 +14,6 @@ namespace {
 constexpr size_t kSplitMax = 1024;  // words of a command whose reply is stored key by key
 
 constexpr size_t kNameMax = 64;
-constexpr size_t kNamesMax = 4096;
 
 std::string lower(std::string_view text) {
     std::string result(text);
@@ -88,11 +87,10 @@ uint8_t fixed_place_of_key(const CommandSpec& spec) {
     return is_fixed && first.begin <= UINT8_MAX ? static_cast<uint8_t>(first.begin) : uint8_t{0};
 }
 
-void keep_name(CommandSpec& spec, std::set<std::string>& names) {
-    const bool is_full = names.size() >= kNamesMax && !names.contains(spec.name);
-    spec.shown_name = &*names.insert(is_full ? "other" : spec.name).first;
+void find_counts(CommandSpec& spec, CommandCounts& counts) {
+    spec.counts = &counts.of(spec.name);
     for (CommandSpec& child : spec.subcommands)
-        keep_name(child, names);
+        find_counts(child, counts);
 }
 
 // A table has at most 64 of them, as in Valkey.
@@ -204,9 +202,9 @@ CommandTable::CommandTable(const Value& reply) {
     }
 }
 
-void CommandTable::keep_names(std::set<std::string>& names) {
+void CommandTable::count_in(CommandCounts& counts) {
     for (CommandSpec& spec : specs_)
-        keep_name(spec, names);
+        find_counts(spec, counts);
 }
 
 // Sub-commands that have no number of their own have that of the command. No server has so many.

@@ -150,8 +150,21 @@ std::string metrics_text(const Metrics& metrics, MetricsFormat format) {
             text.begin(row.family, row.type == MetricType::Counter ? "counter" : "gauge", row.help);
         }
         family = row.family;
-        text.sample(row.family, row.label, printed(row, metrics));
+        Count CommandCount::*const field = field_by_command(row);
+        if (field == nullptr) {
+            text.sample(row.family, row.label, printed(row, metrics));
+            continue;
+        }
+        metrics.commands.for_each([&](const CommandCount& command) {
+            text.sample(row.family, "command=\"" + command.name() + "\"," + std::string(row.label),
+                        std::to_string(command.*field));
+        });
     }
+    const CommandErrorsRow errors;
+    text.begin(errors.name, "counter", errors.help);
+    for_each_command_error(metrics, [&](const std::string& labels, uint64_t count) {
+        text.sample(errors.name, labels, std::to_string(count));
+    });
     for (const HistogramRow& row : histogram_rows()) {
         text.begin(row.name, "histogram", row.help);
         for_each_histogram(metrics, row, [&](std::string_view labels, const Histogram& histogram) {
@@ -165,7 +178,10 @@ std::string metrics_text(const Metrics& metrics, MetricsFormat format) {
 std::string stats_text(const Metrics& metrics) {
     std::string text;
     for_each_stat(metrics, [&](std::string_view name, std::string_view value) {
-        text.append(text.empty() ? "{\"" : ",\"").append(name).append("\":").append(value);
+        text.append(text.empty() ? "{\"" : ",\"");
+        for (const char c : name)
+            text.append(c == '"' ? "\\" : "").append(1, c);
+        text.append("\":").append(value);
     });
     return text + "}\n";
 }

@@ -28,7 +28,8 @@ bool BlockedWait::keep(const Call& call) {
 }
 
 void BlockedWait::send(const Call& call) {
-    desk_.count_forwarded(1);
+    counts_ = &desk_.tally.row(call.spec());
+    desk_.count_forwarded(call.spec());
     desk_.client.has_written = true;
     const uint32_t ticket = desk_.replies.open(1);
     desk_.ledger.begin(call.plan, call.command, ticket, lease_.way());
@@ -139,6 +140,7 @@ void BlockedWait::on_reply_bytes(uint32_t ticket, std::string_view bytes) {
         if (may_be_demotion(words_)) return;
         bytes = {};
     }
+    if (is_error && !is_passing_) counts_->count_error(words_.empty() ? bytes : words_);
     is_passing_ = true;
     if (!words_.empty()) desk_.receiver().on_reply_bytes(ticket, std::exchange(words_, {}));
     if (!bytes.empty()) desk_.receiver().on_reply_bytes(ticket, bytes);
@@ -147,6 +149,7 @@ void BlockedWait::on_reply_bytes(uint32_t ticket, std::string_view bytes) {
 void BlockedWait::on_reply_end(uint32_t ticket) {
     if (!words_.empty()) {
         if (repeat()) return;
+        counts_->count_error(words_);
         desk_.receiver().on_reply_bytes(ticket, words_);
     }
     finish();
@@ -168,6 +171,7 @@ void BlockedWait::on_request_failed(uint32_t ticket, std::string_view error) {
         desk_.pauses.pause(PauseReason::kLease, nullptr);
         return;
     }
+    counts_->count_error(error);
     finish();
     desk_.receiver().on_request_failed(ticket, error);
 }

@@ -21,7 +21,7 @@ std::optional<Executed> CachedReads::answer(const Call& call) {
     const NearCache::Found found = cache_.find(query, desk_.context.ledgers.boot_ms);
     if (found.outcome == NearCache::Outcome::Hit && !is_overtaken(query.key)) {
         ledger.forget_awaited();
-        const uint32_t told = desk_.shared_hits.told_with(desk_.commands);
+        const uint32_t told = desk_.shared_hits.told_with(desk_.tally.commands());
         if (Auditor& auditor = desk_.context.node.coherence().auditor(); auditor.is_due(told)) {
             auditor.schedule();
             desk_.node_of(query.key).coherence().auditor().note(
@@ -66,7 +66,7 @@ std::optional<Executed> CachedReads::answer_split(const Call& call) {
     }
     if (!shared.missing.empty()) return give_up_late(spec);
     if (!has_values) append_integer(reply, count);
-    const uint32_t told = desk_.shared_hits.told_with(desk_.commands);
+    const uint32_t told = desk_.shared_hits.told_with(desk_.tally.commands());
     desk_.ledger.note_shown();
     desk_.answer_as(&spec, RequestOutcome::Hit, reply);
     for (size_t i = 1; i < command.size(); ++i)

@@ -125,7 +125,9 @@ Executed ClusterScan::answer(const Call& call) {
     state_ = State::Idle;
     // It shows keys that the near cache may not know of yet.
     desk_.note_shown_reply(call, {desk_.context.node, *asked_, false});
-    desk_.answer_as(call.spec(), RequestOutcome::Forwarded, walk_.reply());
+    const std::string reply = walk_.reply();
+    if (reply.starts_with('-')) desk_.tally.count_error(call.spec(), reply);
+    desk_.answer_as(call.spec(), RequestOutcome::Forwarded, reply);
     return Executed::Yes;
 }
 

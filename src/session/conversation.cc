@@ -157,8 +157,9 @@ Executed Conversation::forward_config_get(const Call& call) {
 
 Executed Conversation::refuse(const Call& call) {
     if (tunnel_ != nullptr) {
-        desk_.count_forwarded(1);
+        desk_.count_forwarded(call.spec());
         ++desk_.context.metrics.commands_refused_total;
+        desk_.tally.count_error(call.spec(), refusal_of(desk_.context.node, call));
         tunnel_->send_stand_in(stand_in_for(call));
         return Executed::Yes;
     }

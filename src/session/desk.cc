@@ -23,6 +23,7 @@ Desk::Desk(SessionContext& shared, const ClientTerms& own_terms, uint64_t number
              .shares_replies = own_terms.shared_memory},
       pauses(shared.loop, events),
       ledger(shared.ledgers, client, *this),
+      tally(shared.metrics.commands),
       events_(events),
       receiver_(receiver),
       flush_hook_(shared.loop, events) {
@@ -49,8 +50,7 @@ void Desk::cut() {
 
 // The answer has a ticket in any case: it is the command's number in the session.
 void Desk::answer_as(const CommandSpec* spec, RequestOutcome outcome, std::string_view reply) {
-    ++commands;
-    ++context.metrics.commands_answered_total;
+    tally.count_answered(spec);
     const CommandFamily family = spec == nullptr ? CommandFamily::Other : spec->family;
     const uint8_t series = RequestTiming::series_of(family, outcome);
     Latency& latency = context.node.latency();
@@ -139,12 +139,6 @@ bool Desk::is_settled(uint16_t slot) {
            (cluster.changed(slot) <= seen_version_ && !cluster.sent_on().has_of(receiver_));
 }
 
-void Desk::count_forwarded(uint32_t count) {
-    commands += count;
-    context.metrics.commands_forwarded_total += count;
-    ledger.note_shown();
-}
-
 void Desk::note_shown_reply(const Call& call, const SendWay& way) {
     ledger.note_shown();
     const uint32_t ticket = replies.next();
@@ -161,14 +155,13 @@ std::string_view Desk::canonical(const CommandView& command) {
 
 // A blocking command waits because it is told to: that is no latency, and it is not counted.
 RequestTiming Desk::timing(const Call& call, RequestKind kind) {
-    RequestTiming timing{.start_us = taken_up_us};
-    if (kind == RequestKind::Blocking) return timing;
     const CommandSpec* const spec = call.spec();
+    RequestTiming timing{.command = &tally.row(spec), .start_us = taken_up_us};
+    if (kind == RequestKind::Blocking) return timing;
     const CommandFamily family = spec == nullptr ? CommandFamily::Other : spec->family;
     timing.series = RequestTiming::series_of(
         family, call.plan.may_be_stored() ? RequestOutcome::Miss : RequestOutcome::Forwarded);
     if (spec == nullptr) return timing;
-    timing.command = spec->shown_name;
     if (spec->first_key == 0 || spec->first_key >= call.command.size()) return timing;
     const std::string_view key = call.command[spec->first_key];
     HotKeys* const hot_keys = context.hot_keys;
@@ -180,7 +173,7 @@ RequestTiming Desk::timing(const Call& call, RequestKind kind) {
 }
 
 uint32_t Desk::open_parts(const Call& call, PartPlan plan) {
-    count_forwarded(1);
+    count_forwarded(call.spec());
     client.has_written |= call.plan.kind != RequestKind::Read;
     ++context.metrics.cluster_commands_split_total;
     context.metrics.cluster_parts_total += plan.node_of.size();
@@ -197,7 +190,7 @@ void Desk::send_part(const Call& part, uint32_t ticket, const SendWay& way,
 }
 
 void Desk::send(const Call& call, RequestKind kind, const SendWay& way) {
-    count_forwarded(1);
+    count_forwarded(call.spec());
     client.has_written |= kind != RequestKind::Read;
     const uint32_t ticket = replies.open(1);
     ledger.begin(call.plan, call.command, ticket, way);

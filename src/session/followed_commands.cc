@@ -29,15 +29,17 @@ FollowedCommands::FollowedCommands(Desk& desk, Lease& lease)
 }
 
 void FollowedCommands::send(const Call& call, RequestKind kind) {
-    desk_.count_forwarded(1);
+    desk_.count_forwarded(call.spec());
     desk_.client.has_written |= kind != RequestKind::Read;
     const uint32_t ticket = desk_.replies.open(1);
     if (in_flight_ == 0) {
         first_sent_ = ticket;
         sent_ = 0;
+        counts_.clear();
         is_asking_ = false;
     }
     ++sent_;
+    counts_.emplace_back(ticket, &desk_.tally.row(call.spec()));
     desk_.ledger.begin(call.plan, call.command, ticket, lease_.way());
     ++in_flight_;
     lease_->send({desk_.canonical(call.command), this, ticket, kind, 1, desk_.ledger.awaited_ms(),
@@ -54,6 +56,7 @@ void FollowedCommands::on_reply_bytes(uint32_t ticket, std::string_view bytes) {
             if (is_begin) refused_ = lease_->in_flight().copy_head();
             return;
         }
+        count_error(ticket, words_);
         bytes = {};
         refused_ = {};
     }
@@ -67,7 +70,10 @@ void FollowedCommands::on_reply_end(uint32_t ticket) {
     is_passing_ = false;
     if (words_.empty() || desk_.is_over() || !park(ticket)) {
         refused_ = {};
-        if (!words_.empty()) desk_.receiver().on_reply_bytes(ticket, std::exchange(words_, {}));
+        if (!words_.empty()) {
+            count_error(ticket, words_);
+            desk_.receiver().on_reply_bytes(ticket, std::exchange(words_, {}));
+        }
         desk_.receiver().on_reply_end(ticket);
     }
     if (in_flight_ == 0) follow();
@@ -83,9 +89,16 @@ void FollowedCommands::on_request_failed(uint32_t ticket, std::string_view error
     --in_flight_;
     words_.clear();
     is_passing_ = false;
+    count_error(ticket, error);
     desk_.receiver().on_request_failed(ticket, error);
     // What is parked could not be asked about.
     if (in_flight_ == 0) give_up();
+}
+
+void FollowedCommands::count_error(uint32_t ticket, std::string_view error) {
+    const auto found = std::find_if(counts_.begin(), counts_.end(),
+                                    [ticket](const auto& each) { return each.first == ticket; });
+    if (found != counts_.end()) found->second->count_error(error);
 }
 
 // One that was sent again goes before those that were not. False: its words are the reply.
@@ -321,12 +334,14 @@ void FollowedCommands::answer_first() {
                         "script; may have run\r\n",
                         redirect->slot)
                   : first.words;
+    count_error(ticket, words);
     desk_.receiver().on_reply_bytes(ticket, words);
     desk_.receiver().on_reply_end(ticket);
 }
 
 void FollowedCommands::fail_first(std::string_view error) {
     const uint32_t ticket = take_first().request.request.ticket;
+    count_error(ticket, error);
     desk_.receiver().on_request_failed(ticket, error);
 }
 

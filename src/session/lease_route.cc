@@ -104,7 +104,7 @@ Executed LeaseRoute::forward_apart(const Call& call, SharedRoute& shared, Input&
 // A large command leaves in the buffer in which it came.
 Executed LeaseRoute::send_large(const Call& call, Input& input) {
     if (!input.can_give_away(call.command)) return forward(call, RequestKind::Write);
-    desk_.count_forwarded(1);
+    desk_.count_forwarded(call.spec());
     desk_.client.has_written = true;
     const uint32_t ticket = desk_.replies.open(1);
     const RequestKind kind = lease_.behind(RequestKind::Write);

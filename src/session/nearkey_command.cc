@@ -128,7 +128,9 @@ Executed NearkeyCommand::execute(const Call& call) {
             append_bulk(reply, line);
     } else if (equals_ignoring_case(what, "STATS") && command.size() == 2) {
         Pairs pairs;
-        const Metrics total = context.all == nullptr ? context.metrics : context.all->total();
+        MetricsGroup own;
+        own.add(context.metrics);
+        const Metrics total = (context.all == nullptr ? own : *context.all).total();
         for_each_stat(total, [&](std::string_view name, std::string_view value) {
             // A number of seconds is no integer.
             const auto number = parse_integer(value);
@@ -217,7 +219,7 @@ void NearkeyCommand::count_hits(const CommandSpec* spec, std::string_view number
     const auto count = static_cast<uint32_t>(*hits);
     desk_.context.metrics.shared_hits_total += count;
     desk_.answer(spec, "+OK\r\n");
-    desk_.shared_hits = {desk_.shared_hits.total + count, count, desk_.commands};
+    desk_.shared_hits = {desk_.shared_hits.total + count, count, desk_.tally.commands()};
 }
 
 void NearkeyCommand::set_cache(const CommandSpec* spec, std::string_view what) {

@@ -170,6 +170,7 @@ void NodesInTurn::answer(const Call& call) {
         reply += piece;
     note_script(call);
     finish(call, {});
+    if (reply.starts_with('-')) desk_.tally.count_error(call.spec(), reply);
     desk_.answer_as(call.spec(), RequestOutcome::Forwarded, reply);
 }
 

@@ -165,9 +165,14 @@ Executed OwnAnswers::select(const Call& call) {
         return Executed::Yes;
     }
     desk_.pauses.pause(PauseReason::kUntilIdle, nullptr);
-    ++desk_.commands;
-    ++desk_.context.metrics.commands_forwarded_total;
-    connection->send({kPing, &desk_.receiver(), desk_.replies.open(1), RequestKind::Read});
+    desk_.tally.count_forwarded(*call.spec()->counts);
+    connection->send({kPing,
+                      &desk_.receiver(),
+                      desk_.replies.open(1),
+                      RequestKind::Read,
+                      1,
+                      0,
+                      {.command = call.spec()->counts}});
     return Executed::Yes;
 }
 

@@ -101,7 +101,7 @@ std::optional<Executed> ReplicaRoute::forward(const Call& call) {
     }
     replicas_[choice.slot % kBits] = choice.replica.number;
     desk_.note_replica_owes(choice.slot);
-    desk_.count_forwarded(1);
+    desk_.count_forwarded(call.spec());
     const uint32_t ticket = desk_.replies.open(1);
     desk_.ledger.begin(call.plan, call.command, ticket,
                        {*choice.replica.node, *choice.replica.connection, true});

@@ -312,6 +312,8 @@ bool Session::give(const PartGroup& group) {
     }
     const PartGroup::Outcome outcome = group.outcome();
     const bool has_failed = !outcome.failure.empty();
+    const std::string_view words = has_failed ? outcome.failure : outcome.reply.head;
+    if (has_failed || words.starts_with('-')) group.timing().command->count_error(words);
     note_end(group, has_failed);
     if (has_failed && desk_.is_cut_by(outcome.failure, false)) {
         desk_.cut();
@@ -456,7 +458,7 @@ ClientFacts Session::facts() const {
                          .library = shown(client.identity.library),
                          .library_version = shown(client.identity.library_version)},
             .route = conversation_.route(),
-            .commands = desk_.commands,
+            .commands = desk_.tally.commands(),
             .shared_hits = desk_.shared_hits.total,
             .bytes_in = bytes_in_,
             .bytes_out = bytes_out_,

@@ -14,7 +14,7 @@ constexpr size_t kSlowMax = 16;
 void SlowReplies::add(SlowEntry entry, const RequestTiming& timing, const Latency& latency,
                       SlowLog& log) {
     const bool was_sent = timing.sent_us != 0;
-    if (timing.command != nullptr) entry.command = *timing.command;
+    if (timing.command != nullptr) entry.command = timing.command->name();
     entry.key_hash = timing.key_hash;
     entry.total_us = latency.turn_us() - timing.start_us;
     entry.queue_us = was_sent ? latency.queue_us(timing) : entry.total_us;

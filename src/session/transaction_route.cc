@@ -34,14 +34,16 @@ std::optional<Executed> TransactionRoute::forward_whole(const Call& call, std::s
         return executed;
     }
     input.consumed = whole.size;
-    desk_.count_forwarded(whole.commands);
+    for (CommandCount* const counts : desk_.context.whole_counts)
+        desk_.tally.count_forwarded(*counts);
+    desk_.ledger.note_shown();
     ++desk_.context.metrics.transactions_whole_total;
     desk_.client.has_written = true;
     const uint32_t ticket = desk_.replies.open(whole.commands);
     // All run with the last one, and its reply tells of them.
     desk_.ledger.begin_whole(ticket + whole.commands - 1, desk_.context.node, whole.reads);
     RequestTiming timing{.start_us = desk_.taken_up_us};
-    timing.command = call.spec()->shown_name;
+    timing.command = call.spec()->counts;
     timing.series = RequestTiming::series_of(CommandFamily::Transaction, RequestOutcome::Forwarded);
     shared.connection()->send({desk_.context.encoded, &desk_.receiver(), ticket, RequestKind::Write,
                                whole.commands, 0, timing});
@@ -55,6 +57,7 @@ TransactionRoute::Whole TransactionRoute::encode_whole(std::string_view rest) {
     CommandParser& parser = context.lookahead;
     parser.restart();
     context.encoded.clear();
+    context.whole_counts.clear();
     ledgers.keys.clear();
     ledgers.scope = WriteScope::Keys;
     Whole whole;
@@ -70,6 +73,7 @@ TransactionRoute::Whole TransactionRoute::encode_whole(std::string_view rest) {
         const bool is_first = whole.commands == 0;  // MULTI itself
         if (!is_first && !may_go_whole(spec, command, desk_.terms.access)) return {};
         encode_command(command, context.encoded);
+        context.whole_counts.push_back(spec->counts);
         ++whole.commands;
         if (is_first) continue;
         if (spec->special == Special::Exec || spec->special == Special::Discard) {
@@ -103,7 +107,8 @@ Executed TransactionRoute::forward_step(const Call& call) {
 
 Executed TransactionRoute::forward_refused(const Call& call) {
     if (const auto executed = lease_.take(call)) return *executed;
-    desk_.count_forwarded(1);
+    desk_.count_forwarded(call.spec());
+    desk_.tally.count_error(call.spec(), refusal_of(desk_.context.node, call));
     ++desk_.context.metrics.commands_refused_total;
     const bool is_exec = call.special() == Special::Exec;
     const std::string bytes = !is_exec              ? stand_in_for(call)

@@ -42,7 +42,7 @@ Tunnel::~Tunnel() {
 
 void Tunnel::send(const Call& call, std::string_view instead) {
     if (subscriptions_ != nullptr) subscriptions_->follow(call.spec(), call.command);
-    desk_.count_forwarded(1);
+    desk_.count_forwarded(call.spec());
     desk_.client.has_written = true;
     desk_.ledger.note_through(call.plan, call.command);
     lease_->tunnel().send(instead.empty() ? desk_.canonical(call.command) : instead);

@@ -27,6 +27,7 @@ bool may_answer(Node& node) {
 
 void deliver(const UnsentRequest& request, std::string_view words) {
     ReplyReceiver& receiver = *request.request.receiver;
+    request.request.count_error(words);
     receiver.on_reply_bytes(request.request.ticket, words);
     receiver.on_reply_end(request.request.ticket);
 }

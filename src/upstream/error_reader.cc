@@ -45,6 +45,7 @@ bool ErrorReader::take(std::string_view bytes, bool is_end) {
         return false;
     }
     note(bytes);
+    in_flight.count_error(bytes);
     in_flight.deliver(bytes, is_end);
     return true;
 }
@@ -57,6 +58,7 @@ void ErrorReader::take_in_cluster(std::string_view bytes, bool is_end) {
         redirect = Redirect{.kind = Redirect::Kind::TryAgain, .host = {}, .words = bytes};
     }
     if (!redirect || !in_flight.may_be_redirected()) {
+        in_flight.count_error(bytes);
         in_flight.deliver(bytes, is_end);
         return;
     }

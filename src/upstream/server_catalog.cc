@@ -54,7 +54,7 @@ void ServerCatalog::on_commands(std::string_view reply) {
         on_answer_("the server is too old: Valkey, or Redis 7.0, is needed");
         return;
     }
-    table.keep_names(names_);
+    table.count_in(context_.metrics.commands);
     const bool is_first = !knows_commands();
     commands_ = std::move(table);
     events_.on_commands_changed();

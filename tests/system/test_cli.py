@@ -183,7 +183,7 @@ class ReadyTest(SystemTest):
         metrics = nearkey.metrics()
         self.assertEqual(1, metrics["nearkey_ready"])
         for name, value in metrics.items():
-            self.assertRegex(name, "^nearkey_[a-z_]+$")
+            self.assertRegex(name, r"^nearkey_[a-z_]+(\{[a-z]+=.*\})?$")
             self.assertIsInstance(value, (int, float), name)
         server.kill()
         nearkey.wait_unready(3)

@@ -10,6 +10,7 @@
 // GaugeMost the greatest is shown, of GaugeLeast the least.
 #pragma once
 
+#include "nearkey/base/command_counts.h"
 #include "nearkey/base/count.h"
 #include "nearkey/base/histogram.h"
 
@@ -72,7 +73,7 @@
     X(client_memory_max_bytes, GaugeMost, "limits.memory_max")                                     \
     X(commands_refused_total, Counter, "commands refused by the rules of their listener")          \
     L(commands_forwarded_total, commands_total, "route=\"forwarded\"", Counter,                    \
-      "commands received, by where the answer came from")                                          \
+      "commands received, by command and where the answer came from")                              \
     L(commands_answered_total, commands_total, "route=\"local\"", Counter, "")                     \
     X(transactions_whole_total, Counter, "transactions sent as one piece, without a lease")        \
     L(upstream_connections, upstream_connections, "state=\"ready\"", Gauge,                        \
@@ -235,6 +236,7 @@ struct Metrics {
 #undef NEARKEY_METRIC_FIELD
 #undef NEARKEY_LABELLED_FIELD
     Histograms histograms;
+    CommandCounts commands;  // commands_forwarded_total and commands_answered_total are their sums
 };
 
 // The metrics of all event loops. All outlive it; any thread may ask.
@@ -259,6 +261,17 @@ struct MetricRow {
 };
 
 std::span<const MetricRow> metric_rows();
+// The row is the sum of these fields, and shown by command. Null: it is a number of its own.
+Count CommandCount::*field_by_command(const MetricRow& row);
+
+struct CommandErrorsRow {
+    std::string_view name = "nearkey_command_errors_total";
+    std::string_view labels = "command, code";
+    std::string_view help = "replies that were errors, by the error's first word";
+};
+// Each count that is not 0, and one of unknown commands, with its labels.
+void for_each_command_error(const Metrics& metrics,
+                            const std::function<void(const std::string&, uint64_t)>& visit);
 
 enum class HistogramKind { Request, Upstream, Own, Queue, Turn };
 
@@ -281,7 +294,8 @@ std::string seconds_text(uint64_t us);
 std::string printed(const MetricRow& row, const Metrics& metrics);
 
 // Everything as one flat list: each row by its name, the sum of each family of counters by the
-// family's, and of each kind of histogram the count and the sum of all.
+// family's, of each kind of histogram the count and the sum of all, and of commands each series as
+// Prometheus has it.
 void for_each_stat(const Metrics& metrics,
                    const std::function<void(std::string_view, std::string_view)>& visit);
 

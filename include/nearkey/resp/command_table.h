@@ -4,6 +4,7 @@
 // as their table.
 #pragma once
 
+#include "nearkey/base/command_counts.h"
 #include "nearkey/base/histogram.h"
 #include "nearkey/resp/command_parser.h"
 #include "nearkey/resp/key_specs.h"
@@ -11,7 +12,6 @@
 #include "nearkey/resp/value.h"
 
 #include <cstdint>
-#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -107,7 +107,7 @@ struct CommandSpec : CommandFlags, CommandKeys, CommandCaching, CommandSpread {
     Special special = Special::None;
     std::string_view reason;  // why it goes there, where our own table says so; static
     CommandFamily family = CommandFamily::Other;
-    const std::string* shown_name = nullptr;  // `name`, for longer than the table lives
+    CommandCount* counts = nullptr;  // of the event loop, for longer than the table lives
     std::vector<CommandSpec> subcommands;
 
     // (P|S)SUBSCRIBE and (P|S)UNSUBSCRIBE.
@@ -141,9 +141,8 @@ public:
     // Finds a command by name, but no sub-command.
     const CommandSpec* find_name(std::string_view name) const;
     size_t size() const { return specs_.size(); }
-    // Keeps every name in `names`, which outlives all that points to them. Too many new names are
-    // shown as "other".
-    void keep_names(std::set<std::string>& names);
+    // Each command is counted in its row, whichever table it is found in.
+    void count_in(CommandCounts& counts);
     std::span<const CommandSpec> specs() const { return specs_; }
     // Ids are less than this.
     size_t id_count() const { return id_count_; }

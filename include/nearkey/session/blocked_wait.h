@@ -39,6 +39,7 @@ public:
     void on_reply_end(uint32_t ticket) override;
     bool on_reply_void(uint32_t ticket) override;
     void on_request_failed(uint32_t ticket, std::string_view error) override;
+    bool counts_errors() const override { return true; }
 
 private:
     void go_on();
@@ -54,6 +55,7 @@ private:
     Lease& lease_;
     const Transaction& transaction_;
     BlockedCommand command_;
+    CommandCount* counts_ = nullptr;
     PrimaryWait wait_;
     bool is_open_ = false;  // it has not been answered
     bool is_moved_ = false;

@@ -45,7 +45,8 @@ struct SessionContext {
     // Scratch: looks ahead in a session's input.
     CommandParser lookahead{static_cast<int64_t>(limits.bulk_max)};
     LedgerContext ledgers{node};
-    NearCache::Expected expected{};  // keys of the reads expected last
+    NearCache::Expected expected{};             // keys of the reads expected last
+    std::vector<CommandCount*> whole_counts{};  // scratch: of the commands of a transaction
     // A smaller near cache is in the processor's own caches: nothing need be expected. Equal with
     // 20,000 keys of 100 bytes; less with fewer, much more with more (docs/performance.md).
     size_t expected_from_bytes = size_t{4} << 20;

@@ -10,6 +10,7 @@
 #include "nearkey/session/pauses.h"
 #include "nearkey/session/reply_queue.h"
 #include "nearkey/session/request_tags.h"
+#include "nearkey/session/tally.h"
 
 #include <cstddef>
 #include <memory>
@@ -30,7 +31,7 @@ struct SharedHits {
 
     uint64_t total = 0;
     uint32_t last = 0;
-    uint64_t at = 0;  // Desk::commands when they were told
+    uint64_t at = 0;  // Tally::commands() when they were told
 };
 
 // Events that a desk tells its session.
@@ -66,7 +67,7 @@ public:
     ReplyQueue replies;
     Output output;
     std::unique_ptr<RequestTags> tags;  // from the first NEARKEY TAG on
-    uint64_t commands = 0;              // of the client's whole life
+    Tally tally;
     SharedHits shared_hits;
     uint32_t taken_up_us = 0;  // the turn in which the command being executed was taken up
     bool is_retried = false;   // it could not be executed in that turn
@@ -103,6 +104,7 @@ public:
     // --- answers of our own; `spec` is that of the command being executed
     // Answers with a reply that holds no client's words.
     void answer(const CommandSpec* spec, std::string_view reply) {
+        if (reply.starts_with('-')) tally.count_error(spec, reply);
         answer_as(spec, RequestOutcome::Local, reply);
     }
     void answer_as(const CommandSpec* spec, RequestOutcome outcome, std::string_view reply);
@@ -149,7 +151,11 @@ public:
         ++context.metrics.cluster_gate_waits_total;
         return wait_until_idle();
     }
-    void count_forwarded(uint32_t count);
+    // It goes to Valkey, whose reply the client is shown.
+    void count_forwarded(const CommandSpec* spec) {
+        tally.count_forwarded(tally.row(spec));
+        ledger.note_shown();
+    }
     // The answer that follows was made of replies that came over this connection.
     void note_shown_reply(const Call& call, const SendWay& way);
     // The command in canonical RESP. Valid until the next call.

@@ -46,6 +46,7 @@ public:
     void on_reply_end(uint32_t ticket) override;
     bool on_reply_void(uint32_t ticket) override;
     void on_request_failed(uint32_t ticket, std::string_view error) override;
+    bool counts_errors() const override { return true; }
     void on_slow_request(uint32_t ticket, const RequestTiming& timing, SlowEnd end) override {
         desk_.receiver().on_slow_request(ticket, timing, end);
     }
@@ -77,6 +78,7 @@ private:
         FollowedCommands& owner;
     };
 
+    void count_error(uint32_t ticket, std::string_view error);
     bool park(uint32_t ticket);
     std::string script_of(std::string_view bytes) const;
     void load(const Parked& parked);
@@ -104,6 +106,7 @@ private:
     bool is_passing_ = false;  // the reply that is read goes on to the session
     uint32_t first_sent_ = 0;  // the tickets since nothing was owed
     uint32_t sent_ = 0;
+    std::vector<std::pair<uint32_t, CommandCount*>> counts_;  // of each of these, by its ticket
     size_t in_flight_ = 0;
     size_t asked_ = 0;         // questions that are not answered
     std::string words_;        // the beginning of an error that may be a node's

@@ -41,6 +41,8 @@ public:
     }
     // A piece of the head's reply. REQUIRES: not empty. Its receiver may end the connection.
     void deliver(std::string_view bytes, bool is_end);
+    // The head's reply is an error, which is delivered. REQUIRES: not empty.
+    void count_error(std::string_view words) const { requests_[0].count_error(words); }
     // The head gets this error in place of a reply, unless it may be sent again.
     void refuse_head(std::string_view error);
     // The head, of whose reply nothing was delivered, was not run, and its bytes are kept.

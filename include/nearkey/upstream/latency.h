@@ -9,12 +9,12 @@
 // comparison and one addition.
 #pragma once
 
+#include "nearkey/base/command_counts.h"
 #include "nearkey/base/histogram.h"
 #include "nearkey/loop/loop.h"
 
 #include <array>
 #include <cstdint>
-#include <string>
 
 namespace nearkey {
 
@@ -27,10 +27,10 @@ struct RequestTiming {
                                     static_cast<size_t>(outcome));
     }
 
-    uint64_t key_hash = 0;                 // for the slow log; 0: it has no key
-    const std::string* command = nullptr;  // for the slow log; lives as long as the node
-    uint32_t start_us = 0;                 // the turn in which the command was taken up
-    uint32_t sent_us = 0;                  // the turn in which it was sent
+    uint64_t key_hash = 0;            // for the slow log; 0: it has no key
+    CommandCount* command = nullptr;  // for the slow log and errors; null: a request of our own
+    uint32_t start_us = 0;            // the turn in which the command was taken up
+    uint32_t sent_us = 0;             // the turn in which it was sent
     uint8_t series = kUncounted;
 };
 

@@ -25,6 +25,8 @@ public:
     virtual bool on_request_delayed(uint32_t /*ticket*/) { return false; }
     // False: where a server of a cluster did not run the request, its words are the reply.
     virtual bool follows_redirects() const { return true; }
+    // True: it goes on elsewhere after some errors, and counts those that it shows.
+    virtual bool counts_errors() const { return false; }
     // Discard the bytes received so far: the request is being retried. Return false to cancel it.
     virtual bool on_reply_void(uint32_t ticket) = 0;
     // There will be no (more) reply. `error` is a RESP error's text ("UPSTREAMDOWN ..."). Bytes
@@ -63,8 +65,14 @@ struct Request {
 
 // A request that a connection has taken and owes an end: in flight, or waiting to be sent.
 struct PendingRequest {
+    // Its reply, or what comes in its place, is this error.
+    void count_error(std::string_view error) const {
+        if (receiver == nullptr || timing.command == nullptr || receiver->counts_errors()) return;
+        timing.command->count_error(error);
+    }
     // Fails each reply that is still to come. REQUIRES: it has a receiver.
     void fail(std::string_view error, Latency& latency) const {
+        count_error(error);
         if (timing.series != RequestTiming::kUncounted) {
             latency.note_end(timing, RequestOutcome::Failed);
             if (latency.is_slow(timing))

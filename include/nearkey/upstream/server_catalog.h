@@ -64,7 +64,6 @@ private:
     Connection* asked_ = nullptr;  // asked for the commands last
     uint64_t asked_ms_ = 0;
     CommandTable commands_;
-    std::set<std::string> names_;
     std::vector<std::string> parameters_;
     Value hello_;
     bool is_cluster_ = false;

@@ -64,7 +64,9 @@ TEST_CASE("metrics: every field has exactly one row, and begins with 0") {
         CHECK(metrics.*row.field == 0);
         metrics.*row.field = ++number;
     }
-    CHECK(number * sizeof(uint64_t) == offsetof(Metrics, histograms));
+    const auto* const begin = reinterpret_cast<const char*>(&metrics);
+    const auto* const end = reinterpret_cast<const char*>(&metrics.histograms);
+    CHECK(number * sizeof(uint64_t) == static_cast<size_t>(end - begin));
 }
 
 TEST_CASE("metrics: the flat list has each row, sums of families of counters, and seconds") {
@@ -135,6 +137,32 @@ TEST_CASE("what several event loops count is told as one") {
     CHECK(total.histograms.turn.count() == 3);
     CHECK(total.histograms.turn.sum_us() == 70'014);
     CHECK(one.histograms.turn.count() == 2);
+}
+
+TEST_CASE("what several event loops count of a command is told as one, and in all") {
+    Metrics one;
+    Metrics other;
+    MetricsGroup group;
+    group.add(one);
+    group.add(other);
+    ++one.commands.of("get").forwarded;
+    ++other.commands.of("get").answered;
+    other.commands.of("get").count_error("WRONGTYPE Operation against a key");
+    ++other.commands.of("client|setname").answered;
+    ++other.commands.unknown().forwarded;
+    const Metrics total = group.total();
+    CHECK(total.commands_forwarded_total == 2);
+    CHECK(total.commands_answered_total == 2);
+    std::map<std::string, std::string> stats;
+    for_each_stat(
+        total, [&](std::string_view name, std::string_view value) { stats.emplace(name, value); });
+    CHECK(stats["nearkey_commands_total"] == "4");
+    CHECK(stats["nearkey_commands_total{command=\"get\",route=\"forwarded\"}"] == "1");
+    CHECK(stats["nearkey_commands_total{command=\"get\",route=\"local\"}"] == "1");
+    CHECK(stats["nearkey_commands_total{command=\"client|setname\",route=\"local\"}"] == "1");
+    CHECK(stats["nearkey_commands_total{command=\"unknown\",route=\"forwarded\"}"] == "1");
+    CHECK(stats["nearkey_command_errors_total{command=\"get\",code=\"WRONGTYPE\"}"] == "1");
+    CHECK(stats["nearkey_command_errors_total{command=\"unknown\",code=\"ERR\"}"] == "0");
 }
 
 }  // namespace nearkey::metrics_test

@@ -16,7 +16,8 @@ constexpr const char* kBegin = R"(# Metrics
 Made of the table in `include/nearkey/base/metrics.h`; `tests/unit/server/metrics_docs_test.cc`
 says how, and that it is so. `/metrics` is for Prometheus, and OpenMetrics if `Accept` asks for it.
 `/stats` and `NEARKEY STATS` have the same numbers as one flat list: each row by the name in the
-last column, each family of counters also as its sum. A label has the values that stand here and no
+last column, each family of counters also as its sum, what is told by command as Prometheus has it:
+`nearkey_commands_total{command="get",route="local"}`. A label has the values that stand here and no
 others; none ever shows a key, a value or a name that a client sent.
 
 | metric | type | label | what it counts | in /stats |
@@ -31,6 +32,29 @@ transaction that travels as one piece is one request.
 
 | metric | labels | what it counts |
 | --- | --- | --- |
+)";
+
+constexpr const char* kCommands = R"(
+## Commands
+`nearkey_commands_total` has the label `command` besides `route`: a command's name in the server's
+own table, a sub-command's with its parent (`client|setname`), as `INFO commandstats` and
+redis_exporter's `redis_commands_total{cmd}` have it. What the server does not know is `unknown`. A
+series is there once its command was received. Every command of a client is counted once: hits of
+the near cache are `local`, commands in a tunnel and each one of a transaction `forwarded`; a
+command that runs in parts at several nodes is one. Hits in shared memory are not commands.
+
+| metric | labels | what it counts |
+| --- | --- | --- |
+)";
+
+constexpr const char* kErrors = R"(
+`code` is the error's first word, if it is one of these: )";
+
+constexpr const char* kErrorsEnd = R"(; what
+a script or a module has called its error otherwise is `other`. Errors of nearkey's own count as the
+server's do. Not counted are those inside of EXEC's reply and those that a tunnel passes on; those
+to a transaction that travels as one piece count for `multi`. An error by which a node of a cluster
+says that another one runs the command is counted only if the client reads it.
 )";
 
 constexpr const char* kEnd = R"(
@@ -58,9 +82,15 @@ std::string metrics_markdown() {
         text.append(" | ").append(!is_first                         ? ""
                                   : row.type == MetricType::Counter ? "counter"
                                                                     : "gauge");
-        text.append(" | ").append(row.label.empty() ? "" : "`" + std::string(row.label) + "`");
+        const std::string by_command = field_by_command(row) == nullptr ? "" : "`command`, ";
+        text.append(" | ").append(by_command);
+        text.append(row.label.empty() ? "" : "`" + std::string(row.label) + "`");
         text.append(" | ").append(row.help).append(" | `").append(row.name).append("` |\n");
     }
+    const CommandErrorsRow errors;
+    text.append(kCommands).append("| `").append(errors.name).append("` | ").append(errors.labels);
+    text.append(" | ").append(errors.help).append(" |\n");
+    text.append(kErrors).append(listed(kErrorCodes)).append(kErrorsEnd);
     text += kHistogramsBegin;
     for (const HistogramRow& row : histogram_rows()) {
         text.append("| `").append(row.name).append("` | ").append(row.labels);

@@ -26,6 +26,25 @@ TEST_CASE("metrics text: a family's help and type stand once, before its rows") 
     CHECK_FALSE(contains(text, "# EOF"));
 }
 
+TEST_CASE("metrics text: commands are told by name, and so are their errors") {
+    Metrics metrics;
+    metrics.commands.of("get").answered = 3;
+    metrics.commands.of("get").count_error("-WRONGTYPE Operation\r\n");
+    static_cast<void>(metrics.commands.of("set"));
+    const std::string text = metrics_text(metrics, MetricsFormat::Prometheus);
+    CHECK(contains(text,
+                   "where the answer came from\n"
+                   "nearkey_commands_total{command=\"get\",route=\"forwarded\"} 0\n"
+                   "nearkey_commands_total{command=\"unknown\",route=\"forwarded\"} 0\n"
+                   "nearkey_commands_total{command=\"get\",route=\"local\"} 3\n"
+                   "nearkey_commands_total{command=\"unknown\",route=\"local\"} 0\n# TYPE "));
+    CHECK(contains(text,
+                   "nearkey_command_errors_total{command=\"get\",code=\"WRONGTYPE\"} 1\n"
+                   "nearkey_command_errors_total{command=\"unknown\",code=\"ERR\"} 0\n# TYPE "));
+    CHECK(contains(stats_text(metrics),
+                   "\"nearkey_commands_total{command=\\\"get\\\",route=\\\"local\\\"}\":3,"));
+}
+
 TEST_CASE("metrics text: OpenMetrics names a counter without _total, has units and an end") {
     Metrics metrics;
     metrics.near_cache_lease_ms = 1500;
