@@ -1,6 +1,7 @@
 #include "nearkey/cache/near_cache.h"
 
 #include "nearkey/base/check.h"
+#include "nearkey/base/probes.h"
 #include "nearkey/base/sabotage.h"
 
 #include <algorithm>
@@ -123,6 +124,7 @@ void NearCache::commit(Ticket ticket, std::string_view reply, uint64_t deadline_
     const Hold hold(*this);
     const KeysInFlight::Fill& fill = in_flight_.fill(ticket);
     if (fill.is_open) {
+        if (probes::is_traced(nearkey_fill_semaphore)) probes::fill(fill.query().key, reply.size());
         replies_.put({fill.query(), fill.source, reply, deadline_ms}, now_ms);
         const bool is_shared = fill.sharing != Sharing::None && shared_.is_active();
         Item* const stored = is_shared ? replies_.find(fill.query()) : nullptr;
@@ -199,6 +201,9 @@ void NearCache::invalidate(std::string_view key, InvalidationCause cause, uint64
                                         : metrics_.near_cache_invalidations_write_total);
     const uint32_t hash = mark_of(key);
     log_.note({hash, cause, now_ms});
+    if (probes::is_traced(nearkey_invalidation_semaphore)) {
+        probes::invalidation(key, name_of(cause));
+    }
     replies_.drop(key, hash, now_ms);
     in_flight_.void_fills(key, now_ms);
 }
@@ -206,6 +211,7 @@ void NearCache::invalidate(std::string_view key, InvalidationCause cause, uint64
 void NearCache::clear(InvalidationCause cause, uint64_t now_ms) {
     const Hold hold(*this);
     ++clears_;
+    if (probes::is_traced(nearkey_invalidation_semaphore)) probes::invalidation({}, name_of(cause));
     ++(metrics_.*kClears[static_cast<size_t>(cause)]);
     const bool is_lost = cause == InvalidationCause::Lost && options_.stale_if_unavailable_ms > 0;
     if (!is_lost) sources_.drop_lost();

@@ -1,12 +1,20 @@
 #include "nearkey/daemon/failover.h"
 
+#include "nearkey/base/probes.h"
+
 #include <exception>
+#include <string_view>
 #include <utility>
 
 namespace nearkey {
 
 namespace {
 constexpr uint64_t kBelievedAfterMs = 30'000;
+
+void trace_failover(std::string_view cause, const Endpoint& primary) {
+    if (!probes::is_traced(nearkey_failover_semaphore)) return;
+    probes::failover(cause, to_text(primary).c_str());
+}
 }  // namespace
 
 Failover::Failover(const DaemonParts& parts)
@@ -69,6 +77,7 @@ void Failover::on_target_proven() {
     parts_.workers.adopt_target();
     if (watch_ == nullptr) {
         ++parts_.metrics.failovers_demoted_total;
+        trace_failover("demoted", parts_.workers.target().url.endpoint());
         parts_.log.info("upstream_failover", {{"upstream", redacted(parts_.workers.target().url)},
                                               {"cause", "demoted"},
                                               {"what", "a primary answers there now"}});
@@ -83,6 +92,7 @@ void Failover::on_target_proven() {
         return;
     }
     ++parts_.metrics.failovers_sentinel_total;
+    trace_failover("sentinel", primary_);
     parts_.log.info(
         "upstream_failover",
         {{"upstream", to_text(primary_)}, {"former", to_text(former)}, {"cause", "sentinel"}});

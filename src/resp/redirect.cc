@@ -23,6 +23,8 @@ constexpr Word kWords[] = {
     {"TRYAGAIN", Kind::TryAgain, false, false}, {"CLUSTERDOWN", Kind::ClusterDown, false, false},
 };
 
+constexpr std::string_view kNames[] = {"moved", "ask", "replica", "readonly", "try_again", "down"};
+
 constexpr std::string_view kElsewhere[] = {"-MOVED ", "-ASK ", "-TRYAGAIN ", "-CLUSTERDOWN "};
 
 // Takes the first word off.
@@ -48,6 +50,10 @@ void read_address(std::string_view address, Redirect& redirect) {
 bool may_be_elsewhere(std::string_view begin) {
     return std::any_of(std::begin(kElsewhere), std::end(kElsewhere),
                        [begin](std::string_view each) { return may_become(begin, each); });
+}
+
+std::string_view name_of(Redirect::Kind kind) {
+    return kNames[static_cast<size_t>(kind)];
 }
 
 std::optional<Redirect> read_redirect(std::string_view error) {

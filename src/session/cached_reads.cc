@@ -1,5 +1,6 @@
 #include "nearkey/session/cached_reads.h"
 
+#include "nearkey/base/probes.h"
 #include "nearkey/resp/reply_writer.h"
 #include "nearkey/resp/slot.h"
 
@@ -9,6 +10,12 @@ namespace nearkey {
 
 namespace {
 constexpr std::string_view kOne = ":1\r\n";
+
+// REQUIRES: its reply is being answered.
+void trace_hit(Desk& desk, std::string_view key, size_t bytes) {
+    if (!probes::is_traced(nearkey_hit_semaphore)) return;
+    probes::hit({&desk.receiver(), desk.replies.next()}, key, bytes);
+}
 }  // namespace
 
 std::optional<Executed> CachedReads::answer(const Call& call) {
@@ -28,6 +35,7 @@ std::optional<Executed> CachedReads::answer(const Call& call) {
                 {desk_.client.protocol, query, call.command, found.reply, spec.reads_fields});
         }
         ledger.note_shown();
+        trace_hit(desk_, query.key, found.reply.size());
         desk_.answer_as(&spec, RequestOutcome::Hit, found.reply);
         sample_hit(query.key, told);
         return Executed::Yes;
@@ -68,6 +76,7 @@ std::optional<Executed> CachedReads::answer_split(const Call& call) {
     if (!has_values) append_integer(reply, count);
     const uint32_t told = desk_.shared_hits.told_with(desk_.tally.commands());
     desk_.ledger.note_shown();
+    trace_hit(desk_, command[1], reply.size());
     desk_.answer_as(&spec, RequestOutcome::Hit, reply);
     for (size_t i = 1; i < command.size(); ++i)
         sample_hit(command[i], i == 1 ? told : 0);
@@ -92,6 +101,7 @@ bool CachedReads::answer_stale(const Call& call) {
     ++desk_.context.metrics.near_cache_stale_hits_total;
     desk_.ledger.forget_awaited();
     desk_.ledger.note_shown();
+    trace_hit(desk_, call.command[1], reply.size());
     desk_.answer_as(call.spec(), RequestOutcome::Hit, reply);
     return true;
 }

@@ -1,5 +1,6 @@
 #include "nearkey/session/session.h"
 
+#include "nearkey/base/probes.h"
 #include "nearkey/resp/reply_writer.h"
 #include "nearkey/session/expected_reads.h"
 
@@ -15,6 +16,13 @@ using enum PauseReason::Bits;
 // Fewer places of the rings are not worth a look.
 constexpr size_t kRecordsFree = 64;
 constexpr size_t kKeptMuch = size_t{256} << 10;
+
+// Before it is executed: not again when it is tried again.
+[[gnu::noinline, gnu::cold]] void trace_request(Desk& desk, const CommandView& command) {
+    if (desk.is_retried) return;
+    probes::request({&desk.receiver(), desk.replies.next()}, command[0],
+                    command.size() > 1 ? command[1] : std::string_view(), desk.tag());
+}
 
 // Names can be as long as any argument; only their beginning is shown.
 std::string shown(std::string_view name) {
@@ -142,6 +150,8 @@ void Session::run(std::string_view& input) {
         }
         input_.consumed = parser.consumed();
         if (result == ParseResult::Command) {
+            if (probes::is_traced(nearkey_request_semaphore)) [[unlikely]]
+                trace_request(desk_, parser.command());
             if (conversation_.execute(parser.command(), input) == Executed::NotYet) {
                 parser.restart();
                 desk_.is_retried = true;

@@ -1,5 +1,6 @@
 #include "nearkey/upstream/cluster.h"
 
+#include "nearkey/base/probes.h"
 #include "nearkey/dispatch/placement.h"
 #include "nearkey/upstream/cluster_facts.h"
 #include "nearkey/upstream/error_place.h"
@@ -469,6 +470,8 @@ uint16_t Cluster::follow(const Connection& from, const Redirect& redirect, int s
         &Metrics::cluster_readonly_total,  &Metrics::cluster_readonly_total,
         &Metrics::cluster_try_again_total, &Metrics::cluster_down_total};
     ++(parts_.metrics.*kCounters[static_cast<size_t>(redirect.kind)]);
+    if (probes::is_traced(nearkey_redirect_semaphore))
+        probes::redirect(name_of(redirect.kind), slot, redirect.host, redirect.port);
     // Before the reply can come: its client would see newer, and then older.
     if (slot >= 0) coherence_.void_soon(static_cast<uint16_t>(slot));
     using Kind = Redirect::Kind;
@@ -480,8 +483,7 @@ uint16_t Cluster::follow(const Connection& from, const Redirect& redirect, int s
             {redirect.host.empty() ? from.host() : std::string(redirect.host), redirect.port});
         number = find_member(endpoint);
         if (number == kNobody && redirect.host != "?") {
-            // A replica that was promoted, or one that the map does not know yet: its id comes with
-            // that.
+            // A replica that was promoted, or unknown to the map yet: its id comes with that.
             const auto& servers = map_.servers();
             const auto found =
                 std::find_if(servers.begin(), servers.end(),

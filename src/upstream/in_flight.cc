@@ -1,5 +1,6 @@
 #include "nearkey/upstream/in_flight.h"
 
+#include "nearkey/base/probes.h"
 #include "nearkey/upstream/error_place.h"
 
 #include <algorithm>
@@ -14,6 +15,13 @@ constexpr uint32_t kHeadWaitsUs = 50'000;
 constexpr uint64_t kPassedForMs = 50;
 constexpr uint64_t kTellAgainMs = 100;
 constexpr size_t kSparseMin = size_t{16} << 10;
+
+void trace_reply(const PendingRequest& head, size_t bytes, uint32_t now_us) {
+    const CommandCount* const command = head.timing.command;
+    probes::upstream_reply({head.receiver, head.ticket},
+                           command == nullptr ? "" : command->name().c_str(), bytes,
+                           now_us - head.timing.sent_us);
+}
 }  // namespace
 
 size_t InFlight::count_tombstones() const {
@@ -56,6 +64,9 @@ void InFlight::deliver(std::string_view bytes, bool is_end) {
     if (!is_end) {
         reply_bytes_ += bytes.size();
         return;
+    }
+    if (probes::is_traced(nearkey_upstream_reply_semaphore)) [[unlikely]] {
+        trace_reply(requests_.front(), reply_bytes_ + bytes.size(), context_.latency.turn_us());
     }
     reply_bytes_ = 0;
     head_waits_ = false;

@@ -1,12 +1,22 @@
 #include "nearkey/upstream/pipeline.h"
 
 #include "nearkey/base/check.h"
+#include "nearkey/base/probes.h"
 #include "nearkey/upstream/error_place.h"
 
 #include <algorithm>
 #include <utility>
 
 namespace nearkey {
+
+namespace {
+void trace_send(const PendingRequest& request, size_t bytes) {
+    if (!probes::is_traced(nearkey_upstream_send_semaphore)) return;
+    const CommandCount* const command = request.timing.command;
+    probes::upstream_send({request.receiver, request.ticket},
+                          command == nullptr ? "" : command->name().c_str(), bytes);
+}
+}  // namespace
 
 inline PendingRequest Pipeline::pending(const Request& request) const {
     const bool waits = request.kind == RequestKind::Blocking;
@@ -27,6 +37,7 @@ inline PendingRequest Pipeline::pending(const Request& request) const {
 
 void Pipeline::transmit(std::string_view bytes, const PendingRequest& request) {
     in_flight_.add(request, bytes);
+    trace_send(request, bytes.size());
     bytes_sent_ += bytes.size();
     if (request.deadline_ms != 0) context_.watch();
     socket_->send(bytes);
@@ -43,6 +54,7 @@ void Pipeline::send_owned(const Request& request, Buffer bytes) {
         return;
     }
     in_flight_.add(entry, {});
+    trace_send(entry, bytes.size());
     bytes_sent_ += bytes.size();
     context_.watch();
     socket_->send_owned(std::move(bytes));

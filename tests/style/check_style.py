@@ -29,6 +29,7 @@ WALLS = [
     (r"toml\.hpp$|toml11/", r"daemon/config[^/]*\.cc$"),
     (r"nlohmann/", r"base/log|server/admin|cli/"),
     (r"microhttpd\.h$", r"server/admin"),
+    (r"sys/sdt\.h$", r"base/probes\.cc$"),
     (r"CLI/", r"daemon/command_line\.cc$"),
     (r"client/|nearkey/client\.h$", r"client/"),
 ]

@@ -32,6 +32,8 @@ struct Redirect {
 // Nothing: `error`, a reply's line with or without its '-' and line end, is no such word. The first
 // word decides: what follows may be malformed, and is left out then.
 std::optional<Redirect> read_redirect(std::string_view error);
+// For people: moved, ask, replica, readonly, try_again, down. Ends with a NUL.
+std::string_view name_of(Redirect::Kind kind);
 // True if an error that begins so may become a word of a node of a cluster that does not run the
 // command, or not now: MOVED, ASK, TRYAGAIN, CLUSTERDOWN. `begin` has the '-'.
 bool may_be_elsewhere(std::string_view begin);
