@@ -99,7 +99,7 @@ class Container(Process):
         }
 
     def _script(self):
-        lines = ["mount --make-rprivate /", f"mount --bind {self.rootfs} {self.rootfs}",
+        lines = ["ip link set lo up", "mount --make-rprivate /", f"mount --bind {self.rootfs} {self.rootfs}",
                  f"mount -t proc proc {self.rootfs}/proc"]
         for source, place, mode in self.mounts:
             lines.append(f"mount --bind {source} {self.rootfs}{place}")

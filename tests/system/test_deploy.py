@@ -134,18 +134,26 @@ class NearkeyOfManifestsTest(SystemTest):
             self.assertNotIn("drain_timeout_ms", config["server"])
             self.assertGreater(spec["terminationGracePeriodSeconds"], 5)
 
-    def test_probes_are_commands_that_there_are(self):
-        for _, container, _ in self.each():
-            for probe in ("startupProbe", "readinessProbe"):
-                program, *arguments = container[probe]["exec"]["command"]
-                self.assertEqual("/usr/bin/nearkey", program)
-                admin = os.path.join(self.directory, "no.sock")
-                done = run_nearkey(self.directory, *arguments, "--admin", admin)
-                # Understood: there is only nobody who answers.
-                self.assertEqual(2, done.returncode)
-                self.assertIn(admin, done.stderr + done.stdout)
-        done = run_nearkey(self.directory, "ready", "--timeout-mss", "900", "--admin", admin)
-        self.assertNotIn(admin, done.stderr + done.stdout)
+    def test_probes_ask_pages_that_there_are_at_the_port_of_the_metrics(self):
+        pages = {"startupProbe": ("/readyz", "/livez"), "readinessProbe": ("/readyz",),
+                 "livenessProbe": ("/livez",)}
+        for spec, container, config in self.each():
+            (port,) = container["ports"]
+            address, _, number = config["server"]["metrics"].rpartition(":")
+            self.assertEqual(("0.0.0.0", port["containerPort"]), (address, int(number)))
+            for probe, paths in pages.items():
+                asked = container[probe]["httpGet"]
+                self.assertEqual(port["name"], asked["port"])
+                self.assertIn(asked["path"], paths, probe)
+
+    def test_prometheus_finds_the_port(self):
+        for name in FILES:
+            (template,) = [one["spec"]["template"] for one in objects(name)
+                           if "template" in one.get("spec", {})]
+            ((_, container),) = nearkeys(objects(name))
+            marks = template["metadata"]["annotations"]
+            self.assertEqual(str(container["ports"][0]["containerPort"]), marks["prometheus.io/port"])
+            self.assertEqual("/metrics", marks["prometheus.io/path"])
 
 
 if __name__ == "__main__":

@@ -43,6 +43,23 @@ FILES = (
 )
 
 
+# In the container's network: the status of a page at the port of server.metrics, or 0.
+ASK = """
+import sys, urllib.error, urllib.request
+try:
+    print(urllib.request.urlopen("http://127.0.0.1:9121" + sys.argv[1], timeout=5).status)
+except urllib.error.HTTPError as error:
+    print(error.code)
+except OSError:
+    print(0)
+"""
+
+
+def status_of(container, path):
+    network = f"--net=/proc/{container.main_process()}/ns/net"
+    return int(run("nsenter", network, "/usr/bin/python3", "-c", ASK, path))
+
+
 def write(path, text, mode):
     with open(path, "w") as file:
         file.write(text)
@@ -158,10 +175,12 @@ class ImageTest(SystemTest):
         def probe(name):
             log.seek(0)
             self.assertTrue(container.is_running(), log.read())
-            return container.execute(*described[name]["exec"]["command"]).returncode == 0
+            return status_of(container, described[name]["httpGet"]["path"]) == 200
 
         wait_for(lambda: probe("startupProbe"), 20, "it has started")
-        self.assertTrue(probe("readinessProbe"))
+        self.assertTrue(probe("readinessProbe") and probe("livenessProbe"))
+        self.assertEqual(404, status_of(container, "/clients"))
+        self.assertEqual(0, container.execute("/usr/bin/nearkey", "ready").returncode)
         self.check_rights(container)
         self.check_application(shared, group)
         path = os.path.join(shared, "nearkey.sock")
