@@ -3,6 +3,8 @@
 
 #include <sys/sdt.h>
 
+#include <array>
+
 // In this section a tracer expects them; "used", for only the probes' notes name them.
 #define NEARKEY_SEMAPHORE(name) \
     [[gnu::section(".probes"), gnu::used]] volatile unsigned short nearkey_##name##_semaphore = 0;
@@ -13,10 +15,26 @@ NEARKEY_PROBES(NEARKEY_SEMAPHORE)
 
 namespace nearkey::probes {
 
+namespace {
+// The beginning of a text, and a NUL: bpftrace takes six arguments of a probe, too few for lengths.
+class Text {
+public:
+    explicit Text(std::string_view text) {
+        text.substr(0, bytes_.size() - 1).copy(bytes_.data(), bytes_.size());
+    }
+    const char* get() const { return bytes_.data(); }
+
+private:
+    std::array<char, 129> bytes_{};
+};
+}  // namespace
+
 void request(const Command& command, std::string_view name, std::string_view key,
              std::string_view tag) {
-    STAP_PROBE8(nearkey, request, command.client, command.request, name.data(), name.size(),
-                key.data(), key.size(), tag.data(), tag.size());
+    const Text name_text(name);
+    const Text tag_text(tag);
+    STAP_PROBE6(nearkey, request, command.client, command.request, name_text.get(), key.data(),
+                key.size(), tag_text.get());
 }
 
 void hit(const Command& command, std::string_view key, size_t bytes) {
