@@ -28,6 +28,7 @@ SANITIZERS = "address,undefined"
 # What the targets need: the pure parts, behind which are no libraries but toml11 and fmt.
 SOURCES = (
     "src/base/check.cc",
+    "src/base/command_counts.cc",
     "src/base/os_error.cc",
     "src/resp/*.cc",
     "src/daemon/config*.cc",
