@@ -43,7 +43,7 @@ void expect_batch(Desk& desk, std::string_view input) {
     NearCache& cache = *desk.context.ledgers.cache;
     const NearCache::Hold hold(cache);
     CommandParser& parser = desk.context.lookahead;
-    parser.restart();
+    parser.begin_stream();
     for (size_t i = 0; i < kExpectedAtOnce && parser.next(input) == ParseResult::Command; ++i) {
         const CommandView& command = parser.command();
         if (command.size() == 2) cache.expect(command[1], desk.context.expected);

@@ -252,7 +252,7 @@ void NearkeyCommand::explain(const Call& call) {
     for (size_t i = 2; i < call.command.size(); ++i)
         append_bulk(bytes, call.command[i]);
     CommandParser& parser = context.lookahead;
-    parser.restart();
+    parser.begin_stream();
     if (parser.next(bytes) != ParseResult::Command) return;
     const Plan plan = planner_.plan_for(parser.command());
     const Call explained{plan, parser.command()};

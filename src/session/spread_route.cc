@@ -77,7 +77,7 @@ void SpreadRoute::send_by_slot(const Call& call, const Parts& parts, Asked asked
     for (size_t part = 0; part < parts.count(); ++part) {
         bytes.clear();
         parts.encode(part, bytes);
-        context.lookahead.restart();
+        context.lookahead.begin_stream();
         const ParseResult parsed = context.lookahead.next(bytes);
         NEARKEY_CHECK(parsed == ParseResult::Command);
         const CommandView& command = context.lookahead.command();

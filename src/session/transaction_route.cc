@@ -55,7 +55,7 @@ TransactionRoute::Whole TransactionRoute::encode_whole(std::string_view rest) {
     SessionContext& context = desk_.context;
     LedgerContext& ledgers = context.ledgers;
     CommandParser& parser = context.lookahead;
-    parser.restart();
+    parser.begin_stream();
     context.encoded.clear();
     context.whole_counts.clear();
     ledgers.keys.clear();
@@ -71,6 +71,7 @@ TransactionRoute::Whole TransactionRoute::encode_whole(std::string_view rest) {
         const CommandView& command = parser.command();
         const CommandSpec* const spec = context.node.catalog().commands().find(command);
         const bool is_first = whole.commands == 0;  // MULTI itself
+        if (spec == nullptr) return {};
         if (!is_first && !may_go_whole(spec, command, desk_.terms.access)) return {};
         encode_command(command, context.encoded);
         context.whole_counts.push_back(spec->counts);

@@ -147,6 +147,20 @@ class CutTransactionTest(LeaseTest):
             )
         self.wait_leased(0)
 
+    def test_what_another_client_left_half_read_is_nobody_elses(self):
+        multi, get, end = encode("MULTI"), encode("GET", "none"), encode("EXEC")
+        for cut in (1, 2, 4, len(get) - 1):
+            one, other = self.client(), self.client()
+            # A line of blanks makes the next request inline, whatever it is.
+            one.send(multi + b"  \r\n*1\r\n")
+            self.assertEqual([OK, b"-ERR unknown command '*1', with args beginning with: \r\n"],
+                             [one.read_reply(), one.read_reply()])
+            other.send(multi + get[:cut])
+            self.assertEqual(OK, other.read_reply())
+            other.send(get[cut:] + end)
+            self.assertEqual([QUEUED, b"*1\r\n$-1\r\n"],
+                             [other.read_reply(), other.read_reply()])
+
     def test_long_and_large_transactions(self):
         """More commands than may be in flight, and more bytes than travel as one piece."""
         large = "x" * 300_000

@@ -59,6 +59,11 @@ public:
     // Forgets a command that is half read or was just returned: the next call starts from its
     // beginning.
     void restart();
+    // Forgets all that it has read: the next input is of another stream.
+    void begin_stream() {
+        is_blank_ = after_blanks_ = false;
+        restart();
+    }
 
     size_t memory_bytes() const {
         return ranges_.capacity() * sizeof(CommandView::Range) + inline_arguments_.capacity();

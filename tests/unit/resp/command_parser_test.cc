@@ -180,6 +180,20 @@ TEST_CASE("parser: after a line of blanks Valkey takes any request as inline (fa
     }
 }
 
+TEST_CASE("parser: a stream that begins has no line of blanks before it") {
+    const std::string whole = "*1\r\n$4\r\nPING\r\n";
+    CommandParser parser(kBulkMax);
+    // Once behind the blanks themselves, and once behind the request that they made inline.
+    for (const bool is_later : {false, true}) {
+        REQUIRE(parser.next("  \r\n") == ParseResult::Empty);
+        if (is_later) REQUIRE(parser.next("*1\r\n") == ParseResult::Command);
+        parser.begin_stream();
+        REQUIRE(parser.next(whole) == ParseResult::Command);
+        CHECK(parser.command()[0] == "PING");
+        CHECK(parser.consumed() == whole.size());
+    }
+}
+
 TEST_CASE("parser: room for many arguments is given back with the next command") {
     CommandParser parser(kBulkMax);
     std::string many = "*1000\r\n";
