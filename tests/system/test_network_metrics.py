@@ -170,7 +170,12 @@ class NetworkLimitsTest(SystemTest):
             with self.nearkey.client() as client:
                 for _ in range(100):
                     began = time.monotonic()
-                    status, body = ask(self.port, "/livez")
+                    # One that is slower with its request than 24 others are with their connections
+                    # is ended, too. A probe of kubelet fails with the third time in a row.
+                    for _ in range(3):
+                        status, body = ask(self.port, "/livez")
+                        if status == 200:
+                            break
                     worst = max(worst, time.monotonic() - began)
                     self.assertEqual(200, status, body)
                     self.assertEqual(b"+PONG\r\n", client.command("PING"))

@@ -127,9 +127,10 @@ class TracedTest(SystemTest):
         self.addCleanup(self.tell, enable, "0")
 
     def traced(self, name):
-        """Each event's arguments."""
+        """Each event's arguments. Other processes that run the same file are traced as well."""
+        ours = f"-{self.pid} "
         with open(os.path.join(self.instance, "trace")) as trace:
-            lines = [line for line in trace if f" {name}: " in line]
+            lines = [line for line in trace if f" {name}: " in line and ours in line]
         return [dict(re.findall(r"(\w+)=(\{[^}]*\}|\S+)", line.split(")", 1)[1])) for line in lines]
 
     def text_of(self, shown):
@@ -138,6 +139,7 @@ class TracedTest(SystemTest):
     def test_a_tagged_command_is_followed_from_the_client_to_valkey_and_into_the_cache(self):
         server = self.start_server()
         nearkey = self.start_nearkey(server.url)
+        self.pid = nearkey.process.pid
         with nearkey.client() as client:
             client.command("SET", "cart:1", "milk")
             self.trace("request", name=3, key=6, tag=4)
