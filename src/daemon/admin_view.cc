@@ -33,6 +33,7 @@ AdminState AdminView::admin_state() const {
             .reason = is_degraded ? health.degraded : health.reason,
             .since_seconds = seconds_since(health.since_ms),
             .server = parts_.workers.server(),
+            .upstream = redacted(parts_.workers.target().url),
             .sentinels = failover_.sentinels(),
             .cluster = cluster_facts(metrics())};
 }

@@ -123,7 +123,7 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
     reload_ = std::make_unique<Reload>(parts, *failover_, static_cast<ReloadEvents&>(*this));
     succession_ = std::make_unique<Succession>(parts, static_cast<SuccessionEvents&>(*this),
                                                inherited_.take_channel());
-    admin_view_ = std::make_unique<AdminView>(parts, *failover_, *reload_, *succession_);
+    admin_view_ = std::make_unique<AdminView>(parts, history_, *failover_, *reload_, *succession_);
     http_ = std::make_unique<HttpServers>(parts, inherited_, *admin_view_);
     if (!succession_->had_predecessor()) start_http();
 }
@@ -199,6 +199,8 @@ void Daemon::watch_signals() {
 }
 
 int Daemon::run() {
+    history_.note(succession_->had_predecessor() ? HistoryEvent::Upgraded : HistoryEvent::Started,
+                  "nearkey " NEARKEY_VERSION, Loop::boot_ms());
     if (password_command_.is_configured()) {
         stage_ = Stage::Locked;
         if (!succession_->had_predecessor()) notify_status("waiting for the password's command");
@@ -235,6 +237,7 @@ void Daemon::on_credentials_refused() {
 }
 
 void Daemon::on_health_changed(const UpstreamHealth& health) {
+    history_.note_health(health.is_ready, health.reason, health.degraded, Loop::boot_ms());
     if (health.is_ready && stage_ == Stage::Starting) {
         open();
     } else if (stage_ == Stage::Serving ||
@@ -321,6 +324,7 @@ void Daemon::on_second() {
     give_back_spare_memory();
     look_at_sockets();
     reload_->look_at_certificates();
+    history_.look(Loop::boot_ms(), all_metrics_, workers_->server().address);
 }
 
 // Not during an upgrade: another nearkey has our sockets too.
@@ -394,6 +398,12 @@ void Daemon::apply_options() {
 }
 
 void Daemon::on_reload_ended() {
+    const AdminChange& change = reload_->last();
+    const bool is_done = change.state == AdminChange::State::Done;
+    std::string words = is_done && change.changes.empty() ? "nothing was changed" : change.reason;
+    for (const std::string& each : is_done ? change.changes : std::vector<std::string>{})
+        words += (words.empty() ? "" : "; ") + each;
+    history_.note(is_done ? HistoryEvent::Reloaded : HistoryEvent::Refused, words, Loop::boot_ms());
     if (stage_ == Stage::Serving) notify_ready(health_text());
 }
 

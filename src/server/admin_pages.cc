@@ -8,7 +8,9 @@
 
 #include <nlohmann/json.hpp>
 
+#include <unistd.h>
 #include <algorithm>
+#include <climits>
 #include <cmath>
 
 namespace nearkey {
@@ -60,11 +62,18 @@ AdminAnswer status_page(AdminSource& /*source*/, const AdminRequest& /*request*/
              {"Referrer-Policy", "no-referrer"}}};
 }
 
-// Version, state, reason and ages. 200 also when not ready, unlike /readyz: a browser would note
-// each 503 as an error of the page.
+std::string host_name() {
+    char name[HOST_NAME_MAX + 1] = {};
+    return gethostname(name, sizeof name - 1) == 0 ? name : "";
+}
+
+// Host, version, state, reason and ages. 200 also when not ready, unlike /readyz: a browser would
+// note each 503 as an error of the page.
 AdminAnswer status_json(AdminSource& source, const AdminRequest& /*request*/) {
     const AdminState now = source.admin_state();
     Json json = {{"version", NEARKEY_VERSION},
+                 {"host", host_name()},
+                 {"upstream", now.upstream},
                  {"state", now.state},
                  {"reason", now.reason},
                  {"since_seconds", now.since_seconds},
@@ -134,6 +143,7 @@ std::span<const AdminRoute> admin_routes() {
         {"GET", "/readyz", readyz},
         {"GET", "/stats", stats},
         {"GET", "/metrics", metrics},
+        {"GET", "/history", history_page},
         {"GET", "/hotkeys", hot_keys_page},
         {"GET", "/slowlog", slow_log_page},
         {"GET", "/clients", clients_page},

@@ -78,7 +78,7 @@ class CanaryTest(ReloadTest):
         said = ["\n".join(nearkey.lines)]
         for path in (
             "/livez", "/readyz", "/metrics", "/stats", "/config", "/clients", "/connections",
-            "/hotkeys", "/slowlog", "/status", "/",
+            "/hotkeys", "/slowlog", "/status", "/history", "/",
         ):  # fmt: skip
             connection = AdminConnection(nearkey.admin_path, 10)
             try:

@@ -20,8 +20,13 @@ namespace nearkey {
 class AdminView final : public AdminSource {
 public:
     // All outlive it.
-    AdminView(const DaemonParts& parts, Failover& failover, Reload& reload, Succession& succession)
-        : parts_(parts), failover_(failover), reload_(reload), succession_(succession) {}
+    AdminView(const DaemonParts& parts, const History& history, Failover& failover, Reload& reload,
+              Succession& succession)
+        : parts_(parts),
+          history_(history),
+          failover_(failover),
+          reload_(reload),
+          succession_(succession) {}
 
     void on_draining() { draining_since_ms_ = now_ms(); }
 
@@ -32,6 +37,7 @@ private:
     }
     Metrics metrics() const override { return parts_.all_metrics.total(); }
     std::string recent_metrics(MetricsFormat format) override;
+    const History& history() const override { return history_; }
     uint64_t now_ms() const override { return parts_.loop.now_ms(); }
     std::vector<HotKeys::Entry> hot_keys(size_t count, HotKeys::Outcome outcome) override {
         return parts_.workers.hot_keys(count, outcome, now_ms());
@@ -55,6 +61,7 @@ private:
     Log& log() override { return parts_.log; }
 
     const DaemonParts parts_;
+    const History& history_;
     Failover& failover_;
     Reload& reload_;
     Succession& succession_;

@@ -22,6 +22,7 @@
 #include "nearkey/daemon/succession.h"
 #include "nearkey/daemon/upstream_maker.h"
 #include "nearkey/daemon/workers.h"
+#include "nearkey/server/history.h"
 #include "nearkey/server/shared_segment.h"
 #include "nearkey/upstream/managed_server.h"
 
@@ -96,6 +97,7 @@ private:
     Log log_;
     const KeyHash key_hash_;
     SlowLog slow_log_;
+    History history_{Loop::boot_ms()};
     KnownScripts scripts_;
     Loop loop_;
     std::unique_ptr<ManagedServer> managed_;

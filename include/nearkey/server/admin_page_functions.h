@@ -33,6 +33,14 @@ AdminAnswer connections_page(AdminSource& source, const AdminRequest& request);
 // ?limit=100 of them; none where the upstream is one server.
 AdminAnswer nodes_page(AdminSource& source, const AdminRequest& request);
 
+// {"step_ms": 5000, "window_ms": 3600000, "now_ms": ..., "first": 0, "next": 720,
+//  "samples": {"time_ms": [...], "commands_per_second": [...], ...},
+//  "events": [{"kind": "not_ready", "time_ms": ..., "until_ms": ..., "count": 1, "what": ...,
+//  "advice": ...}, ...]}: the last hour, the oldest first; null where there was nothing to tell of,
+// and in until_ms of what has not ended. ?after=N: samples from that number on, "next" of an
+// earlier answer.
+AdminAnswer history_page(AdminSource& source, const AdminRequest& request);
+
 // {"names_shown": false, "window_seconds": 10,
 //  "hits": [{"key": "9f...", "per_second": ..., "count": ..., "error": ...}, ...],
 //  "misses": [...]}, the hottest first, ?count=20 of each.

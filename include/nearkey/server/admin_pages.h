@@ -5,6 +5,7 @@
 #pragma once
 
 #include "nearkey/base/metrics.h"
+#include "nearkey/server/history.h"
 #include "nearkey/server/metrics_text.h"
 #include "nearkey/session/facts.h"
 #include "nearkey/session/hot_keys.h"
@@ -46,6 +47,7 @@ struct AdminState {
     std::string reason;        // one line
     double since_seconds = 0;  // how long it has been so
     ServerFacts server = {};
+    std::string upstream = {};                  // the URL that is dialled, without secrets
     std::vector<SentinelFacts> sentinels = {};  // where the upstream has some
     std::optional<ClusterFacts> cluster = {};   // where it is one
 };
@@ -70,6 +72,7 @@ public:
     virtual Metrics metrics() const = 0;
     // metrics_text(), perhaps some moments old: however often other hosts ask, it costs little.
     virtual std::string recent_metrics(MetricsFormat format) = 0;
+    virtual const History& history() const = 0;
     // At most `count`, the hottest first.
     virtual std::vector<HotKeys::Entry> hot_keys(size_t count, HotKeys::Outcome outcome) = 0;
     virtual bool shows_key_names() const = 0;

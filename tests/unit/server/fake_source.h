@@ -3,6 +3,7 @@
 #pragma once
 
 #include "nearkey/base/log.h"
+#include "nearkey/loop/loop.h"
 #include "nearkey/server/admin_pages.h"
 
 namespace nearkey {
@@ -15,6 +16,7 @@ struct FakeSource final : AdminSource {
     std::string recent_metrics(MetricsFormat format) override {
         return metrics_text(counted, format);
     }
+    const History& history() const override { return hour; }
     std::vector<HotKeys::Entry> hot_keys(size_t count, HotKeys::Outcome outcome) override {
         return keys.top(count, outcome, now_ms());
     }
@@ -34,6 +36,7 @@ struct FakeSource final : AdminSource {
 
     AdminState state{true, "ready", "", 1.5};
     Metrics counted;
+    History hour{Loop::boot_ms()};
     KeyHash key_hash;
     HotKeyOptions key_options;
     HotKeys keys{key_options, key_hash};
