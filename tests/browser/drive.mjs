@@ -30,8 +30,9 @@ const commands = {
     const answer = await page.goto(url, { waitUntil: "load" });
     return { status: answer.status(), policy: answer.headers()["content-security-policy"] };
   },
-  async look({ width, height, scheme, motion }) {
-    await page.setViewport({ width, height });
+  // `scale` with a smaller window: the zoom of the browser.
+  async look({ width, height, scheme, motion, scale }) {
+    await page.setViewport({ width, height, deviceScaleFactor: scale ?? 1 });
     await page.emulateMediaFeatures([
       { name: "prefers-color-scheme", value: scheme },
       { name: "prefers-reduced-motion", value: motion ?? "no-preference" },
@@ -41,17 +42,34 @@ const commands = {
   // `undrawn`: as it is between the load and the first frame, which draws the lines of the charts.
   async read({ undrawn = false }) {
     return page.evaluate((undrawn) => {
+      // What has no room for its contents, reaches out of the window, or is text out of its chart.
+      const clipped = () => [...document.querySelectorAll("body *")].filter((each) => {
+        if (!each.checkVisibility() || each.closest(".unseen, .skip, select")) return false;
+        const box = each.getBoundingClientRect(), style = getComputedStyle(each);
+        if (box.right > innerWidth + 1) return true;
+        const chart = each.closest("text") && each.ownerSVGElement.getBoundingClientRect();
+        if (chart) return box.left < chart.left - 1 || box.right > chart.right + 1 || box.bottom > chart.bottom + 1;
+        return !each.closest("svg") && style.overflowX !== "visible" && each.scrollWidth > each.clientWidth + 1;
+      }).map((each) => each.outerHTML.slice(0, 120));
       if (undrawn) for (const svg of document.querySelectorAll(".plot")) svg.replaceChildren();
       return {
         title: document.title,
         state: document.getElementById("state").dataset.state,
         words: document.getElementById("state").innerText,
         version: document.getElementById("version").innerText,
-        tiles: Object.fromEntries([...document.querySelectorAll("#tiles > div")].map((tile) =>
+        tiles: Object.fromEntries([...document.querySelectorAll(".tile")].map((tile) =>
           [tile.id.replace("tile-", ""), [...tile.children].map((each) => each.textContent)])),
         charts: [...document.querySelectorAll(".plot")].filter((svg) => svg.clientWidth > 0)
           .map((svg) => ({ label: svg.getAttribute("aria-label"), path: svg.querySelector(".line")?.getAttribute("d").length ?? 0 })),
         programs: [...document.querySelectorAll("#programs tr")].map((row) => row.innerText),
+        marks: document.querySelectorAll(".plot .mark").length,
+        events: [...document.querySelectorAll("#events li")].map((row) => row.innerText),
+        about: document.querySelector(".about").innerText,
+        flow: Object.fromEntries([...document.querySelectorAll(".part")].map((part) => [part.id, part.dataset.state])),
+        clients: [...document.querySelectorAll("#sessions tr")].map((row) => row.innerText),
+        slow: [...document.querySelectorAll("#slow tr")].map((row) => row.innerText),
+        chosen: ["sessions-words", "slow-words"].map((id) => document.getElementById(id).innerText),
+        clipped: clipped(),
         latency: [...document.querySelectorAll("#latency tr")].map((row) => row.innerText),
         hot: [...document.querySelectorAll("#hot tr")].map((row) => row.innerText),
         tables: [...document.querySelectorAll("details[open] tbody")].map((body) => body.rows.length),
@@ -105,8 +123,8 @@ const commands = {
     commands.show = async () => { await page.bringToFront(); await other.close(); return {}; };
     return page.evaluate(() => ({ hidden: document.hidden }));
   },
-  async shoot({ path, full }) {
-    await page.screenshot({ path, fullPage: full ?? false });
+  async shoot({ path, full, clip }) {
+    await page.screenshot({ path, fullPage: full ?? false, clip });
     return {};
   },
   async complaints() {

@@ -18,12 +18,13 @@ from resp import RespClient
 MODULES = os.path.join(ROOT, "build", "browser", "node_modules")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 LOOKS = {
-    "light": {"width": 1280, "height": 900, "scheme": "light"},
-    "dark": {"width": 1280, "height": 900, "scheme": "dark"},
-    "narrow light": {"width": 360, "height": 740, "scheme": "light"},
-    "narrow dark": {"width": 360, "height": 740, "scheme": "dark", "motion": "reduce"},
-    "wide": {"width": 2200, "height": 1200, "scheme": "light"},
+    "light": {"width": 1440, "height": 900, "scheme": "light"},
+    "dark": {"width": 1440, "height": 900, "scheme": "dark"},
+    "narrow light": {"width": 390, "height": 844, "scheme": "light"},
+    "narrow dark": {"width": 390, "height": 844, "scheme": "dark", "motion": "reduce"},
+    "zoomed": {"width": 720, "height": 450, "scheme": "light", "scale": 2},
 }
+WIDTHS = (360, 390, 720, 900, 1280, 1440, 2200)
 
 
 def ask(nearkey, method, path, headers=None):
@@ -178,6 +179,8 @@ class Load(threading.Thread):
                     while not self.ended.wait(0.01):
                         i += 1
                         commands = [("GET", f"user:{i % 40}")] * 12 + [("GET", f"item:{i % 900}")]
+                        if i % 50 == 0:
+                            client.command("EVAL", "for i = 1, 500000 do end", 0)
                         client.pipeline([*commands, ("SET", f"item:{i % 900}", "x" * 200)])
             except (OSError, AssertionError):
                 continue
@@ -196,7 +199,7 @@ class BrowserTest(SystemTest):
         super().setUp()
         self.server = self.start_server()
         self.port = free_port()
-        self.nearkey = Nearkey(self.directory, self.server.url, args=[])
+        self.nearkey = Nearkey(self.directory, self.server.url, args=["--set", "slowlog.threshold_ms=1"])
         self.nearkey.command[3] = f"127.0.0.1:{self.port}"
         self.addCleanup(self.nearkey.kill)
         self.nearkey.start(ready=False)
@@ -209,12 +212,12 @@ class BrowserTest(SystemTest):
         opened = self.browser.do("open")
         self.assertEqual(200, opened["status"])
 
-    def pages(self):
+    def page(self, path):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        connection.request("GET", "/status")
-        pages = json.loads(connection.getresponse().read())["pages"]
+        connection.request("GET", path)
+        page = json.loads(connection.getresponse().read())
         connection.close()
-        return pages
+        return page
 
     def read(self):
         return self.browser.do("read")
@@ -237,7 +240,7 @@ class BrowserTest(SystemTest):
             lambda page: page["state"] == "ready"
             and page["tiles"]["commands"][1] not in ("–", "0")
             and "%" in page["tiles"]["ratio"][1]
-            and all(chart["path"] > 60 for chart in page["charts"]),
+            and all(chart["path"] > 20 for chart in page["charts"]),
             "values and lines",
         )
 
@@ -264,17 +267,21 @@ class BrowserTest(SystemTest):
             lambda page: page["hot"] and page["latency"], "hot keys and latencies",
             20,
         )
-        if "/clients" in self.pages():
+        if "/clients" in self.page("/status")["pages"]:
             self.assertIn("python", page["programs"][0])
         self.assertRegex(page["hot"][0], r"^[0-9a-f]{8,}")  # The hash of a name, not the name.
         self.assertRegex(page["latency"][0], r"^request: string.*[mµ]?s")
         self.assertRegex(page["tiles"]["latency"][1], r"^[\d.]+ [mµ]?s$")
-        for look in LOOKS:
-            self.browser.do("look", **LOOKS[look])
-            self.assertLessEqual(self.read()["overflow"], 0, f"{look}: it scrolls sideways")
+        self.assertIn(socket.gethostname(), page["about"])
+        self.assertIn("unix://", page["about"])
+        self.assertEqual({"good"}, set(page["flow"].values()), page["flow"])
+        for width in WIDTHS:
+            self.browser.do("look", width=width, height=900, scheme="light")
+            page = self.wait_read(lambda page: not page["clipped"], f"{width}: nothing is clipped")
+            self.assertLessEqual(page["overflow"], 0, f"{width}: it scrolls sideways")
         self.assert_no_complaint()
         paths = {"/" + url.split("/", 3)[3] for url in self.browser.do("requests")["requests"]}
-        self.assertLessEqual({"/", "/status", "/metrics"}, paths)
+        self.assertLessEqual({"/", "/status", "/metrics", "/history?after=0"}, paths)
 
     def test_a_page_can_be_read_before_its_first_frame(self):
         """The load event comes before the observer of sizes draws the lines."""
@@ -306,10 +313,23 @@ class BrowserTest(SystemTest):
         self.assertIn("Not ready", page["title"])
         result = self.browser.do("axe")
         self.assertEqual([], result["violations"])
+        self.assertEqual("bad", page["flow"]["part-valkey"])
         self.keep("not-ready")
         self.assert_no_complaint()
         self.server.start()
         self.wait_read(lambda page: page["state"] == "ready", "ready again")
+        self.look_back()
+
+    def look_back(self):
+        """A page that is opened now tells of what was before."""
+        wait_for(lambda: 0 in self.page("/history")["samples"]["ready"], 20, "it is kept")
+        self.browser.do("open")
+        page = self.wait_read(lambda page: page["events"] and page["marks"], "the events")
+        self.assertRegex(page["events"][0], r"(?s)^\d+\s.*ago.*\sNot ready: unix://")
+        self.assertIn("Look at Valkey", page["events"][0])
+        self.assertIn("Started", page["events"][1])
+        self.assertIn("events are marked", page["charts"][0]["label"])
+        self.keep("looked-back")
 
     def test_it_says_that_nearkey_does_not_answer(self):
         self.wait_values()
@@ -320,6 +340,10 @@ class BrowserTest(SystemTest):
         self.keep("no-answer")
         self.nearkey.thaw()
         self.wait_read(lambda page: page["state"] == "ready", "it answers again")
+        self.nearkey.stop()
+        self.nearkey.start(ready=False)
+        self.wait_read(lambda page: sum("Started" in event for event in page["events"]) == 2,
+                       "what was of the former process stays", 20)
 
     def test_markup_in_a_reason_is_text(self):
         """What a server says of itself reaches the page; it must do nothing there."""
@@ -340,12 +364,26 @@ class BrowserTest(SystemTest):
         self.assertIn("Skip", walk["seen"][0]["what"])
         self.browser.do("press", selector="summary", key="Enter")
         self.wait_read(lambda page: page["tables"] and page["tables"][0] > 1, "the table")
+        self.go_from_a_program_to_slow_commands()
         self.browser.do("press", selector="#pause", key="Space")
         self.wait_read(lambda page: page["state"] == "paused", "paused")
         self.assertEqual([], self.requests_meanwhile())
         self.browser.do("press", selector="#pause", key="Space")
         self.wait_read(lambda page: page["state"] == "ready", "resumed")
         self.assert_no_complaint()
+
+    def go_from_a_program_to_slow_commands(self):
+        self.browser.do("press", selector="#programs button", key="Enter")
+        page = self.wait_read(lambda page: "python" in page["chosen"][0], "its clients")
+        session = page["clients"][0].split()[0]
+        self.browser.do("press", selector="#sessions button", key="Space")
+        page = self.wait_read(
+            lambda page: page["chosen"][1] == f"of client {session}" and page["slow"],
+            "its slow commands",
+        )
+        self.assertEqual({session}, {row.split()[1] for row in page["slow"]})
+        self.browser.do("press", selector="#programs button", key="Enter")
+        self.wait_read(lambda page: "of all programs" in page["chosen"][0], "all clients again")
 
     def requests_meanwhile(self):
         """What the page asks while a second passes, for the load that goes on."""
