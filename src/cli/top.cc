@@ -20,7 +20,10 @@ int print_once(const AskOptions& options, std::ostream& out, std::ostream& err) 
     std::this_thread::sleep_for(milliseconds(options.interval_ms));
     const Snapshot now = take_snapshot(options.target);
     if (!now.is_whole) return report(now.failure, err);
-    for (const ScreenLine& line : top_lines(now, &before, options.target.address))
+    Past past;
+    past.ask(options.target);
+    constexpr size_t kColumns = 80;
+    for (const ScreenLine& line : top_lines(now, &before, {options.target.address, past, kColumns}))
         out << line.text << '\n';
     return finish(out, err);
 }
@@ -28,11 +31,14 @@ int print_once(const AskOptions& options, std::ostream& out, std::ostream& err) 
 // The contents of the screen: the last two answers, or why there is none.
 class Picture {
 public:
-    explicit Picture(const AdminTarget& target) : target_(target), now_(take_snapshot(target)) {}
+    explicit Picture(const AdminTarget& target) : target_(target), now_(take_snapshot(target)) {
+        past_.ask(target);
+    }
 
     void take_next() {
         before_ = std::move(now_);
         now_ = take_snapshot(target_);
+        past_.ask(target_);
     }
     void draw(Terminal& terminal) const {
         const ScreenSize size = terminal.size();
@@ -42,12 +48,14 @@ public:
 private:
     std::vector<ScreenLine> lines(const ScreenSize& size) const {
         if (!now_.is_whole) return away_lines(now_.failure.problem, size.columns);
-        return top_lines(now_, before_.is_whole ? &before_ : nullptr, target_.address);
+        return top_lines(now_, before_.is_whole ? &before_ : nullptr,
+                         {target_.address, past_, size.columns});
     }
 
     const AdminTarget& target_;
     Snapshot before_;
     Snapshot now_;
+    Past past_;
 };
 
 }  // namespace

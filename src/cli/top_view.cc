@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <sstream>
 #include <utility>
 
@@ -138,6 +139,13 @@ void add_nodes(const Snapshot& now, std::vector<ScreenLine>& lines) {
     lines.push_back({});
 }
 
+void add_past(const TopFrame& frame, std::vector<ScreenLine>& lines) {
+    std::vector<ScreenLine> past = frame.past.lines(frame.columns);
+    if (past.empty()) return;
+    std::move(past.begin(), past.end(), std::back_inserter(lines));
+    lines.push_back({});
+}
+
 void add_latency(const Rates& rates, std::vector<ScreenLine>& lines) {
     Table table(
         {{"latency"}, {"p50", Align::Right}, {"p99", Align::Right}, {"rate", Align::Right}});
@@ -173,15 +181,17 @@ void add_hot_keys(const Snapshot& now, std::vector<ScreenLine>& lines) {
 }  // namespace
 
 std::vector<ScreenLine> top_lines(const Snapshot& now, const Snapshot* before,
-                                  const std::string& address) {
+                                  const TopFrame& frame) {
     const Rates rates(now, before);
     std::vector<ScreenLine> lines;
     lines.push_back({state_text(now) + "   nearkey " + text_of(now.status, "version") + " at " +
-                         address + ", up " + duration_text(number_of(now.status, "uptime_seconds")),
+                         frame.address + ", up " +
+                         duration_text(number_of(now.status, "uptime_seconds")),
                      true});
     lines.push_back({});
     add_rates(now, rates, lines);
     lines.push_back({});
+    add_past(frame, lines);
     add_nodes(now, lines);
     add_latency(rates, lines);
     lines.push_back({});

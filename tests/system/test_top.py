@@ -135,6 +135,15 @@ class TopTest(SystemTest):
         self.tmux.keys("q")
         self.check_restored()
 
+    def test_the_last_hour_is_a_row_of_blocks(self):
+        self.load()
+        wait_for(lambda: self.nearkey.get("/history")[1]["next"] > 0, 15, "a sample")
+        self.open(columns=100, rows=40)
+        self.start_top()
+        self.tmux.wait_for(r"^  commands +[▁-█]+ +max [1-9]", "the commands of the last hour")
+        self.tmux.wait_for(r"^  p99 +[▁-█]+ +max [\d.]+ [mu]?s", "latency")
+        self.tmux.wait_for(r"^  [\d.]+ \w+ +ago: started, nearkey \d", "an event")
+
     def test_ctrl_c_ends_it_as_well(self):
         self.open()
         self.start_top()

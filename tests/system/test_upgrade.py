@@ -294,6 +294,8 @@ class UpgradeCoherenceTest(UpgradeTest):
         self.assertEqual((b"", "eof"), client.read_to_end())
         with new.client() as other:
             self.assertEqual(PONG, other.command("PING"))
+        events = new.get("/history")[1]["events"]
+        self.assertEqual("upgraded", events[0]["kind"], events)
         new.stop()
 
 

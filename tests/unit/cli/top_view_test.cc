@@ -11,6 +11,10 @@
 namespace nearkey::top_view_test {
 namespace {
 
+const std::string kAddress = "/a.sock";
+const Past kNoPast;
+const TopFrame kFrame{kAddress, kNoPast, 80};
+
 Snapshot snapshot_at(double uptime, double hits) {
     Snapshot snapshot;
     snapshot.is_whole = true;
@@ -52,7 +56,7 @@ bool contains(const std::string& text, const std::string& part) {
 TEST_CASE("top: rates are of the time between two snapshots") {
     const Snapshot before = snapshot_at(10, 1000);
     const Snapshot now = snapshot_at(12, 3000);
-    const std::string text = text_of_lines(top_lines(now, &before, "/a.sock"));
+    const std::string text = text_of_lines(top_lines(now, &before, kFrame));
     CHECK(text.starts_with("ready for 5.0 s   nearkey 1.2.3 at /a.sock, up 12.0 s\n"));
     CHECK(contains(text, "commands    1.0k/s   here 1.0k/s   Valkey 0/s   failed 0/s\n"));
     CHECK(contains(text, "hit ratio 100.0 %   hits 1.0k/s   misses 0/s   on\n"));
@@ -65,7 +69,7 @@ TEST_CASE("top: without an earlier snapshot, or with one of another process, the
     const Snapshot now = snapshot_at(2, 300);
     const Snapshot other = snapshot_at(100, 1000);
     for (const Snapshot* const before : {static_cast<const Snapshot*>(nullptr), &other}) {
-        const std::string text = text_of_lines(top_lines(now, before, "/a.sock"));
+        const std::string text = text_of_lines(top_lines(now, before, kFrame));
         CHECK(contains(text, "commands    -   here -   Valkey -   failed -\n"));
         CHECK(contains(text, "hit ratio 75.0 %   hits -"));
     }
@@ -75,14 +79,14 @@ TEST_CASE("top: a page that lacks numbers, or has other things in their place, i
     Snapshot odd = snapshot_at(1, 1);
     odd.stats = {{"nearkey_clients", "many"}};
     odd.hot_keys = {{"hits", 7}, {"misses", {1, 2}}};
-    const std::string text = text_of_lines(top_lines(odd, nullptr, "/a.sock"));
+    const std::string text = text_of_lines(top_lines(odd, nullptr, kFrame));
     CHECK(contains(text, "clients     0 of 0"));
     CHECK(contains(stats_page(odd, "/a.sock"), "hit ratio       - of 0 reads\n"));
 }
 
 TEST_CASE("top: of a cluster the nodes are shown, and of very many how many there are more") {
     Snapshot now = snapshot_at(2, 300);
-    CHECK(!contains(text_of_lines(top_lines(now, nullptr, "/a.sock")), "in flight  waiting"));
+    CHECK(!contains(text_of_lines(top_lines(now, nullptr, kFrame)), "in flight  waiting"));
     now.status["state"] = "degraded";
     now.status["reason"] = "5461 slots are not served";
     now.status["cluster"] = {{"nodes", 12}, {"nodes_away", 1}, {"slots_unserved", 5461}};
@@ -93,7 +97,7 @@ TEST_CASE("top: of a cluster the nodes are shown, and of very many how many ther
     };
     now.nodes = {{"total", 12},
                  {"nodes", {node("10.0.0.1:6379", "no \x1b[2JPONG"), node("b:1", "ready")}}};
-    const std::string text = text_of_lines(top_lines(now, nullptr, "/a.sock"));
+    const std::string text = text_of_lines(top_lines(now, nullptr, kFrame));
     CHECK(text.starts_with("degraded for 5.0 s: 5461 slots are not served   nearkey"));
     CHECK(contains(text, "cluster of 12 nodes, 1 away, 5461 slots not served\n"));
     CHECK(contains(
@@ -105,7 +109,7 @@ TEST_CASE("top: of a cluster the nodes are shown, and of very many how many ther
 
 TEST_CASE("top: whatever the window, the lines fit, and empty ones go first") {
     const Snapshot now = snapshot_at(12, 3000);
-    const std::vector<ScreenLine> all = top_lines(now, nullptr, "/a.sock");
+    const std::vector<ScreenLine> all = top_lines(now, nullptr, kFrame);
     for (const size_t rows : {size_t{1}, size_t{10}, size_t{15}, size_t{100}}) {
         for (const size_t columns : {size_t{0}, size_t{1}, size_t{40}, size_t{200}}) {
             const auto lines = fitted(all, {rows, columns});
