@@ -169,6 +169,7 @@ void Daemon::start_managed_server() {
 Daemon::~Daemon() {
     memory_.reset();
     http_.reset();
+    password_command_.end();
     reload_->end();
     const bool is_over = workers_->end(kFinishMs);
     failover_.reset();

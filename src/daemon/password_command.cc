@@ -43,6 +43,14 @@ void PasswordCommand::ask() {
     }
 }
 
+void PasswordCommand::end() {
+    late_timer_.stop();
+    next_timer_.stop();
+    watch_.reset();
+    kill_all();
+    child_.reset();
+}
+
 void PasswordCommand::run() {
     if (child_ != nullptr) return;
     next_timer_.stop();

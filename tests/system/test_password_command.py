@@ -113,6 +113,27 @@ class CommandTest(PasswordTest):
         for number in numbers:
             wait_for(lambda: is_gone(number), 10, f"process {number} is gone")
 
+    def test_neither_a_run_nor_the_next_one_holds_up_the_end(self):
+        self.start_locked()
+        pids = os.path.join(self.directory, "pids")
+        took = []
+        for _ in range(3):
+            self.start(["cat", self.password_file], password_lifetime_ms=60000)
+            took.append(self.time_of_stop())
+        # What is left over is waited for, 200 ms.
+        self.assertLess(min(took), 0.15 * SLOWNESS / 2)
+        self.start([self.program(f"sleep 1000 & echo $$ $! > {pids}; wait")], ready=False)
+        wait_for(lambda: os.path.exists(pids) and os.path.getsize(pids), 10, "it runs")
+        self.nearkey.stop()
+        with open(pids) as file:
+            for number in map(int, file.read().split()):
+                wait_for(lambda: is_gone(number), 10, f"process {number} is gone")
+
+    def time_of_stop(self):
+        began = time.monotonic()
+        self.nearkey.stop()
+        return time.monotonic() - began
+
     def test_a_second_place_for_a_password_is_refused(self):
         for settings, words in (
             ({"upstream.password_file": "/x"}, "upstream.password_file gives a password, too"),

@@ -31,6 +31,8 @@ public:
     const std::string& password() const { return password_; }
     // Runs it now, unless it is running; within a second of the last run, once that is over.
     void ask();
+    // Ends a run that is under way; nothing is run any more.
+    void end();
 
 private:
     void run();
