@@ -227,9 +227,10 @@ void Daemon::start_upstream() {
     if (!succession_->had_predecessor()) notify_status("connecting to Valkey");
 }
 
+// Without the password Valkey is not connected to: where a certificate can't be read just now, this
+// is called again.
 void Daemon::on_password() {
-    reload_->take_credentials();
-    if (stage_ == Stage::Locked) start_upstream();
+    if (reload_->take_credentials() && stage_ == Stage::Locked) start_upstream();
 }
 
 void Daemon::on_credentials_refused() {
@@ -325,6 +326,7 @@ void Daemon::on_second() {
     give_back_spare_memory();
     look_at_sockets();
     reload_->look_at_certificates();
+    if (stage_ == Stage::Locked && !password_command_.password().empty()) on_password();
     history_.look(Loop::boot_ms(), all_metrics_, workers_->server().address);
 }
 

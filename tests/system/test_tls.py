@@ -166,6 +166,22 @@ class CertificateTest(TlsReloadTest):
         self.nearkey.wait_logged("credentials_read_again")
         self.assertEqual(b"+PONG\r\n", self.client().command("PING"))
 
+    def test_without_the_password_nothing_starts_while_an_authority_is_gone(self):
+        self.start_tls_server()
+        self.copy("ca.crt")
+        told = self.path("told")
+        wait = f"until [ -e {told} ]; do sleep 0.05; done; echo {PASSWORD}"
+        self.start(self.tls_settings("authority.crt", f'password_command = ["sh", "-c", "{wait}"]'),
+                   ready=False)
+        self.nearkey.wait_logged("admin_listening")
+        os.remove(self.path("authority.crt"))
+        open(told, "w").close()
+        self.nearkey.wait_logged("credentials_unreadable")
+        self.assertIn("has told no password", self.nearkey.get("/readyz")[1]["reason"])
+        self.copy("ca.crt")
+        self.nearkey.wait_ready()
+        self.assertEqual(b"+PONG\r\n", self.client().command("PING"))
+
     def copy(self, *names):
         with open(self.path("authority.new"), "w") as target:
             for name in names:
