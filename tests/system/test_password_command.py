@@ -61,6 +61,24 @@ class CommandTest(PasswordTest):
         self.assertEqual(PONG, self.client().command("PING"))
         self.assert_nothing_told()
 
+    def test_a_lease_that_is_free_does_not_outlive_its_password(self):
+        self.start_locked()
+        self.start(["cat", self.password_file])
+        client = self.client()
+        client.command("WATCH", "k")
+        client.command("UNWATCH")
+
+        def leases():
+            """Those connections that run transactions, by the server's word."""
+            return {row["id"] for row in self.server.clients() if row["cmd"] in ("unwatch", "watch")}
+
+        former = wait_for(leases, 10, "it is there")
+        self.server.run("ACL", "SETUSER", "default", ">canary-next")
+        self.tell("canary-next")
+        self.assertEqual("reloaded", self.hang_up()["event"])
+        wait_for(lambda: not former & {row["id"] for row in self.server.clients()}, 10, "its end")
+        self.assertEqual(b"+OK\r\n", client.command("WATCH", "k"))
+
     def test_one_that_is_refused_is_asked_for_anew(self):
         self.start_locked()
         self.start(["cat", self.password_file])
