@@ -103,8 +103,8 @@ void set_gauges(const Cluster& cluster, const NodeGauges& seed, Metrics& metrics
         all.lease_ms = std::max(all.lease_ms, one.lease_ms);
         all.is_touching = all.is_touching || one.is_touching;
         const bool ends_first =
-            all.tls_not_after_ms == 0 || one.tls_not_after_ms < all.tls_not_after_ms;
-        if (one.tls_not_after_ms != 0 && ends_first) all.tls_not_after_ms = one.tls_not_after_ms;
+            all.certificate_end_s == 0 || one.certificate_end_s < all.certificate_end_s;
+        if (one.certificate_end_s != 0 && ends_first) all.certificate_end_s = one.certificate_end_s;
         // One that is away tells of nothing, and nothing of it is served.
         if (!member->node->health().is_ready) continue;
         ++ready;
@@ -115,7 +115,7 @@ void set_gauges(const Cluster& cluster, const NodeGauges& seed, Metrics& metrics
     metrics.near_cache_tracking = all_track && ready > 0 ? 1 : 0;
     metrics.near_cache_lease_ms = all.lease_ms;
     metrics.near_cache_touching = all.is_touching ? 1 : 0;
-    metrics.upstream_tls_not_after_ms = all.tls_not_after_ms;
+    metrics.tls_server_certificate_expires_seconds = all.certificate_end_s;
 }
 
 }  // namespace nearkey

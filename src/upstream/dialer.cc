@@ -55,7 +55,7 @@ void Dialer::open_socket(const std::string& address) {
     address_ = address;
     const std::string error = pipeline_.open_socket({target_->url, address, target_->tls.get(),
                                                      context_.options.tcp_user_timeout_ms,
-                                                     &context_.certificate_end_ms()});
+                                                     &context_.certificate_end_s()});
     if (!error.empty()) connection_.lose(error, ConnectionLoss::Socket);
 }
 

@@ -75,7 +75,7 @@ std::string HiredisSocket::connect(const SocketOptions& options) {
         self->lose(reason);
     });
     if (options.url.is_tcp()) set_tcp_options(options.tcp_user_timeout_ms);
-    certificate_end_ms_ = options.certificate_end_ms;
+    certificate_end_s_ = options.certificate_end_s;
     watch_ = std::make_unique<FdWatch>(loop_, context_->c.fd,
                                        [this](FdEvents seen) { on_events(seen); });
     watch_->want({false, true});
@@ -212,7 +212,7 @@ void HiredisSocket::read() {
             return;
         }
         const auto size = static_cast<size_t>(count);
-        if (ssl_ != nullptr && certificate_end_ms_ != nullptr) note_certificate();
+        if (ssl_ != nullptr && certificate_end_s_ != nullptr) note_certificate();
         if (!events_.on_bytes({scratch_.data(), size}) || lost_ || is_paused_) return;
         const bool is_full = size == read_max_;
         const bool is_large = events_.is_reading_large();
@@ -274,9 +274,9 @@ std::optional<bool> HiredisSocket::write_tls() {
 
 // Bytes were read, so the handshake is over.
 void HiredisSocket::note_certificate() {
-    Count& end_ms = *std::exchange(certificate_end_ms_, nullptr);
-    const std::optional<int64_t> seconds = certificate_not_after(*ssl_);
-    if (seconds) end_ms = static_cast<uint64_t>(*seconds) * 1000;
+    const CertificateEnds ends = certificate_ends(*ssl_);
+    *std::exchange(certificate_end_s_, nullptr) = ends.server_s;
+    metrics_.tls_client_certificate_expires_seconds = ends.client_s;
 }
 
 void HiredisSocket::flush() {

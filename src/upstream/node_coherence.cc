@@ -144,7 +144,7 @@ void NodeCoherence::beat() {
 NodeGauges NodeCoherence::gauges() const {
     NodeGauges gauges{.dedicated_idle = connections_.leases().idle().size(),
                       .dedicated_max = context_.options.dedicated_max,
-                      .tls_not_after_ms = context_.tls_not_after_ms};
+                      .certificate_end_s = context_.node_certificate_end_s};
     if (context_.cache == nullptr) return gauges;
     gauges.is_touching = touch_->is_touching();
     if (!is_on()) return gauges;

@@ -17,7 +17,7 @@ constexpr uint64_t kAskEachMs = 1000;
 // Every so many questions its peers are asked for, too.
 constexpr size_t kPeersEach = 10;
 constexpr size_t kPeersMax = 32;
-constexpr size_t kReplyMax = size_t{1} << 20;
+constexpr size_t kSentinelReplyMax = size_t{1} << 20;
 // libuv looks up no more than two names at a time, of which the upstream's own may be one.
 constexpr size_t kLookupsMax = 1;
 constexpr uint64_t kLookupAgainMs = 50;
@@ -104,7 +104,7 @@ void SentinelLink::open_socket(const std::string& address) {
         std::make_unique<HiredisSocket>(context_.loop, context_.scratch, context_.metrics, *this);
     const std::string error =
         socket_->connect({url, address, tls_.get(), context_.options.tcp_user_timeout_ms,
-                          &context_.metrics.upstream_tls_not_after_ms});
+                          &context_.metrics.tls_server_certificate_expires_seconds});
     if (!error.empty()) lose(error);
 }
 
@@ -183,7 +183,7 @@ bool SentinelLink::on_bytes(std::string_view bytes) {
         }
         reply_ += bytes.substr(0, taken);
         bytes.remove_prefix(taken);
-        if (reply_.size() > kReplyMax) {
+        if (reply_.size() > kSentinelReplyMax) {
             lose("a reply of more than 1 MiB");
             return false;
         }

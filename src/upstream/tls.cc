@@ -111,10 +111,12 @@ std::string certificate_problem(const ssl_st& ssl) {
     return problem;
 }
 
-std::optional<int64_t> certificate_not_after(const ssl_st& ssl) {
-    const X509* const certificate = SSL_get0_peer_certificate(&ssl);
-    if (certificate == nullptr) return std::nullopt;
-    return seconds_of(*X509_get0_notAfter(certificate));
+CertificateEnds certificate_ends(const ssl_st& ssl) {
+    const auto end_of = [](const X509* certificate) -> uint64_t {
+        if (certificate == nullptr) return 0;
+        return static_cast<uint64_t>(seconds_of(*X509_get0_notAfter(certificate)));
+    };
+    return {end_of(SSL_get0_peer_certificate(&ssl)), end_of(SSL_get_certificate(&ssl))};
 }
 
 void TlsContext::Free::operator()(ssl_ctx_st* context) const {

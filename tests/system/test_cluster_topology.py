@@ -540,7 +540,7 @@ class TlsTest(TopologyTest):
                                          settings=self.settings())
 
             def left(nearkey=nearkey):
-                name = "nearkey_upstream_tls_not_after_timestamp_seconds"
+                name = "nearkey_tls_server_certificate_expires_seconds"
                 return nearkey.metric(name) - time.time()
 
             wait_for(lambda: day - 3600 < left() <= day, 10, "the day that is left")

@@ -108,7 +108,7 @@ class CertificateTest(TlsReloadTest):
         server.run("CONFIG", "SET", "tls-cert-file", self.path("server.crt"))
         self.start(self.tls_settings())
         left = (
-            self.nearkey.metric("nearkey_upstream_tls_not_after_timestamp_seconds") - time.time()
+            self.nearkey.metric("nearkey_tls_server_certificate_expires_seconds") - time.time()
         )
         self.assertTrue(23 * 3600 < left <= 24 * 3600, left)
 

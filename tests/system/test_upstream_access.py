@@ -1,6 +1,7 @@
 """How nearkey gets in: passwords in the URL, TLS, TCP and Unix sockets, the default database."""
 
 import os
+import ssl
 import subprocess
 import unittest
 
@@ -239,14 +240,19 @@ class TlsTest(SystemTest):
 
     def test_tls_with_a_client_certificate(self):
         server = self.start_tls_server(clients="yes")
-        self.check_works(
-            self.tls(
-                scheme="rediss",
-                tls_ca_file=self.path("ca.crt"),
-                tls_cert_file=self.path("client.crt"),
-                tls_key_file=self.path("client.key"),
-            ),
-            server,
+        nearkey = self.tls(
+            scheme="rediss",
+            tls_ca_file=self.path("ca.crt"),
+            tls_cert_file=self.path("client.crt"),
+            tls_key_file=self.path("client.key"),
+        )
+        self.check_works(nearkey, server)
+        shown = subprocess.check_output(
+            ("openssl", "x509", "-noout", "-enddate", "-in", self.path("client.crt")), text=True
+        )
+        self.assertEqual(
+            ssl.cert_time_to_seconds(shown.strip().removeprefix("notAfter=")),
+            nearkey.metric("nearkey_tls_client_certificate_expires_seconds"),
         )
 
     def check_refused(self, nearkey):

@@ -139,8 +139,11 @@
     X(upstream_protocol_errors_total, Counter,                                                     \
       "connections closed for replies that are malformed, or that nobody asked for")               \
     X(upstream_challenges_total, Counter, "leases that were asked whether a reply is left over")   \
-    L(upstream_tls_not_after_ms, upstream_tls_not_after_timestamp_seconds, "", GaugeMs,            \
-      "when the certificate that Valkey showed last ends, Unix time; 0: no TLS")                   \
+    L(tls_server_certificate_expires_seconds, tls_certificate_expires_seconds,                     \
+      "certificate=\"server\"", GaugeMost,                                                         \
+      "when a certificate ends, Unix time: Valkey's, our own; 0: there is none")                   \
+    L(tls_client_certificate_expires_seconds, tls_certificate_expires_seconds,                     \
+      "certificate=\"client\"", GaugeMost, "")                                                     \
     X(upstream_pushes_total, Counter, "push messages received outside of replies")                 \
     X(auth_failures_total, Counter, "times Valkey refused our own credentials")                    \
     X(password_command_runs_total, Counter, "runs of upstream.password_command")                   \

@@ -94,8 +94,9 @@ struct ConnectionContext {
         if (!is_watched) events.on_watch_wanted();
     }
     // Of several nodes the first end counts.
-    Count& certificate_end_ms() {
-        return redirects == nullptr ? metrics.upstream_tls_not_after_ms : tls_not_after_ms;
+    Count& certificate_end_s() {
+        return redirects == nullptr ? metrics.tls_server_certificate_expires_seconds
+                                    : node_certificate_end_s;
     }
 
     Loop& loop;
@@ -114,7 +115,7 @@ struct ConnectionContext {
     bool is_first = true;        // of those of all event loops: it says what all of them see
     bool reads_replica = false;  // the server is read from as a replica of a cluster
     RedirectEvents* redirects = nullptr;  // null: the server is no node of a cluster
-    Count tls_not_after_ms{};             // as the metric, of this node of a cluster; 0: no TLS
+    Count node_certificate_end_s{};       // as the metric, of this node of a cluster; 0: no TLS
     // Asked with each heartbeat in place of PING: a number says that the server owns slots of a
     // cluster. Empty: PING.
     std::string ownership_question{};

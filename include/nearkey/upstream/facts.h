@@ -77,7 +77,7 @@ struct NodeGauges {
     bool is_tracking = false;
     uint64_t lease_ms = 0;
     bool is_touching = false;
-    uint64_t tls_not_after_ms = 0;  // 0: no TLS
+    uint64_t certificate_end_s = 0;  // Unix time; 0: no TLS
 };
 
 }  // namespace nearkey

@@ -41,7 +41,7 @@ struct SocketOptions {
     const std::string& address;  // numeric, for TCP
     const TlsContext* tls;       // null: none
     uint64_t tcp_user_timeout_ms;
-    Count* certificate_end_ms;  // set with TLS: when the server's certificate ends, Unix time
+    Count* certificate_end_s;  // set with TLS: when the server's certificate ends, Unix time
 };
 
 class HiredisSocket final : private Deferred {
@@ -103,7 +103,7 @@ private:
     ssl_st* ssl_ = nullptr;  // hiredis owns it
     redisAsyncContext* context_ = nullptr;
     bool connected_ = false;
-    Count* certificate_end_ms_ = nullptr;  // null: it is noted
+    Count* certificate_end_s_ = nullptr;  // null: it is noted
     bool lost_ = false;
     bool is_large_ = false;    // output_ is one large command, or begins with one
     size_t read_max_ = 0;      // bytes of the next read

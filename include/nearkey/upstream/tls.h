@@ -7,7 +7,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 
 struct ssl_ctx_st;
@@ -49,7 +48,11 @@ std::string take_tls_error();
 // The fault of the server's certificate, as ": hostname mismatch"; "" if there is none.
 std::string certificate_problem(const ssl_st& ssl);
 
-// The end of the server's certificate, in seconds since 1970. Null: there is none yet.
-std::optional<int64_t> certificate_not_after(const ssl_st& ssl);
+// When the certificates of a connection end, Unix time; 0: there is none.
+struct CertificateEnds {
+    uint64_t server_s;
+    uint64_t client_s;  // our own
+};
+CertificateEnds certificate_ends(const ssl_st& ssl);
 
 }  // namespace nearkey
