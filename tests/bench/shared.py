@@ -147,7 +147,7 @@ def measure_far(run):
     direct = field.direct_far()
     over_socket = field.nearkey("nearkey-zipf", run.binary, paths.NEARKEY_SETTINGS["nearkey-zipf"],
                                 is_far=True)
-    shared = run.start_nearkey("nearkey-far", paths.ZIPF_MEMORY, paths.ZIPF_MEMORY, is_far=True)
+    shared = run.start_nearkey("nearkey-far", paths.ZIPF_MEMORY, "16MiB", is_far=True)
     load = ["--command", "get", "--clients", str(FAR_CLIENTS), "--pipeline", "1",
             "--keys", str(paths.keys_of(VALUE_BYTES)), "--prefix", PREFIX,
             "--value-bytes", str(VALUE_BYTES), "--draw", "zipf", "--zipf", str(paths.ZIPF_EXPONENT)]
