@@ -11,14 +11,14 @@ namespace nearkey {
 namespace {
 
 constexpr size_t kMomentsMax = 720;
-constexpr size_t kLabel = 12;
+constexpr size_t kChartLabel = 12;
 constexpr size_t kRange = 16;  // of the words behind a line
 constexpr size_t kPlacesMax = 60;
 constexpr size_t kPlacesMin = 10;
 constexpr size_t kEventsShown = 3;
 constexpr std::chrono::seconds kStep{5};
 
-enum PastColumn : size_t { Commands, Hits, Misses, Failed, Latency, Bytes, Ready };
+enum PastColumn : size_t { Commands, Hits, Misses, Failed, LatencyP99, Bytes, Ready };
 constexpr std::array<const char*, 7> kNames = {"commands_per_second",
                                                "hits_per_second",
                                                "misses_per_second",
@@ -48,13 +48,13 @@ double joined(size_t column, double one, double other) {
 double most(const std::vector<double>& values) {
     double most = NAN;
     for (const double value : values)
-        most = joined(Latency, most, value);
+        most = joined(LatencyP99, most, value);
     return most;
 }
 
 ScreenLine line_of(std::string label, const std::vector<double>& values, double top,
                    const std::string& range) {
-    label.resize(kLabel, ' ');
+    label.resize(kChartLabel, ' ');
     return {label + sparkline(values, top) + (range.empty() ? "" : "  " + range)};
 }
 
@@ -134,7 +134,7 @@ std::vector<Past::Values> Past::merged(size_t places) const {
 std::vector<ScreenLine> Past::lines(size_t columns) const {
     std::vector<ScreenLine> lines;
     if (moments_.empty()) return lines;
-    const size_t room = columns - std::min(columns, kLabel + kRange);
+    const size_t room = columns - std::min(columns, kChartLabel + kRange);
     const size_t places = std::clamp(room, kPlacesMin, kPlacesMax);
     const std::vector<Values> all = merged(places);
     const auto take = [&all](auto value_of) {
@@ -157,7 +157,7 @@ std::vector<ScreenLine> Past::lines(size_t columns) const {
         return reads > 0 ? each[Hits] / reads : NAN;
     });
     lines.push_back(line_of("  hit ratio", ratios, 1, "of 100 %"));
-    add("  p99", Latency, [](double us) { return duration_text(us / 1e6); });
+    add("  p99", LatencyP99, [](double us) { return duration_text(us / 1e6); });
     add("  failed", Failed, rate_text);
     add("  near cache", Bytes, bytes_text);
     const std::vector<double> away = take([](const Values& each) { return 1 - each[Ready]; });
@@ -175,7 +175,7 @@ void Past::add_events(std::vector<ScreenLine>& lines) const {
         const double age_s = std::max(now_ms - number_of(event, "time_ms"), 0.0) / 1000;
         const double count = number_of(event, "count");
         std::string label = "  " + duration_text(age_s);
-        label.resize(std::max(label.size() + 1, kLabel), ' ');
+        label.resize(std::max(label.size() + 1, kChartLabel), ' ');
         std::string kind = text_of(event, "kind");
         std::replace(kind.begin(), kind.end(), '_', ' ');
         lines.push_back({label + "ago: " + kind +

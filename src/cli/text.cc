@@ -13,7 +13,7 @@ namespace nearkey {
 
 namespace {
 
-constexpr char kUnknown = '?';
+constexpr char kUnprintable = '?';
 constexpr char kMore = '~';
 
 struct Glyph {
@@ -63,7 +63,7 @@ std::string shown(std::string_view text) {
     while (!text.empty()) {
         const Glyph glyph = first_glyph(text);
         if (glyph.columns == 0) {
-            safe += kUnknown;
+            safe += kUnprintable;
         } else {
             safe.append(text.substr(0, glyph.bytes));
         }

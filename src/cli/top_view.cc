@@ -13,7 +13,7 @@ namespace nearkey {
 
 namespace {
 
-constexpr size_t kHotKeys = 10;
+constexpr size_t kHotKeyRows = 10;
 constexpr size_t kLabel = 12;
 constexpr const char* kUnknown = "-";
 
@@ -170,7 +170,7 @@ void add_hot_keys(const Snapshot& now, std::vector<ScreenLine>& lines) {
     const nlohmann::ordered_json& hits = rows_of(now.hot_keys, "hits");
     const nlohmann::ordered_json& misses = rows_of(now.hot_keys, "misses");
     Table table({{"hot keys: hits"}, {"rate", Align::Right}, {"misses"}, {"rate", Align::Right}});
-    for (size_t i = 0; i < std::min(std::max(hits.size(), misses.size()), kHotKeys); ++i) {
+    for (size_t i = 0; i < std::min(std::max(hits.size(), misses.size()), kHotKeyRows); ++i) {
         const auto [hit, hit_rate] = hot_key(hits, i);
         const auto [miss, miss_rate] = hot_key(misses, i);
         table.add({hit, hit_rate, miss, miss_rate});

@@ -19,7 +19,6 @@
 namespace nearkey {
 namespace {
 
-constexpr std::string_view kUrlKey = "upstream.url";
 constexpr std::string_view kListenKey = "server.listen";
 constexpr std::string_view kAdminKey = "server.admin";
 constexpr std::string_view kMetricsKey = "server.metrics";

@@ -123,7 +123,7 @@ std::optional<std::string> texts_problem(const Option& option,
     return std::nullopt;
 }
 
-std::string quoted(const std::string& text) {
+std::string in_quotes(const std::string& text) {
     constexpr std::string_view kHex = "0123456789ABCDEF";
     std::string result = "\"";
     for (const char c : text) {
@@ -149,7 +149,7 @@ std::string shortened(const std::string& text) {
 std::string quoted_list(const std::vector<std::string>& texts) {
     std::string result;
     for (const std::string& text : texts)
-        result += (result.empty() ? "" : ", ") + quoted(text);
+        result += (result.empty() ? "" : ", ") + in_quotes(text);
     return "[" + result + "]";
 }
 
@@ -158,7 +158,7 @@ std::string quoted_mode(unsigned mode) {
     for (unsigned shift = 9; shift > 0; shift -= 3) {
         digits += static_cast<char>('0' + (mode >> (shift - 3) & 7U));
     }
-    return quoted(digits);
+    return in_quotes(digits);
 }
 
 // True if a broken URL may hold a password: before an @, or as all of the text. Text behind a
@@ -296,7 +296,7 @@ std::string printed(const Option& option, const Config& config) {
         case OptionType::Integer:
             return std::to_string(member<std::uint64_t>(option, copy));
         case OptionType::Bytes:
-            return quoted(printed_bytes(member<std::uint64_t>(option, copy)));
+            return in_quotes(printed_bytes(member<std::uint64_t>(option, copy)));
         case OptionType::Boolean:
             return member<bool>(option, copy) ? "true" : "false";
         case OptionType::FileMode:
@@ -310,7 +310,7 @@ std::string printed(const Option& option, const Config& config) {
             break;
     }
     const std::string& text = member<std::string>(option, copy);
-    return quoted(option.redact == nullptr ? text : option.redact(text));
+    return in_quotes(option.redact == nullptr ? text : option.redact(text));
 }
 
 std::string printed(const Option& option, const RawValue& value) {
@@ -321,8 +321,8 @@ std::string printed(const Option& option, const RawValue& value) {
     if (const auto* const unfit = std::get_if<Unfit>(&value)) return "(" + unfit->what + ")";
     const auto* const text = std::get_if<std::string>(&value);
     if (option.redact != nullptr && (text == nullptr || may_hold_password(*text)))
-        return quoted("***");
-    if (text != nullptr) return shortened(quoted(*text));
+        return in_quotes("***");
+    if (text != nullptr) return shortened(in_quotes(*text));
     return shortened(quoted_list(std::get<std::vector<std::string>>(value)));
 }
 

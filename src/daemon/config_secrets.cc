@@ -16,7 +16,6 @@
 namespace nearkey {
 namespace {
 
-constexpr std::string_view kUrlKey = "upstream.url";
 constexpr std::string_view kUserKey = "upstream.username";
 constexpr std::string_view kFileKey = "upstream.password_file";
 constexpr std::string_view kSentinelFileKey = "sentinel.password_file";

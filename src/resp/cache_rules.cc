@@ -13,7 +13,7 @@ constexpr std::string_view kMember = "a question about the value";
 // Each has its one key first, or is split by its keys, is answered from them alone, and has the
 // same reply until one is written, expires or is deleted. All of them are tracked by the server,
 // for it flags them "readonly". The number of a rule is its place in the list, from 1; at most 127.
-constexpr CacheRule kRules[] = {
+constexpr CacheRule kCacheRules[] = {
     // Strings and bitmaps
     {"get", kValue},
     {"mget", kValue, CacheSplit::Values},
@@ -124,7 +124,7 @@ bool may_refuse(std::span<const AccessRule> rules, std::string_view name) {
 }  // namespace
 
 std::string find_refused_read(std::span<const AccessRule> rules) {
-    for (const CacheRule& rule : kRules) {
+    for (const CacheRule& rule : kCacheRules) {
         if (may_refuse(rules, rule.name)) return std::string(rule.name);
     }
     for (const std::string_view name : {"select", "nearkey"}) {
@@ -157,13 +157,13 @@ void apply_cache_rules(CommandSpec& spec, bool specs_known) {
     spec.names_keys = specs_known && spec.special != Special::Script && !spec.is_module;
     spec.tells_of_keys = tells_of_keys(spec);
     const auto* const rule =
-        std::find_if(std::begin(kRules), std::end(kRules),
+        std::find_if(std::begin(kCacheRules), std::end(kCacheRules),
                      [&](const CacheRule& candidate) { return candidate.name == spec.name; });
     const bool has_one_key = specs_known && spec.key_specs.size() == 1 &&
                              spec.key_specs[0].keyword.empty() && spec.key_specs[0].begin == 1;
-    if (rule == std::end(kRules) || !spec.is_readonly || !has_one_key) return;
+    if (rule == std::end(kCacheRules) || !spec.is_readonly || !has_one_key) return;
     if (spec.route != Route::Shared || spec.blocks_by_option) return;
-    spec.cache_number = static_cast<uint8_t>(rule - kRules + 1);
+    spec.cache_number = static_cast<uint8_t>(rule - kCacheRules + 1);
     spec.cache_reason = rule->reason;
     spec.cache_split = rule->split;
     // HGET, HGETALL ...: the names of all hash commands begin so, and of none else.

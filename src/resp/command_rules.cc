@@ -10,7 +10,7 @@ using enum Route;
 using S = Special;
 
 // clang-format off
-constexpr CommandRule kRules[] = {
+constexpr CommandRule kCommandRules[] = {
     // Session state that nearkey keeps itself, so that a shared connection never sees it.
     {"hello",               Local, S::Hello,         "protocol and name belong to the session"},
     {"select",              Local, S::Select,        "the database belongs to the session"},
@@ -94,7 +94,7 @@ constexpr CommandRule kRules[] = {
 }  // namespace
 
 std::span<const CommandRule> command_rules() {
-    return kRules;
+    return kCommandRules;
 }
 
 void apply_rules(CommandSpec& spec) {

@@ -19,7 +19,7 @@ struct SpreadRule {
 using enum Spread;
 
 // clang-format off
-constexpr SpreadRule kRules[] = {
+constexpr SpreadRule kSpreadRules[] = {
     // A client that sees one server has no use for it.
     {"cluster|",             OneNode,  Gather::Same},
     // They are asked about one server, and a client has one.
@@ -68,9 +68,9 @@ bool has_keys_to_the_end(const CommandSpec& spec) {
 }  // namespace
 
 void apply_spread_rules(CommandSpec& spec, const Value* tips) {
-    const auto* const rule = std::find_if(std::begin(kRules), std::end(kRules),
+    const auto* const rule = std::find_if(std::begin(kSpreadRules), std::end(kSpreadRules),
                                           [&](const auto& each) { return is_of(each, spec.name); });
-    if (rule != std::end(kRules)) {
+    if (rule != std::end(kSpreadRules)) {
         spec.spread = rule->spread;
         spec.gather = rule->gather;
         return;

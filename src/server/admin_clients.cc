@@ -19,7 +19,7 @@ using Json = nlohmann::ordered_json;
 // A client costs some ten system calls, of which three are for its process.
 constexpr uint64_t kLimit = 100;
 constexpr uint64_t kClientsMax = 200;
-constexpr uint64_t kConnectionsMax = 1000;
+constexpr uint64_t kClientsLimit = 1000;
 
 double seconds_between(uint64_t then_ms, uint64_t now_ms) {
     return now_ms > then_ms ? static_cast<double>(now_ms - then_ms) / 1000 : 0;
@@ -130,7 +130,7 @@ AdminAnswer clients_page(AdminSource& source, const AdminRequest& request) {
 
 AdminAnswer connections_page(AdminSource& source, const AdminRequest& request) {
     uint64_t limit = kLimit;
-    if (!request.read_number("limit", kConnectionsMax, limit) || limit == 0) {
+    if (!request.read_number("limit", kClientsLimit, limit) || limit == 0) {
         return admin_error(400, "limit is a number from 1 to 1000");
     }
     const ConnectionList list = source.connections(limit);
@@ -142,7 +142,7 @@ AdminAnswer connections_page(AdminSource& source, const AdminRequest& request) {
 
 AdminAnswer nodes_page(AdminSource& source, const AdminRequest& request) {
     uint64_t limit = kLimit;
-    if (!request.read_number("limit", kConnectionsMax, limit) || limit == 0) {
+    if (!request.read_number("limit", kClientsLimit, limit) || limit == 0) {
         return admin_error(400, "limit is a number from 1 to 1000");
     }
     std::vector<NodeFacts> all = source.nodes();

@@ -11,7 +11,6 @@
 namespace nearkey {
 
 namespace {
-constexpr std::string_view kOk = "+OK\r\n";
 constexpr std::string_view kCluster = "cluster|";
 constexpr int kBusOffset = 10'000;  // as Valkey's own default
 
@@ -127,7 +126,7 @@ bool is_answered_by_face(const Call& call) {
 
 std::string answer_of_face(const Call& call, const Endpoint& node, Protocol protocol) {
     std::string_view name = call.spec()->name;
-    if (!name.starts_with(kCluster)) return std::string(kOk);
+    if (!name.starts_with(kCluster)) return "+OK\r\n";
     name.remove_prefix(kCluster.size());
     std::string out;
     if (name == "slots") return slots(node, protocol);

@@ -11,7 +11,6 @@
 namespace nearkey {
 
 namespace {
-constexpr std::string_view kUnwatch = "*1\r\n$7\r\nUNWATCH\r\n";
 constexpr size_t kPongMax = 512;
 
 std::string_view without_line_end(std::string_view line) {
@@ -144,7 +143,7 @@ void Feed::transmit(FeedOrder& order) {
     for (const std::string& name : order.names)
         if (!is_monitor) append_bulk(bytes, name);
     // Behind MONITOR it would be shown.
-    if (!is_monitor) bytes += kUnwatch;
+    if (!is_monitor) bytes += kUnwatchCommand;
     order.sent_ms = desk_.context.loop.now_ms();
     connection_->tunnel().send(bytes);
 }

@@ -18,7 +18,7 @@ using Kind = SubscriptionKind;
 constexpr uint64_t kRetryMs = 100;
 constexpr uint64_t kMovedMs = 10;
 // Memory of a name beside its bytes.
-constexpr size_t kNameBytes = 160;
+constexpr size_t kChannelNameBytes = 160;
 
 constexpr std::string_view kEventPrefixes[] = {"__keyspace@", "__keyevent@"};
 
@@ -71,7 +71,7 @@ void Feeds::add(SubscriptionKind kind, std::string_view name) {
     const auto [found, is_new] = names(kind).try_emplace(std::string(name));
     if (!is_new) return;
     Subscription& subscription = found->second;
-    bytes_ += name.size() + kNameBytes;
+    bytes_ += name.size() + kChannelNameBytes;
     if (kind == Kind::Shard) subscription.slot = slot_of(name);
     subscription.is_everywhere = is_everywhere(kind, name);
     unsettle({kind, found->first}, subscription);
@@ -83,7 +83,7 @@ void Feeds::remove(SubscriptionKind kind, Names::iterator found) {
         --place.feed->places;
         leaving_[{place.feed, kind, subscription.slot}].push_back(found->first);
     }
-    bytes_ -= found->first.size() + kNameBytes;
+    bytes_ -= found->first.size() + kChannelNameBytes;
     unsettled_.erase(Key{kind, found->first});
     names(kind).erase(found);
 }

@@ -16,11 +16,11 @@ namespace nearkey {
 namespace {
 constexpr std::string_view kNoScript = "-NOSCRIPT ";
 constexpr std::string_view kHasNone = "*1\r\n:0\r\n";  // the answer of SCRIPT EXISTS
-constexpr size_t kWordsMax = 512;
+constexpr size_t kRefusalMax = 512;
 
 // What a node says that does not run it, or not now, or does not know the script.
 bool may_be_refusal(std::string_view words) {
-    return words.size() <= kWordsMax && (may_be_elsewhere(words) || may_become(words, kNoScript));
+    return words.size() <= kRefusalMax && (may_be_elsewhere(words) || may_become(words, kNoScript));
 }
 }  // namespace
 

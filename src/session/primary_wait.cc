@@ -4,7 +4,7 @@ namespace nearkey {
 
 namespace {
 // While another primary is awaited.
-constexpr uint64_t kPauseMs = 100;
+constexpr uint64_t kAskEveryMs = 100;
 }  // namespace
 
 bool PrimaryWait::pause_for_primary(const Node& node) {
@@ -12,7 +12,7 @@ bool PrimaryWait::pause_for_primary(const Node& node) {
     const uint64_t now_ms = loop_.now_ms();
     if (until_ms_ == 0) until_ms_ = now_ms + node.options().drain_timeout_ms;
     if (now_ms >= until_ms_) return false;
-    timer_.start_once(kPauseMs);
+    timer_.start_once(kAskEveryMs);
     return true;
 }
 

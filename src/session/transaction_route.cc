@@ -4,6 +4,7 @@
 #include "nearkey/dispatch/placement.h"
 #include "nearkey/resp/reply_writer.h"
 #include "nearkey/session/refusals.h"
+#include "nearkey/upstream/own_question.h"
 
 #include <fmt/format.h>
 
@@ -17,7 +18,6 @@ namespace {
 constexpr size_t kWholeBytesMax = size_t{1} << 20;
 constexpr std::string_view kMulti = "*1\r\n$5\r\nMULTI\r\n";
 constexpr std::string_view kDiscard = "*1\r\n$7\r\nDISCARD\r\n";
-constexpr std::string_view kUnwatch = "*1\r\n$7\r\nUNWATCH\r\n";
 constexpr std::string_view kNotInside = "ERR Command not allowed inside a transaction";
 // A call that no server queues: EXEC fails behind it.
 constexpr std::string_view kSpoiler = "*1\r\n$3\r\nGET\r\n";
@@ -114,7 +114,7 @@ Executed TransactionRoute::forward_refused(const Call& call) {
     const bool is_exec = call.special() == Special::Exec;
     const std::string bytes = !is_exec              ? stand_in_for(call)
                               : call.plan.is_queued ? std::string(kDiscard)
-                                                    : std::string(kUnwatch);
+                                                    : std::string(kUnwatchCommand);
     if (is_exec) desk_.ledger.forget_queued();
     const uint32_t ticket = desk_.replies.open(1);
     transaction_.begin_step(ticket, is_exec ? Special::RefusedExec : Special::Refused);

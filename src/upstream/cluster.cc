@@ -13,7 +13,6 @@
 namespace nearkey {
 
 namespace {
-constexpr size_t kReplyMax = size_t{16} << 20;
 // Between two questions: while nothing is known, while something is in doubt, and otherwise.
 constexpr uint64_t kAskFirstMs = 20;
 constexpr uint64_t kAskDoubtedMs = 100;
@@ -38,7 +37,7 @@ Cluster::Cluster(const Parts& parts)
     : parts_(parts),
       addresses_(parts.cluster_options.addresses),
       seed_choice_(parts.loop, parts.log, parts.make_target),
-      question_(kReplyMax,
+      question_(kClusterSlotsMax,
                 [this](std::string_view reply) {
                     update_ = std::make_unique<MapUpdate>(std::string(reply), asked_.host);
                     update_timer_.start_once(0);

@@ -9,13 +9,12 @@ namespace nearkey {
 
 namespace {
 constexpr uint64_t kAgainMs = 1000;
-constexpr size_t kReplyMax = size_t{16} << 20;
 }  // namespace
 
 ClusterFinder::ClusterFinder(Loop& loop, Node& node, OnFound on_found)
     : node_(node),
       on_found_(std::move(on_found)),
-      question_(kReplyMax, [this](std::string_view reply) { on_slots(reply); }),
+      question_(kClusterSlotsMax, [this](std::string_view reply) { on_slots(reply); }),
       again_timer_(loop, [this] { look(); }),
       told_timer_(loop, [this] {
           finding_ = next_;

@@ -23,7 +23,7 @@ constexpr uint64_t kWantedForMs = 2000;
 constexpr uint64_t kPauseMaxMs = 64;
 // A replica that does not answer for so long, or two intervals, gets no more.
 constexpr uint64_t kSilenceMinMs = 50;
-constexpr size_t kReplyMax = size_t{16} << 10;
+constexpr size_t kRoleReplyMax = size_t{16} << 10;
 constexpr size_t kSpareMax = 1024;
 constexpr size_t kSpareBytesMax = 1024;
 // Older ones answer for a slot that moves as if the keys that have left were gone
@@ -46,7 +46,8 @@ bool is_new_enough(const Value& hello) {
 }  // namespace
 
 Replicas::Replica::Replica(Loop& loop, Replicas& all)
-    : question(kReplyMax, [&all, this](std::string_view reply) { all.note_replica(*this, reply); }),
+    : question(kRoleReplyMax,
+               [&all, this](std::string_view reply) { all.note_replica(*this, reply); }),
       again(loop, [&all, this] { all.ask(*this); }) {
 }
 

@@ -18,7 +18,7 @@ constexpr int kDepthMax = 4;
 constexpr size_t kServersMax = 4000;
 constexpr int64_t kLengthMax = int64_t{1} << 32;
 // Of the server's own words no more are shown to operators and clients.
-constexpr size_t kWordsMax = 200;
+constexpr size_t kRefusalWordsMax = 200;
 }  // namespace
 
 bool SlotMap::has_reachable_owner() const {
@@ -48,7 +48,7 @@ SlotMapReader::SlotMapReader(std::string reply, std::string asked_host)
 SlotMapReader::Step SlotMapReader::step(size_t ranges) {
     if (ranges_left_ < 0) {
         if (rest_.starts_with('-')) {
-            return refuse(reply_.substr(1, std::min(reply_.find('\r') - 1, kWordsMax)));
+            return refuse(reply_.substr(1, std::min(reply_.find('\r') - 1, kRefusalWordsMax)));
         }
         if (!read_length("*", ranges_left_)) return refuse("it is no list of slots");
         if (ranges_left_ <= 0) return refuse("it knows of no server that owns a slot");

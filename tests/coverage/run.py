@@ -98,7 +98,8 @@ def measure(build):
          "--exclude-throw-branches", "--exclude-unreachable-branches",
          "--exclude-branches-by-pattern", r".*\bCHECK\(.*",
          "--json", str(summary), "--html-details", str(pages / "index.html"),
-         "--html-title", "nearkey", str(build / "libnearkey_core.a.p"), str(build / "nearkey.p")],
+         "--html-title", "nearkey", *(str(build / part) for part in
+           ("libnearkey_core.a.p", "libnearkey_system.a.p", "nearkey.p"))],
         cwd=ROOT, check=True)
     return json.loads(summary.read_text())["files"]
 

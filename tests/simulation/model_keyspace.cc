@@ -1,23 +1,15 @@
 // Lists and who waits for them, scripts, and what concerns many keys, of the model server.
 #include "model_valkey.h"
+#include "model_words.h"
 
 #include "nearkey/resp/reply_writer.h"
 
 #include <algorithm>
-#include <cctype>
 #include <utility>
 
 namespace nearkey::simulation {
 
 namespace {
-constexpr const char* kOk = "+OK\r\n";
-
-std::string upper(std::string text) {
-    for (char& letter : text)
-        letter = static_cast<char>(std::toupper(static_cast<unsigned char>(letter)));
-    return text;
-}
-
 std::vector<std::string> split(const std::string& list) {
     std::vector<std::string> elements;
     for (size_t begin = 0; begin <= list.size();) {

@@ -1,23 +1,13 @@
 // A model server as a node of a cluster: what it sends on, and how slots leave it key by key.
 #include "model_valkey.h"
+#include "model_words.h"
 
 #include "nearkey/base/check.h"
 
 #include <algorithm>
-#include <cctype>
 #include <utility>
 
 namespace nearkey::simulation {
-
-namespace {
-constexpr const char* kOk = "+OK\r\n";
-
-bool is(std::string_view word, std::string_view lower) {
-    return std::equal(word.begin(), word.end(), lower.begin(), lower.end(), [](char a, char b) {
-        return std::tolower(static_cast<unsigned char>(a)) == b;
-    });
-}
-}  // namespace
 
 void ModelValkey::join(uint8_t number, const std::vector<std::string>& names, const Nodes& nodes) {
     slots_ = std::make_unique<ModelSlots>(number, names);

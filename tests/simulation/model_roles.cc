@@ -4,25 +4,19 @@
 // the replica is promoted. Who follows another one anew gets all that it has (full) or, if it has
 // all that there was at the promotion, what came since (partial), as in replication.c.
 #include "model_valkey.h"
+#include "model_words.h"
 
 #include "nearkey/base/check.h"
 #include "nearkey/resp/reply_writer.h"
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <utility>
 
 namespace nearkey::simulation {
 
 namespace {
 constexpr const char* kReadonly = "READONLY You can't write against a read only replica.";
-
-std::string upper(std::string text) {
-    for (char& letter : text)
-        letter = static_cast<char>(std::toupper(static_cast<unsigned char>(letter)));
-    return text;
-}
 
 template <size_t Count>
 bool contains(const std::array<std::string_view, Count>& names, const std::string& name) {

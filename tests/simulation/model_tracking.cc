@@ -1,25 +1,17 @@
 // The connection's own commands of the model server, and its tracking table.
 #include "model_valkey.h"
+#include "model_words.h"
 
 #include "nearkey/resp/reply_writer.h"
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <iterator>
 #include <utility>
 
 namespace nearkey::simulation {
 
 namespace {
-constexpr const char* kOk = "+OK\r\n";
-
-bool is(std::string_view word, std::string_view lower) {
-    return std::equal(word.begin(), word.end(), lower.begin(), lower.end(), [](char a, char b) {
-        return std::tolower(static_cast<unsigned char>(a)) == b;
-    });
-}
-
 bool is_tracked_read(std::string_view name) {
     static constexpr std::array<std::string_view, 11> kReads{
         "get",    "hget",  "getrange", "mget",   "hgetall", "hscan",

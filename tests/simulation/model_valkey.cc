@@ -1,23 +1,15 @@
 #include "model_valkey.h"
 
+#include "model_words.h"
 #include "nearkey/base/check.h"
 #include "nearkey/resp/reply_writer.h"
 
 #include <algorithm>
-#include <cctype>
 #include <utility>
 
 namespace nearkey::simulation {
 
 namespace {
-constexpr const char* kOk = "+OK\r\n";
-
-std::string upper(std::string text) {
-    for (char& letter : text)
-        letter = static_cast<char>(std::toupper(static_cast<unsigned char>(letter)));
-    return text;
-}
-
 std::string bulk(std::string_view text) {
     std::string out;
     append_bulk(out, text);

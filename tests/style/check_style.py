@@ -469,6 +469,22 @@ def check_todo(sources):
                 yield source, number, "TODO(soon|perf|port): what, and when it hurts"
 
 
+CONSTANT = re.compile(r"^(?:constexpr|constinit|const)\b[^=({\n]*?\b(k[A-Z]\w*)\b", re.M)
+
+
+def check_constants(sources):
+    """A constant of one file has a name of its own in its layer: a reader who looks for it finds
+    one, and builds with a sanitizer compile several files as one."""
+    first = {}  # by layer and name
+    for source in sources:
+        if source.in_tests or not source.path.endswith(".cc"):
+            continue
+        for found in CONSTANT.finditer(source.code):
+            other = first.setdefault((source.layer, found[1]), source)
+            if other is not source:
+                yield source, line_of(source.code, found.start()), f"{found[1]} is {other.path}'s"
+
+
 # A trap of docs/traps.md ("C8"; S3-FIFO is none) or rows of docs/faults.md ("rows 2, 22 and 37").
 TRAP = re.compile(r"\b[CFPS]\d{1,2}\b(?!-FIFO)|(?<=\btest_)[cfps]\d{1,2}(?=_)")
 ROWS = re.compile(r"(?:\b|_)(?:rows?|faults?)[\s_/#]+\d{1,2}\b"
@@ -504,6 +520,7 @@ RULES = [
     ("function-length", check_function_length),
     ("line-length", check_line_length),
     ("using-namespace", check_using_namespace),
+    ("constants", check_constants),
     ("todo", check_todo),
     ("citations", check_citations),
 ]

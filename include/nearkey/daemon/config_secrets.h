@@ -13,6 +13,8 @@
 
 namespace nearkey {
 
+inline constexpr std::string_view kUrlKey = "upstream.url";
+
 constexpr std::size_t kPasswordMax = 4096;
 
 // upstream.url with user and password from wherever they are; `told`: what the command for the

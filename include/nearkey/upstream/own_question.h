@@ -18,6 +18,7 @@ namespace nearkey {
 class Connection;
 
 inline constexpr std::string_view kPing = "*1\r\n$4\r\nPING\r\n";
+inline constexpr std::string_view kUnwatchCommand = "*1\r\n$7\r\nUNWATCH\r\n";
 
 // The command of these words, at the end of `out`.
 template <class Words = std::initializer_list<std::string_view>>

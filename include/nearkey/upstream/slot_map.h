@@ -55,6 +55,7 @@ private:
     size_t served_ = 0;
 };
 
+inline constexpr size_t kClusterSlotsMax = size_t{16} << 20;  // bytes of the reply
 inline constexpr std::string_view kClusterSlots = "*2\r\n$7\r\nCLUSTER\r\n$5\r\nSLOTS\r\n";
 
 // Reads the reply to CLUSTER SLOTS, in pieces: where slots are scattered over a thousand servers it
