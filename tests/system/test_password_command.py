@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 
+from clusters import Cluster
 from harness import SLOWNESS, ValkeyServer, proxy_only, run_nearkey, wait_for
 from test_reload import PONG, ReloadTest
 
@@ -33,13 +34,13 @@ class PasswordTest(ReloadTest):
         os.chmod(path, 0o700)
         return path
 
-    def start(self, command, *, ready=True, **settings):
+    def start(self, command, *, ready=True, url=None, **settings):
         words = ", ".join(f'"{word}"' for word in command)
         config = os.path.join(self.directory, "command.toml")
         with open(config, "w") as file:
             file.write(f"[upstream]\npassword_command = [{words}]\n")
         self.nearkey = self.start_nearkey(
-            f"valkey://127.0.0.1:{self.server.port}", args=["--config", config], ready=ready,
+            url or f"valkey://127.0.0.1:{self.server.port}", args=["--config", config], ready=ready,
             settings={f"upstream.{name}": value for name, value in settings.items()})
 
     def assert_nothing_told(self):
@@ -177,44 +178,69 @@ class ChangingTest(PasswordTest):
     CLIENTS = 4
     CHANGES = 8
 
+    def load(self, index, stop, wrong):
+        client = self.nearkey.client()
+        count = 0
+        while not stop.is_set() and not wrong:
+            count += 1
+            # Of a cluster, slots of all nodes.
+            for key in (f"{index}:{number}" for number in range(8)):
+                reply = client.command("INCR", key)
+                if reply != b":%d\r\n" % count:
+                    wrong.append(reply)
+                    break
+        client.close()
+
+    def change_under_load(self, servers):
+        stop, wrong = threading.Event(), []
+        threads = [threading.Thread(target=self.load, args=(i, stop, wrong))
+                   for i in range(self.CLIENTS)]
+        for thread in threads:
+            thread.start()
+        try:
+            old = FIRST
+            for number in range(self.CHANGES):
+                new = f"canary-{number}"
+                for server in servers:
+                    server.run("ACL", "SETUSER", "default", f">{new}")
+                before = self.nearkey.metric("nearkey_reauthentications_total")
+                self.tell(new)
+                time.sleep(1)
+                wait_for(lambda before=before: self.nearkey.metric("nearkey_reauthentications_total")
+                         >= before + len(servers), 20, "it was told to each")
+                for server in servers:
+                    server.password = new
+                    server.run("ACL", "SETUSER", "default", f"<{old}")
+                old = new
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(30)
+        self.assertEqual([], wrong)
+        self.assertEqual(0, self.nearkey.metric("nearkey_auth_failures_total"))
+        for server in servers:
+            failed = server.run("INFO", "commandstats").decode().split("cmdstat_auth:")[1]
+            self.assertIn("rejected_calls=0,failed_calls=0", failed.split("\r\n")[0])
+            # And the last one is that of new connections.
+            server.run("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        for key in map(str, range(8)):
+            wait_for(lambda key=key: self.client().command("SET", key, "v") == b"+OK\r\n", 20,
+                     "it serves")
+        self.assert_nothing_told()
+
     def test_a_password_that_changes_each_second_loses_no_request(self):
         self.start_locked()
         self.start(["cat", self.password_file], password_lifetime_ms=1000)
-        stop, wrong, counts = threading.Event(), [], [0] * self.CLIENTS
+        self.change_under_load([self.server])
 
-        def load(index):
-            client = self.nearkey.client()
-            while not stop.is_set():
-                reply = client.command("INCR", f"count{index}")
-                counts[index] += 1
-                if reply != b":%d\r\n" % counts[index]:
-                    wrong.append(reply)
-                    return
-            client.close()
-
-        threads = [threading.Thread(target=load, args=(i,)) for i in range(self.CLIENTS)]
-        for thread in threads:
-            thread.start()
-        old = FIRST
-        for number in range(self.CHANGES):
-            new = f"canary-{number}"
-            self.server.run("ACL", "SETUSER", "default", f">{new}")
-            before = self.nearkey.metric("nearkey_reauthentications_total")
-            self.tell(new)
-            time.sleep(1)
-            wait_for(lambda: self.nearkey.metric("nearkey_reauthentications_total") > before, 20,
-                     "it was told")
-            self.server.password = new
-            self.server.run("ACL", "SETUSER", "default", f"<{old}")
-            old = new
-        stop.set()
-        for thread in threads:
-            thread.join(30)
-        self.assertEqual([], wrong)
-        self.assertEqual(0, self.nearkey.metric("nearkey_auth_failures_total"))
-        failed = self.server.run("INFO", "commandstats").decode().split("cmdstat_auth:")[1]
-        self.assertIn("rejected_calls=0,failed_calls=0", failed.split("\r\n")[0])
-        # And the last one is that of new connections.
-        self.server.run("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        wait_for(lambda: self.client().command("SET", "k", "v") == b"+OK\r\n", 20, "it serves")
-        self.assert_nothing_told()
+    def test_nor_does_that_of_all_nodes_of_a_cluster(self):
+        cluster = Cluster(self.directory)
+        self.addCleanup(cluster.stop)
+        cluster.start()
+        for node in cluster.nodes:
+            node.run("CONFIG", "SET", "requirepass", FIRST)
+            node.password = FIRST
+        self.password_file = os.path.join(self.directory, "told")
+        self.tell(FIRST)
+        self.start(["cat", self.password_file], url=cluster.url(), password_lifetime_ms=1000)
+        self.change_under_load(cluster.nodes)
