@@ -274,7 +274,7 @@ class KeysTest(SystemTest):
         self.changes()
 
     def test_no_key_that_a_command_names_or_writes_is_missed(self):
-        commands = list(self.commands())
+        commands = sorted(self.commands())  # The server's order is another one each time.
         self.assertGreater(len(commands), 300)
         calls = list(Calls(commands, self.dump(), SEED).make(CALLS))
         named = written = 0
@@ -284,6 +284,8 @@ class KeysTest(SystemTest):
             answers = self.direct.pipeline([("COMMAND", "GETKEYSANDFLAGS", *call) for call in batch])
             for call, answer, (writes, keys) in zip(batch, answers, self.explain(batch), strict=True):
                 answer = parse(answer)
+                if call[0] == "xreadgroup" and call[1] != "GROUP":
+                    continue  # The server names keys, and refuses to run it.
                 if not isinstance(answer, RespError) and keys is not None:
                     named += len(answer)
                     self.assertLessEqual({key for key, _ in answer}, keys, call)
