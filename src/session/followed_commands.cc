@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <utility>
-#include <vector>
 
 namespace nearkey {
 
@@ -74,6 +73,7 @@ void FollowedCommands::on_reply_end(uint32_t ticket) {
             count_error(ticket, words_);
             desk_.receiver().on_reply_bytes(ticket, std::exchange(words_, {}));
         }
+        forget_count(ticket);
         desk_.receiver().on_reply_end(ticket);
     }
     if (in_flight_ == 0) follow();
@@ -90,15 +90,26 @@ void FollowedCommands::on_request_failed(uint32_t ticket, std::string_view error
     words_.clear();
     is_passing_ = false;
     count_error(ticket, error);
+    forget_count(ticket);
     desk_.receiver().on_request_failed(ticket, error);
     // What is parked could not be asked about.
     if (in_flight_ == 0) give_up();
 }
 
+// Replies come in order: before it are those that are parked.
+auto FollowedCommands::find_count(uint32_t ticket) -> Counts::iterator {
+    return std::find_if(counts_.begin(), counts_.end(),
+                        [ticket](const auto& each) { return each.first == ticket; });
+}
+
 void FollowedCommands::count_error(uint32_t ticket, std::string_view error) {
-    const auto found = std::find_if(counts_.begin(), counts_.end(),
-                                    [ticket](const auto& each) { return each.first == ticket; });
+    const auto found = find_count(ticket);
     if (found != counts_.end()) found->second->count_error(error);
+}
+
+void FollowedCommands::forget_count(uint32_t ticket) {
+    const auto found = find_count(ticket);
+    if (found != counts_.end()) counts_.erase(found);
 }
 
 // One that was sent again goes before those that were not. False: its words are the reply.
@@ -335,6 +346,7 @@ void FollowedCommands::answer_first() {
                         redirect->slot)
                   : first.words;
     count_error(ticket, words);
+    forget_count(ticket);
     desk_.receiver().on_reply_bytes(ticket, words);
     desk_.receiver().on_reply_end(ticket);
 }
@@ -342,6 +354,7 @@ void FollowedCommands::answer_first() {
 void FollowedCommands::fail_first(std::string_view error) {
     const uint32_t ticket = take_first().request.request.ticket;
     count_error(ticket, error);
+    forget_count(ticket);
     desk_.receiver().on_request_failed(ticket, error);
 }
 

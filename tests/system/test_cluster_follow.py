@@ -63,6 +63,17 @@ class FollowTest(FollowCase):
         self.assertEqual(numbers, target.run("LRANGE", "{f}", "0", "-1"))
         self.assertEqual([b"0", *numbers], source.run("LRANGE", here, "0", "-1"))
 
+    def test_nothing_is_kept_of_what_is_answered_while_more_is_in_flight(self):
+        client = self.client()
+        script = "local i = 0 while i < 2000 do i = i + 1 end return i"
+        batch = b"".join(encode("EVAL", script, "1", "{f}") for _ in range(500))
+        client.send(4 * batch)
+        for _ in range(60):
+            client.send(batch)  # Something is always in flight.
+            client.read_replies(500)
+        client.read_replies(2000)
+        wait_for(lambda: self.nearkey.metric("nearkey_client_memory_held_bytes") < 200_000, 10, "little")
+
     def test_a_slot_whose_keys_are_moving(self):
         """What is gone is run behind ASKING, each time over the same connection."""
         client = self.client()

@@ -20,6 +20,7 @@
 #include <deque>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace nearkey {
 
@@ -39,7 +40,9 @@ public:
     bool has_sent(uint32_t ticket) const { return ticket - first_sent_ < sent_; }
     void forget_replies(Connection& connection);
     void close();
-    size_t memory_bytes() const { return parked_bytes_; }
+    size_t memory_bytes() const {
+        return parked_bytes_ + counts_.size() * sizeof(Counts::value_type);
+    }
 
     // ReplyReceiver
     void on_reply_bytes(uint32_t ticket, std::string_view bytes) override;
@@ -78,7 +81,10 @@ private:
         FollowedCommands& owner;
     };
 
+    using Counts = std::deque<std::pair<uint32_t, CommandCount*>>;
+    Counts::iterator find_count(uint32_t ticket);
     void count_error(uint32_t ticket, std::string_view error);
+    void forget_count(uint32_t ticket);
     bool park(uint32_t ticket);
     std::string script_of(std::string_view bytes) const;
     void load(const Parked& parked);
@@ -106,7 +112,7 @@ private:
     bool is_passing_ = false;  // the reply that is read goes on to the session
     uint32_t first_sent_ = 0;  // the tickets since nothing was owed
     uint32_t sent_ = 0;
-    std::vector<std::pair<uint32_t, CommandCount*>> counts_;  // of each of these, by its ticket
+    Counts counts_;  // of each that is not answered, by its ticket
     size_t in_flight_ = 0;
     size_t asked_ = 0;         // questions that are not answered
     std::string words_;        // the beginning of an error that may be a node's
