@@ -12,6 +12,12 @@ constexpr std::string_view kRedirect = "-REDIRECT ";
 constexpr std::string_view kReadonly = "READONLY You can't write against a read only replica.";
 // No word of a cluster's is longer.
 constexpr size_t kHeldMax = 1024;
+// Nor is the code that an error begins with.
+constexpr size_t kCodeMax = 32;
+
+bool has_code(std::string_view error) {
+    return error.size() >= kCodeMax || error.find_first_of(" \r") != std::string_view::npos;
+}
 }  // namespace
 
 void ErrorReader::end() {
@@ -31,8 +37,9 @@ bool ErrorReader::take(std::string_view bytes, bool is_end) {
         bytes = held;
     }
     const bool is_of_cluster = is_shared_ && context_.redirects != nullptr;
-    const size_t held_max = is_of_cluster ? kHeldMax : kRedirect.size();
-    if (is_shared_ && !is_end && bytes.size() < held_max) {
+    size_t held_max = 0;
+    if (is_shared_) held_max = is_of_cluster ? kHeldMax : kRedirect.size();
+    if (!is_end && (bytes.size() < held_max || !has_code(bytes))) {
         begin_ = bytes;
         return true;
     }
@@ -67,7 +74,7 @@ void ErrorReader::take_in_cluster(std::string_view bytes, bool is_end) {
     context_.redirects->on_redirect(connection_, *redirect, std::move(request));
 }
 
-// An error that is cut before its first word ends is not looked at: another will come whole.
+// In a tunnel one that is cut before its first word ends is not looked at: another will come whole.
 void ErrorReader::note(std::string_view bytes) {
     if (connection_.is_retired()) return;
     if (bytes.starts_with("-READONLY") || bytes.starts_with("-UNBLOCKED")) {

@@ -237,6 +237,8 @@ TEST_CASE("failover: other errors are the blocked client's, however they are cut
             rig.valkey.send(rig.peer, error.substr(size));
             CHECK(rig.run_until_output(client, error));
             CHECK(rig.valkey.times_asked("BLPOP k 0") == 1);
+            const std::string words = error.substr(1, error.size() - 3);
+            CHECK(rig.metrics.commands.of("blpop").errors(error_code_of(words)) == 1);
         }
     }
 }
