@@ -87,17 +87,29 @@ void Past::ask(const AdminTarget& target) {
 }
 
 void Past::add(const nlohmann::ordered_json& page) {
-    // Another process counts anew.
-    if (number_of(page, "first") < next_) moments_.clear();
+    // Another process counts anew. What it had before `after` is asked for at once.
+    const bool is_other = member(page, "id") != member(page_, "id");
+    if (is_other) moments_.clear();
+    if (is_other && next_ > 0) {
+        next_ = 0;
+        asked_.reset();
+        page_ = {};
+        return;
+    }
     next_ = number_of(page, "next");
     page_ = page;
+    // Its clock may be set between two answers: ours goes on.
+    now_ms_ = std::chrono::duration<double, std::milli>(
+                  std::chrono::steady_clock::now().time_since_epoch())
+                  .count();
+    const double ahead_ms = now_ms_ - number_of(page_, "now_ms");
     const nlohmann::ordered_json samples = std::exchange(page_["samples"], nullptr);
     const nlohmann::ordered_json times = member(samples, "time_ms");
     std::array<nlohmann::ordered_json, kColumns> columns;
     for (size_t i = 0; i < kColumns; ++i)
         columns[i] = member(samples, kNames[i]);
     for (size_t at = 0; times.is_array() && at < times.size(); ++at) {
-        Moment& moment = moments_.emplace_back(Moment{number_at(times, at), {}});
+        Moment& moment = moments_.emplace_back(Moment{number_at(times, at) + ahead_ms, {}});
         for (size_t i = 0; i < kColumns; ++i)
             moment.values[i] = number_at(columns[i], at);
         if (moments_.size() > kMomentsMax) moments_.pop_front();
@@ -107,7 +119,7 @@ void Past::add(const nlohmann::ordered_json& page) {
 // The hour, or since it began; with a place for each sample it has no gaps.
 double Past::window_ms(size_t places) const {
     const double step_ms = number_of(page_, "step_ms");
-    const double age_ms = number_of(page_, "now_ms") - moments_.front().time_ms + step_ms;
+    const double age_ms = now_ms_ - moments_.front().time_ms + step_ms;
     const double least_ms = static_cast<double>(places) * step_ms;
     return std::max(std::min(std::max(age_ms, least_ms), number_of(page_, "window_ms")), 1.0);
 }
@@ -117,12 +129,11 @@ std::vector<Past::Values> Past::merged(size_t places) const {
     Values nothing;
     nothing.fill(NAN);
     std::vector<Values> all(places, nothing);
-    const double now_ms = number_of(page_, "now_ms");
     const double window = window_ms(places);
     for (const Moment& moment : moments_) {
         const double middle_ms = moment.time_ms - number_of(page_, "step_ms") / 2;
-        const double part = 1 - (now_ms - middle_ms) / window;
-        if (!(part >= 0)) continue;
+        const double part = 1 - (now_ms_ - middle_ms) / window;
+        if (!(part >= 0 && part <= 1)) continue;
         const auto place =
             std::min(static_cast<size_t>(part * static_cast<double>(places)), places - 1);
         for (size_t i = 0; i < kColumns; ++i)

@@ -67,9 +67,10 @@ AdminAnswer history_page(AdminSource& source, const AdminRequest& request) {
     constexpr uint64_t kWindowMs = History::kStepMs * History::kSamplesMax;
     Text text;
     fmt::format_to(std::back_inserter(text),
-                   R"({{"step_ms":{},"window_ms":{},"now_ms":{},"first":{},"next":{},"samples":{{)",
-                   History::kStepMs, kWindowMs, epoch_ms + static_cast<int64_t>(now_ms), begin,
-                   history.next());
+                   R"({{"id":"{:x}","step_ms":{},"window_ms":{},"now_ms":{},"first":{},"next":{},)"
+                   R"("samples":{{)",
+                   history.id(), History::kStepMs, kWindowMs,
+                   epoch_ms + static_cast<int64_t>(now_ms), begin, history.next());
     append_column(
         "time_ms", count,
         [&](uint64_t i) {

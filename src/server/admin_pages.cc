@@ -6,6 +6,7 @@
 #include "nearkey/server/admin_page_functions.h"
 #include "nearkey/server/metrics_text.h"
 
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include <unistd.h>
@@ -74,6 +75,7 @@ AdminAnswer status_json(AdminSource& source, const AdminRequest& /*request*/) {
     Json json = {{"version", NEARKEY_VERSION},
                  {"host", host_name()},
                  {"upstream", now.upstream},
+                 {"id", fmt::format("{:x}", source.history().id())},
                  {"state", now.state},
                  {"reason", now.reason},
                  {"since_seconds", now.since_seconds},

@@ -27,6 +27,9 @@ constexpr auto kKinds = std::to_array<Kind>({
     {"degraded", "Look at the node that is named; nearkey nodes lists all."},
     {"reloaded", "Nothing: compare what the charts show before and after."},
     {"reload_refused", "Correct the configuration (nearkey check) and reload again."},
+    {"certificates_renewed", "Nothing: a new connection has proven them."},
+    {"certificates_refused",
+     "Put a key and a certificate there that belong together, and that Valkey takes."},
     {"failover", "Nothing here; the log of Valkey or of the Sentinels says why.",
      &Metrics::failovers_sentinel_total, "another primary is followed, named by Sentinels"},
     {"failover", "Nothing here; the log of Valkey says why.", &Metrics::failovers_demoted_total,
@@ -49,6 +52,8 @@ constexpr auto kKinds = std::to_array<Kind>({
      &Metrics::queue_full_total, "times the queue for Valkey was full"},
     {"access_refused", "Give nearkey the right user and password, or mend them in Valkey.",
      &Metrics::auth_failures_total, "Valkey refused nearkey's own credentials"},
+    {"access_refused", "Run upstream.password_command by hand; the log says what it did.",
+     &Metrics::password_command_failures_total, "upstream.password_command told no password"},
     {"upgrade_failed", "The former one goes on; the log says why, then upgrade again.",
      &Metrics::upgrade_failures_total, "an upgrade was given up"},
 });
@@ -109,7 +114,7 @@ std::string_view History::Event::advice() const {
     return kKinds[row].advice;
 }
 
-History::History(uint64_t now_ms) : taken_ms_(now_ms), watched_(kKinds.size()) {
+History::History(uint64_t now_ms) : begun_ms_(now_ms), taken_ms_(now_ms), watched_(kKinds.size()) {
     samples_.reserve(kSamplesMax);
 }
 
@@ -226,17 +231,23 @@ void History::note_health(bool is_ready, std::string_view reason, std::string_vi
 
 // --- events ---
 
-History::Event* History::find(size_t row, uint64_t now_ms) {
+// The event that goes on with these words; null: it is another one. A state that has ended and
+// comes again is another one, unless the charts could not show what was between.
+History::Event* History::find(size_t row, std::string_view words, uint64_t now_ms,
+                              Lasting lasting) {
     const auto found = std::find_if(events_.rbegin(), events_.rend(),
                                     [&](const Event& e) { return e.row == row; });
     if (found == events_.rend()) return nullptr;
-    const bool is_same = found->is_open || now_ms <= found->end_ms + kSameWithinMs;
+    const bool is_state = lasting == Lasting::Yes;
+    const bool is_soon = now_ms <= found->end_ms + (is_state ? kStepMs : kSameWithinMs);
+    const bool is_same = found->is_open || (is_soon && (is_state || found->words == words));
     return is_same ? &*found : nullptr;
 }
 
 void History::add(size_t row, std::string_view words, uint64_t count, uint64_t now_ms,
                   Lasting lasting) {
-    Event* event = find(row, now_ms);
+    words = words.substr(0, kWordsMax);
+    Event* event = find(row, words, now_ms, lasting);
     if (event == nullptr) {
         if (events_.size() == kEventsMax) events_.pop_front();
         event = &events_.emplace_back(Event{row, now_ms});
@@ -245,7 +256,7 @@ void History::add(size_t row, std::string_view words, uint64_t count, uint64_t n
     if (!event->is_open) event->count += count;
     event->is_open = lasting == Lasting::Yes;
     event->end_ms = now_ms;
-    event->words = words.substr(0, kWordsMax);
+    event->words = words;
 }
 
 void History::end(HistoryEvent event, uint64_t now_ms) {

@@ -32,7 +32,7 @@ private:
     static constexpr size_t kColumns = 7;
     using Values = std::array<double, kColumns>;
     struct Moment {
-        double time_ms;
+        double time_ms;  // by our clock
         Values values;
     };
 
@@ -42,6 +42,7 @@ private:
 
     std::deque<Moment> moments_;
     nlohmann::ordered_json page_;  // the last answer
+    double now_ms_ = 0;            // when it came
     double next_ = 0;
     std::optional<std::chrono::steady_clock::time_point> asked_;
 };

@@ -51,7 +51,16 @@ enum class Figure : uint8_t {
 };
 
 // What happens beside what is counted; counters have rows of their own in history.cc.
-enum class HistoryEvent : uint8_t { Started, Upgraded, NotReady, Degraded, Reloaded, Refused };
+enum class HistoryEvent : uint8_t {
+    Started,
+    Upgraded,
+    NotReady,
+    Degraded,
+    Reloaded,
+    Refused,
+    CertificatesRenewed,
+    CertificatesRefused,
+};
 
 class History {
 public:
@@ -59,7 +68,7 @@ public:
     static constexpr size_t kSamplesMax = 720;  // an hour
     static constexpr size_t kEventsMax = 64;
     static constexpr size_t kWordsMax = 200;  // bytes
-    // What comes again so soon is the same event, which lasts.
+    // What comes again so soon, with the same words, is the same event, which lasts.
     static constexpr uint64_t kSameWithinMs = 60'000;
     // Of all samples and events.
     static constexpr size_t kBytesMax = size_t{96} << 10;
@@ -95,6 +104,10 @@ public:
     void note_health(bool is_ready, std::string_view reason, std::string_view degraded,
                      uint64_t now_ms);
 
+    // Another process has another one.
+    uint64_t id() const {
+        return begun_ms_;
+    }
     // The number of the sample that comes next, counted from 0.
     uint64_t next() const {
         return taken_;
@@ -129,8 +142,9 @@ private:
     void take(uint64_t now_ms, const Metrics& metrics);
     void add(size_t row, std::string_view words, uint64_t count, uint64_t now_ms, Lasting lasting);
     void end(HistoryEvent event, uint64_t now_ms);
-    Event* find(size_t row, uint64_t now_ms);
+    Event* find(size_t row, std::string_view words, uint64_t now_ms, Lasting lasting);
 
+    uint64_t begun_ms_;
     std::vector<Sample> samples_;  // a ring; number % kSamplesMax is the place
     std::deque<Event> events_;
     uint64_t taken_ = 0;

@@ -15,7 +15,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 // So many samples, the last one now; all figures are `value`, but in the minute before the last.
-Json page_of(int first, int count, double value) {
+Json page_of(int first, int count, double value, const char* id = "1") {
     constexpr int64_t kNow = 1'800'000'000'000;
     Json samples;
     for (const char* name : {"commands_per_second", "hits_per_second", "misses_per_second",
@@ -24,9 +24,9 @@ Json page_of(int first, int count, double value) {
     samples["ready"] = Json(static_cast<size_t>(count), 1);
     for (int i = 0; i < count; ++i)
         samples["time_ms"].push_back(kNow - (count - 1 - i) * 5000);
-    return {{"step_ms", 5000},        {"window_ms", 3'600'000}, {"now_ms", kNow},
-            {"first", first},         {"next", first + count},  {"samples", samples},
-            {"events", Json::array()}};
+    return {{"id", id},           {"step_ms", 5000},        {"window_ms", 3'600'000},
+            {"now_ms", kNow},     {"first", first},         {"next", first + count},
+            {"samples", samples}, {"events", Json::array()}};
 }
 
 std::string text_of_lines(const Past& past, size_t columns) {
@@ -77,13 +77,30 @@ TEST_CASE("past: what comes is added, an hour is kept, and another process begin
     const std::string text = text_of_lines(past, 100);
     CHECK(contains(text, std::string(50, ':') + std::string(1, ':')));
     CHECK(contains(text, "#  max 400/s\n"));
-    past.add(page_of(0, 12, 7));
+    // What it has was asked for behind a number of the former one.
+    past.add(page_of(721, 0, 7, "2"));
+    CHECK(text_of_lines(past, 100).empty());
+    past.add(page_of(0, 12, 7, "2"));
     const std::string young = text_of_lines(past, 100);
     CHECK(young.starts_with("last 5 min\n"));
     CHECK(contains(young, std::string(48, ' ') + std::string(12, '#') + "  max 7/s\n"));
     Past half;
     half.add(page_of(0, 360, 7));
     CHECK(text_of_lines(half, 100).starts_with("last 30 min\n"));
+}
+
+TEST_CASE("past: a clock that is set between two answers moves nothing") {
+    Past past;
+    past.add(page_of(0, 720, 100));
+    Json page = page_of(720, 1, 100);
+    page["now_ms"] = int64_t{page["now_ms"]} - 3'000'000;
+    page["samples"]["time_ms"][0] = page["now_ms"];
+    past.add(page);
+    CHECK(contains(text_of_lines(past, 100), std::string(60, '#') + "  max 100/s\n"));
+    page["samples"]["time_ms"][0] = 1e308;
+    page["next"] = 722;
+    past.add(page);
+    CHECK(contains(text_of_lines(past, 100), std::string(60, '#') + "  max 100/s\n"));
 }
 
 TEST_CASE("past: a minute that was not ready, and the last events") {

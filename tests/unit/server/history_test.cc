@@ -149,6 +149,29 @@ TEST_CASE("history: what comes again within a minute is one event") {
     CHECK(hour.history.events().size() == 2);
 }
 
+TEST_CASE("history: a state that comes again is another event, unless no chart shows the end") {
+    Hour hour;
+    hour.history.note_health(true, "", "", hour.now_ms);
+    const auto fail_for = [&hour](int seconds) {
+        hour.history.note_health(false, "no answer", "", hour.now_ms);
+        hour.pass(seconds);
+        hour.history.note_health(true, "", "", hour.now_ms);
+    };
+    fail_for(10);
+    hour.pass(2);
+    fail_for(10);
+    CHECK(hour.history.events().size() == 1);
+    hour.pass(20);
+    fail_for(10);
+    CHECK(hour.history.events().size() == 2);
+    hour.history.note(HistoryEvent::Refused, "one", hour.now_ms);
+    hour.history.note(HistoryEvent::Refused, "one", hour.now_ms);
+    hour.history.note(HistoryEvent::Refused, "another", hour.now_ms);
+    REQUIRE(hour.history.events().size() == 4);
+    CHECK(hour.history.events()[2].count == 2);
+    CHECK(hour.history.events()[3].words == "another");
+}
+
 TEST_CASE("history: failovers, reloads, upgrades and closed clients are events") {
     Hour hour;
     ++hour.first.failovers_sentinel_total;
