@@ -85,7 +85,8 @@ void add_source_flags(CLI::App& verb, ConfigSources& sources) {
 
 // One line, and no URL in it: an upstream without its flag may carry a password.
 std::string mistake(std::string_view message) {
-    if (message.find("://") != std::string_view::npos) {
+    const bool is_of_words = message.find("not expected") != std::string_view::npos;
+    if (is_of_words && message.find("://") != std::string_view::npos) {
         return "a URL was not expected here: it belongs after --upstream";
     }
     return ConfigError(std::string(message)).what();

@@ -12,6 +12,7 @@
 #include <malloc.h>
 #include <unistd.h>
 #include <algorithm>
+#include <array>
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
@@ -76,8 +77,7 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
       log_(STDERR_FILENO, LogLevel::Info, metrics_),
       slow_log_(config_.slow_log, key_hash_, log_, metrics_),
       scripts_(config_.cluster, metrics_),
-      password_command_(loop_, metrics_, log_, config_.upstream.password_command,
-                        [this] { on_password(); }),
+      password_command_(loop_, metrics_, log_, config_.upstream.password_command, *this),
       drain_timer_(loop_,
                    [this] {
                        log_.warning("drain_timeout", {});
@@ -204,6 +204,7 @@ int Daemon::run() {
                   "nearkey " NEARKEY_VERSION, Loop::boot_ms());
     if (password_command_.is_configured()) {
         stage_ = Stage::Locked;
+        history_.note_health(false, workers_->health().reason, "", Loop::boot_ms());
         if (!succession_->had_predecessor()) notify_status("waiting for the password's command");
         password_command_.ask();
     } else {
@@ -231,6 +232,10 @@ void Daemon::start_upstream() {
 // is called again.
 void Daemon::on_password() {
     if (reload_->take_credentials() && stage_ == Stage::Locked) start_upstream();
+}
+
+void Daemon::on_run_ended(const std::string& problem) {
+    reload_->on_password_run_ended(problem);
 }
 
 void Daemon::on_credentials_refused() {
@@ -328,6 +333,12 @@ void Daemon::on_second() {
     reload_->look_at_certificates();
     if (stage_ == Stage::Locked && !password_command_.password().empty()) on_password();
     history_.look(Loop::boot_ms(), all_metrics_, workers_->server().address);
+    reap_orphans();
+}
+
+void Daemon::reap_orphans() {
+    if (getpid() != 1) return;
+    reap_others(std::array{password_command_.pid(), managed_ == nullptr ? 0 : managed_->pid()});
 }
 
 // Not during an upgrade: another nearkey has our sockets too.
@@ -359,8 +370,12 @@ std::string Daemon::why_no_reload() const {
     return is_upgrading ? "an upgrade is under way, and the new nearkey reads the file itself" : "";
 }
 
-void Daemon::on_reload_begun() {
+bool Daemon::ask_password() {
     password_command_.ask();
+    return password_command_.is_configured();
+}
+
+void Daemon::on_reload_begun() {
     if (stage_ == Stage::Serving) notify_reloading();
 }
 
@@ -398,15 +413,19 @@ void Daemon::apply_options() {
     }
     workers_->apply_options();
     http_->apply_options();
+    password_command_.apply_options();
 }
 
-void Daemon::on_reload_ended() {
-    const AdminChange& change = reload_->last();
+void Daemon::on_reload_ended(const AdminChange& change, bool is_renewal) {
     const bool is_done = change.state == AdminChange::State::Done;
     std::string words = is_done && change.changes.empty() ? "nothing was changed" : change.reason;
     for (const std::string& each : is_done ? change.changes : std::vector<std::string>{})
         words += (words.empty() ? "" : "; ") + each;
-    history_.note(is_done ? HistoryEvent::Reloaded : HistoryEvent::Refused, words, Loop::boot_ms());
+    const HistoryEvent done =
+        is_renewal ? HistoryEvent::CertificatesRenewed : HistoryEvent::Reloaded;
+    const HistoryEvent refused =
+        is_renewal ? HistoryEvent::CertificatesRefused : HistoryEvent::Refused;
+    history_.note(is_done ? done : refused, words, Loop::boot_ms());
     if (stage_ == Stage::Serving) notify_ready(health_text());
 }
 

@@ -15,7 +15,7 @@ namespace nearkey {
 
 namespace {
 
-constexpr uint64_t kPauseMs = 1000;  // between two runs
+constexpr uint64_t kPauseMs = 1000;  // at least, between two runs
 constexpr uint64_t kPauseMaxMs = 30'000;
 constexpr uint64_t kDoublingsMax = 5;
 
@@ -23,24 +23,43 @@ constexpr uint64_t kDoublingsMax = 5;
 
 PasswordCommand::PasswordCommand(Loop& loop, Metrics& metrics, Log& log,
                                  const PasswordCommandOptions& options,
-                                 std::function<void()> on_password)
+                                 PasswordCommandEvents& events)
     : loop_(loop),
       metrics_(metrics),
       log_(log),
       options_(options),
-      on_password_(std::move(on_password)),
+      events_(events),
       late_timer_(loop, [this] { on_late(); }),
       next_timer_(loop, [this] { run(); }) {
 }
 
 void PasswordCommand::ask() {
     if (!is_configured() || child_ != nullptr) return;
-    const uint64_t age_ms = loop_.now_ms() - ended_ms_;
-    if (ended_ms_ == 0 || age_ms >= kPauseMs) {
+    if (ended_ms_ == 0) {
         run();
     } else {
-        next_timer_.start_once(kPauseMs - age_ms);
+        run_after(kPauseMs);
     }
+}
+
+void PasswordCommand::apply_options() {
+    if (child_ == nullptr && failures_ == 0 && !password_.empty()) run_before_end();
+}
+
+// At the end of a password's life; a fifth of that is for runs that fail.
+void PasswordCommand::run_before_end() {
+    const uint64_t lifetime_ms = options_.lifetime_ms;
+    if (lifetime_ms > 0) {
+        run_after(std::max(lifetime_ms - lifetime_ms / 5, kPauseMs));
+    } else {
+        next_timer_.stop();
+    }
+}
+
+// So long after the end of the last run.
+void PasswordCommand::run_after(uint64_t pause_ms) {
+    const uint64_t age_ms = loop_.now_ms() - ended_ms_;
+    next_timer_.start_once(pause_ms - std::min(age_ms, pause_ms));
 }
 
 void PasswordCommand::end() {
@@ -122,10 +141,9 @@ void PasswordCommand::on_exit(int status, int signal) {
     if (problem.empty()) {
         failures_ = 0;
         problem_.clear();
-        // A fifth of its life is for runs that fail.
-        const uint64_t lifetime_ms = options_.lifetime_ms;
-        if (lifetime_ms > 0) next_timer_.start_once(lifetime_ms - lifetime_ms / 5);
-        if (password_ != former) on_password_();
+        run_before_end();
+        if (password_ != former) events_.on_password();
+        events_.on_run_ended("");
         return;
     }
     ++metrics_.password_command_failures_total;
@@ -135,7 +153,8 @@ void PasswordCommand::on_exit(int status, int signal) {
                    {{"program", options_.argv.front()}, {"reason", problem}});
     }
     const uint64_t pause_ms = kPauseMs << std::min(failures_++, kDoublingsMax);
-    next_timer_.start_once(std::min(pause_ms, kPauseMaxMs));
+    run_after(std::min(pause_ms, kPauseMaxMs));
+    events_.on_run_ended(problem);
 }
 
 std::string PasswordCommand::take_password(int status, int signal) {

@@ -70,6 +70,11 @@ constexpr std::array<std::string_view, 5> kChosenBy = {
 // A Sentinel that is just being started is asked again each second.
 constexpr uint64_t kSentinelAttempts = 3;
 
+// Certificates that were replaced are looked at when nothing has changed for so long, and again
+// while they are refused: what refused them may be over.
+constexpr uint64_t kRenewAfterMs = 2000;
+constexpr uint64_t kRenewAgainMs = 10'000;
+
 bool decides_what_is_stored(const ConfigChange& change) {
     return std::find(kChosenBy.begin(), kChosenBy.end(), change.key) != kChosenBy.end();
 }
@@ -135,44 +140,71 @@ Reload::Reload(const DaemonParts& parts, Failover& failover, ReloadEvents& event
 const AdminChange& Reload::begin() {
     ++parts_.metrics.config_reloads_total;
     parts_.workers.forget_target();
+    end();
     change_ = {AdminChange::State::UnderWay, parts_.metrics.config_reloads_total, {}, {}};
     if (const std::string reason = events_.why_no_reload(); !reason.empty()) {
         refuse(reason);
         return change_;
     }
     events_.on_reload_begun();
+    change_.reason = "asking upstream.password_command";
+    waits_for_password_ = true;
+    if (!events_.ask_password()) on_password_run_ended("");
+    return change_;
+}
+
+// What the command has told, or told before, is the password for the next configuration, too.
+void Reload::on_password_run_ended(const std::string& problem) {
+    if (!std::exchange(waits_for_password_, false)) return;
+    change_.reason.clear();
     try {
+        if (!problem.empty()) throw ConfigError("upstream.password_command: " + problem);
         read_next();
     } catch (const std::exception& error) {
         refuse(error.what());
     }
-    return change_;
 }
 
-// What does not fit together yet is another one again once it does.
 void Reload::look_at_certificates() {
     const std::string seen = certificates_seen(parts_.config);
-    if (seen != certificates_seen_ && renew_certificates()) certificates_seen_ = seen;
+    const uint64_t now_ms = parts_.loop.now_ms();
+    if (seen == certificates_seen_) {
+        refused_seen_.reset();
+    } else if (seen != changed_seen_) {
+        // A key comes with its certificate: both are to be there.
+        changed_seen_ = seen;
+        renew_at_ms_ = now_ms + kRenewAfterMs;
+    } else if (now_ms >= renew_at_ms_) {
+        renew_at_ms_ = now_ms + kRenewAgainMs;
+        renew_certificates(seen);
+    }
 }
 
-// False: not now.
-bool Reload::renew_certificates() {
-    if (!parts_.workers.health().is_ready) return take_credentials();
-    if (next_ != nullptr || !events_.why_no_reload().empty()) return false;
+void Reload::renew_certificates(const std::string& seen) {
+    if (!parts_.workers.health().is_ready) {
+        if (take_credentials()) certificates_seen_ = seen;
+        return;
+    }
+    const bool is_under_way = next_ != nullptr || waits_for_password_;
+    if (is_under_way || !events_.why_no_reload().empty()) return;
+    next_ = std::make_unique<Next>();
+    next_->config = parts_.config;
+    next_->is_renewal = true;
+    next_->seen = seen;
+    renewal_ = {AdminChange::State::UnderWay, 0, {}, {}};
     try {
         const Workers::Targets targets =
             parts_.upstreams.make_targets(parts_.config, failover_.primary());
-        if (is_same_tls(parts_.workers.target(), *targets.front())) return true;
-        change_ = {AdminChange::State::UnderWay, parts_.metrics.config_reloads_total, {}, {}};
+        if (is_same_tls(parts_.workers.target(), *targets.front())) {
+            next_.reset();
+            certificates_seen_ = seen;
+            return;
+        }
         events_.on_reload_begun();
-        next_ = std::make_unique<Next>();
-        next_->config = parts_.config;
-        next_->is_renewal = true;
         try_next(failover_.primary());
     } catch (const std::exception& error) {
         refuse(error.what());
     }
-    return true;
 }
 
 void Reload::read_next() {
@@ -234,7 +266,7 @@ void Reload::try_next(const Endpoint& primary) {
     if (is_same_target(*targets.front(), parts_.workers.target(), parts_.workers.are_cluster())) {
         apply_next();
     } else if (parts_.workers.health().is_ready) {
-        change_.reason = "asking " + redacted(targets.front()->url);
+        change().reason = "asking " + redacted(targets.front()->url);
         parts_.workers.try_target(std::move(targets), *this);
     } else {
         apply_next();
@@ -250,7 +282,7 @@ void Reload::note_other_files(const UpstreamTarget& target) {
                     [](const ConfigChange& change) { return change.key.starts_with("upstream."); });
     const std::string what = other_secrets(parts_.workers.target(), target);
     if (!is_named && !what.empty()) {
-        change_.changes.push_back("upstream: the files hold " + what);
+        change().changes.push_back("upstream: the files hold " + what);
     }
 }
 
@@ -264,7 +296,9 @@ void Reload::apply_next() {
     const bool is_log_new =
         std::any_of(changes.begin(), changes.end(),
                     [](const ConfigChange& change) { return change.key.starts_with("log."); });
+    AdminChange& done = change();
     const bool is_renewal = next_->is_renewal;
+    if (is_renewal) certificates_seen_ = next_->seen;
     parts_.config = std::move(next_->config);
     next_.reset();
     if (is_log_new) {
@@ -274,25 +308,36 @@ void Reload::apply_next() {
         parts_.cache->clear(InvalidationCause::Options, Loop::boot_ms());
     }
     events_.apply_options();
-    change_.state = AdminChange::State::Done;
-    change_.reason.clear();
-    parts_.metrics.config_reload_success = 1;
-    parts_.metrics.config_reload_success_ms = static_cast<uint64_t>(wall_clock_ms());
+    done.state = AdminChange::State::Done;
+    done.reason.clear();
+    if (!is_renewal) {
+        parts_.metrics.config_reload_success = 1;
+        parts_.metrics.config_reload_success_ms = static_cast<uint64_t>(wall_clock_ms());
+    }
     parts_.log.info(is_renewal ? "certificates_renewed" : "reloaded",
-                    {{"changes", joined(change_.changes)}});
+                    {{"changes", joined(done.changes)}});
     warn_of_open_secrets(parts_.sources, parts_.config, parts_.log);
-    events_.on_reload_ended();
+    events_.on_reload_ended(done, is_renewal);
 }
 
 void Reload::refuse(const std::string& reason) {
+    AdminChange& refused = change();
     const bool is_renewal = next_ != nullptr && next_->is_renewal;
+    bool is_news = true;
+    if (is_renewal) {
+        is_news = refused_seen_ != next_->seen || refused_reason_ != reason;
+        refused_seen_ = next_->seen;
+        refused_reason_ = reason;
+    }
     next_.reset();
-    change_.state = AdminChange::State::Refused;
-    change_.reason = reason;
-    parts_.metrics.config_reload_success = 0;
-    parts_.log.error(is_renewal ? "certificates_refused" : "reload_refused",
-                     {{"reason", reason}, {"what", "nothing was changed"}});
-    events_.on_reload_ended();
+    refused.state = AdminChange::State::Refused;
+    refused.reason = reason;
+    if (!is_renewal) parts_.metrics.config_reload_success = 0;
+    if (is_news) {
+        parts_.log.error(is_renewal ? "certificates_refused" : "reload_refused",
+                         {{"reason", reason}, {"what", "nothing was changed"}});
+    }
+    events_.on_reload_ended(refused, is_renewal);
 }
 
 void Reload::on_target_proven() {
@@ -308,6 +353,8 @@ void Reload::on_target_proven() {
         return;
     }
     parts_.workers.adopt_target();
+    // The password may have become another one meanwhile.
+    take_credentials();
 }
 
 void Reload::on_target_refused(const std::string& reason) {

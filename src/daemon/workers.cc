@@ -36,6 +36,7 @@ Workers::Workers(const Parts& parts, const WorkerShared& shared, Targets targets
       metrics_(parts.metrics),
       events_(parts.events),
       mailbox_(std::make_unique<Mailbox>(parts.loop)) {
+    not_started_.since_ms = parts.loop.now_ms();
     const size_t count = targets.size();
     NEARKEY_CHECK(count == shared_.config.server.workers);
     if (count > 1 && shared_.cache != nullptr) shared_.cache->share();
@@ -170,9 +171,7 @@ bool Workers::have_turned() {
 // --- Valkey ---
 
 const UpstreamHealth& Workers::health() const {
-    static const UpstreamHealth kNotStarted{
-        .reason = "upstream.password_command has told no password yet"};
-    if (!is_running_) return kNotStarted;
+    if (!is_running_) return not_started_;
     const UpstreamHealth& here = first().health();
     if (!here.is_ready) return here;
     const UpstreamHealth* worst = &here;

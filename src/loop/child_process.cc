@@ -54,6 +54,16 @@ std::optional<int> reap_within(pid_t pid, int64_t timeout_ms) {
     return is_reaped ? std::optional<int>(status) : std::nullopt;
 }
 
+void reap_others(std::span<const pid_t> ours) {
+    siginfo_t ended{};
+    while (waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 && ended.si_pid != 0) {
+        // The next look comes when its owner has taken it.
+        if (std::find(ours.begin(), ours.end(), ended.si_pid) != ours.end()) return;
+        waitpid(ended.si_pid, nullptr, WNOHANG);
+        ended = {};
+    }
+}
+
 ChildProcess::ChildProcess(Loop& loop, const ChildCommand& command, OnExit on_exit)
     : loop_(loop), on_exit_(std::move(on_exit)), timer_(loop, [this] { look(); }) {
     NEARKEY_CHECK(!command.argv.empty());

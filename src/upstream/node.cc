@@ -217,12 +217,13 @@ void Node::on_closed(Connection& connection, const std::string& reason) {
 }
 
 void Node::on_auth_refused(Connection& connection, const std::string& reason) {
-    ++context_.metrics.auth_failures_total;
-    if (connection.is_retired()) return;
+    // The word about one that a reload tries is the reload's.
     if (topology_.is_tried(connection)) {
         topology_.note_tried_refused();
         return;
     }
+    ++context_.metrics.auth_failures_total;
+    if (connection.is_retired()) return;
     const std::string explained = with_advice(reason);
     if (context_.failures.is_news(explained)) {
         context_.log.error("upstream_auth_refused",

@@ -3,7 +3,6 @@
 #include "nearkey/base/check.h"
 #include "nearkey/base/random.h"
 #include "nearkey/base/sabotage.h"
-#include "nearkey/upstream/advice.h"
 #include "nearkey/upstream/connection.h"
 
 #include <fmt/format.h>
@@ -99,8 +98,7 @@ void Probe::on_whole_reply(uint32_t ticket, const std::string& reply) {
 
 // The connection keeps the rights that it has.
 void Probe::note_access(const Value& reply) {
-    if (!reply.is_error() || !context_.failures.is_news("AUTH " + reply.text)) return;
-    context_.log.warning("reauthentication_refused", {{"reason", with_advice(reply.text)}});
+    if (reply.is_error()) context_.events.on_auth_refused(connection_, reply.text);
 }
 
 // A server that does not say keeps its role.

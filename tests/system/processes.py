@@ -299,9 +299,9 @@ class Nearkey(Process):
         """The end of its log."""
         return "\n".join(self.lines[-40:])
 
-    def wait_logged(self, word):
+    def wait_logged(self, word, timeout=3):
         """Waits for a log line with the word: lines arrive a little later than what they tell."""
-        wait_for(lambda: any(word in line for line in list(self.lines)), 3, f"{word!r} in the log")
+        wait_for(lambda: any(word in line for line in list(self.lines)), timeout, f"{word!r} in the log")
 
     def get(self, path, timeout=5.0):
         """(status, parsed body) of a GET to the admin server."""

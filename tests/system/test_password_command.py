@@ -2,11 +2,13 @@
 
 import os
 import signal
+import subprocess
 import threading
 import time
+import unittest
 
 from clusters import Cluster
-from harness import SLOWNESS, ValkeyServer, proxy_only, run_nearkey, wait_for
+from harness import BINARY, SLOWNESS, ValkeyServer, proxy_only, run_nearkey, wait_for
 from test_reload import PONG, ReloadTest
 
 FIRST = "canary-first-3f9a"
@@ -79,6 +81,79 @@ class CommandTest(PasswordTest):
         self.assertEqual("reloaded", self.hang_up()["event"])
         wait_for(lambda: not former & {row["id"] for row in self.server.clients()}, 10, "its end")
         self.assertEqual(b"+OK\r\n", client.command("WATCH", "k"))
+
+    def start_by_file(self, server, *more):
+        """The address stands in the file, so that a reload may have another one."""
+        command = f'password_command = ["cat", "{self.password_file}"]'
+        ReloadTest.start(self, self.settings(f"valkey://127.0.0.1:{server.port}", command, *more))
+
+    def test_a_reload_goes_by_what_the_command_tells_now(self):
+        self.start_locked()
+        other = ValkeyServer(self.directory, name="other", tcp=True, args=["--requirepass", "canary-other"])
+        self.addCleanup(other.stop)
+        other.password = "canary-other"
+        other.start()
+        self.start_by_file(self.server)
+        self.tell("canary-other")
+        command = f'password_command = ["cat", "{self.password_file}"]'
+        self.write(self.settings(f"valkey://127.0.0.1:{other.port}", command))
+        self.assertEqual("reloaded", self.hang_up()["event"])
+        self.assertEqual(b"+OK\r\n", self.client().command("SET", "k", "v"))
+        self.assertEqual(b"v", other.run("GET", "k"))
+
+    def test_a_reload_is_refused_where_the_command_tells_none(self):
+        self.start_locked()
+        self.start([self.program(f"cat {self.password_file}")])
+        self.program("exit 3")
+        refused = self.hang_up()
+        self.assertEqual("reload_refused", refused["event"])
+        self.assertIn("upstream.password_command: it ended with exit status 3", refused["reason"])
+        self.assertEqual(PONG, self.client().command("PING"))
+
+    def test_a_lifetime_comes_into_force_with_a_reload_and_is_no_storm(self):
+        self.start_locked()
+        self.start_by_file(self.server)
+        command = f'password_command = ["cat", "{self.password_file}"]'
+        self.write(self.settings(f"valkey://127.0.0.1:{self.server.port}", command,
+                                 "password_lifetime_ms = 5"))
+        self.assertEqual("reloaded", self.hang_up()["event"])
+        runs = self.nearkey.metric("nearkey_password_command_runs_total")
+        began = time.monotonic()
+        wait_for(lambda: self.nearkey.metric("nearkey_password_command_runs_total") >= runs + 2, 20, "runs")
+        self.assertGreater(time.monotonic() - began, 0.9)
+
+    def test_while_none_is_told_it_says_since_when(self):
+        self.start_locked()
+        self.start([self.program("exit 1")], ready=False)
+        self.nearkey.wait_logged("it ended with exit status 1")
+        self.assertLess(self.nearkey.get("/readyz")[1]["since_seconds"], 60)
+        wait_for(lambda: {"not_ready", "access_refused"} <= {
+            event["kind"] for event in self.nearkey.get("/history")[1]["events"]}, 10, "events")
+
+    @unittest.skipIf(os.geteuid() != 0, "namespaces need root")
+    def test_as_the_first_process_it_reaps_what_the_program_leaves(self):
+        self.start_locked()
+        program = self.program(f"sleep 0.2 & cat {self.password_file}")
+        path = os.path.join(self.directory, "first.sock")
+        config = os.path.join(self.directory, "first.toml")
+        with open(config, "w") as file:
+            file.write(f'[upstream]\nurl = "valkey://127.0.0.1:{self.server.port}"\n'
+                       f'password_command = ["{program}"]\npassword_lifetime_ms = 1000\n'
+                       f'[server]\nlisten = ["{path}"]\nadmin = "{path}.admin"\n')
+        outer = subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", "--mount-proc",
+                                  BINARY, "serve", "--config", config],
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.addCleanup(outer.wait)
+        self.addCleanup(outer.kill)
+        wait_for(lambda: os.path.exists(path), 20, "it serves")
+        (first,) = children_of(outer.pid)
+        seen = set()
+
+        def all_reaped():
+            seen.update(children_of(first))
+            return len(seen) >= 6 and not any(is_zombie(pid) for pid in children_of(first))
+
+        wait_for(all_reaped, 30, "what was left is reaped")
 
     def test_one_that_is_refused_is_asked_for_anew(self):
         self.start_locked()
@@ -165,12 +240,21 @@ class CommandTest(PasswordTest):
             self.assertIn(words, done.stderr)
 
 
-def is_gone(pid):
+def children_of(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return [int(word) for word in file.read().split()]
+
+
+def is_zombie(pid):
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rsplit(")", 1)[1].split()[0] == "Z"
     except FileNotFoundError:
-        return True
+        return False
+
+
+def is_gone(pid):
+    return not os.path.exists(f"/proc/{pid}") or is_zombie(pid)
 
 
 @proxy_only

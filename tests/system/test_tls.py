@@ -123,16 +123,51 @@ class CertificateTest(TlsReloadTest):
         with self.load() as wrong:
             # One that did not sign Valkey's certificate: refused, and the former serves on.
             self.copy("other.crt")
-            self.nearkey.wait_logged("certificates_refused")
+            self.nearkey.wait_logged("certificates_refused", timeout=20)
             self.assertEqual(b"+OK\r\n", client.command("SET", "k", "v"))
             # Both: proven, and new connections are made by it.
             self.copy("ca.crt", "other.crt")
-            self.nearkey.wait_logged("certificates_renewed")
+            self.nearkey.wait_logged("certificates_renewed", timeout=20)
             self.assertEqual(b"+OK\r\n", client.command("SET", "k", "w"))
         self.assertEqual([], wrong)
         self.assertGreater(self.nearkey.metric("nearkey_upstream_connects_total"), connects)
         self.assertEqual(b"w", server.run("GET", "k"))
         self.assertEqual("", self.hang_up()["changes"])
+
+    def test_certificates_that_are_refused_are_tried_again_and_are_no_refused_reload(self):
+        server = self.start_tls_server()
+        self.copy("ca.crt")
+        self.start(self.tls_settings("authority.crt"))
+        self.copy("ca.crt", "other.crt")
+        direct = server.client()
+        self.addCleanup(direct.close)
+        direct.command("CONFIG", "SET", "maxclients", "1")
+        self.nearkey.wait_logged("certificates_refused", timeout=20)
+        direct.command("CONFIG", "SET", "maxclients", "1000")
+        self.nearkey.wait_logged("certificates_renewed", timeout=20)
+        self.assertEqual(1, self.count("certificates_refused"))
+        self.assertEqual(1, self.nearkey.metric("nearkey_config_reload_success"))
+        self.assertEqual(0, self.count("reload_refused"))
+        kinds = [event["kind"] for event in self.nearkey.get("/history")[1]["events"]]
+        self.assertEqual(["certificates_refused", "certificates_renewed"], kinds[-2:])
+
+    def test_a_file_that_is_gone_for_a_moment_or_half_of_a_pair_is_nothing(self):
+        self.start_tls_server()
+        self.copy("ca.crt")
+        pair = [f'tls_cert_file = "{self.path("own.crt")}"', f'tls_key_file = "{self.path("own.key")}"']
+        for kind in ("crt", "key"):
+            shutil.copy(self.path(f"client.{kind}"), self.path(f"own.{kind}"))
+        self.start(self.tls_settings("authority.crt", *pair))
+        self.copy()
+        os.rename(self.path("authority.crt"), self.path("away"))
+        time.sleep(1)
+        os.rename(self.path("away"), self.path("authority.crt"))
+        self.copy("ca.crt")
+        shutil.copy(self.path("server.crt"), self.path("own.crt"))
+        time.sleep(1)
+        shutil.copy(self.path("server.key"), self.path("own.key"))
+        self.nearkey.wait_logged("certificates_renewed", timeout=20)
+        self.assertEqual(0, self.count("certificates_refused"))
 
     @contextlib.contextmanager
     def load(self):

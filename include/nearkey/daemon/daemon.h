@@ -32,7 +32,10 @@
 
 namespace nearkey {
 
-class Daemon final : private WorkersEvents, private ReloadEvents, private SuccessionEvents {
+class Daemon final : private WorkersEvents,
+                     private ReloadEvents,
+                     private SuccessionEvents,
+                     private PasswordCommandEvents {
 public:
     // Throws std::runtime_error with one line for the operator if a part can't be made.
     // `config` came from load_config(sources).
@@ -54,10 +57,14 @@ private:
     // ReloadEvents
     std::string why_no_reload() const override;
     void on_reload_begun() override;
+    bool ask_password() override;
     void check_next(const Config& next) const override;
     void open_doors_of(const Config& next) override;
     void apply_options() override;
-    void on_reload_ended() override;
+    void on_reload_ended(const AdminChange& change, bool is_renewal) override;
+    // PasswordCommandEvents
+    void on_password() override;
+    void on_run_ended(const std::string& problem) override;
     // SuccessionEvents
     std::string why_no_upgrade() const override;
     const ListenSocket& admin_socket() const override { return http_->admin_socket(); }
@@ -71,10 +78,10 @@ private:
     void make_upstreams();
     void start_managed_server();
     void start_upstream();
-    void on_password();
     void open();
     std::string health_text() const;
     void start_http();
+    void reap_orphans();
     void start_serving();
     void fail_to_listen(const std::exception& error);
     void drain_clients();

@@ -13,29 +13,44 @@
 #include "nearkey/upstream/options.h"
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <string>
 
 namespace nearkey {
 
+class PasswordCommandEvents {
+public:
+    // It has told a password that is not the last one.
+    virtual void on_password() = 0;
+    // Behind that, and where a run told none: for `problem`, else empty.
+    virtual void on_run_ended(const std::string& problem) = 0;
+
+protected:
+    ~PasswordCommandEvents() = default;
+};
+
 class PasswordCommand {
 public:
-    // All outlive it. `options` may change at any time, but for the command itself. `on_password`
-    // is called for each password that is not the last one.
+    // All outlive it. `options` may change at any time, but for the command itself.
     PasswordCommand(Loop& loop, Metrics& metrics, Log& log, const PasswordCommandOptions& options,
-                    std::function<void()> on_password);
+                    PasswordCommandEvents& events);
 
+    // Of the run that is under way; else 0.
+    pid_t pid() const { return child_ == nullptr ? 0 : child_->pid(); }
     bool is_configured() const { return !options_.argv.empty(); }
     // Empty until the first run has told one.
     const std::string& password() const { return password_; }
     // Runs it now, unless it is running; within a second of the last run, once that is over.
     void ask();
+    // The options have changed.
+    void apply_options();
     // Ends a run that is under way; nothing is run any more.
     void end();
 
 private:
     void run();
+    void run_before_end();
+    void run_after(uint64_t pause_ms);
     void on_output();
     void on_exit(int status, int signal);
     void on_late();
@@ -47,7 +62,7 @@ private:
     Metrics& metrics_;
     Log& log_;
     const PasswordCommandOptions& options_;
-    const std::function<void()> on_password_;
+    PasswordCommandEvents& events_;
 
     std::string password_;
     std::string problem_;  // of the last run

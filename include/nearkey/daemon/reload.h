@@ -4,7 +4,8 @@
 // Owned by Daemon. The one rule: a reload is done as a whole, or not at all.
 //
 //   begin() ──▶ Done | Refused                               both are final
-//           ──▶ UnderWay ──PING answered──▶ Done             another upstream: until then the
+//           ──▶ UnderWay                                     the password's command runs, then
+//                        ──PING answered──▶ Done             another upstream: until then the
 //                        ──no answer──────▶ Refused          former configuration is in force
 #pragma once
 
@@ -14,7 +15,9 @@
 #include "nearkey/daemon/workers.h"
 #include "nearkey/server/admin_pages.h"
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,6 +28,8 @@ public:
     // Empty: nothing stands in its way.
     virtual std::string why_no_reload() const = 0;
     virtual void on_reload_begun() = 0;
+    // Has the password's command run; on_password_run_ended() follows. False: there is none.
+    virtual bool ask_password() = 0;
     // Both throw std::runtime_error if `next` can't be in force without a restart, or its listeners
     // can't be opened; then nothing has changed.
     virtual void check_next(const Config& next) const = 0;
@@ -32,7 +37,7 @@ public:
     // The new configuration is in force.
     virtual void apply_options() = 0;
     // Done or refused.
-    virtual void on_reload_ended() = 0;
+    virtual void on_reload_ended(const AdminChange& change, bool is_renewal) = 0;
 
 protected:
     ~ReloadEvents() = default;
@@ -52,17 +57,20 @@ public:
     // Begins anew if an upstream is being proven.
     const AdminChange& begin();
     const AdminChange& last() const { return change_; }
+    // `problem`: why it told none; empty: it did.
+    void on_password_run_ended(const std::string& problem);
     // No reload is under way any more.
     void end() {
         next_.reset();
         watch_timer_.stop();
+        waits_for_password_ = false;
     }
     // Has the workers use the password and the certificates that the files hold now, if they are
     // others: an operator who changed them in Valkey has changed the files as well, or will. False:
     // they can't be read.
     bool take_credentials();
     // To be called now and then: certificates whose files were replaced are used once a new
-    // connection has proven them, as in a reload.
+    // connection has proven them, as in a reload; what is refused is tried again.
     void look_at_certificates();
 
 private:
@@ -73,6 +81,7 @@ private:
         std::unique_ptr<SentinelWatch> watch;
         bool has_other_upstream = false;
         bool is_renewal = false;  // the configuration is the same
+        std::string seen;         // of a renewal, certificates_seen()
         Endpoint primary;
     };
 
@@ -82,7 +91,9 @@ private:
     // SentinelEvents of the Sentinels in the next configuration
     void on_sentinel_word(const SentinelWord&) override;
 
-    bool renew_certificates();
+    // Of what is under way.
+    AdminChange& change() { return next_ != nullptr && next_->is_renewal ? renewal_ : change_; }
+    void renew_certificates(const std::string& seen);
     void read_next();
     void try_next(const Endpoint& primary);
     void on_watch();
@@ -93,11 +104,17 @@ private:
     const DaemonParts parts_;
     Failover& failover_;
     ReloadEvents& events_;
-    AdminChange change_;
+    AdminChange change_;          // that somebody asked for
+    AdminChange renewal_;         // of certificates
     std::unique_ptr<Next> next_;  // null: none is under way
     Timer watch_timer_;           // a Sentinel has answered it, or none has in time
     std::string credentials_problem_;
-    std::string certificates_seen_;  // those that were proven, or refused
+    bool waits_for_password_ = false;
+    std::string certificates_seen_;            // those that are in force
+    std::string changed_seen_;                 // those that are there in their place
+    std::optional<std::string> refused_seen_;  // those that were refused last
+    std::string refused_reason_;
+    uint64_t renew_at_ms_ = 0;
 };
 
 // Warns of every file with a secret that others may read.

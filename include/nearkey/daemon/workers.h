@@ -148,6 +148,7 @@ private:
     std::unique_ptr<Worker> first_;
     std::vector<std::unique_ptr<Thread>> others_;
     bool is_running_ = false;
+    UpstreamHealth not_started_{.reason = "upstream.password_command has told no password yet"};
     bool is_closing_ = false;  // clients are handed over no more
 
     uint64_t trial_ = 0;  // counts try_target() and seek_primary()

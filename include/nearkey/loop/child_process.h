@@ -14,6 +14,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -63,5 +64,9 @@ private:
 // Returns how our child has ended (as in waitpid()), if it does within the time; then it is reaped,
 // and its pid anybody's. Blocks. REQUIRES: nobody else waits for it.
 std::optional<int> reap_within(pid_t pid, int64_t timeout_ms);
+
+// Reaps what has ended and is none of `ours`. The first process of a container is given what others
+// leave behind there.
+void reap_others(std::span<const pid_t> ours);
 
 }  // namespace nearkey
