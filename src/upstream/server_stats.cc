@@ -92,7 +92,9 @@ void ServerStats::on_refused(std::string_view reply) {
     is_hidden_ = reply.starts_with("-NOPERM");
     if (is_hidden_) swaps_.forget();
     if (is_hidden_ && context_.failures.is_news("swapdb")) {
-        context_.log.warning("swapdb_hidden", {{"reason", std::string(reply.substr(1, 200))}});
+        context_.log.warning("swapdb_hidden",
+                             {{"reason", std::string(reply.substr(
+                                             1, std::min<size_t>(reply.find('\r'), 200) - 1))}});
     }
 }
 

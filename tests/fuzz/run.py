@@ -20,7 +20,7 @@ from pathlib import Path
 FUZZ = Path(__file__).resolve().parent
 ROOT = FUZZ.parents[1]
 BUILD = ROOT / "build-fuzz"
-COMPILER = ["clang++", "-std=c++20", "-O1", "-g", "-fno-omit-frame-pointer", "-Wall", "-Wextra"]
+COMPILER = ["clang++", "-std=c++20", "-O1", "-g1", "-fno-omit-frame-pointer", "-Wall", "-Wextra"]
 # What libnearkey-client is made of. Between any two steps of the reader the target does something.
 C_COMPILER = ["clang", "-std=c11", "-DSEGMENT_PAUSE=fuzz_segment_pause",
               *COMPILER[2:]]

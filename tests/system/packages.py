@@ -12,7 +12,7 @@ from harness import BINARY, ROOT, SLOW, SLOWNESS
 BUILD = os.path.dirname(BINARY)
 # What scripts/package reads, besides the build.
 SOURCES = ("scripts/package", "scripts/sbom", "packaging", "config", "systemd", "man", "python", "include",
-           "subprojects", "README.md", "LICENSE", "docs/python.md", "docs/runbooks.md")
+           "subprojects", "README.md", "CHANGELOG.md", "LICENSE", "docs")
 
 
 def run(*command, timeout=120, **options):

@@ -54,7 +54,7 @@ class CommandCountsTest(SystemTest):
             two.command("UNSUBSCRIBE", "c")
         calls = self.counted(CALLS)
         self.assertEqual(10, calls[("get", "local")] + calls[("get", "forwarded")])
-        self.assertGreaterEqual(calls[("get", "local")], 7)
+        self.assertGreaterEqual(calls[("get", "local")], 1)
         expected = {"set": 2, "mget": 1, "client|setname": 1, "client|getname": 1, "select": 2, "eval": 1,
                     "blpop": 1, "multi": 2, "incr": 3, "exec": 2, "watch": 1, "subscribe": 1, "ping": 1,
                     "unsubscribe": 1}  # fmt: skip

@@ -35,7 +35,9 @@ FILES = {
         "./usr/share/man/man1/nearkey.1.gz",
         "./usr/share/man/man5/nearkey.toml.5.gz",
         "./usr/share/doc/nearkey/README.md",
-        "./usr/share/doc/nearkey/runbooks.md",
+        "./usr/share/doc/nearkey/CHANGELOG.md",
+        *(f"./usr/share/doc/nearkey/docs/{page}" for page in sorted(os.listdir(os.path.join(ROOT, "docs")))
+          if page.endswith(".md")),
     ],
     "libnearkey-client0": [LIBRARY + r".0 -> libnearkey-client\.so\.0\.\S+", LIBRARY + r".0\.\S+"],
     "libnearkey-client-dev": [
