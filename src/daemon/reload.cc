@@ -159,6 +159,8 @@ void Reload::on_password_run_ended(const std::string& problem) {
     change_.reason.clear();
     try {
         if (!problem.empty()) throw ConfigError("upstream.password_command: " + problem);
+        if (const std::string reason = events_.why_no_reload(); !reason.empty())
+            throw ConfigError(reason);
         read_next();
     } catch (const std::exception& error) {
         refuse(error.what());

@@ -1,6 +1,7 @@
 #include "nearkey/upstream/waiting_requests.h"
 
 #include "nearkey/upstream/error_place.h"
+#include "nearkey/upstream/handshake.h"
 
 #include <algorithm>
 #include <iterator>
@@ -80,7 +81,7 @@ void WaitingRequests::fail_first(std::string_view error) {
     if (request.receiver == nullptr) return;
     if (request.is_retry) {
         ++context_.metrics.upstream_lost_total;
-    } else if (error.starts_with("UPSTREAMDOWN")) {
+    } else if (error.starts_with("UPSTREAMDOWN") || is_refusal_of_connection(error)) {
         ++context_.metrics.upstream_down_total;
     }
     const std::string words =

@@ -210,6 +210,7 @@ class PasswordRotatedTest(SystemTest):
             begin = int(self.statistic(direct, b"total_connections_received"))
             reply = client.command("GET", "k")
             self.assertEqual(b"-NOAUTH Authentication required.\r\n", reply)
+            self.assertEqual(1, nearkey.metric("nearkey_upstream_down_total"))  # It was never sent.
             time.sleep(1)  # Backoff shows only over time.
             dialled = int(self.statistic(direct, b"total_connections_received")) - begin
             self.assertLess(dialled, 25, "a storm of attempts to log in")
