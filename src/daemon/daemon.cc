@@ -332,6 +332,11 @@ void Daemon::on_second() {
     look_at_sockets();
     reload_->look_at_certificates();
     if (stage_ == Stage::Locked && !password_command_.password().empty()) on_password();
+    // What is known of an absence later says more: at first a connection has only ended.
+    const UpstreamHealth& health = workers_->health();
+    if (!health.is_ready) {
+        history_.note_health(false, health.reason, health.degraded, Loop::boot_ms());
+    }
     history_.look(Loop::boot_ms(), all_metrics_, workers_->server().address);
     reap_orphans();
 }

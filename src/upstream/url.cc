@@ -286,8 +286,8 @@ Problem read_scheme(std::string_view& text, UpstreamUrl& url) {
         if (end != std::string_view::npos && name.find("cluster") != std::string_view::npos) {
             return "the URL of a cluster starts with valkey+cluster:// or valkeys+cluster://";
         }
-        return "a URL starts with valkey://, redis://, valkeys://, rediss://, sentinel://, "
-               "sentinels:// or unix:///, or it is managed:";
+        return "a URL starts with valkey://, redis://, valkeys://, rediss://, valkey+cluster://, "
+               "valkeys+cluster://, sentinel://, sentinels:// or unix:///, or it is managed:";
     }
     url.kind = scheme->kind;
     url.tls = scheme->tls;

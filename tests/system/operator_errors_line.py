@@ -62,7 +62,7 @@ COMMAND_LINE = [
         serve("--upstream", f"http://u:{SECRET}@h"),
         2,
         r'nearkey: --upstream: upstream\.url = "\*\*\*": a URL starts with valkey://, redis://, '
-        r"valkeys://, rediss://, sentinel://, sentinels:// or unix:///, or it is managed:",
+        r"valkeys://, rediss://, valkey\+cluster://, valkeys\+cluster://, sentinel://, sentinels:// or unix:///, or it is managed:",
     ),
     StartError(
         "a host without a scheme",

@@ -13,6 +13,8 @@ TEST_CASE("advice: what is known to help follows the reason, which stays as it i
               .ends_with("; set upstream.tls_server_name to a name in Valkey's certificate"));
     CHECK(with_advice("NOAUTH Authentication required.")
               .starts_with("NOAUTH Authentication required; "));
+    CHECK(with_advice("TLS: sslv3 alert certificate expired")
+              .ends_with("; renew the certificate in upstream.tls_cert_file"));
     CHECK(with_advice("LOADING not yet") == "LOADING not yet");
     CHECK(with_advice("").empty());
 }
