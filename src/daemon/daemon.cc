@@ -230,7 +230,9 @@ void Daemon::start_upstream() {
 
 // Without the password Valkey is not connected to: where a certificate can't be read just now, this
 // is called again.
+// A reload that waits for it proves it first.
 void Daemon::on_password() {
+    if (reload_->waits_for_password()) return;
     if (reload_->take_credentials() && stage_ == Stage::Locked) start_upstream();
 }
 
@@ -239,7 +241,7 @@ void Daemon::on_run_ended(const std::string& problem) {
 }
 
 void Daemon::on_credentials_refused() {
-    password_command_.ask();
+    password_command_.ask_after_refusal();
     reload_->take_credentials();
 }
 
@@ -330,7 +332,7 @@ void Daemon::on_second() {
     metrics_.client_memory_held_bytes = held_bytes(all_metrics_);
     give_back_spare_memory();
     look_at_sockets();
-    reload_->look_at_certificates();
+    reload_->look();
     if (stage_ == Stage::Locked && !password_command_.password().empty()) on_password();
     // What is known of an absence later says more: at first a connection has only ended.
     const UpstreamHealth& health = workers_->health();

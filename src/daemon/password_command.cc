@@ -34,16 +34,29 @@ PasswordCommand::PasswordCommand(Loop& loop, Metrics& metrics, Log& log,
 }
 
 void PasswordCommand::ask() {
-    if (!is_configured() || child_ != nullptr) return;
-    if (ended_ms_ == 0) {
+    if (!is_configured()) return;
+    if (child_ != nullptr) {
+        is_wanted_again_ = true;
+    } else if (ended_ms_ == 0) {
         run();
     } else {
         run_after(kPauseMs);
     }
 }
 
+// Another password each time, none of which Valkey takes, would be a storm.
+void PasswordCommand::ask_after_refusal() {
+    if (!is_configured() || child_ != nullptr || is_refused_) return;
+    const uint64_t now_ms = loop_.now_ms();
+    if (now_ms > refused_ms_ + 2 * kPauseMaxMs) refusals_ = 0;
+    refused_ms_ = now_ms;
+    is_refused_ = true;
+    run_after(std::min(kPauseMs << std::min(refusals_++, kDoublingsMax), kPauseMaxMs));
+}
+
 void PasswordCommand::apply_options() {
-    if (child_ == nullptr && failures_ == 0 && !password_.empty()) run_before_end();
+    const bool is_waiting = is_refused_ || failures_ > 0;
+    if (child_ == nullptr && !is_waiting && !password_.empty()) run_before_end();
 }
 
 // At the end of a password's life; a fifth of that is for runs that fail.
@@ -73,6 +86,7 @@ void PasswordCommand::end() {
 void PasswordCommand::run() {
     if (child_ != nullptr) return;
     next_timer_.stop();
+    is_refused_ = is_wanted_again_ = false;
     ++metrics_.password_command_runs_total;
     output_.clear();
     is_late_ = false;
@@ -143,7 +157,11 @@ void PasswordCommand::on_exit(int status, int signal) {
         problem_.clear();
         run_before_end();
         if (password_ != former) events_.on_password();
-        events_.on_run_ended("");
+        if (is_wanted_again_) {
+            run_after(kPauseMs);
+        } else {
+            events_.on_run_ended("");
+        }
         return;
     }
     ++metrics_.password_command_failures_total;
@@ -154,7 +172,11 @@ void PasswordCommand::on_exit(int status, int signal) {
     }
     const uint64_t pause_ms = kPauseMs << std::min(failures_++, kDoublingsMax);
     run_after(std::min(pause_ms, kPauseMaxMs));
-    events_.on_run_ended(problem);
+    if (is_wanted_again_) {
+        run_after(kPauseMs);
+    } else {
+        events_.on_run_ended(problem);
+    }
 }
 
 std::string PasswordCommand::take_password(int status, int signal) {

@@ -75,6 +75,8 @@ constexpr uint64_t kSentinelAttempts = 3;
 constexpr uint64_t kRenewAfterMs = 2000;
 constexpr uint64_t kRenewAgainMs = 10'000;
 
+constexpr uint64_t kPasswordGraceMs = 5000;
+
 bool decides_what_is_stored(const ConfigChange& change) {
     return std::find(kChosenBy.begin(), kChosenBy.end(), change.key) != kChosenBy.end();
 }
@@ -149,6 +151,9 @@ const AdminChange& Reload::begin() {
     events_.on_reload_begun();
     change_.reason = "asking upstream.password_command";
     waits_for_password_ = true;
+    // Two runs; a program that nobody can end holds up no reload.
+    wait_until_ms_ = parts_.loop.now_ms() + kPasswordGraceMs +
+                     2 * parts_.config.upstream.password_command.timeout_ms;
     if (!events_.ask_password()) on_password_run_ended("");
     return change_;
 }
@@ -158,18 +163,24 @@ void Reload::on_password_run_ended(const std::string& problem) {
     if (!std::exchange(waits_for_password_, false)) return;
     change_.reason.clear();
     try {
-        if (!problem.empty()) throw ConfigError("upstream.password_command: " + problem);
         if (const std::string reason = events_.why_no_reload(); !reason.empty())
             throw ConfigError(reason);
+        if (!problem.empty()) {
+            change_.changes.push_back("upstream.password_command: " + problem +
+                                      "; the password that it told before is used");
+        }
         read_next();
     } catch (const std::exception& error) {
         refuse(error.what());
+        // It is for the upstream that stays.
+        take_credentials();
     }
 }
 
-void Reload::look_at_certificates() {
-    const std::string seen = certificates_seen(parts_.config);
+void Reload::look() {
     const uint64_t now_ms = parts_.loop.now_ms();
+    if (waits_for_password_ && now_ms >= wait_until_ms_) on_password_run_ended("it does not end");
+    const std::string seen = certificates_seen(parts_.config);
     if (seen == certificates_seen_) {
         refused_seen_.reset();
     } else if (seen != changed_seen_) {

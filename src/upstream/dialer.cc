@@ -116,13 +116,15 @@ void Dialer::on_refused() {
         busy_words_ = error;
         return;
     }
+    if (!is_database) note_failure(words);
     if (!words.empty()) pipeline_.waiting().fail_all(words);
+    // Who has waited may have given the connection back.
+    if (connection_.state() != ConnectionState::Handshaking) return;
     if (is_database) {
         context_.events.on_database_refused(connection_);
         connection_.close(error);
         return;
     }
-    note_failure(words);
     connection_.lose(error, ConnectionLoss::Auth);
 }
 

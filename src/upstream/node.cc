@@ -217,9 +217,12 @@ void Node::on_closed(Connection& connection, const std::string& reason) {
 }
 
 void Node::on_auth_refused(Connection& connection, const std::string& reason) {
-    // The word about one that a reload tries is the reload's.
     if (topology_.is_tried(connection)) {
         topology_.note_tried_refused();
+        // The word about one that a reload tries is the reload's.
+        if (topology_.is_wanted()) return;
+        ++context_.metrics.auth_failures_total;
+        events_.on_credentials_refused();
         return;
     }
     ++context_.metrics.auth_failures_total;

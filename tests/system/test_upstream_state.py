@@ -219,6 +219,27 @@ class PasswordRotatedTest(SystemTest):
         nearkey.wait_ready(3)
         self.assertEqual(b"$-1\r\n", client.command("GET", "k"))
 
+    def test_leases_that_the_server_refuses(self):
+        for refusal in ("maxclients", "requirepass"):
+            for command in (("BLPOP", "none", "0.1"), ("WATCH", "k"), ("XREAD", "BLOCK", "10", "STREAMS", "s", "$"),
+                            ("SUBSCRIBE", "c")):
+                with self.subTest(f"{refusal} {command}"):
+                    folder = os.path.join(self.directory, f"{refusal}-{command[0]}")
+                    os.mkdir(folder)
+                    server = self.start_server(directory=folder)
+                    nearkey = self.start_nearkey(server.url, directory=folder)
+                    with server.client() as direct, nearkey.client() as other:
+                        self.assertEqual(PONG, other.command("PING"))
+                        direct.command("CONFIG", "SET", refusal, "1")
+                        for _ in range(3):
+                            # The client of a WATCH is closed behind its reply.
+                            with nearkey.client() as client:
+                                reply = client.command(*command)
+                            self.assertTrue(reply.startswith((b"-ERR max", b"-NOAUTH", b"-UPSTREAM")), reply)
+                        self.assertEqual(PONG, other.command("PING"))
+                        direct.command("AUTH", "1")
+                        direct.command("CONFIG", "SET", refusal, "1000" if refusal == "maxclients" else "")
+
     def statistic(self, direct, name):
         return direct.value("INFO", "stats").split(name + b":")[1].split(b"\r\n")[0]
 

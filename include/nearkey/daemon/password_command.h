@@ -40,8 +40,11 @@ public:
     bool is_configured() const { return !options_.argv.empty(); }
     // Empty until the first run has told one.
     const std::string& password() const { return password_; }
-    // Runs it now, unless it is running; within a second of the last run, once that is over.
+    // Has it run now, at least a second after the last run; where one is under way, once more
+    // behind that. on_run_ended() is about the last of them.
     void ask();
+    // Valkey has refused what it told: later and later.
+    void ask_after_refusal();
     // The options have changed.
     void apply_options();
     // Ends a run that is under way; nothing is run any more.
@@ -68,7 +71,11 @@ private:
     std::string problem_;  // of the last run
     uint64_t ended_ms_ = 0;
     uint64_t failures_ = 0;  // since the last success
-    bool is_late_ = false;   // the run that is under way
+    uint64_t refusals_ = 0;  // not long one after the other
+    uint64_t refused_ms_ = 0;
+    bool is_refused_ = false;       // the next run is for that
+    bool is_wanted_again_ = false;  // behind the run that is under way
+    bool is_late_ = false;          // the run that is under way
     std::string output_;
     UniqueFd pipe_;
     std::unique_ptr<FdWatch> watch_;

@@ -59,6 +59,7 @@ public:
     const AdminChange& last() const { return change_; }
     // `problem`: why it told none; empty: it did.
     void on_password_run_ended(const std::string& problem);
+    bool waits_for_password() const { return waits_for_password_; }
     // No reload is under way any more.
     void end() {
         next_.reset();
@@ -69,9 +70,9 @@ public:
     // others: an operator who changed them in Valkey has changed the files as well, or will. False:
     // they can't be read.
     bool take_credentials();
-    // To be called now and then: certificates whose files were replaced are used once a new
+    // To be called each second. Certificates whose files were replaced are used once a new
     // connection has proven them, as in a reload; what is refused is tried again.
-    void look_at_certificates();
+    void look();
 
 private:
     struct Next {
@@ -110,6 +111,7 @@ private:
     Timer watch_timer_;           // a Sentinel has answered it, or none has in time
     std::string credentials_problem_;
     bool waits_for_password_ = false;
+    uint64_t wait_until_ms_ = 0;
     std::string certificates_seen_;            // those that are in force
     std::string changed_seen_;                 // those that are there in their place
     std::optional<std::string> refused_seen_;  // those that were refused last

@@ -92,6 +92,8 @@ public:
     bool is_tried(const Connection& connection) const {
         return tried_.connection.get() == &connection;
     }
+    // REQUIRES: is_tried(). The trial is of a reload, not the search for a primary.
+    bool is_wanted() const { return tried_.former == Former::Answers; }
     // It is ready, was lost or never made, or its login was refused.
     void note_tried_ready(const Value& hello);
     void note_tried_failed(const std::string& reason);

@@ -1,4 +1,5 @@
 #include "nearkey/base/buffer.h"
+#include "../rounds.h"
 #include "nearkey/base/ring.h"
 
 #include <doctest/doctest.h>
@@ -11,7 +12,7 @@ TEST_CASE("buffer: does what a string does, over a million random steps") {
     nearkey::Buffer buffer;
     std::string model;
     std::minstd_rand random(1);
-    for (int step = 0; step < 1'000'000; ++step) {
+    for (unsigned step = 0; step < nearkey::rounds(1'000'000); ++step) {
         const size_t size = random() % 100;
         switch (random() % 4) {
             case 0:
@@ -47,7 +48,7 @@ TEST_CASE("ring: does what a deque does") {
     nearkey::Ring<int> ring;
     std::deque<int> model;
     std::minstd_rand random(1);
-    for (int step = 0; step < 100'000; ++step) {
+    for (unsigned step = 0; step < nearkey::rounds(100'000); ++step) {
         if (random() % 2 == 0 || model.empty()) {
             ring.push_back(step);
             model.push_back(step);

@@ -1,5 +1,6 @@
 // Millions of random operations on the near cache and on a model with the same rules, which is so
 // simple that it can be seen to be right.
+#include "../rounds.h"
 #include "nearkey/cache/near_cache.h"
 
 #include <doctest/doctest.h>
@@ -227,13 +228,13 @@ private:
 
 void fight(uint64_t seed, uint64_t memory, bool evicts) {
     Duel duel(seed, memory);
-    for (int i = 0; i < 1'000'000; ++i) {
+    for (unsigned i = 0; i < rounds(1'000'000); ++i) {
         duel.step();
         if (i % 50'000 == 0) duel.check();
     }
     duel.finish();
     CHECK(duel.evicted() == evicts);
-    CHECK(duel.hits() > 10'000);
+    CHECK(duel.hits() > rounds(10'000));
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 // of its own, slots that move key by key between any two questions, and a map that is late.
 #include "nearkey/dispatch/scan_walk.h"
 
+#include "../rounds.h"
 #include "nearkey/resp/elements.h"
 #include "nearkey/resp/slot.h"
 #include "nearkey/resp/value.h"
@@ -325,7 +326,7 @@ TEST_CASE("scan walk: each key that stays is found, whatever moves meanwhile") {
     }
     size_t moves = 0;
     size_t again = 0;
-    for (uint32_t seed = 1; seed <= 1000; ++seed) {
+    for (uint32_t seed = 1; seed <= rounds(1000); ++seed) {
         CAPTURE(seed);
         std::mt19937 random(seed);
         ModelCluster cluster(random, 2 + random() % 3);

@@ -1,4 +1,5 @@
 #include "nearkey/session/early_replies.h"
+#include "../rounds.h"
 
 #include <doctest/doctest.h>
 
@@ -30,7 +31,7 @@ struct Model {
 }  // namespace
 
 TEST_CASE("early replies: what is kept is found, in any order, of any size, past the last number") {
-    for (uint32_t seed = 1; seed <= 60; ++seed) {
+    for (uint32_t seed = 1; seed <= rounds(60); ++seed) {
         CAPTURE(seed);
         std::mt19937 random(seed);
         const auto below = [&](size_t bound) { return static_cast<uint32_t>(random() % bound); };

@@ -1,5 +1,6 @@
 #include "nearkey/session/reply_queue.h"
 
+#include "../rounds.h"
 #include "session_rig.h"
 
 #include <doctest/doctest.h>
@@ -110,7 +111,7 @@ TEST_CASE("reply queue: a reply that is void, or failed, leaves nothing of what 
 // The replies come as several connections would bring them: each one's in order, cut anywhere, and
 // the connections mixed in any way.
 TEST_CASE("session: replies over several connections leave in the order of the commands") {
-    for (uint32_t seed = 1; seed <= 200; ++seed) {
+    for (uint32_t seed = 1; seed <= rounds(200); ++seed) {
         CAPTURE(seed);
         std::mt19937 random(seed);
         const auto below = [&](size_t bound) { return random() % bound; };
