@@ -8,7 +8,7 @@ counts their cases.
 --full adds, for the first build: the comparison with the server (tests/differential), real clients
 (tests/clients), both before a cluster as well, the examples, hostile bytes (tests/fuzz/parsers.py), a minute of fuzzing, many
 system tests once more with two event loops, and these with the thread sanitizer; for each rule that
-tests may break, the case that must fail then; and for each build the simulation, and 45 seconds of
+tests may break, the case that must fail then; and for each build the simulation, and 30 seconds of
 sequences whose replies must come in time (tests/liveness).
 
 The name of a case is SUITE/CASE: `unit/near cache: ...`, `style/layers`,
@@ -385,7 +385,7 @@ def run_with_tsan(build, only, run):
 
 def run_liveness(build, only):
     """Other sequences each time: the seed is in the last line."""
-    seconds = "30" if is_sanitized(build) else "45"
+    seconds = "20" if is_sanitized(build) else "30"
     return run_program(build, only, "liveness",
                        [sys.executable, "tests/liveness/run.py", "--seconds", seconds,
                         "--binary", str(build / "nearkey")],
@@ -442,7 +442,7 @@ def run_rules(build, only):
 
 
 def run_simulation(build, only):
-    seeds = "10" if is_sanitized(build) else "600"
+    seeds = "5" if is_sanitized(build) else "400"
     return run_program(build, only, "simulation",
                        [str(build / "nearkey_simulation"), "--seeds", seeds],
                        r"^(simulation(?:/[\w ]+)?): .*\b(ok|FAIL)$")

@@ -1,7 +1,7 @@
 """Reads and writes through two nearkeys and directly while things go wrong, and checks that nobody
 was shown what a coherent cache can't show (history.py says what that is).
 
-    tests/coherence/run.py [--seconds 40] [--seed N] [--binary build/nearkey]
+    tests/coherence/run.py [--seconds 25] [--seed N] [--binary build/nearkey]
     tests/coherence/run.py --sabotaged build/nearkey_sabotaged    breaks each rule and must be caught
 
 Prints a line per run, `coherence/NAME: ... ok` or `... FAIL`.
@@ -142,7 +142,7 @@ def tell(result):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--seconds", type=float, help="40, or 3 for each rule, and then 10")
+    parser.add_argument("--seconds", type=float, help="15 to 25, or 3 for each rule, and then 10")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--commands", choices=load.WRITES, default="all")
     parser.add_argument("--binary", default="build/nearkey")
@@ -160,7 +160,7 @@ def main():
     if not unittest.TextTestRunner(sys.stdout).run(unit_tests).wasSuccessful():
         return 1
     names = None if options.faults is None else [n for n in options.faults.split(",") if n]
-    runs = [("all faults", Needs(names, options.commands, settings=dict(options.set)), 40)]
+    runs = [("all faults", Needs(names, options.commands, settings=dict(options.set)), 25)]
     if names is None and options.commands == "all":
         runs.append(("far keys", FAR_KEYS._replace(settings=dict(options.set)), 15))
         runs.append(("failovers", FAILOVERS._replace(settings=dict(options.set)), 15))
