@@ -310,7 +310,10 @@ def trickled(data):
     for line in re.finditer(rb"[^\n]*\n", data):
         body = line[0].rstrip(b"\r\n")
         if len(body) >= LINE_BYTES_MAX:
-            ends += sorted({line.start() + len(body), line.end() - 1})
+            ends += [line.start() + len(body), line.end() - 1]
+    # A length ends at a carriage return, whatever line ends are before it.
+    ends += [line.end() - 1 for line in re.finditer(rb"[^\r]*\r", data) if len(line[0]) > LINE_BYTES_MAX]
+    ends = sorted(set(ends))
     return [data[a:b] for a, b in zip([0, *ends], [*ends, len(data)])]
 
 
