@@ -239,7 +239,7 @@ TEST_CASE("dialling: a server that takes no connection says so to all who wait, 
     rig.connection->expire(rig.loop.now_ms() + 2);
     CHECK(receiver.told.size() == 2);
     CHECK(receiver.last_error == "ERR max number of clients reached");
-    CHECK(rig.metrics.upstream_down_total == 0);
+    CHECK(rig.metrics.upstream_down_total == 2);
     rig.valkey.answers.clear();
     rig.make_ready();
     CHECK(rig.target.refusal.empty());
