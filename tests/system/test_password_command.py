@@ -9,6 +9,7 @@ import unittest
 
 from clusters import Cluster
 from harness import BINARY, SLOWNESS, ValkeyServer, proxy_only, run_nearkey, wait_for
+from sentinels import SentinelGroup
 from test_reload import PONG, ReloadTest
 
 FIRST = "canary-first-3f9a"
@@ -136,6 +137,19 @@ class CommandTest(PasswordTest):
         self.hang_up()
         self.server.run("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         wait_for(lambda: self.client().command("SET", "k", "v") == b"+OK\r\n", 3, "it serves at once")
+
+    def test_behind_sentinels_one_that_is_refused_is_asked_for_anew(self):
+        group = SentinelGroup(self.directory, password=FIRST)
+        self.addCleanup(group.stop)
+        group.start()
+        self.password_file = os.path.join(self.directory, "told")
+        self.tell("canary-wrong")
+        self.start(["cat", self.password_file], ready=False, url=group.url(user=""))
+        self.nearkey.wait_logged("admin_listening")
+        wait_for(lambda: self.nearkey.metric("nearkey_auth_failures_total") > 0, 10, "it was refused")
+        self.tell(FIRST)
+        self.nearkey.wait_ready(20)
+        self.assertEqual(PONG, self.client().command("PING"))
 
     def test_wrong_ones_that_differ_are_no_storm(self):
         self.start_locked()
