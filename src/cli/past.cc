@@ -11,7 +11,6 @@ namespace nearkey {
 namespace {
 
 constexpr size_t kMomentsMax = 720;
-constexpr size_t kChartLabel = 12;
 constexpr size_t kRange = 16;  // of the words behind a line
 constexpr size_t kPlacesMax = 60;
 constexpr size_t kPlacesMin = 10;
@@ -54,7 +53,7 @@ double most(const std::vector<double>& values) {
 
 ScreenLine line_of(std::string label, const std::vector<double>& values, double top,
                    const std::string& range) {
-    label.resize(kChartLabel, ' ');
+    label.resize(kTopLabel, ' ');
     return {label + sparkline(values, top) + (range.empty() ? "" : "  " + range)};
 }
 
@@ -145,7 +144,7 @@ std::vector<Past::Values> Past::merged(size_t places) const {
 std::vector<ScreenLine> Past::lines(size_t columns) const {
     std::vector<ScreenLine> lines;
     if (moments_.empty()) return lines;
-    const size_t room = columns - std::min(columns, kChartLabel + kRange);
+    const size_t room = columns - std::min(columns, kTopLabel + kRange);
     const size_t places = std::clamp(room, kPlacesMin, kPlacesMax);
     const std::vector<Values> all = merged(places);
     const auto take = [&all](auto value_of) {
@@ -186,7 +185,7 @@ void Past::add_events(std::vector<ScreenLine>& lines) const {
         const double age_s = std::max(now_ms - number_of(event, "time_ms"), 0.0) / 1000;
         const double count = number_of(event, "count");
         std::string label = "  " + duration_text(age_s);
-        label.resize(std::max(label.size() + 1, kChartLabel), ' ');
+        label.resize(std::max(label.size() + 1, kTopLabel), ' ');
         std::string kind = text_of(event, "kind");
         std::replace(kind.begin(), kind.end(), '_', ' ');
         lines.push_back({label + "ago: " + kind +

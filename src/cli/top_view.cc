@@ -14,7 +14,6 @@ namespace nearkey {
 namespace {
 
 constexpr size_t kHotKeyRows = 10;
-constexpr size_t kLabel = 12;
 constexpr const char* kUnknown = "-";
 
 // The growth of counters of /stats in a second.
@@ -62,7 +61,7 @@ private:
 };
 
 ScreenLine labelled(std::string label, const std::vector<std::string>& parts) {
-    label.resize(kLabel, ' ');
+    label.resize(kTopLabel, ' ');
     for (size_t i = 0; i < parts.size(); ++i)
         label += (i > 0 ? "   " : "") + parts[i];
     return {std::move(label)};

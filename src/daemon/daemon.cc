@@ -230,9 +230,8 @@ void Daemon::start_upstream() {
 
 // Without the password Valkey is not connected to: where a certificate can't be read just now, this
 // is called again.
-// A reload that waits for it proves it first.
 void Daemon::on_password() {
-    if (reload_->waits_for_password()) return;
+    if (reload_->waits_for_password()) return;  // it proves the password first
     if (reload_->take_credentials() && stage_ == Stage::Locked) start_upstream();
 }
 
@@ -425,9 +424,9 @@ void Daemon::apply_options() {
 
 void Daemon::on_reload_ended(const AdminChange& change, bool is_renewal) {
     const bool is_done = change.state == AdminChange::State::Done;
-    std::string words = is_done && change.changes.empty() ? "nothing was changed" : change.reason;
-    for (const std::string& each : is_done ? change.changes : std::vector<std::string>{})
-        words += (words.empty() ? "" : "; ") + each;
+    const std::string changes =
+        change.changes.empty() ? "nothing was changed" : in_one_line(change.changes);
+    const std::string& words = is_done ? changes : change.reason;
     const HistoryEvent done =
         is_renewal ? HistoryEvent::CertificatesRenewed : HistoryEvent::Reloaded;
     const HistoryEvent refused =

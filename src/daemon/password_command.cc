@@ -157,26 +157,24 @@ void PasswordCommand::on_exit(int status, int signal) {
         problem_.clear();
         run_before_end();
         if (password_ != former) events_.on_password();
-        if (is_wanted_again_) {
-            run_after(kPauseMs);
-        } else {
-            events_.on_run_ended("");
-        }
-        return;
+    } else {
+        note_problem(problem);
+        const uint64_t pause_ms = kPauseMs << std::min(failures_++, kDoublingsMax);
+        run_after(std::min(pause_ms, kPauseMaxMs));
     }
-    ++metrics_.password_command_failures_total;
-    if (problem != problem_) {
-        problem_ = problem;
-        log_.error("password_command_failed",
-                   {{"program", options_.argv.front()}, {"reason", problem}});
-    }
-    const uint64_t pause_ms = kPauseMs << std::min(failures_++, kDoublingsMax);
-    run_after(std::min(pause_ms, kPauseMaxMs));
     if (is_wanted_again_) {
         run_after(kPauseMs);
     } else {
         events_.on_run_ended(problem);
     }
+}
+
+void PasswordCommand::note_problem(const std::string& problem) {
+    ++metrics_.password_command_failures_total;
+    if (problem == problem_) return;
+    problem_ = problem;
+    log_.error("password_command_failed",
+               {{"program", options_.argv.front()}, {"reason", problem}});
 }
 
 std::string PasswordCommand::take_password(int status, int signal) {

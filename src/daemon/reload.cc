@@ -121,14 +121,14 @@ std::string other_secrets(const UpstreamTarget& one, const UpstreamTarget& other
     return is_same_tls(one, other) ? "" : "other certificates";
 }
 
-std::string joined(const std::vector<std::string>& parts) {
+}  // namespace
+
+std::string in_one_line(const std::vector<std::string>& parts) {
     std::string text;
     for (const std::string& part : parts)
         text += (text.empty() ? "" : "; ") + part;
     return text;
 }
-
-}  // namespace
 
 Reload::Reload(const DaemonParts& parts, Failover& failover, ReloadEvents& events)
     : parts_(parts),
@@ -229,7 +229,7 @@ void Reload::read_next() {
         change_.changes.push_back(change.text);
         if (change.needs_restart) late.push_back(change.text);
     }
-    if (!late.empty()) throw ConfigError("this needs a restart: " + joined(late));
+    if (!late.empty()) throw ConfigError("this needs a restart: " + in_one_line(late));
     events_.check_next(next);
     next_->has_other_upstream = has_other_upstream(next_->changes);
     const bool is_cluster = parts_.workers.are_cluster() || names_cluster(next);
@@ -328,7 +328,7 @@ void Reload::apply_next() {
         parts_.metrics.config_reload_success_ms = static_cast<uint64_t>(wall_clock_ms());
     }
     parts_.log.info(is_renewal ? "certificates_renewed" : "reloaded",
-                    {{"changes", joined(done.changes)}});
+                    {{"changes", in_one_line(done.changes)}});
     warn_of_open_secrets(parts_.sources, parts_.config, parts_.log);
     events_.on_reload_ended(done, is_renewal);
 }

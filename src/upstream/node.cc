@@ -217,18 +217,14 @@ void Node::on_closed(Connection& connection, const std::string& reason) {
 }
 
 void Node::on_auth_refused(Connection& connection, const std::string& reason) {
-    if (topology_.is_tried(connection)) {
-        topology_.note_tried_refused();
-        // The word about one that a reload tries is the reload's.
-        if (topology_.is_wanted()) return;
-        ++context_.metrics.auth_failures_total;
-        events_.on_credentials_refused();
-        return;
-    }
+    const bool is_tried = topology_.is_tried(connection);
+    if (is_tried) topology_.note_tried_refused();
+    // The word about one that a reload tries is the reload's.
+    if (is_tried && topology_.is_wanted()) return;
     ++context_.metrics.auth_failures_total;
     if (connection.is_retired()) return;
     const std::string explained = with_advice(reason);
-    if (context_.failures.is_news(explained)) {
+    if (!is_tried && context_.failures.is_news(explained)) {
         context_.log.error("upstream_auth_refused",
                            {{"upstream", redacted(target_->url)}, {"reason", explained}});
     }

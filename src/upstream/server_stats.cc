@@ -1,6 +1,7 @@
 #include "nearkey/upstream/server_stats.h"
 
 #include "nearkey/base/sabotage.h"
+#include "nearkey/resp/value.h"
 #include "nearkey/upstream/advice.h"
 #include "nearkey/upstream/connection.h"
 #include "nearkey/upstream/server_catalog.h"
@@ -92,9 +93,8 @@ void ServerStats::on_refused(std::string_view reply) {
     is_hidden_ = reply.starts_with("-NOPERM");
     if (is_hidden_) swaps_.forget();
     if (is_hidden_ && context_.failures.is_news("swapdb")) {
-        context_.log.warning("swapdb_hidden",
-                             {{"reason", std::string(reply.substr(
-                                             1, std::min<size_t>(reply.find('\r'), 200) - 1))}});
+        const std::string words = parse_value(reply).value_or(Value{}).text;
+        context_.log.warning("swapdb_hidden", {{"reason", words.substr(0, 200)}});
     }
 }
 

@@ -19,6 +19,9 @@ namespace nearkey {
 // where this locale prints them, else ASCII.
 std::string sparkline(const std::vector<double>& values, double top);
 
+// Columns of what a line of nearkey top begins with.
+inline constexpr size_t kTopLabel = 12;
+
 class Past {
 public:
     // Asks for what came since the last answer, no more often than there is something new.

@@ -57,6 +57,7 @@ private:
     void on_output();
     void on_exit(int status, int signal);
     void on_late();
+    void note_problem(const std::string& problem);
     // Why the run told no password; empty: it did.
     std::string take_password(int status, int signal);
     void kill_all();

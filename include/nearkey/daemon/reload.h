@@ -50,6 +50,9 @@ struct ConfigChange {
     bool needs_restart = false;
 };
 
+// Changes or reasons in one line, as the log and the history have them.
+std::string in_one_line(const std::vector<std::string>& parts);
+
 class Reload final : private TargetEvents, private SentinelEvents {
 public:
     Reload(const DaemonParts& parts, Failover& failover, ReloadEvents& events);
