@@ -85,7 +85,6 @@ void Desk::answer_error(const CommandSpec* spec, std::string_view text) {
 
 void Desk::warn(std::string_view event, std::string_view what) {
     context.log.warning(event, {{"what", what},
-                                {"name", client.identity.name},
                                 {"session", static_cast<int64_t>(id)},
                                 {"request", int64_t{replies.next()}},
                                 {"tag", tag()}});

@@ -312,7 +312,8 @@ def trickled(data):
         if len(body) >= LINE_BYTES_MAX:
             ends += [line.start() + len(body), line.end() - 1]
     # A length ends at a carriage return, whatever line ends are before it.
-    ends += [line.end() - 1 for line in re.finditer(rb"[^\r]*\r", data) if len(line[0]) > LINE_BYTES_MAX]
+    lengths = re.finditer(rb"\n?([^\r]*)\r", data)
+    ends += [length.end(1) for length in lengths if len(length[1]) > LINE_BYTES_MAX]
     ends = sorted(set(ends))
     return [data[a:b] for a, b in zip([0, *ends], [*ends, len(data)])]
 
