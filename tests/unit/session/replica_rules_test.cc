@@ -50,8 +50,15 @@ TEST_CASE("rule replica_asked: the bound counts from when the primary was asked"
     REQUIRE(rig.run_until_asked("INFO replication", answered + 1));
     rig.pass(200);
     const size_t asked = rig.replica.times_asked("INFO replication");
-    rig.valkey.send(rig.valkey.peer_of("INFO replication"),
-                    ReplicaRig::primary_info(100) + ":0\r\n");
+    // What is asked from now on is answered, and proves nothing newer.
+    rig.valkey.ownership_answer = ":0\r\n";
+    rig.valkey.answers["INFO replication"] = ReplicaRig::primary_info(UINT32_MAX);
+    for (size_t peer = 0; peer < rig.valkey.peer_count(); ++peer) {
+        for (const std::string& question : rig.valkey.unanswered(peer)) {
+            const bool is_info = question == "INFO replication";
+            rig.valkey.send(peer, is_info ? ReplicaRig::primary_info(100) : ":0\r\n");
+        }
+    }
     REQUIRE(
         run_until(rig.loop, [&] { return rig.replica.times_asked("INFO replication") > asked; }));
     rig.settle();

@@ -244,6 +244,7 @@ void FakeValkey::read(size_t id) {
 void FakeValkey::answer(size_t id, const std::string& command) {
     Peer& peer = *peers_[id];
     if (command.starts_with("EXISTS nearkey:")) {
+        if (ownership_answer.empty()) peer.unanswered.push_back(command);
         send(id, ownership_answer);
         return;
     }
@@ -256,6 +257,7 @@ void FakeValkey::answer(size_t id, const std::string& command) {
     if (!is_heartbeat) peer.asked.push_back(command);
     if (command == "PING") peer.is_set_up = true;
     const auto found = answers.find(command);
+    if (found != answers.end() && found->second.empty()) peer.unanswered.push_back(command);
     send(id, found != answers.end() ? found->second : default_answer(command));
     if (command != "QUIT" || found != answers.end()) return;
     peer.is_leaving = true;

@@ -53,6 +53,10 @@ public:
     const std::vector<std::string>& asked(size_t peer) const { return peers_.at(peer)->asked; }
     // The same without its handshake.
     std::vector<std::string> asked_when_ready(size_t peer) const;
+    // What was not answered, as `answers` or `ownership_answer` say, in order.
+    const std::vector<std::string>& unanswered(size_t peer) const {
+        return peers_.at(peer)->unanswered;
+    }
     // What it has sent that is no whole command.
     std::string_view unparsed(size_t peer) const { return peers_.at(peer)->input.view(); }
     // Whether it sends no more; only with stays_after_end.
@@ -75,6 +79,7 @@ private:
         Buffer output;
         CommandParser parser{int64_t{1} << 30};
         std::vector<std::string> asked;
+        std::vector<std::string> unanswered;
         bool is_set_up = false;
         bool has_ended = false;
         bool is_leaving = false;  // closed when all is sent
