@@ -129,7 +129,7 @@ void SharedRoute::pass_held_up(ReplyReceiver& receiver) {
     // It may be owed something by another node, too.
     if (desk_.context.cluster != nullptr) return;
     const int database = is_selecting() ? selecting_ : desk_.client.database;
-    Connection* const next = node_->shared().find_ready(desk_.client.protocol, database);
+    Connection* const next = node_->shared().find_for_reads(desk_.client.protocol, database);
     if (next == nullptr) return;
     connection_->pipeline().pass(receiver, next->pipeline());
     desk_.ledger.forget(*connection_);

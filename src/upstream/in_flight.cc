@@ -12,7 +12,6 @@ namespace nearkey {
 
 namespace {
 constexpr uint32_t kHeadWaitsUs = 50'000;
-constexpr uint64_t kPassedForMs = 50;
 constexpr uint64_t kTellAgainMs = 100;
 constexpr size_t kSparseMin = size_t{16} << 10;
 
@@ -185,12 +184,15 @@ void InFlight::look_at_head(uint64_t now_ms) {
     const bool waits = !requests_.empty() && reply_bytes_ == 0 &&
                        now_us - requests_[0].timing.sent_us > kHeadWaitsUs &&
                        now_us - answered_us_ > kHeadWaitsUs;
-    if (waits && !head_waits_) head_waits_since_ms_ = now_ms;
+    if (waits && !head_waits_) {
+        head_waits_since_ms_ = now_ms;
+        head_waits_since_boot_ms_ = Loop::boot_ms();
+    }
     head_waits_ = waits;
 }
 
-void InFlight::tell_held_up(uint64_t now_ms) {
-    if (!head_waits_ || context_.heard_ms <= head_waits_since_ms_ + kPassedForMs) return;
+void InFlight::tell_held_up(uint64_t now_ms, uint64_t since_boot_ms) {
+    if (!head_waits_ || since_boot_ms <= head_waits_since_boot_ms_) return;
     if (now_ms < told_held_up_ms_ + kTellAgainMs) return;
     told_held_up_ms_ = now_ms;
     // Each receiver's entries together, those that keep it here first.
@@ -212,6 +214,14 @@ void InFlight::tell_held_up(uint64_t now_ms) {
     std::sort(told.begin(), told.end());
     for (const auto& [place, receiver] : told)
         receiver->on_held_up();
+}
+
+bool InFlight::owes_reads_alone() const {
+    for (size_t i = 0; i < requests_.size(); ++i) {
+        const RequestKind kind = requests_[i].kind;
+        if (kind != RequestKind::Read && kind != RequestKind::Own) return false;
+    }
+    return true;
 }
 
 void InFlight::take_reads(const ReplyReceiver& receiver, const Visit& visit) {

@@ -10,9 +10,16 @@ namespace nearkey {
 
 namespace {
 constexpr size_t kPassedForPause = 3;
+constexpr uint64_t kReliefMs = 50;  // between two attempts at one that can't be connected
 
 bool is_held_up(const std::unique_ptr<Connection>& connection) {
     return connection->in_flight().is_held_up();
+}
+
+bool is_free(const Connection& connection) {
+    return connection.is_ready() && !connection.pipeline().is_held_back() &&
+           !connection.pipeline().has_waiting() && !connection.in_flight().is_congested() &&
+           !connection.in_flight().is_held_up();
 }
 
 size_t count_passed(const Connections& group) {
@@ -118,13 +125,22 @@ const Connections* SharedConnections::find_group(Protocol protocol, int database
 }
 
 Connection* SharedConnections::find_ready(Protocol protocol, int database) const {
+    return find_in(protocol, database, is_free);
+}
+
+// A write that was sent a moment ago may be held up as well, and what has passed once stays.
+Connection* SharedConnections::find_for_reads(Protocol protocol, int database) const {
+    return find_in(protocol, database, [](const Connection& connection) {
+        return is_free(connection) && connection.in_flight().owes_reads_alone();
+    });
+}
+
+Connection* SharedConnections::find_in(Protocol protocol, int database,
+                                       bool (*suits)(const Connection&)) const {
     const Connections* const group = find_group(protocol, database);
     if (group == nullptr) return nullptr;
-    const auto found = std::find_if(group->begin(), group->end(), [](const auto& connection) {
-        return connection->is_ready() && !connection->pipeline().is_held_back() &&
-               !connection->pipeline().has_waiting() && !connection->in_flight().is_congested() &&
-               !connection->in_flight().is_held_up();
-    });
+    const auto found = std::find_if(group->begin(), group->end(),
+                                    [&](const auto& connection) { return suits(*connection); });
     return found == group->end() ? nullptr : found->get();
 }
 
@@ -155,41 +171,49 @@ bool SharedConnections::close_least_needed() {
 
 // --- held up ---
 
-// Connects one more in any case; others only while the server answers some, for then it keeps these
-// waiting on purpose (CLIENT PAUSE WRITE).
+// Where all are held up, one more is connected; the next one not before that one is held up as well.
+// A server that is busy for everybody answers no handshake, so it is given one; one that keeps these
+// waiting on purpose (CLIENT PAUSE WRITE), as many as it takes.
 void SharedConnections::relieve_held_up() {
+    const uint64_t now_ms = context_.loop.now_ms();
     may_hold_writes_ = false;
     for (auto& [key, group] : groups_) {
-        const size_t open = count_open(group);
-        const bool is_stuck =
-            open > 0 && std::all_of(group.begin(), group.end(), [](const auto& each) {
-                return !is_open(each) || each->in_flight().is_held_up();
-            });
-        const size_t passed = count_passed(group);
-        may_hold_writes_ = may_hold_writes_ || passed >= kPassedForPause;
-        if (!is_stuck) {
+        may_hold_writes_ = may_hold_writes_ || count_passed(group) >= kPassedForPause;
+        if (std::none_of(group.begin(), group.end(), is_held_up)) continue;
+        const bool some_go_on = std::any_of(group.begin(), group.end(), [](const auto& each) {
+            return each->is_ready() && !is_held_up(each);
+        });
+        if (some_go_on) {
             look_past_held_up(group);
             continue;
         }
-        if (count() >= context_.options.connections_max) continue;
-        if (open > context_.options.connections && passed == 0) continue;
-        Connection& added =
-            add(group, std::make_unique<Connection>(context_, key.first, key.second));
-        added.use().note_unused(context_.loop.now_ms());
-        context_.events.on_wants_dial(added);
+        const auto next = std::find_if(group.begin(), group.end(), [](const auto& each) {
+            return is_open(each) && !each->is_ready();
+        });
+        if (next == group.end() && count() >= context_.options.connections_max) continue;
+        Connection& relief =
+            next != group.end()
+                ? **next
+                : add(group, std::make_unique<Connection>(context_, key.first, key.second));
+        if (relief.state() != ConnectionState::Idle || now_ms < relieved_ms_ + kReliefMs) continue;
+        relieved_ms_ = now_ms;
+        relief.use().note_unused(now_ms);
+        context_.events.on_wants_dial(relief);
     }
 }
 
 // Requests behind a head that waits may go another way, if the server goes on answering there: each
 // tick asks whether it does.
 void SharedConnections::look_past_held_up(const Connections& group) {
-    if (std::none_of(group.begin(), group.end(), is_held_up)) return;
+    uint64_t asked_before_boot_ms = 0;
     for (const auto& each : group) {
-        if (each->in_flight().is_held_up()) {
-            each->pipeline().tell_held_up(context_.loop.now_ms());
-        } else {
-            each->probe().send_heartbeat();
-        }
+        if (each->in_flight().is_held_up()) continue;
+        asked_before_boot_ms = std::max(asked_before_boot_ms, each->probe().proven_before_ms());
+        each->probe().send_heartbeat();
+    }
+    for (const auto& each : group) {
+        if (!each->in_flight().is_held_up()) continue;
+        each->pipeline().tell_held_up(context_.loop.now_ms(), asked_before_boot_ms);
     }
 }
 

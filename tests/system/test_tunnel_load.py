@@ -171,7 +171,7 @@ class SubscribersTest(SystemTest):
             self.assertEqual(b"m", parse(client.read_reply())[2])
 
     def test_row_2_entering_a_tunnel_while_the_server_is_away_is_an_error_and_no_end(self):
-        self.start(**{"upstream.queue_timeout_ms": 200})
+        self.start(**{"upstream.queue_timeout_ms": 200 * SLOWNESS})
         client = self.client()
         client.command("PING")
         self.server.kill()

@@ -79,9 +79,13 @@ public:
     // The server answers others while it keeps this connection's head waiting.
     bool is_passed() const { return head_waits_ && context_.heard_ms > head_waits_since_ms_; }
     void look_at_head(uint64_t now_ms);
-    // is_passed() for longer: the server is not busy, it keeps the head waiting on purpose. Tells
-    // each receiver that is owed reads alone, none of which is the head (on_held_up).
-    void tell_held_up(uint64_t now_ms);
+    // Tells each receiver that is owed reads alone, none of which is the head (on_held_up), if the
+    // head was waiting already at `since_boot_ms`: the server has answered two questions that were
+    // asked after that, one after the other, so it is not busy, it keeps the head waiting on
+    // purpose.
+    void tell_held_up(uint64_t now_ms, uint64_t since_boot_ms);
+    // Nothing that was sent can be kept waiting where reads are not.
+    bool owes_reads_alone() const;
     // Visits the reads of a receiver that was told, as retries, and forgets the receiver.
     using Visit = std::function<void(const PendingRequest& again, std::string_view bytes)>;
     void take_reads(const ReplyReceiver& receiver, const Visit& visit);
@@ -114,7 +118,8 @@ private:
     size_t reply_bytes_ = 0;            // bytes so far of a reply whose end has not come yet
     bool head_waits_ = false;           // no reply has ended for kHeadWaitsUs, nor has one begun
     uint64_t head_waits_since_ms_ = 0;  // when that was first seen
-    uint32_t answered_us_ = 0;          // when the last reply ended
+    uint64_t head_waits_since_boot_ms_ = 0;
+    uint32_t answered_us_ = 0;  // when the last reply ended
     uint64_t told_held_up_ms_ = 0;
     size_t expired_ = 0;  // this many at the front can't expire any more
     Buffer retained_;     // in the order of the requests

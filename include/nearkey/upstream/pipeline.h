@@ -101,8 +101,8 @@ public:
     bool has_waiting() const { return !waiting_.empty(); }
     uint64_t bytes_sent() const { return bytes_sent_; }
 
-    void tell_held_up(uint64_t now_ms) {
-        if (waiting_.empty()) in_flight_.tell_held_up(now_ms);
+    void tell_held_up(uint64_t now_ms, uint64_t since_boot_ms) {
+        if (waiting_.empty()) in_flight_.tell_held_up(now_ms, since_boot_ms);
     }
     bool wants_expiry() const { return in_flight_.wants_expiry() || !waiting_.empty(); }
     // Gives back memory kept for many requests in flight.

@@ -41,6 +41,8 @@ public:
     void change(Connection*& used, Connection& next);
     // A connection that takes a command of our own at once. Null: there is none.
     Connection* find_ready(Protocol protocol, int database) const;
+    // The same where nothing but reads is on its way.
+    Connection* find_for_reads(Protocol protocol, int database) const;
     // True if a group has more than one connection.
     bool is_crowded() const { return is_crowded_; }
 
@@ -67,6 +69,7 @@ private:
     using Key = std::pair<Protocol, int>;  // and database
 
     const Connections* find_group(Protocol protocol, int database) const;
+    Connection* find_in(Protocol protocol, int database, bool (*suits)(const Connection&)) const;
     Connection& add(Connections& group, std::unique_ptr<Connection> connection);
     size_t count() const;
     [[nodiscard]] bool close_least_needed();
@@ -78,6 +81,7 @@ private:
     Connection* primary_ = nullptr;
     bool is_crowded_ = false;
     bool may_hold_writes_ = false;  // since the last tick
+    uint64_t relieved_ms_ = 0;
 };
 
 template <class Visit>

@@ -133,22 +133,24 @@ TEST_CASE("session: a reply that never comes holds up what is behind it until it
     }
 }
 
+static size_t count_held_up(SharedConnections& shared) {
+    size_t count = 0;
+    shared.for_each([&](Connection& each) { count += each.in_flight().is_held_up() ? 1 : 0; });
+    return count;
+}
+
 TEST_CASE("session: while the server holds writes back, one more waits where the others do") {
     CachedRig rig;
     FakeClient& client = rig.make_ready();
     SharedConnections& shared = rig.node->shared();
-    const auto count_held_up = [&shared] {
-        size_t count = 0;
-        shared.for_each([&](Connection& each) { count += each.in_flight().is_held_up() ? 1 : 0; });
-        return count;
-    };
     // Each holds up one more connection; another is ready for the next.
     for (const std::string write : {"SET a 1", "SET b 1", "SET c 1"}) {
-        const size_t before = count_held_up();
+        const size_t before = count_held_up(shared);
         rig.silence(write);
         rig.add_client().ask({write});
         REQUIRE(run_until(rig.loop, [&] {
-            return count_held_up() > before && shared.find_ready(Protocol::Resp2, 0) != nullptr;
+            return count_held_up(shared) > before &&
+                   shared.find_ready(Protocol::Resp2, 0) != nullptr;
         }));
     }
     REQUIRE(run_until(rig.loop, [&] { return shared.may_hold_writes(); }));
@@ -158,6 +160,32 @@ TEST_CASE("session: while the server holds writes back, one more waits where the
     client.ask({"SET d 1"});
     REQUIRE(rig.run_until_asked("SET d 1", 1));
     CHECK(rig.valkey.peer_of("SET d 1") != rig.valkey.peer_of("GET r"));
+}
+
+TEST_CASE("session: where writes wait on all connections, one more answers who reads") {
+    CachedRig rig;
+    rig.options.request_timeout_ms = 60'000;
+    rig.options.connections = 3;
+    rig.make_ready();
+    SharedConnections& shared = rig.node->shared();
+    std::vector<FakeClient*> writers;
+    for (const std::string write : {"SET a 1", "SET b 1", "SET c 1"}) {
+        rig.silence(write);
+        writers.push_back(&rig.add_client());
+        writers.back()->ask({"GET " + write});
+        REQUIRE(rig.run_until_end(*writers.back(), "+GET " + write + "\r\n"));
+    }
+    // More than there should be, as after a large reply.
+    rig.options.connections = 1;
+    writers[0]->ask({"SET a 1"});
+    writers[1]->ask({"SET b 1"});
+    writers[2]->ask({"SET c 1"});
+    REQUIRE(run_until(rig.loop, [&] { return count_held_up(shared) == 3; }));
+    // Nothing is asked of the server meanwhile that it could answer.
+    REQUIRE(run_until(rig.loop, [&] { return shared.find_ready(Protocol::Resp2, 0) != nullptr; }));
+    FakeClient& reader = rig.add_client();
+    reader.ask({"GET r"});
+    CHECK(rig.run_until_end(reader, "+GET r\r\n"));
 }
 
 TEST_CASE("session: behind a blocking command a client is read, whatever else it waits for") {
