@@ -96,7 +96,7 @@ std::optional<Executed> CachedReads::give_up_late(const CommandSpec& spec) {
 
 bool CachedReads::answer_stale(const Call& call) {
     if (is_overtaken(call.command[1])) return false;
-    const std::string_view reply = find_stale(call);
+    const std::string_view reply = find_stale(desk_, call);
     if (reply.empty()) return false;
     ++desk_.context.metrics.near_cache_stale_hits_total;
     desk_.ledger.forget_awaited();
@@ -106,14 +106,16 @@ bool CachedReads::answer_stale(const Call& call) {
     return true;
 }
 
-std::string_view CachedReads::find_stale(const Call& call) const {
-    if (!desk_.context.node.serves_stale()) return {};
-    return cache_.find_stale(desk_.ledger.query(*call.spec(), call.command),
-                             desk_.context.ledgers.boot_ms);
+std::string_view CachedReads::find_stale(const Desk& desk, const Call& call) {
+    if (!desk.context.node.serves_stale()) return {};
+    return desk.context.ledgers.cache->find_stale(desk.ledger.query(*call.spec(), call.command),
+                                                  desk.context.ledgers.boot_ms);
 }
 
+// What a lease owes may take as long as it likes, and tell of what was changed meanwhile: a job that
+// BLPOP waits for, of the key that it is about.
 bool CachedReads::is_overtaken(std::string_view key) const {
-    return desk_.owed() > 0 && desk_.ledger.may_be_overtaken(key);
+    return desk_.owed() > 0 && (lease_ || desk_.ledger.may_be_overtaken(key));
 }
 
 void CachedReads::sample_hit(std::string_view key, uint32_t told) {

@@ -257,7 +257,7 @@ void NearkeyCommand::explain(const Call& call) {
     const Plan plan = planner_.plan_for(parser.command());
     const Call explained{plan, parser.command()};
     const bool is_stale =
-        plan.caching == Caching::Whole && !CachedReads(desk_).find_stale(explained).empty();
+        plan.caching == Caching::Whole && !CachedReads::find_stale(desk_, explained).empty();
     Pairs pairs;
     pairs.add("command",
               plan.spec == nullptr ? explained.command[0].substr(0, 128) : plan.spec->name);

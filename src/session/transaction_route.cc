@@ -69,6 +69,8 @@ TransactionRoute::Whole TransactionRoute::encode_whole(std::string_view rest) {
         if (size > kWholeBytesMax) return {};
         if (result == ParseResult::Empty) continue;
         const CommandView& command = parser.command();
+        // The arguments of one that is inline end with the next, and ledgers.keys are some of them.
+        if (!command.is_canonical()) return {};
         const CommandSpec* const spec = context.node.catalog().commands().find(command);
         const bool is_first = whole.commands == 0;  // MULTI itself
         if (spec == nullptr) return {};

@@ -31,7 +31,8 @@ class WayTest(SystemTest):
         # So long that what is served is never what ends by itself.
         self.nearkey = self.start_nearkey(
             f"unix://{self.relay.path}",
-            settings={"near_cache.max_staleness_ms": 60000, **self.settings},
+            settings={"near_cache.max_staleness_ms": 60000,
+                      "near_cache.thrash_guard": "false", **self.settings},
         )
         self.server.run("SET", "k", "old")
 
@@ -178,6 +179,18 @@ class WayTest(SystemTest):
         self.assertEqual([[b"other"]], parse(client.read_replies(3)[2]))
         self.assert_goes_on(client, [], b"new", read=("GET", "other"))
 
+    def test_keys_in_a_whole_transaction_of_inline_commands(self):
+        """Of many lengths: the arguments of each end with the next command."""
+        for size in (1, 15, 100, 5000):
+            key = "k" * size
+            self.server.run("SET", key, "old")
+            client = self.holding(self.client(), "GET", key)
+            client.send(f"MULTI\r\nSET {key} new\r\nSET {'l' * 9000} v\r\nEXEC\r\n".encode())
+            replies = [parse(reply) for reply in client.read_replies(4)]
+            self.assertEqual([b"OK", b"OK"], replies[-1])
+            self.assertEqual(b"new", self.ask(client, "GET", key), size)
+            self.relay.thaw()
+
     def test_keys_in_a_transaction_that_comes_step_by_step(self):
         client = self.holding(self.client(), "GET", "other")
         self.server.run("SET", "other", "new")
@@ -233,6 +246,39 @@ class WayTest(SystemTest):
         client = self.holding(self.client(), "GET", "k")
         self.server.run("SET", "k", "new")
         self.assert_goes_on(client, [("WATCH", "other"), ("GET", "k"), ("UNWATCH",)], b"new")
+
+    def test_what_stands_behind_a_blocking_command(self):
+        """A job is pushed after what it is about was written: who waits for it reads that."""
+        self.server.run("XGROUP", "CREATE", "jobs", "g", "$", "MKSTREAM")
+        push, member, entry = ("RPUSH", "q", "job"), ("ZADD", "z", "1", "job"), (
+            "XADD", "jobs", "*", "f", "v")
+        ways = [
+            (("BLPOP", "q", "0"), push),
+            (("BRPOP", "q", "0"), push),
+            (("BLMOVE", "q", "r", "LEFT", "LEFT", "0"), push),
+            (("BRPOPLPUSH", "q", "r", "0"), push),
+            (("BLMPOP", "0", "1", "q", "LEFT"), push),
+            (("BZPOPMIN", "z", "0"), member),
+            (("BZPOPMAX", "z", "0"), member),
+            (("BZMPOP", "0", "1", "z", "MIN"), member),
+            (("XREAD", "BLOCK", "0", "STREAMS", "jobs", "$"), entry),
+            (("XREADGROUP", "GROUP", "g", "c", "BLOCK", "0", "STREAMS", "jobs", ">"), entry),
+        ]
+        writer = self.client()
+        for number, (blocking, pushing) in enumerate(ways):
+            for version in (2, 3):
+                with self.subTest(command=blocking[0], version=version):
+                    client, value = self.client(version), f"new {number} {version}".encode()
+                    self.server.run("XGROUP", "SETID", "jobs", "g", "$")
+                    store(self.nearkey, client, "GET", "k")
+                    client.send(encode(*blocking) + encode("GET", "k") + encode("MGET", "k", "k")
+                                + encode("STRLEN", "k"))
+                    wait_for(lambda: b"blocked_clients:1" in self.server.run("INFO", "clients"),
+                             5, "it waits")
+                    self.assertEqual(b"OK", writer.value("SET", "k", value))
+                    writer.command(*pushing)
+                    replies = [parse(reply) for reply in client.read_replies(4)]
+                    self.assertEqual([value, [value, value], len(value)], replies[1:])
 
     def test_a_stream_that_was_waited_for(self):
         client = self.holding(self.client(), "XLEN", "stream")

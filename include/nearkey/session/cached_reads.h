@@ -3,6 +3,7 @@
 #pragma once
 
 #include "nearkey/session/desk.h"
+#include "nearkey/session/lease.h"
 
 #include <optional>
 #include <string_view>
@@ -12,13 +13,15 @@ namespace nearkey {
 class CachedReads {
 public:
     // REQUIRES: there is a near cache.
-    explicit CachedReads(Desk& desk) : desk_(desk), cache_(*desk.context.ledgers.cache) {}
+    // `lease`: the client's.
+    CachedReads(Desk& desk, const Lease& lease)
+        : desk_(desk), cache_(*desk.context.ledgers.cache), lease_(lease) {}
 
     // Nothing: it must go to Valkey. REQUIRES: its reply may be stored.
     std::optional<Executed> answer(const Call& call);
     // The reply, untrue perhaps by now, with which it is answered while Valkey is away; empty:
     // none.
-    std::string_view find_stale(const Call& call) const;
+    static std::string_view find_stale(const Desk& desk, const Call& call);
 
 private:
     std::optional<Executed> answer_split(const Call& call);
@@ -30,6 +33,7 @@ private:
 
     Desk& desk_;
     NearCache& cache_;
+    const Lease& lease_;
 };
 
 }  // namespace nearkey

@@ -45,7 +45,7 @@ public:
         const Plan plan = plan_of(command);
         const Call call{plan, command};
         if (plan.may_be_stored()) {
-            if (const auto executed = CachedReads(desk_).answer(call)) return *executed;
+            if (const auto executed = CachedReads(desk_, lease_).answer(call)) return *executed;
             return read_at_server(call, rest);
         }
         return plan.way == Way::Shared ? shared_.forward(call) : execute(call, rest);
