@@ -35,21 +35,42 @@ SAMPLE_EVERY = 1024
 
 DATABASES_MAX = 65536
 
-# These leave the connection that carries them in another state. The words are the subcommands that
-# do; none: the command itself does.
+# These leave the connection that carries them in another state, if only in a tunnel of nearkey's,
+# where a reply is not held back until what it wrote is void. The words are the subcommands that do;
+# none: the command itself does.
 STATE_OF_CONNECTION: Dict[str, Tuple[str, ...]] = {
+    "ASKING": (),
     "AUTH": (),
-    "CLIENT": ("CACHING", "REPLY", "TRACKING"),
+    "CLIENT": (
+        "CACHING",
+        "CAPA",
+        "GETREDIR",
+        "ID",
+        "IMPORT-SOURCE",
+        "INFO",
+        "NO-EVICT",
+        "NO-TOUCH",
+        "REPLY",
+        "TRACKING",
+        "TRACKINGINFO",
+    ),
     "HELLO": (),
     "MONITOR": (),
     "NEARKEY": ("CACHE",),
     "PSUBSCRIBE": (),
     "PSYNC": (),
+    "PUNSUBSCRIBE": (),
+    "READONLY": (),
+    "READWRITE": (),
+    "REPLCONF": (),
     "RESET": (),
+    "SCRIPT": ("DEBUG",),
     "SELECT": (),
     "SSUBSCRIBE": (),
     "SUBSCRIBE": (),
+    "SUNSUBSCRIBE": (),
     "SYNC": (),
+    "UNSUBSCRIBE": (),
 }
 # A pipeline ends these before it gives its connection back.
 STATE_OF_TRANSACTION: Dict[str, Tuple[str, ...]] = {"MULTI": (), "WATCH": ()}

@@ -37,11 +37,12 @@ STATES = [
     ("CLIENT", "TRACKING", "ON"), ("CLIENT TRACKING", "ON"), ("client", b"reply", "OFF"),
     ("CLIENT REPLY", "SKIP"), ("CLIENT", "CACHING", "YES"), ("CLIENT TRACKING ON",),
     ("NEARKEY", "CACHE", "OFF"), ("NEARKEY CACHE", "OFF"), ("nearkey", memoryview(b"cache"), "off"),
-    ("CLIENT",), (memoryview(b"SELECT"), 1),
+    ("CLIENT",), (memoryview(b"SELECT"), 1), ("CLIENT", "INFO"), ("CLIENT ID",), ("READONLY",),
+    ("client no-touch", "on"), ("SCRIPT", b"debug", "NO"), ("UNSUBSCRIBE",),
 ]
 NO_STATES = [
     ("GET", "SELECT"), ("SET", "key", "AUTH"), ("CLIENT", "SETNAME", "x"),
-    ("CLIENT SETNAME", "reply"), ("CLIENT", "INFO"), ("NEARKEY", "TAG", "CACHE"),
+    ("CLIENT SETNAME", "reply"), ("CLIENT", "LIST"), ("SCRIPT", "LOAD", "debug"), ("NEARKEY", "TAG", "CACHE"),
     ("NEARKEY", "HITS", 7), ("PING",), ("ECHO", "RESET"), ("UNWATCH",), ("CONFIG", "RESETSTAT"), ("PUBLISH", "a", "b"), (b"set", b"\xff", b"\xff"),
 ]
 

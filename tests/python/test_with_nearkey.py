@@ -71,6 +71,24 @@ class WithNearkeyTest(SharingTest):
 
 
 class PromisesTest(WithNearkeyTest):
+    def test_each_command_of_the_server_that_begins_a_tunnel_ends_the_reading(self):
+        """In a tunnel nearkey waits for no news before it passes on what a script has written."""
+        rows = self.server.run("COMMAND")
+        rows += [row for container in list(rows) if len(container) > 9 for row in container[9]]
+        tunnels = set()
+        with redis.Redis(unix_socket_path=self.path) as client:
+            for name, arity, *_ in rows:
+                for argument in ("1", "x"):
+                    words = name.decode().split("|")
+                    words += [argument] * max(0, abs(arity) - len(words))
+                    told = client.execute_command("NEARKEY", "EXPLAIN", *words)
+                    route = dict(zip(told[::2], told[1::2]))[b"route"]
+                    if route != b"tunnel":
+                        continue
+                    tunnels.add(name.decode())
+                    self.assertTrue(_shared.changes_state(words, _shared.STATE_OF_CLIENT), words)
+        self.assertLess({"client|id", "client|no-touch", "subscribe", "monitor"}, tunnels)
+
     def test_own_writes_are_read(self):
         client = self.open(decode_responses=True)
         for number in range(2000):
