@@ -112,8 +112,8 @@ std::string_view CachedReads::find_stale(const Desk& desk, const Call& call) {
                                                   desk.context.ledgers.boot_ms);
 }
 
-// What a lease owes may take as long as it likes, and tell of what was changed meanwhile: a job that
-// BLPOP waits for, of the key that it is about.
+// What a lease owes may take as long as it likes, and tell of what was changed meanwhile: a job
+// that BLPOP waits for, of the key that it is about.
 bool CachedReads::is_overtaken(std::string_view key) const {
     return desk_.owed() > 0 && (lease_ || desk_.ledger.may_be_overtaken(key));
 }

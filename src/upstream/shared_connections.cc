@@ -171,9 +171,9 @@ bool SharedConnections::close_least_needed() {
 
 // --- held up ---
 
-// Where all are held up, one more is connected; the next one not before that one is held up as well.
-// A server that is busy for everybody answers no handshake, so it is given one; one that keeps these
-// waiting on purpose (CLIENT PAUSE WRITE), as many as it takes.
+// Where all are held up, one more is connected; the next one not before that one is held up as
+// well. A server that is busy for everybody answers no handshake, so it is given one; one that
+// keeps these waiting on purpose (CLIENT PAUSE WRITE), as many as it takes.
 void SharedConnections::relieve_held_up() {
     const uint64_t now_ms = context_.loop.now_ms();
     may_hold_writes_ = false;
