@@ -328,9 +328,9 @@ def programs(build):
            [python, "tests/liveness/run.py", "--cluster", "--seconds", "30",
             "--binary", str(build / "nearkey")],
            r"^(liveness): .*: (ok|FAIL)$")
-    yield "coherence", coherence(build), COHERENCE_CASE
+    yield "coherence", coherence(build, "--seconds", "12"), COHERENCE_CASE
     yield ("coherence with two workers",
-           coherence(build, "--set", "server.workers=2", "--seconds", "12"), COHERENCE_CASE)
+           coherence(build, "--set", "server.workers=2", "--seconds", "8"), COHERENCE_CASE)
     yield ("coherence/sabotaged",
            coherence(build, "--sabotaged", str(build / "nearkey_sabotaged")),
            COHERENCE_CASE)
@@ -490,7 +490,7 @@ def suites(builds, is_full):
                    ("threads/coherence", functools.partial(
                        run_program, name="threads/coherence", pattern=COHERENCE_CASE,
                        command=["env", f"NEARKEY_CLIENT_LIBRARY={builds[0]}/libnearkey-client.so.0",
-                                *coherence(builds[0].parent / "build-tsan", "--seconds", "10",
+                                *coherence(builds[0].parent / "build-tsan", "--seconds", "6",
                                            "--set", "server.workers=3")]))]
         for name, function in threads:
             yield Suite(name, builds[0], functools.partial(run_with_tsan, run=function))

@@ -117,7 +117,8 @@ class AnotherServerTest(ReloadTest):
 
     def test_twenty_switches_to_and_fro_under_load(self):
         first, second = self.two_servers()
-        self.start(self.settings(first.url))
+        patience = f"queue_timeout_ms = {1000 * SLOWNESS}"
+        self.start(self.settings(first.url, patience))
         load = IncrementLoad(self.nearkey.client, workers=4).start()
         self.addCleanup(load.stop)
         readers = Readers(self.nearkey.client, "where").start()
@@ -126,7 +127,7 @@ class AnotherServerTest(ReloadTest):
             seen = load.total("acknowledged")
             wait_for(lambda: load.total("acknowledged") > seen + 50, 10, "the load goes on")
             server, name = ((second, b"second"), (first, b"first"))[round_number % 2]
-            self.write(self.settings(server.url))
+            self.write(self.settings(server.url, patience))
             self.assertEqual("reloaded", self.hang_up()["event"])
             with self.nearkey.client() as client:
                 self.assertEqual(name, client.value("GET", "where"))
