@@ -105,6 +105,8 @@ void Dialer::on_refused() {
     }
     if (is_unauthorized_) {
         context_.events.on_auth_refused(connection_, error);
+        // Another password may be known now, and the connection closed for it.
+        if (connection_.state() != ConnectionState::Handshaking) return;
         if (when == WhenRefused::WaitOrTell) {
             connection_.close("Valkey refuses nearkey's own password; not sent");
             return;

@@ -267,6 +267,25 @@ class PasswordRotationTest(ReloadTest):
         self.assertEqual(PONG, client.command("PING"))
         self.assertEqual(1, self.count("credentials_read_again"))
 
+    def test_the_first_to_be_refused_is_one_that_nobody_has_taken(self):
+        server = self.start_locked("old-password")
+        path = self.password_file("old-password")
+        self.start(
+            self.settings(server.url, 'username = "app"', f'password_file = "{path}"')
+        )
+        client = self.client()
+        self.assertEqual(PONG, client.command("PING"))
+        server.run("ACL", "SETUSER", "app", "resetpass", ">new-password")
+        self.password_file("new-password")
+        # A dedicated connection is made for a value of this size while it comes.
+        command = encode("SET", "large", b"x" * (3 << 20))
+        client.send(command[: 3 << 19])
+        wait_for(lambda: self.count("credentials_read_again"), 5, "it is refused")
+        client.send(command[3 << 19 :])
+        self.assertEqual(b"+OK\r\n", client.read_reply())
+        self.assertEqual(1, self.nearkey.metric("nearkey_auth_failures_total"))
+        self.assertEqual(b"*-1\r\n", client.command("BLPOP", "none", "0.01"))
+
     def test_a_wrong_password_is_refused_at_the_first_attempt(self):
         server = self.start_locked("right-password")
         path = self.password_file("right-password")

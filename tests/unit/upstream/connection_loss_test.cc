@@ -297,6 +297,26 @@ TEST_CASE("dialling: refused credentials are told, and who waits reads the serve
     CHECK(receiver.last_error == "NOAUTH Authentication required.");
 }
 
+// As one that nobody has taken yet is, where the refusal has another password read.
+TEST_CASE("dialling: one that is closed while its refusal is told of ends there") {
+    for (const WhenRefused when : {WhenRefused::Fail, WhenRefused::Wait, WhenRefused::WaitOrTell}) {
+        ConnectionRig rig;
+        Collector receiver;
+        rig.url.user = "somebody";
+        rig.url.password = "secret";
+        rig.closes_when_refused = true;
+        rig.valkey.answers["HELLO 2 AUTH somebody secret"] = "-WRONGPASS invalid pair\r\n";
+        rig.connection->use().set_when_refused(when);
+        rig.send(receiver, 1, "GET a");
+        REQUIRE(run_until(rig.loop, [&] { return !rig.lost.empty(); }));
+        CHECK(rig.auth_refused == std::vector<std::string>{"WRONGPASS invalid pair"});
+        CHECK(rig.lost == std::vector<std::string>{"another password"});
+        CHECK(rig.connection->state() == ConnectionState::Closed);
+        CHECK(receiver.last_error == "UPSTREAMDOWN another password");
+        CHECK(rig.target.failed_dials == 0);
+    }
+}
+
 TEST_CASE("dialling: a peer that accepts and stays silent is given up after connect_timeout") {
     ConnectionRig rig;
     rig.options.connect_timeout_ms = 20;

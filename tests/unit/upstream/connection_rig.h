@@ -58,6 +58,7 @@ struct ConnectionRig : ConnectionEvents {
     void on_closed(Connection&, const std::string& reason) override { lost.push_back(reason); }
     void on_auth_refused(Connection&, const std::string& reason) override {
         auth_refused.push_back(reason);
+        if (closes_when_refused) connection->close("another password");
     }
     void on_tracking(Connection&, std::string_view) override {}
     void on_database_refused(Connection&) override {}
@@ -99,6 +100,7 @@ struct ConnectionRig : ConnectionEvents {
     std::unique_ptr<Connection> connection;
 
     bool redials = true;
+    bool closes_when_refused = false;
     int ready_count = 0;
     std::vector<std::string> lost;
     std::vector<std::string> auth_refused;
