@@ -247,7 +247,7 @@ void Conversation::on_connection_lost() {
     if (desk_.has_ended()) return;
     if (tunnel_ != nullptr && desk_.context.node.target().has_sentinels() && tunnel_->may_move() &&
         !tunnel_->is_reading_paused()) {
-        tunnel_->move();
+        move_tunnel();
         return;
     }
     if (tunnel_ != nullptr) {
@@ -266,7 +266,7 @@ void Conversation::on_connection_lost() {
 void Conversation::on_failover() {
     if (desk_.has_ended()) return;
     if (tunnel_ != nullptr) {
-        if (tunnel_->may_move()) tunnel_->move();
+        if (tunnel_->may_move()) move_tunnel();
     } else if (kept_.blocked != nullptr) {
         kept_.blocked->on_failover();
     }
@@ -334,6 +334,11 @@ void Conversation::on_tunnel_bytes(std::string_view bytes) {
     if (tunnel_ == nullptr) return;
     tunnel_->update_reading();
     desk_.account();
+}
+
+void Conversation::move_tunnel() {
+    tunnel_->move();
+    check_tunnel();
 }
 
 void Conversation::check_tunnel() {

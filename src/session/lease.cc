@@ -173,18 +173,22 @@ void Lease::note_own_reply(bool is_error) {
 // --- questions of our own ---
 
 void Lease::prepare(std::string_view bytes, WhenRefused when_refused) {
-    preparation_ = {Preparation::State::Pending, {}, false};
-    is_asking_ = false;
-    desk_.pauses.pause(PauseReason::kLease, nullptr);
     connection_->use().set_when_refused(when_refused);
-    connection_->send({bytes, this, 0, RequestKind::Write});
+    ask(bytes, RequestKind::Write);
+    is_asking_ = false;
 }
 
+// Nothing is told of an answer that comes meanwhile: who asks is not done yet.
 void Lease::ask(std::string_view bytes, RequestKind kind) {
-    preparation_ = {Preparation::State::Pending, {}, false};
     is_asking_ = true;
+    preparation_ = {};
     desk_.pauses.pause(PauseReason::kLease, nullptr);
     connection_->send({bytes, this, 0, kind});
+    if (preparation_.state == Preparation::State::Done) {
+        desk_.pauses.unpause(PauseReason::kLease);
+    } else {
+        preparation_.state = Preparation::State::Pending;
+    }
 }
 
 void Lease::on_reply_bytes(uint32_t, std::string_view bytes) {
@@ -210,12 +214,13 @@ bool Lease::on_reply_void(uint32_t) {
 
 // Where the question was ours, the client's command has not been sent.
 void Lease::on_request_failed(uint32_t, std::string_view error) {
+    const bool is_at_once = preparation_.state == Preparation::State::None;
     const bool is_late = !is_asking_ && error.starts_with("UPSTREAMTIMEOUT");
     preparation_ = {
         Preparation::State::Done,
         std::string(is_late ? "UPSTREAMDOWN Valkey did not answer in time; not sent" : error),
         true};
-    events_.on_prepared();
+    if (!is_at_once) events_.on_prepared();
 }
 
 void Lease::void_preparation() {

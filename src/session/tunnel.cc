@@ -146,7 +146,9 @@ void Tunnel::move() {
 void Tunnel::dial() {
     const bool is_there = lease_.take_one(true);
     wait_.wait_for_lease(!is_there);
-    if (is_there) lease_.prepare(kPing, WhenRefused::Fail);
+    if (!is_there) return;
+    lease_.prepare(kPing, WhenRefused::Fail);
+    if (lease_.preparation().state == Lease::Preparation::State::Done) on_prepared();
 }
 
 void Tunnel::go_on() {

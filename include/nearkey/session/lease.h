@@ -23,6 +23,7 @@ public:
     // was not for the next command.
     virtual bool on_lease_settled(bool is_refused) = 0;
     // The question before the client's command is answered: take_preparation() has the answer.
+    // Never told while it is being asked.
     virtual void on_prepared() = 0;
     // The lease ends with replies to come that are for nobody.
     virtual void forget_replies(Connection& connection) = 0;
@@ -81,7 +82,8 @@ public:
     void end();
     void stop_waiting();
 
-    // Asks something for ourselves before the client's command goes over it.
+    // Asks something for ourselves before the client's command goes over it. Behind this call the
+    // answer may be there: a full queue fails it at once.
     void prepare(std::string_view bytes, WhenRefused when_refused);
     // The same for a client's command, which preparation() answers. Nothing of it is entered in the
     // ledger.

@@ -77,7 +77,7 @@ public:
     bool on_lease_settled(bool is_refused) { return wait_.on_lease_settled(is_refused); }
     void on_prepared();
     void go_on();
-    // After any of these, and on_bytes(): it is to be ended.
+    // After any of these, and on_bytes(): it is to be ended, by who called.
     bool has_failed_to_move() const { return has_failed_to_move_; }
 
 private:

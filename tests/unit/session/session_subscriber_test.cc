@@ -236,6 +236,29 @@ TEST_CASE("failover: a subscriber with nothing left moves as well") {
     CHECK(rig.other.times_asked("SUBSCRIBE b") == 1);
 }
 
+// Its question to the new primary fails while it is still being asked.
+TEST_CASE("failover: a subscriber that finds the queue full is closed") {
+    for (const bool waits_for_lease : {false, true}) {
+        CAPTURE(waits_for_lease);
+        SubscriberRig rig(2);
+        FakeClient& first = rig.make_client();
+        FakeClient& second = rig.add_client();
+        first.ask({"SUBSCRIBE a"});
+        second.ask({"SUBSCRIBE b"});
+        REQUIRE(rig.run_until_output(first, rig.subscribed("a")));
+        REQUIRE(rig.run_until_output(second, rig.subscribed("b")));
+        if (waits_for_lease) rig.options.dedicated_max = 1;
+        rig.options.queue_commands_max = 0;
+        rig.fail_over();
+        CHECK(rig.run_until_ended(first));
+        CHECK(rig.run_until_ended(second));
+        CHECK(rig.is_other_spared({"subscribe a", "subscribe b"}));
+        CHECK(rig.metrics.upstream_tunnels == 0);
+        CHECK(rig.metrics.clients_moved_subscriber_total == 0);
+        CHECK(rig.node->leases().leased().size() == 0);
+    }
+}
+
 TEST_CASE("failover: a subscriber that is refused at the new primary is closed") {
     SubscriberRig rig(2);
     rig.other.answers["subscribe a"] = "-NOPERM no\r\n";
