@@ -254,6 +254,10 @@ void Conversation::on_connection_lost() {
         end_tunnel();
     } else if (transaction_.is_open()) {
         transaction_route().lose();
+        // What is asked or waited for on it is for nobody any more.
+        const Lease::Preparation asked = lease_.take_preparation();
+        if (asked.state == Lease::Preparation::State::Pending)
+            desk_.pauses.unpause(PauseReason::kLease);
     }
     lease_.void_preparation();
     const bool is_asked = lease_.preparation().state != Lease::Preparation::State::None;
@@ -309,7 +313,12 @@ Executed Conversation::enter_tunnel(const Call& call) {
     }
     const bool needs_no_auth = call.spec()->needs_no_auth;
     const auto when = needs_no_auth ? WhenRefused::WaitOrTell : WhenRefused::Fail;
-    if (const auto executed = lease_.prove(call, is_proven, when)) return *executed;
+    if (const auto executed = lease_.prove(call, is_proven, when)) {
+        // The server does not know of the command, and would run EXEC without it.
+        const bool is_lost = *executed == Executed::Yes && transaction_.may_be_in_multi();
+        if (is_lost) transaction_route().lose();
+        return *executed;
+    }
     shared_.leave(desk_.receiver());
     std::unique_ptr<Subscriptions> subscriptions;
     if (!transaction_.is_open() && Subscriptions::is_about(call.spec())) {

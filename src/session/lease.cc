@@ -233,9 +233,14 @@ void Lease::void_preparation() {
 // Any reply to our PING proves it too: the server answers the client's command itself. But a step
 // before it may be missing that was refused because the server is busy.
 std::optional<Executed> Lease::prove(const Call& call, bool is_proven, WhenRefused when_refused) {
-    if (!is_proven && preparation_.state == Preparation::State::None) {
+    // The server would queue a question in MULTI, and EXEC answer it: there is none. Where commands
+    // are held back, an empty one has its turn among them, and nothing of it is sent.
+    const bool is_in_multi = transaction_.may_be_in_multi();
+    const bool is_open = connection_->is_ready() && !connection_->pipeline().is_held_back();
+    const bool may_go = is_in_multi ? is_open : is_proven;
+    if (!may_go && preparation_.state == Preparation::State::None) {
         if (desk_.owed() > 0) return desk_.wait_until_idle();
-        prepare(kPing, when_refused);
+        prepare(is_in_multi ? std::string_view() : kPing, when_refused);
         return Executed::NotYet;
     }
     const Preparation done = take_preparation();

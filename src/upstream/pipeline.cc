@@ -123,7 +123,12 @@ void Pipeline::set_ready(Gate gate) {
     gate_ = gate;
     while (!waiting_.empty() && gate_ == Gate::Open) {
         const UnsentRequest next = waiting_.take();
-        if (next.request.receiver != nullptr) transmit(next.bytes, next.request);
+        if (next.request.receiver == nullptr) continue;
+        if (next.bytes.empty()) {
+            next.request.receiver->on_reply_end(next.request.ticket);
+        } else {
+            transmit(next.bytes, next.request);
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 """Transactions on a server that refuses, goes or stands still (faults.md, rows 1, 2, 4, 16): what
 is lost is lost as a whole, and never does a command run outside of its transaction."""
 
+import time
 import unittest
 
 from harness import SystemTest, proxy_only, wait_for
@@ -211,6 +212,30 @@ class LostServerTest(SystemTest):
         self.server.thaw()
         self.nearkey.wait_ready()
         self.assertIn(self.server.run("GET", "n"), (None, b"1"))
+
+    def test_row_1_what_enters_a_tunnel_while_a_silent_server_is_not_trusted(self):
+        """EXEC answers the client's commands, and nothing of nearkey's own."""
+        self.start(**{"upstream.suspect_after_ms": 300})
+        suspects = "nearkey_upstream_suspects_total"
+        for command in (
+            ("SELECT", "1"),
+            ("CLIENT", "SETNAME", "somebody"),
+            ("HELLO", "2"),
+            ("SUBSCRIBE", "news"),
+        ):
+            with self.subTest(command), self.nearkey.client() as client:
+                seen = self.nearkey.metric(suspects)
+                self.assertEqual(OK, client.command("MULTI"))
+                self.server.freeze()
+                wait_for(
+                    lambda seen=seen: self.nearkey.metric(suspects) > seen, 10, "it is suspect"
+                )
+                client.send(encode(*command))
+                time.sleep(0.1)  # It is taken up.
+                self.server.thaw()
+                self.assertEqual(QUEUED, client.read_reply())
+                self.assertEqual(QUEUED, client.command("ECHO", "mine"))
+                self.assertEqual([2, b"mine"], [len(r := parse(client.command("EXEC"))), r[-1]])
 
     def test_row_1_a_whole_transaction_that_times_out(self):
         self.start(**{"upstream.request_timeout_ms": 300})

@@ -78,8 +78,8 @@ public:
     }
 
     bool is_ready() const { return gate_ >= Gate::Held; }
-    // Sets Held or Open. Waiting requests are sent if they may. REQUIRES: a socket whose server
-    // takes requests.
+    // Sets Held or Open. Waiting requests are sent if they may; of one without bytes the receiver
+    // is told then that its reply has ended. REQUIRES: a socket whose server takes requests.
     void set_ready(Gate gate);
     bool is_held_back() const { return gate_ == Gate::Held; }
     // REQUIRES: ready.

@@ -202,6 +202,66 @@ TEST_CASE("tunnel: what nearkey else keeps itself enters one behind WATCH, and i
     }
 }
 
+// A client in MULTI over a lease whose server was silent for long: commands are held back.
+struct SuspectRig : SessionRig {
+    explicit SuspectRig(const std::string& line, uint64_t timeout_ms = 10'000) {
+        options.suspect_after_ms = 60;
+        options.heartbeat_interval_ms = 10;
+        options.unready_after_ms = 60'000;
+        valkey.answers[line] = "+QUEUED\r\n";
+        client = &make_ready();
+        client->ask({"MULTI"});
+        REQUIRE(run_until_output(*client, "+MULTI\r\n"));
+        peer = valkey.peer_of("MULTI");
+        valkey.freeze();
+        REQUIRE(run_until(loop, [this] { return metrics.upstream_suspects_total == 1; }));
+        options.request_timeout_ms = timeout_ms;
+        client->ask({line});
+        settle();
+    }
+    FakeClient* client;
+    size_t peer = 0;
+};
+
+TEST_CASE("tunnel: in MULTI nothing of our own is asked, and one that is held back waits") {
+    for (const std::string line : {"SELECT 3", "HELLO 3", "CLIENT SETNAME x", "SUBSCRIBE c"}) {
+        CAPTURE(line);
+        SuspectRig rig(line);
+        const Connection& lease = *rig.node->leases().leased().front();
+        const uint64_t sent_before = lease.pipeline().bytes_sent();
+        rig.valkey.thaw();
+        CHECK(rig.run_until_output(*rig.client, "+MULTI\r\n+QUEUED\r\n"));
+        rig.client->ask({"EXEC"});
+        CHECK(rig.run_until_output(*rig.client, "+MULTI\r\n+QUEUED\r\n+EXEC\r\n"));
+        CHECK(rig.valkey.asked_when_ready(rig.peer) ==
+              Lines{"CLIENT SETNAME ", "MULTI", line, "EXEC"});
+        CHECK(lease.pipeline().bytes_sent() - sent_before ==
+              encoded(line).size() + encoded("EXEC").size());
+        CHECK(rig.metrics.upstream_tunnels == 1);
+    }
+}
+
+TEST_CASE("tunnel: one that is held back in MULTI until its connection is lost ends the client") {
+    SuspectRig rig("SELECT 3");
+    rig.valkey.close(rig.peer);
+    rig.valkey.thaw();
+    CHECK(rig.run_until_ended(*rig.client));
+    CHECK(rig.client->output() == "+MULTI\r\n");
+    CHECK(rig.valkey.times_asked("SELECT 3") == 0);
+    CHECK(rig.metrics.clients_closed_state_total == 1);
+}
+
+TEST_CASE("tunnel: one that is held back in MULTI for too long ends the client") {
+    SuspectRig rig("SELECT 3", 20);
+    rig.client->ask({"EXEC"});
+    CHECK(rig.run_until_ended(*rig.client));
+    CHECK(rig.client->output() ==
+          "+MULTI\r\n-UPSTREAMDOWN Valkey did not answer in time; not sent\r\n");
+    rig.valkey.thaw();
+    rig.settle();
+    CHECK(rig.valkey.times_asked("EXEC") == 0);
+}
+
 TEST_CASE("tunnel: WAIT in it counts what was written before, over whatever connection") {
     for (const bool has_written : {false, true}) {
         CAPTURE(has_written);
