@@ -26,7 +26,9 @@ void Failover::begin(std::unique_ptr<SentinelWatch> watch, const Endpoint& prima
     if (parts_.workers.is_trying_for(*this)) parts_.workers.forget_target();
     tried_.reset();
     refused_.clear();
-    is_confirmation_wanted_ = false;
+    // Of the same primary the loops still wait to be told, and do not ask again at once.
+    const bool is_same = !primary.host.empty() && primary == primary_ && watch != nullptr;
+    if (!is_same) is_confirmation_wanted_ = false;
     patience_timer_.stop();
     primary_ = primary;
     watch_ = std::move(watch);
@@ -34,6 +36,7 @@ void Failover::begin(std::unique_ptr<SentinelWatch> watch, const Endpoint& prima
     watch_->tell(*this);
     if (!primary_.host.empty()) watch_->follow(primary_);
     watch_->ask();
+    if (is_confirmation_wanted_) be_patient();
 }
 
 std::vector<SentinelFacts> Failover::sentinels() const {
@@ -124,8 +127,17 @@ void Failover::on_confirmation_wanted() {
     is_confirmation_wanted_ = true;
     doubted_ms_ = parts_.loop.now_ms();
     watch_->ask();
-    if (!patience_timer_.is_active())
-        patience_timer_.start_once(parts_.config.upstream.connect_timeout_ms);
+    if (!patience_timer_.is_active()) be_patient();
+}
+
+// The wish may have been lost, as one that came while something else was decided. A wish that is
+// known is not renewed: its time counts from when the server was doubted.
+void Failover::on_confirmation_missing() {
+    if (!is_confirmation_wanted_) on_confirmation_wanted();
+}
+
+void Failover::be_patient() {
+    patience_timer_.start_once(parts_.config.upstream.connect_timeout_ms);
 }
 
 // Where no Sentinel answers, nobody knows better than the server itself. If one names another
@@ -135,7 +147,7 @@ void Failover::on_patience_over() {
     if (!is_confirmation_wanted_) return;
     const bool is_long = doubted_ms_ + kBelievedAfterMs <= parts_.loop.now_ms();
     if (watch_->has_reachable() && !is_long) {
-        patience_timer_.start_once(parts_.config.upstream.connect_timeout_ms);
+        be_patient();
     } else {
         confirm(false);
     }

@@ -299,6 +299,10 @@ void Worker::on_confirmation_wanted() {
     tell([this] { workers_.events().on_confirmation_wanted(); });
 }
 
+void Worker::on_confirmation_missing() {
+    tell([this] { workers_.events().on_confirmation_missing(); });
+}
+
 void Worker::on_target_proven() {
     tell([this, trial = trial_] { workers_.on_worker_target_proven(trial); });
 }

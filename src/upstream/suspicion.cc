@@ -15,6 +15,7 @@ bool Suspicion::is_unconfirmed() const {
 }
 
 bool Suspicion::tick(const Health& health) {
+    ask_again();
     const uint64_t limit_ms = context_.options.suspect_after_ms;
     const bool is_silent = limit_ms > 0 && context_.ready > 0 && health.is_silent_for(limit_ms);
     if (!is_silent || is_suspect_ || is_broken(Rule::Suspicion)) return false;
@@ -54,8 +55,17 @@ void Suspicion::note_trustworthy(Connection& connection) {
 
 void Suspicion::ask_for_confirmation() {
     if (std::exchange(is_confirmation_wanted_, true)) return;
-    confirmation_wanted_ms_ = context_.loop.now_ms();
+    confirmation_wanted_ms_ = confirmation_asked_ms_ = context_.loop.now_ms();
     events_.on_confirmation_wanted();
+}
+
+// Nobody is relied upon to remember the question: without an answer all is held back.
+void Suspicion::ask_again() {
+    const uint64_t now_ms = context_.loop.now_ms();
+    const uint64_t due_ms = confirmation_asked_ms_ + context_.options.unready_after_ms;
+    if (!is_confirmation_wanted_ || due_ms > now_ms) return;
+    confirmation_asked_ms_ = now_ms;
+    events_.on_confirmation_missing();
 }
 
 void Suspicion::confirm() {

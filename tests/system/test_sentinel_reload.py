@@ -7,8 +7,9 @@ import threading
 import unittest
 
 from fake_sentinel import FakeSentinel
-from harness import SystemTest, proxy_only, run_nearkey, wait_for
+from harness import SLOWNESS, SystemTest, proxy_only, run_nearkey, wait_for
 from near_cache import store
+from resp import encode
 from sentinel_case import OK, SentinelWords
 from sentinels import HOST, NAME, SentinelGroup
 from test_reload import ReloadTest
@@ -109,6 +110,35 @@ class SentinelReloadTest(SentinelWords, ReloadTest):
             self.reload(group.url())
         self.wait_writes_at(group.servers[0], client, timeout=5)
 
+
+    def test_a_primary_that_was_silent_is_confirmed_to_the_sentinels_of_a_reload(self):
+        """What it holds back waits for a Sentinel's word. The one that was asked refuses, and a
+        reload brings the password."""
+        primary = self.start_server(tcp=True)
+        sentinel = FakeSentinel({NAME: (HOST, primary.port)}, epoch=1)
+        self.addCleanup(sentinel.close)
+        url = f"sentinel://{sentinel.address}/{NAME}"
+        patient = ["unready_after_ms = 60000", "connect_timeout_ms = 20000"]
+        self.start(self.settings(url, *patient))
+        client = self.client()
+        self.wait_writes_at(primary, client)
+        primary.freeze()
+        self.addCleanup(primary.thaw)
+        sentinel.password = "right"
+        sentinel.drop()
+        wait_for(lambda: self.metric("upstream_suspects_total") > 0, 10, "it is suspect")
+        self.wait_state(sentinel, "NOAUTH")
+        primary.thaw()
+        client.send(encode("SET", "held", "back"))
+        with self.assertRaises(TimeoutError):
+            client.read_reply(1)
+        file = os.path.join(self.directory, "password")
+        with open(file, "w") as password:
+            password.write("right\n")
+        os.chmod(file, 0o600)
+        self.write(self.settings(url, *patient, f'\n[sentinel]\npassword_file = "{file}"'))
+        self.assertEqual("reloaded", self.hang_up()["event"])
+        self.assertEqual(OK, client.read_reply(5 * SLOWNESS))
 
     def test_what_was_sought_for_the_former_sentinels_is_over_with_a_reload(self):
         primary = self.start_server(tcp=True, name="primary")

@@ -54,6 +54,7 @@ private:
     void on_credentials_refused() override;
     void on_demoted() override { failover_->on_demoted(); }
     void on_confirmation_wanted() override { failover_->on_confirmation_wanted(); }
+    void on_confirmation_missing() override { failover_->on_confirmation_missing(); }
     // ReloadEvents
     std::string why_no_reload() const override;
     void on_reload_begun() override;

@@ -31,6 +31,7 @@ public:
     // As in WorkersEvents.
     void on_demoted();
     void on_confirmation_wanted();
+    void on_confirmation_missing();
 
 private:
     // SentinelEvents
@@ -42,6 +43,7 @@ private:
     void try_primary(const Endpoint& primary);
     void say_refused(const Endpoint& primary, const std::string& reason);
     void confirm(bool is_said_by_sentinel);
+    void be_patient();
     void on_patience_over();
 
     const DaemonParts parts_;

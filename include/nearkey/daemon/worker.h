@@ -88,6 +88,7 @@ private:
     void on_credentials_refused() override;
     void on_demoted() override;
     void on_confirmation_wanted() override;
+    void on_confirmation_missing() override;
     void on_commands_changed() override { clients_->on_commands_changed(); }
     void on_beat() override;
     // ClusterEvents; on_credentials_refused() is of both

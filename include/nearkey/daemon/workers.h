@@ -30,6 +30,7 @@ public:
     // As in NodeEvents, from any worker.
     virtual void on_demoted() = 0;
     virtual void on_confirmation_wanted() = 0;
+    virtual void on_confirmation_missing() = 0;
 
 protected:
     ~WorkersEvents() = default;

@@ -29,6 +29,8 @@ public:
     // The server was silent for long, or lost, and says that it is the primary: where Sentinels may
     // know of another one, Node::confirm_primary() is waited for.
     virtual void on_confirmation_wanted() {}
+    // It still waits, upstream.unready_after_ms later, and again after as long.
+    virtual void on_confirmation_missing() {}
     // With each heartbeat, whether its server answers or not.
     virtual void on_beat() {}
 

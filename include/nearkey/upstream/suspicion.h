@@ -45,6 +45,7 @@ public:
 
 private:
     void ask_for_confirmation();
+    void ask_again();
 
     ConnectionContext& context_;
     NodeConnections& connections_;
@@ -52,6 +53,7 @@ private:
     bool is_suspect_ = false;
     bool is_confirmation_wanted_ = false;  // it has answered since
     uint64_t confirmation_wanted_ms_ = 0;  // since then
+    uint64_t confirmation_asked_ms_ = 0;   // last
 };
 
 }  // namespace nearkey
