@@ -37,26 +37,28 @@ void introduce(Connection& connection, const ClientIdentity& client, Node& node,
 }
 
 std::optional<Executed> Lease::take(const Call& call) {
-    if (desk_.context.cluster != nullptr) {
-        // Whether the command is of the transaction is not known before the replies have told.
-        const bool is_unsure = transaction_.is_at_server() && !transaction_.may_be_in_multi();
-        if (is_unsure && desk_.owed() > 0) return desk_.wait_until_idle();
-        if (!transaction_.is_at_server()) {
-            if (const auto executed = turn_to_owner(call)) return *executed;
-        }
+    if (desk_.context.cluster == nullptr) return take_at(*node_, call);
+    // Whether the command is of the transaction is not known before the replies have told.
+    const bool is_at_server = transaction_.is_at_server();
+    const bool is_unsure = is_at_server && !transaction_.may_be_in_multi();
+    if (is_unsure && desk_.owed() > 0) return desk_.wait_until_idle();
+    // What was asked about the command holds for this connection alone.
+    const bool is_asked = preparation_.state != Preparation::State::None && connection_ != nullptr;
+    Node* node = node_;
+    if (!is_at_server && !is_asked) {
+        if (const auto executed = desk_.place(call, node)) return *executed;
     }
-    return take_here(call);
+    return take_at(*node, call);
 }
 
+// It turns to the node only to take one there: a command that is answered here, or that waits for
+// something else, leaves no name of a node that may go.
 std::optional<Executed> Lease::take_at(Node& node, const Call& call) {
-    if (node_ != &node) {
+    if (connection_ != nullptr && node_ != &node) {
+        // It is kept for another command, of that node.
+        if (desk_.owed() > 0) return desk_.wait_until_idle();
         end();
-        turn_to(node);
     }
-    return take_here(call);
-}
-
-std::optional<Executed> Lease::take_here(const Call& call) {
     if (connection_ != nullptr) {
         if (connection_->is_retired() && desk_.owed() > 0 && !transaction_.is_open()) {
             return desk_.wait_until_idle();
@@ -75,27 +77,14 @@ std::optional<Executed> Lease::take_here(const Call& call) {
                                               "(upstream.dedicated_max)");
         return Executed::Yes;
     }
+    turn_to(node);
     if (!take_one(false)) return Executed::NotYet;
     return std::nullopt;
 }
 
-// A lease that is kept for another command is of the node of that one.
-std::optional<Executed> Lease::turn_to_owner(const Call& call) {
-    // What was asked about the command holds for this connection alone.
-    const bool is_asked = preparation_.state != Preparation::State::None;
-    if (is_asked && connection_ != nullptr) return std::nullopt;
-    Node* node = nullptr;
-    if (const auto executed = desk_.place(call, node)) return executed;
-    if (node == node_) return std::nullopt;
-    if (connection_ != nullptr) {
-        if (desk_.owed() > 0) return desk_.wait_until_idle();
-        end();
-    }
-    turn_to(*node);
-    return std::nullopt;
-}
-
+// A place in the queue of the same node is kept.
 void Lease::turn_to(Node& node) {
+    if (node_ == &node) return;
     stop_waiting();
     node_ = &node;
 }
@@ -132,6 +121,8 @@ bool Lease::take_new(const LeaseWish& wish) {
 }
 
 void Lease::settle_wait(bool is_refused) {
+    // Its queue keeps the node no longer.
+    if (is_refused) node_ = &desk_.context.node;
     if (events_.on_lease_settled(is_refused)) return;
     was_refused_ |= is_refused;
     desk_.pauses.unpause(PauseReason::kLease);

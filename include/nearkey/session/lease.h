@@ -64,7 +64,7 @@ public:
 
     // Nothing: it is there. Otherwise the command has been answered, or must be tried again.
     std::optional<Executed> take(const Call& call);
-    // The same at this node, whatever the command is about. REQUIRES: nothing is owed over it.
+    // The same at this node, whatever the command is about.
     std::optional<Executed> take_at(Node& node, const Call& call);
     // It is of that node.
     bool is_of(const Node& node) const { return node_ == &node; }
@@ -74,7 +74,8 @@ public:
     // Takes one of its node. False: none is free yet. `is_fresh`: dialled now, for idle ones may be
     // to a former primary.
     bool take_one(bool is_fresh);
-    // The next one is of this node. REQUIRES: there is none.
+    // The next one is of this node. REQUIRES: there is none, and take_one() follows: only a
+    // connection and a place in the queue keep the node.
     void turn_to(Node& node);
     // True if take() would give one that is ready. If not, one is connected for later.
     bool is_there_at_once();
@@ -130,9 +131,7 @@ private:
     bool on_reply_void(uint32_t ticket) override;
     void on_request_failed(uint32_t ticket, std::string_view error) override;
 
-    std::optional<Executed> take_here(const Call& call);
     void settle_wait(bool is_refused);
-    std::optional<Executed> turn_to_owner(const Call& call);
     bool take_new(const LeaseWish& wish);
     void introduce() {
         nearkey::introduce(*connection_, desk_.client.identity, *node_, desk_.context.encoded);
@@ -142,8 +141,8 @@ private:
     const Transaction& transaction_;
     ConnectionOwner& owner_;
     LeaseEvents& events_;
-    // Of connection_, or of the one that is waited for; without either the one that always is: a
-    // node of a cluster goes when nobody uses it.
+    // Of connection_, or of the one that is waited for in its queue; without either the one that
+    // always is: a node of a cluster goes when nobody uses it. A refusal is the end of the wait.
     Node* node_;
     Connection* connection_ = nullptr;
     Preparation preparation_;

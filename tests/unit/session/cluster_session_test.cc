@@ -102,6 +102,34 @@ TEST_CASE("cluster: what comes over the seed may be ahead of the news, which mem
     CHECK_FALSE(rig.cluster->owner(kSlot).coherence().may_overtake(Protocol::Resp3));
 }
 
+// Only a place in its queue keeps the node, and the client's end must not look for one there.
+TEST_CASE("cluster: a lease that is refused knows nothing of a node that may go") {
+    ClusterRig rig;
+    rig.options.dedicated_max = 1;
+    rig.cluster_options.refresh_interval_ms = 50;
+    const std::string pop = "BLPOP " + ClusterRig::key_of(kSlots - 1) + " 0";
+    rig.silence(pop);
+    rig.other.answers[pop] = "";
+    FakeClient& holder = rig.make_cluster_ready();
+    FakeClient& refused = rig.add_client();
+    holder.ask({pop});
+    REQUIRE(run_until(rig.loop, [&] { return rig.other.times_asked(pop) == 1; }));
+    rig.options.queue_timeout_ms = 50;
+    refused.ask({pop});
+    REQUIRE(rig.run_until_end(refused, "(upstream.dedicated_max)\r\n"));
+    const uint16_t number = rig.cluster->owner(kSlots - 1).coherence().number();
+    holder.session.abort();
+    for (FakeValkey* const fake : {&rig.valkey, &rig.other}) {
+        fake->answers["CLUSTER SLOTS"] =
+            "*1\r\n" + ClusterRig::range(0, kSlots - 1, ClusterRig::kFirstPort);
+    }
+    rig.cluster->doubt();
+    REQUIRE(run_until(rig.loop, [&] { return rig.cluster->find(number) == nullptr; }));
+    refused.ask({"BLPOP " + ClusterRig::key_of(0) + " 1"});
+    CHECK(rig.run_until_end(refused, "+BLPOP " + ClusterRig::key_of(0) + " 1\r\n"));
+    refused.session.abort();
+}
+
 TEST_CASE("cluster: a feed that has been silent for too long is given up for another") {
     ClusterRig rig;
     rig.options.request_timeout_ms = 100;
