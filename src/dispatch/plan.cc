@@ -198,7 +198,7 @@ Plan plan_rest(const CommandSpec* spec, const CommandView& command, const PlanFa
                                        : Why::Table,
               .is_queued = facts.in_multi};
     plan.caching = caching_otherwise(plan, command, facts);
-    if (is_call && !is_allowed(plan, command, facts)) {
+    if (is_call && !facts.is_let_in && !is_allowed(plan, command, facts)) {
         plan.refuse(Why::Rule, facts);
     } else if (facts.in_tunnel) {
         plan.way = Way::PassThrough;

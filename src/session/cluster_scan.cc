@@ -116,6 +116,13 @@ Executed ClusterScan::wait() {
     return Executed::NotYet;
 }
 
+void ClusterScan::forget_waiting() {
+    if (state_ == State::Idle) return;
+    timer_.stop();
+    if (state_ == State::Asking) forget(*asked_);
+    state_ = State::Idle;
+}
+
 void ClusterScan::settle(State state) {
     state_ = state;
     desk_.pauses.unpause(PauseReason::kLease);

@@ -76,6 +76,7 @@ Plan Conversation::plan_unusual(const CommandSpec* spec, const CommandView& comm
                           .after_large = leased_commands_left_ > 0,
                           .has_written = desk_.client.has_written,
                           .input_over = desk_.is_input_over(),
+                          .is_let_in = is_let_in_,
                           .hearing = fan_in_ == nullptr ? Hearing::Nothing : fan_in_->hearing()};
     const Plan plan = plan_rest(spec, command, facts);
     return plan.hides_secrets ? plan_without_secrets(plan, node, command, facts) : plan;
@@ -138,6 +139,23 @@ Executed Conversation::execute(const Call& call, std::string_view rest) {
             break;
     }
     return Executed::Yes;
+}
+
+void Conversation::note_wait(const CommandView& command, Executed executed) {
+    if (executed == Executed::NotYet) {
+        // One that only waits for its turn has begun nothing.
+        const bool has_begun = desk_.pauses.any_of(PauseReason::kLease);
+        is_let_in_ = is_let_in_ || (has_begun && !plan_of(command).is_refused());
+        return;
+    }
+    is_let_in_ = false;
+    // A tunnel that waits does so for itself.
+    if (tunnel_ != nullptr || desk_.has_ended()) return;
+    if (fan_in_ != nullptr) fan_in_->forget_waiting();
+    if (in_turn_ != nullptr) in_turn_->forget_waiting();
+    shared_.forget_waiting();
+    lease_.forget_waiting();
+    if (lease_ && desk_.owed() == 0 && !transaction_.is_open()) lease_.end();
 }
 
 Executed Conversation::read_at_server(const Call& call, std::string_view rest) {

@@ -69,7 +69,8 @@ Executed FanIn::subscribe(const Call& call, SubscriptionKind kind) {
     if (words.empty()) {
         confirm(call, kind);
     } else {
-        refuse(call, words);
+        drop_unshown();
+        desk_.answer_error(call.spec(), words);
     }
     return Executed::Yes;
 }
@@ -95,7 +96,14 @@ void FanIn::confirm(const Call& call, SubscriptionKind kind) {
     early_ = {};
 }
 
-void FanIn::refuse(const Call& call, std::string_view words) {
+void FanIn::forget_waiting() {
+    is_leaving_ = false;
+    if (!feeds_.is_asking()) return;
+    static_cast<void>(feeds_.end_asking());
+    drop_unshown();
+}
+
+void FanIn::drop_unshown() {
     early_ = {};
     for (size_t i = 0; i < kSubscriptionWords.size(); ++i) {
         Feeds::Names& names = feeds_.names(static_cast<Kind>(i));
@@ -105,7 +113,6 @@ void FanIn::refuse(const Call& call, std::string_view words) {
         }
     }
     feeds_.leave();
-    desk_.answer_error(call.spec(), words);
 }
 
 Executed FanIn::unsubscribe(const Call& call, SubscriptionKind kind) {

@@ -221,6 +221,20 @@ void Lease::void_preparation() {
     preparation_.error = "UPSTREAMDOWN the connection to Valkey was lost; not sent";
 }
 
+void Lease::forget_waiting() {
+    if (connection_ == nullptr) stop_waiting();
+    if (desk_.owed() == 0) is_blocked_ = false;
+    was_refused_ = false;
+    using State = Preparation::State;
+    const State state = std::exchange(preparation_, {}).state;
+    if (state == State::None || connection_ == nullptr) return;
+    if (state == State::Pending) connection_->forget(*this);
+    // What was said may have left something behind. In a transaction that stays.
+    if (transaction_.is_at_server()) return;
+    is_dirty_ = true;
+    if (desk_.owed() == 0) end();
+}
+
 // Any reply to our PING proves it too: the server answers the client's command itself. But a step
 // before it may be missing that was refused because the server is busy.
 std::optional<Executed> Lease::prove(const Call& call, bool is_proven, WhenRefused when_refused) {

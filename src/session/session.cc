@@ -152,7 +152,11 @@ void Session::run(std::string_view& input) {
         if (result == ParseResult::Command) {
             if (probes::is_traced(nearkey_request_semaphore)) [[unlikely]]
                 trace_request(desk_, parser.command());
-            if (conversation_.execute(parser.command(), input) == Executed::NotYet) {
+            const Executed outcome = conversation_.execute(parser.command(), input);
+            const bool must_wait = outcome == Executed::NotYet;
+            if (must_wait || desk_.is_retried) [[unlikely]]
+                conversation_.note_wait(parser.command(), outcome);
+            if (must_wait) {
                 parser.restart();
                 desk_.is_retried = true;
                 if (desk_.is_input_stopped()) input = {};

@@ -54,7 +54,12 @@ void SharedRoute::turn_to(Node& node) {
 }
 
 std::optional<Executed> SharedRoute::pin_anew(const CommandSpec* spec, size_t commands) {
-    if (lease_) return desk_.wait_until_idle();
+    if (lease_) {
+        if (desk_.owed() > 0) return desk_.wait_until_idle();
+        // The command was to go over it when it began to wait.
+        lease_.forget_waiting();
+        lease_.end();
+    }
     if (connection_ != nullptr && connection_->is_leaving()) {
         if (desk_.owed() > 0) return desk_.wait_until_idle();
         release();

@@ -100,6 +100,8 @@ struct PlanFacts {
     bool after_large = false;     // a large reply came lately
     bool has_written = false;     // anything at all
     bool input_over = false;      // the client sends no more, and may be gone
+    bool is_let_in = false;       // the command has begun, and waits: rules that came since are not
+                                  // about it
     Hearing hearing = Hearing::Nothing;
 };
 

@@ -24,7 +24,12 @@ public:
     // Nothing: the server says what is wrong with the cursor.
     std::optional<Executed> forward(const Call& call);
     // No reply is awaited any more. REQUIRES: `connection` is the session's.
-    void forget(Connection& connection) { connection.forget(*this); }
+    void forget(Connection& connection) {
+        connection.forget(*this);
+        if (&connection == asked_ && state_ == State::Asking) state_ = State::Idle;
+    }
+    // The command that waited is over.
+    void forget_waiting();
 
 private:
     enum class State : uint8_t { Idle, Ready, Asking, Answered, Waiting };

@@ -50,6 +50,10 @@ public:
         }
         return plan.way == Way::Shared ? shared_.forward(call) : execute(call, rest);
     }
+    // Of a command that waits: it must be tried again, or is over, which is answered or on its way.
+    // Tables and rules may have changed meanwhile, so that it went another way than it began:
+    // nothing of that way stays.
+    void note_wait(const CommandView& command, Executed executed);
     // The input is not RESP.
     void refuse_input();
     // A large argument is coming: gets a lease ready for it.
@@ -158,6 +162,8 @@ private:
     LeaseRoute::Kept kept_;
     std::unique_ptr<NodesInTurn> in_turn_;  // from the first such command on
     uint32_t leased_commands_left_ = 0;     // commands that take a lease behind a large reply
+    // The next command has begun, and waits for connections or nodes: it keeps its rules' verdict.
+    bool is_let_in_ = false;
 };
 
 }  // namespace nearkey

@@ -37,6 +37,8 @@ public:
     size_t memory_bytes() const { return sizeof(*this) + waiting_bytes() + feeds_.memory_bytes(); }
     // RESET: the client leaves all that it has. Nothing: the nodes know.
     std::optional<Executed> leave_all();
+    // The command that waited is over: the nodes are asked for nothing that the client has not.
+    void forget_waiting();
     // The client is over.
     void close();
 
@@ -51,7 +53,7 @@ private:
 
     Executed subscribe(const Call& call, SubscriptionKind kind);
     void confirm(const Call& call, SubscriptionKind kind);
-    void refuse(const Call& call, std::string_view words);
+    void drop_unshown();
     Executed unsubscribe(const Call& call, SubscriptionKind kind);
     // Nothing: a server would confirm it. Otherwise it has been answered, or is asked.
     std::optional<Executed> unsubscribe_from_nothing(const Call& call, SubscriptionKind kind);

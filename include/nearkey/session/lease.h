@@ -94,6 +94,9 @@ public:
     Preparation take_preparation() { return std::exchange(preparation_, {}); }
     // The connection was lost behind the answer.
     void void_preparation();
+    // The command that waited is over: whatever it still waits for, and all that was asked for it,
+    // is for nobody.
+    void forget_waiting();
     // Nothing: it works. A command that fails here is answered with an error, and was not sent.
     std::optional<Executed> prove(const Call& call, bool is_proven, WhenRefused when_refused);
 

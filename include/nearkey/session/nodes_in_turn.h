@@ -22,6 +22,8 @@ public:
     static bool takes(const Call& call);
     // REQUIRES: takes(), and no transaction.
     Executed forward(const Call& call);
+    // The command that waited is over. The lease forgets what was asked for it.
+    void forget_waiting() { has_begun_ = false; }
 
 private:
     Node* next_node();

@@ -19,8 +19,7 @@ namespace nearkey {
 
 class SharedRoute {
 public:
-    SharedRoute(Desk& desk, const Lease& lease)
-        : desk_(desk), lease_(lease), node_(&desk.context.node) {}
+    SharedRoute(Desk& desk, Lease& lease) : desk_(desk), lease_(lease), node_(&desk.context.node) {}
 
     static constexpr std::string_view kNoConnectionLeft =
         "ERR nearkey has no connection left for another database or protocol "
@@ -39,6 +38,10 @@ public:
     }
     // SCAN over all nodes of a cluster. Nothing: it goes as it is.
     std::optional<Executed> scan(const Call& call);
+    // The command that waited is over.
+    void forget_waiting() {
+        if (scan_ != nullptr) scan_->forget_waiting();
+    }
     // Takes one to another database, which is the client's once known to exist. Null: none is left.
     Connection* begin_selecting(int database);
     bool is_selecting() const { return selecting_ >= 0; }
@@ -76,7 +79,7 @@ private:
     };
 
     Desk& desk_;
-    const Lease& lease_;
+    Lease& lease_;
     Node* node_;  // of connection_, and of the one that is acquired next
     Connection* connection_ = nullptr;
     std::vector<Pin> others_;                // of other nodes

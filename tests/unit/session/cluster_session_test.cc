@@ -14,6 +14,16 @@ namespace {
 using Outcome = NearCache::Outcome;
 constexpr uint16_t kSlot = 100;
 
+std::string table_with_ssubscribe(const std::string& table) {
+    REQUIRE(table.starts_with("*41\r\n"));
+    return "*42\r\n" + table.substr(5) +
+           "*6\r\n$10\r\nssubscribe\r\n:-2\r\n*1\r\n+pubsub\r\n:1\r\n:-1\r\n:1\r\n";
+}
+
+std::string ssubscribed(const std::string& channel) {
+    return fmt::format(">3\r\n$10\r\nssubscribe\r\n${}\r\n{}\r\n:1\r\n", channel.size(), channel);
+}
+
 }  // namespace
 
 TEST_CASE("cluster: a slot is void once a turn, however many of its keys are sent on") {
@@ -130,18 +140,50 @@ TEST_CASE("cluster: a lease that is refused knows nothing of a node that may go"
     refused.session.abort();
 }
 
+TEST_CASE("cluster: a subscriber whose command goes another way in the end has not begun it") {
+    ClusterRig rig;
+    const std::string without = rig.valkey.answers["COMMAND"];
+    const std::string with = table_with_ssubscribe(without);
+    const std::string first = ClusterRig::key_of(kSlot);
+    const std::string second = ClusterRig::key_of(kSlot + 1);
+    rig.valkey.answers["COMMAND"] = with;
+    rig.silence("ssubscribe " + first);
+    rig.silence("UNWATCH");
+    rig.valkey.answers["sunsubscribe " + first] =
+        fmt::format(">3\r\n$12\r\nsunsubscribe\r\n${}\r\n{}\r\n:0\r\n", first.size(), first);
+    rig.valkey.answers["ssubscribe " + second] = ssubscribed(second);
+    FakeClient& client = rig.make_cluster_ready();
+    const auto set_table = [&](const std::string& table) {
+        rig.valkey.answers["COMMAND"] = table;
+        rig.valkey.close(rig.valkey.peer_of("COMMAND"));
+        REQUIRE(run_until(rig.loop, [&] {
+            const CommandTable& commands = rig.node->catalog().commands();
+            return (commands.find_name("ssubscribe") == nullptr) == (table == without);
+        }));
+    };
+    client.ask({"SSUBSCRIBE " + first});
+    REQUIRE(rig.run_until_asked("ssubscribe " + first, 1));
+    set_table(without);
+    client.socket.written.clear();
+    rig.valkey.answers["UNWATCH"] = "+OK\r\n";
+    rig.valkey.send(rig.valkey.peer_of("ssubscribe " + first), ssubscribed(first) + "+OK\r\n");
+    REQUIRE(run_until(rig.loop, [&] { return !client.output().empty(); }));
+    CHECK(client.output() != ssubscribed(first));
+    set_table(with);
+    client.socket.written.clear();
+    client.ask({"SSUBSCRIBE " + second});
+    CHECK(rig.run_until_end(client, ssubscribed(second)));
+}
+
 TEST_CASE("cluster: a feed that has been silent for too long is given up for another") {
     ClusterRig rig;
     rig.options.request_timeout_ms = 100;
     rig.options.tombstone_timeout_ms = 100;
     const std::string channel = ClusterRig::key_of(kSlot);
     const std::string subscribe = "ssubscribe " + channel;
-    const std::string confirmation =
-        fmt::format(">3\r\n$10\r\nssubscribe\r\n${}\r\n{}\r\n:1\r\n", channel.size(), channel);
+    const std::string confirmation = ssubscribed(channel);
     std::string& table = rig.valkey.answers["COMMAND"];
-    REQUIRE(table.starts_with("*41\r\n"));
-    table = "*42\r\n" + table.substr(5) +
-            "*6\r\n$10\r\nssubscribe\r\n:-2\r\n*1\r\n+pubsub\r\n:1\r\n:-1\r\n:1\r\n";
+    table = table_with_ssubscribe(table);
     rig.valkey.answers["UNWATCH"] = "+OK\r\n";
     rig.valkey.answers[subscribe] = confirmation;
     FakeClient& client = rig.make_cluster_ready();

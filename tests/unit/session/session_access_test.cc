@@ -43,6 +43,33 @@ TEST_CASE("access: a refused command is answered here, at its turn, and is not s
     CHECK(rig.metrics.commands_refused_total == 2);
 }
 
+TEST_CASE("access: a command that waits for its connection keeps the rules under which it began") {
+    TunnelRig rig;
+    rig.valkey.answers["SUBSCRIBE a"] = kSubscribed;
+    FakeClient& client = rig.make_ready();
+    rig.valkey.freeze();
+    client.ask({"SUBSCRIBE a"});
+    rig.settle();
+    refuse(rig, "+@all -subscribe");
+    rig.valkey.thaw();
+    CHECK(rig.run_until_output(client, kSubscribed));
+    client.ask({"PING", "SUBSCRIBE b"});
+    CHECK(rig.run_until_asked("nearkey:refused:subscribe", 1));
+}
+
+TEST_CASE("access: a command that waits for its turn has the rules that hold then") {
+    TunnelRig rig;
+    rig.silence("EVAL x 0");
+    FakeClient& client = rig.make_ready();
+    client.ask({"EVAL x 0", "SUBSCRIBE a"});
+    REQUIRE(rig.run_until_asked("EVAL x 0", 1));
+    refuse(rig, "+@all -subscribe");
+    rig.valkey.send(rig.valkey.peer_of("EVAL x 0"), ":1\r\n");
+    CHECK(rig.run_until_output(client, ":1\r\n" + refused("subscribe")));
+    client.ask({"GET b"});
+    CHECK(rig.run_until_output(client, ":1\r\n" + refused("subscribe") + "+GET b\r\n"));
+}
+
 TEST_CASE("access: Redis 7.0 does not name the user, and so is its refusal worded") {
     for (const std::string version : {"7.0.15", "7.2.4"}) {
         CAPTURE(version);
