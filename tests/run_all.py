@@ -89,7 +89,6 @@ ALONE = (
     r"(system|two workers)/test_not_held_up",  # medians of milliseconds
     r"(system|two workers)/test_slow_clients",  # compares tails of latency, milliseconds again
     r"system/test_memory",  # what one connection costs, of a process at rest
-    r"system/test_memory_ways",  # peaks of memory, which are higher where turns of the loop are longer
     r"system/test_sentinel_load",  # how long a failover takes, to 20 ms
     # Load from four processes and more, for a given time: with half of the cores it would find half.
     r"coherence.*",
@@ -108,7 +107,7 @@ BUSY = (r"unit", r"rules", r"torn reads.*", r"threads of the client", r"model", 
 PLACES_OF_A_CORE = 3
 
 # Begun first, the longest first, so that no long one is left at the end.
-LONGEST = ("fuzz", "simulation", "system/test_status_page", "system/test_sentinel_lies",
+LONGEST = ("fuzz", "simulation", "system/test_memory_ways", "system/test_status_page", "system/test_sentinel_lies",
            "system/test_cluster_pubsub", "system/test_cluster", "system/test_cluster_parts",
            "system/test_cluster_topology", "clients", "clients before a cluster", "examples", "unit",
            "differential before a cluster", "differential while slots move",

@@ -265,7 +265,8 @@ void Conversation::on_connection_lost() {
     if (desk_.has_ended()) return;
     if (tunnel_ != nullptr && desk_.context.node.target().has_sentinels() && tunnel_->may_move() &&
         !tunnel_->is_reading_paused()) {
-        move_tunnel();
+        tunnel_->move();
+        check_tunnel();
         return;
     }
     if (tunnel_ != nullptr) {
@@ -288,7 +289,9 @@ void Conversation::on_connection_lost() {
 void Conversation::on_failover() {
     if (desk_.has_ended()) return;
     if (tunnel_ != nullptr) {
-        if (tunnel_->may_move()) move_tunnel();
+        if (!tunnel_->may_move()) return;
+        tunnel_->move();
+        check_tunnel();
     } else if (kept_.blocked != nullptr) {
         kept_.blocked->on_failover();
     }
@@ -361,11 +364,6 @@ void Conversation::on_tunnel_bytes(std::string_view bytes) {
     if (tunnel_ == nullptr) return;
     tunnel_->update_reading();
     desk_.account();
-}
-
-void Conversation::move_tunnel() {
-    tunnel_->move();
-    check_tunnel();
 }
 
 void Conversation::check_tunnel() {

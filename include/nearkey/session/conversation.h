@@ -142,7 +142,6 @@ private:
     Executed refuse(const Call& call);
     Executed enter_tunnel(const Call& call);
     Executed pass_through(const Call& call);
-    void move_tunnel();
     void check_tunnel();
     void end_tunnel();
     void leave_tunnel();
