@@ -157,7 +157,13 @@ bool Topology::is_cluster_unlooked_for() const {
            context_.options.cluster == "auto";
 }
 
+// Once it has told of the proof, another loop's may have it adopted at any time: then it is dialled
+// until it is, or is not wanted any more.
 void Topology::refuse_tried(const std::string& reason) {
+    if (is_proof_told_) {
+        tried_.connection->lose(reason, ConnectionLoss::Socket);
+        return;
+    }
     TargetEvents& events = *trial_events_;
     forget_target();
     events.on_target_refused(reason);

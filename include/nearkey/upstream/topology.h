@@ -77,7 +77,8 @@ public:
     void forget_target();
     // Adopts the proven target: requests that are not in flight go there from now on. The former
     // answers those in flight, unless it is no primary any more: then its replies are void.
-    // REQUIRES: it is proven. If it has been lost again since, it is dialled until it is there.
+    // REQUIRES: it is proven. If it has been lost again since, or is another by now, it is dialled
+    // until it is there.
     void adopt_target();
     // Adopts an unproven one at once: there is nothing to lose while the former does not serve.
     void turn_to(std::unique_ptr<UpstreamTarget> target) {

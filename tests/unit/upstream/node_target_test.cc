@@ -53,4 +53,26 @@ TEST_CASE("target: a primary that is lost before it is adopted is forgotten") {
     CHECK(told.refused == 0);
 }
 
+// Another loop may have had the last word meanwhile.
+TEST_CASE("target: a primary that is found to be a replica once it was proven can be adopted") {
+    NodeRig rig;
+    const std::string hello =
+        "*6\r\n$6\r\nserver\r\n$6\r\nvalkey\r\n$5\r\nproto\r\n:2\r\n$4\r\nrole\r\n";
+    rig.valkey.answers["HELLO 2"] = hello + "$6\r\nmaster\r\n";
+    rig.make_ready();
+    Trial told;
+    rig.node->topology().seek_primary(nullptr, told);
+    REQUIRE(run_until(rig.loop, [&] { return told.proven == 1; }));
+    rig.valkey.answers["HELLO 2"] = hello + "$5\r\nslave\r\n";
+    const size_t dialled = rig.valkey.peer_count();
+    rig.valkey.close(dialled - 1);
+    REQUIRE(run_until(rig.loop, [&] { return rig.valkey.peer_count() > dialled + 2; }));
+    CHECK(told.refused == 0);
+    rig.node->topology().adopt_target();
+    Collector receiver;
+    rig.send(*rig.node->shared().acquire(Protocol::Resp2, 0), receiver, "ECHO x");
+    REQUIRE(rig.run_until_told(receiver, 1));
+    CHECK(rig.valkey.peer_of("ECHO x") == 0);
+}
+
 }  // namespace nearkey::node_target_test
