@@ -46,10 +46,10 @@ Cluster::Cluster(const Parts& parts)
       update_timer_(parts.loop, [this] { update(); }),
       random_(static_cast<uint32_t>(parts.seed)),
       coherence_(*this, parts.loop, parts.cache),
-      sent_on_([this](uint16_t node, const UnsentRequest& request, bool is_asking) {
-          send_on(node, request, is_asking);
-      }),
-      delayed_(parts.loop, [this](UnsentRequest request) {
+      sent_on_([this](uint16_t node, const UnsentRequest& request,
+                      bool is_asking) { send_on(node, request, is_asking); },
+               parts.metrics),
+      delayed_(parts.loop, parts.metrics, [this](UnsentRequest request) {
           const int slot = SentOn::slot_of(request);
           const uint16_t number = slot < 0 ? kNobody : owners_[static_cast<size_t>(slot)];
           sent_on_.send(std::move(request), number, false);

@@ -17,6 +17,7 @@ std::optional<uint64_t> DelayedRequests::wait_of(const PendingRequest& request, 
 }
 
 void DelayedRequests::push(UnsentRequest request, uint64_t wait_ms) {
+    metrics_.upstream_retained_bytes += request.bytes.size();
     waiting_.push_back({std::move(request), loop_.now_ms() + wait_ms});
     if (!timer_.is_active()) timer_.start_once(kTickMs);
 }
@@ -30,6 +31,7 @@ void DelayedRequests::tick() {
         if (due == waiting_.end()) break;
         UnsentRequest request = std::move(due->request);
         waiting_.erase(due);
+        metrics_.upstream_retained_bytes -= request.bytes.size();
         on_due_(std::move(request));
     }
     if (!waiting_.empty() && !timer_.is_active()) timer_.start_once(kTickMs);

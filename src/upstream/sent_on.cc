@@ -57,6 +57,7 @@ void SentOn::send(UnsentRequest request, uint16_t node, bool is_asking) {
     hop.is_asking = is_asking;
     if (is_held) {
         hop.request = std::move(request);
+        metrics_.upstream_retained_bytes += hop.request.bytes.size();
         return;
     }
     send_(node, request, is_asking);
@@ -66,6 +67,11 @@ void SentOn::send(UnsentRequest request, uint16_t node, bool is_asking) {
 void SentOn::delay(const UnsentRequest& request) {
     Hop& hop = hop_of(request);
     line_of(hop).put(hop, State::Taken, 0);
+}
+
+UnsentRequest SentOn::take_held(Hop& hop) {
+    metrics_.upstream_retained_bytes -= hop.request.bytes.size();
+    return std::exchange(hop.request, {});
 }
 
 // The first that is held: those behind it wait for it, too.
@@ -81,7 +87,7 @@ void SentOn::send_held(const ReplyReceiver* key, int slot) {
                                        [](const Hop& hop) { return hop.state == State::Held; });
         if (line.must_wait(*next, next->node)) return;
         line.put(*next, State::UnderWay, next->node);
-        const UnsentRequest request = std::exchange(next->request, {});
+        const UnsentRequest request = take_held(*next);
         send_(next->node, request, next->is_asking);
     }
 }
@@ -121,6 +127,7 @@ void SentOn::take_out(Hop& hop) {
     const auto found = lines->second.find(hop.slot);
     Line& line = found->second;
     line.take_out(hop);
+    static_cast<void>(take_held(hop));
     const auto known = known_.find(&hop);
     over_.splice(over_.end(), line.hops, known->second);
     known_.erase(known);

@@ -150,7 +150,7 @@
     X(password_command_failures_total, Counter, "runs of it that told no password")                \
     X(reauthentications_total, Counter, "times a live connection told Valkey another password")    \
     X(upstream_unsent_bytes, Gauge, "memory of commands that wait to be written to Valkey")        \
-    X(upstream_retained_bytes, Gauge, "memory of large reads in flight that may be sent again")    \
+    X(upstream_retained_bytes, Gauge, "memory of requests that may be sent again, or will be")     \
     X(in_flight, Gauge, "requests sent to Valkey and not yet answered")                            \
     X(queued, Gauge, "requests waiting for a connection")                                          \
     L(upstream_down_total, requests_failed_total, "reason=\"down\"", Counter,                      \

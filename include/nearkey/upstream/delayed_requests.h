@@ -3,6 +3,7 @@
 // came.
 #pragma once
 
+#include "nearkey/base/metrics.h"
 #include "nearkey/loop/loop.h"
 #include "nearkey/upstream/request.h"
 
@@ -18,8 +19,12 @@ class DelayedRequests {
 public:
     static constexpr uint64_t kTickMs = 10;
     using OnDue = std::function<void(UnsentRequest request)>;
-    DelayedRequests(Loop& loop, OnDue on_due)
-        : loop_(loop), on_due_(std::move(on_due)), timer_(loop, [this] { tick(); }) {}
+    // `metrics` outlives it: what waits is counted there as memory.
+    DelayedRequests(Loop& loop, Metrics& metrics, OnDue on_due)
+        : loop_(loop),
+          metrics_(metrics),
+          on_due_(std::move(on_due)),
+          timer_(loop, [this] { tick(); }) {}
 
     // How long until the request is tried again; nothing: it has waited long enough.
     static std::optional<uint64_t> wait_of(const PendingRequest& request, uint64_t now_ms,
@@ -28,7 +33,11 @@ public:
     // `Matches`: bool(const UnsentRequest&).
     template <class Matches>
     void drop_if(Matches matches) {
-        std::erase_if(waiting_, [&](const Waiting& each) { return matches(each.request); });
+        std::erase_if(waiting_, [&](const Waiting& each) {
+            if (!matches(each.request)) return false;
+            metrics_.upstream_retained_bytes -= each.request.bytes.size();
+            return true;
+        });
     }
     void stop() { timer_.stop(); }
 
@@ -40,6 +49,7 @@ private:
     void tick();
 
     Loop& loop_;
+    Metrics& metrics_;
     const OnDue on_due_;
     Timer timer_;
     std::deque<Waiting> waiting_;

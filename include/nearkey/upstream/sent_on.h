@@ -7,6 +7,7 @@
 // Owned by Cluster, outlives all connections that a request was sent over.
 #pragma once
 
+#include "nearkey/base/metrics.h"
 #include "nearkey/upstream/request.h"
 
 #include <cstdint>
@@ -21,7 +22,8 @@ class SentOn {
 public:
     // Sends a request to a node, behind ASKING or not.
     using Send = std::function<void(uint16_t node, const UnsentRequest& request, bool is_asking)>;
-    explicit SentOn(Send send) : send_(std::move(send)) {}
+    // `metrics` outlives it: what is held is counted there as memory.
+    SentOn(Send send, Metrics& metrics) : send_(std::move(send)), metrics_(metrics) {}
     SentOn(const SentOn&) = delete;
     SentOn& operator=(const SentOn&) = delete;
 
@@ -97,8 +99,10 @@ private:
     void send_held(const ReplyReceiver* key, int slot);
     void end(Hop& hop);
     void take_out(Hop& hop);
+    UnsentRequest take_held(Hop& hop);
 
     const Send send_;
+    Metrics& metrics_;
     std::unordered_map<const ReplyReceiver*, Lines> lines_;
     // All hops.
     std::unordered_map<const ReplyReceiver*, Hops::iterator> known_;

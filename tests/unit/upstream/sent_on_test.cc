@@ -46,15 +46,17 @@ struct Rig {
     std::vector<std::string> sent;  // "2 to 7", in order
     std::map<std::string, UnsentRequest> in_flight;
     bool fails = false;
+    Metrics metrics;
     SentOn sent_on{[this](uint16_t node, const UnsentRequest& request, bool is_asking) {
-        sent.push_back(request.bytes + " to " + std::to_string(node) +
-                       (is_asking ? " asking" : ""));
-        if (fails) {
-            request.request.receiver->on_request_failed(0, "UPSTREAMDOWN no");
-        } else {
-            in_flight.insert_or_assign(request.bytes, request);
-        }
-    }};
+                       sent.push_back(request.bytes + " to " + std::to_string(node) +
+                                      (is_asking ? " asking" : ""));
+                       if (fails) {
+                           request.request.receiver->on_request_failed(0, "UPSTREAMDOWN no");
+                       } else {
+                           in_flight.insert_or_assign(request.bytes, request);
+                       }
+                   },
+                   metrics};
 };
 
 TEST_CASE("sent on: all to one node go at once, and their replies by their tickets") {
@@ -67,6 +69,7 @@ TEST_CASE("sent on: all to one node go at once, and their replies by their ticke
     rig.answer("3");
     CHECK(rig.receiver.told == ToldWords{"1 +OK", "2 -ERR no", "3 +OK"});
     CHECK(rig.sent_on.size() == 0);
+    CHECK(rig.metrics.upstream_retained_bytes == 0);
 }
 
 TEST_CASE("sent on: one for another node waits for those before it") {
@@ -74,6 +77,7 @@ TEST_CASE("sent on: one for another node waits for those before it") {
     rig.sent_on.send(rig.taken(1, 9, rig.receiver), 4, false);
     rig.sent_on.send(rig.taken(2, 9, rig.receiver), 5, true);
     CHECK(rig.sent == std::vector<std::string>{"1 to 4"});
+    CHECK(rig.metrics.upstream_retained_bytes == 1);
     rig.answer("1");
     CHECK(rig.sent == std::vector<std::string>{"1 to 4", "2 to 5 asking"});
 }
@@ -117,6 +121,7 @@ TEST_CASE("sent on: those that fail at once let the next go") {
     CHECK(rig.receiver.told == ToldWords{"1 failed UPSTREAMDOWN", "2 failed UPSTREAMDOWN",
                                          "3 failed UPSTREAMDOWN", "4 failed UPSTREAMDOWN"});
     CHECK(rig.sent_on.size() == 0);
+    CHECK(rig.metrics.upstream_retained_bytes == 0);
 }
 
 TEST_CASE("sent on: nothing reaches a receiver that has gone") {
@@ -129,6 +134,7 @@ TEST_CASE("sent on: nothing reaches a receiver that has gone") {
     CHECK(rig.sent == std::vector<std::string>{"1 to 4"});
     CHECK(rig.receiver.told.empty());
     CHECK(rig.sent_on.size() == 0);
+    CHECK(rig.metrics.upstream_retained_bytes == 0);
 }
 
 TEST_CASE("sent on: a receiver that goes within its own reply has gone once") {
@@ -150,6 +156,7 @@ TEST_CASE("sent on: a receiver that goes within its own reply has gone once") {
     hop.on_reply_bytes(0, "-TRYAGAIN not run\r\n");
     hop.on_reply_end(0);
     CHECK(rig.sent_on.size() == 0);
+    CHECK(rig.metrics.upstream_retained_bytes == 0);
     CHECK(!rig.sent_on.has_of(leaver));
 }
 
@@ -161,6 +168,7 @@ TEST_CASE("sent on: one that nobody is known to own is under way when it is sent
     CHECK(rig.sent_on.size() == 1);
     rig.answer("1");
     CHECK(rig.sent_on.size() == 0);
+    CHECK(rig.metrics.upstream_retained_bytes == 0);
 }
 
 TEST_CASE("sent on: a receiver that goes takes those with it that wait for each other") {
@@ -173,6 +181,7 @@ TEST_CASE("sent on: a receiver that goes takes those with it that wait for each 
     rig.sent_on.forget(rig.receiver);
     CHECK(rig.sent.empty());
     CHECK(rig.sent_on.size() == 0);
+    CHECK(rig.metrics.upstream_retained_bytes == 0);
     CHECK(!rig.sent_on.has_of(rig.receiver));
 }
 
@@ -194,6 +203,7 @@ TEST_CASE("sent on: thousands of one slot that are sent on again and again keep 
     for (uint32_t ticket = 0; ticket < kCount; ++ticket)
         rig.answer(std::to_string(ticket));
     CHECK(rig.sent_on.size() == 0);
+    CHECK(rig.metrics.upstream_retained_bytes == 0);
 }
 
 TEST_CASE("sent on: a read that begins anew is void, or over where nobody waits") {
@@ -205,6 +215,7 @@ TEST_CASE("sent on: a read that begins anew is void, or over where nobody waits"
     rig.sent_on.forget(rig.receiver);
     CHECK(!hop.on_reply_void(0));
     CHECK(rig.sent_on.size() == 0);
+    CHECK(rig.metrics.upstream_retained_bytes == 0);
 }
 
 }  // namespace
