@@ -35,6 +35,8 @@ from world import FlippingRelay, World, processes
 SHOWN_MAX = 20
 SHOWN_COMMANDS = 15
 SHRUNK_MAX = 10
+# Where the log says what Valkey refused.
+BUSY_EVENTS = ("upstream_refuses", "cluster_map_refused")
 
 
 def arguments():
@@ -166,7 +168,7 @@ class Run:
         or PFSELFTEST's.)"""
         entries = self.world.nearkey.logs() if self.world.nearkey is not None else []
         for entry in entries:
-            is_busy = entry["event"] == "upstream_refuses" and entry["reason"].startswith("BUSY ")
+            is_busy = entry["event"] in BUSY_EVENTS and entry["reason"].startswith("BUSY ")
             is_known = is_busy or self._is_of_moves(entry) or processes.is_slowness(entry)
             if entry["level"] in ("warning", "error") and not is_known:
                 self.differences["a line in the log"] += 1
