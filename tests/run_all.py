@@ -8,7 +8,7 @@ counts their cases.
 --full adds, for the first build: the comparison with the server (tests/differential), real clients
 (tests/clients), both before a cluster as well, the examples, hostile bytes (tests/fuzz/parsers.py), a minute of fuzzing, many
 system tests once more with two event loops, and these with the thread sanitizer; for each rule that
-tests may break, the case that must fail then; and for each build the simulation, and 30 seconds of
+tests may break, the case that must fail then; and for each build the simulation, and 20 seconds of
 sequences whose replies must come in time (tests/liveness).
 
 The name of a case is SUITE/CASE: `unit/near cache: ...`, `style/layers`,
@@ -324,12 +324,12 @@ def programs(build):
            [*before_cluster, "--moving", "--commands", "8000", "--only", "random|scenario|multi/resp2"],
            compared)
     yield ("liveness before a cluster",
-           [python, "tests/liveness/run.py", "--cluster", "--seconds", "30",
+           [python, "tests/liveness/run.py", "--cluster", "--seconds", "20",
             "--binary", str(build / "nearkey")],
            r"^(liveness): .*: (ok|FAIL)$")
-    yield "coherence", coherence(build, "--seconds", "12"), COHERENCE_CASE
+    yield "coherence", coherence(build, "--seconds", "10"), COHERENCE_CASE
     yield ("coherence with two workers",
-           coherence(build, "--set", "server.workers=2", "--seconds", "8"), COHERENCE_CASE)
+           coherence(build, "--set", "server.workers=2", "--seconds", "6"), COHERENCE_CASE)
     yield ("coherence/sabotaged",
            coherence(build, "--sabotaged", str(build / "nearkey_sabotaged")),
            COHERENCE_CASE)
@@ -354,7 +354,7 @@ def programs(build):
            r"^(examples/[\w-]+|test_\w+)(?::| .*\.\.\.) (ok|FAIL|ERROR|skipped.*)")
     yield ("parsers", [python, "tests/fuzz/parsers.py", "--seconds", "30"],
            r"^(parsers): .*: (ok|FAIL)$")
-    yield ("fuzz", ["env", "-u", "NEARKEY_SKIP_DEPS", "scripts/fuzz", "--seconds", "80"],
+    yield ("fuzz", ["env", "-u", "NEARKEY_SKIP_DEPS", "scripts/fuzz", "--seconds", "50"],
            r"^(fuzz/\w+): .*(ok|FAIL)")
 
 
@@ -384,7 +384,7 @@ def run_with_tsan(build, only, run):
 
 def run_liveness(build, only):
     """Other sequences each time: the seed is in the last line."""
-    seconds = "20" if is_sanitized(build) else "30"
+    seconds = "20" if is_sanitized(build) else "20"
     return run_program(build, only, "liveness",
                        [sys.executable, "tests/liveness/run.py", "--seconds", seconds,
                         "--binary", str(build / "nearkey")],
@@ -441,7 +441,7 @@ def run_rules(build, only):
 
 
 def run_simulation(build, only):
-    seeds = "5" if is_sanitized(build) else "400"
+    seeds = "3" if is_sanitized(build) else "400"
     return run_program(build, only, "simulation",
                        [str(build / "nearkey_simulation"), "--seeds", seeds],
                        r"^(simulation(?:/[\w ]+)?): .*\b(ok|FAIL)$")
