@@ -10,7 +10,7 @@ namespace nearkey {
 
 namespace {
 constexpr size_t kPassedForPause = 3;
-constexpr uint64_t kReliefMs = 50;  // between two attempts at one that can't be connected
+constexpr uint64_t kReliefMs = 50;  // between two attempts at the same one
 
 bool is_held_up(const std::unique_ptr<Connection>& connection) {
     return connection->in_flight().is_held_up();
@@ -190,13 +190,13 @@ void SharedConnections::relieve_held_up() {
         const auto next = std::find_if(group.begin(), group.end(), [](const auto& each) {
             return is_open(each) && !each->is_ready();
         });
-        if (next == group.end() && count() >= context_.options.connections_max) continue;
+        const bool is_new = next == group.end();
+        if (is_new && count() >= context_.options.connections_max) continue;
         Connection& relief =
-            next != group.end()
-                ? **next
-                : add(group, std::make_unique<Connection>(context_, key.first, key.second));
-        if (relief.state() != ConnectionState::Idle || now_ms < relieved_ms_ + kReliefMs) continue;
-        relieved_ms_ = now_ms;
+            is_new ? add(group, std::make_unique<Connection>(context_, key.first, key.second))
+                   : **next;
+        const bool is_due = now_ms >= relief.use().unused_since_ms() + kReliefMs;
+        if (relief.state() != ConnectionState::Idle || !is_due) continue;
         relief.use().note_unused(now_ms);
         context_.events.on_wants_dial(relief);
     }

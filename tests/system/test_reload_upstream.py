@@ -244,7 +244,8 @@ class PasswordRotationTest(ReloadTest):
             load.check(self, direct)
         self.assertEqual(0, self.nearkey.metric("nearkey_auth_failures_total"))
 
-    def test_row_19_a_rotated_file_heals_by_itself_without_a_storm(self):
+    def start_with_an_old_password(self):
+        """(server, client): nearkey is connected, and its file still has the former password."""
         server = self.start_locked("old-password")
         path = self.password_file("old-password")
         self.start(
@@ -253,6 +254,10 @@ class PasswordRotationTest(ReloadTest):
         client = self.client()
         self.assertEqual(PONG, client.command("PING"))
         server.run("ACL", "SETUSER", "app", "resetpass", ">new-password")
+        return server, client
+
+    def test_row_19_a_rotated_file_heals_by_itself_without_a_storm(self):
+        server, client = self.start_with_an_old_password()
         server.run("CLIENT", "KILL", "TYPE", "normal")
         self.nearkey.wait_unready()
         wait_for(
@@ -268,14 +273,7 @@ class PasswordRotationTest(ReloadTest):
         self.assertEqual(1, self.count("credentials_read_again"))
 
     def test_the_first_to_be_refused_is_one_that_nobody_has_taken(self):
-        server = self.start_locked("old-password")
-        path = self.password_file("old-password")
-        self.start(
-            self.settings(server.url, 'username = "app"', f'password_file = "{path}"')
-        )
-        client = self.client()
-        self.assertEqual(PONG, client.command("PING"))
-        server.run("ACL", "SETUSER", "app", "resetpass", ">new-password")
+        _, client = self.start_with_an_old_password()
         self.password_file("new-password")
         # A dedicated connection is made for a value of this size while it comes.
         command = encode("SET", "large", b"x" * (3 << 20))

@@ -81,7 +81,6 @@ private:
     Connection* primary_ = nullptr;
     bool is_crowded_ = false;
     bool may_hold_writes_ = false;  // since the last tick
-    uint64_t relieved_ms_ = 0;
 };
 
 template <class Visit>
