@@ -122,9 +122,10 @@ LONG = (r"system/test_(memory_ways|near_cache_memory|status_page|sentinel|sentin
         r"|forged_replies|image|liveness_oracles|package|soak)",
         r"python/test_(broken_rules|redis_py_suite)")
 
-# Run once more alone, if not more than a few failed: more would have one cause, and not that.
+# Run once more alone, if not more than a few failed: more would have one cause, and not that. A
+# machine that stands still for some seconds fails a case or two of each suite that runs then.
 AGAIN = (r"unit", r"client", r"(system|two workers|python)/.*", r"clients.*", r"examples")
-AGAIN_MAX = 5
+AGAIN_MAX = 12
 # Of what failed and was not run again, once more at the end, in characters.
 TOLD_AGAIN = 3000
 # Never run again: a finding is one, also if it comes once in a hundred runs.

@@ -37,7 +37,7 @@ Cluster::Cluster(const Parts& parts)
     : parts_(parts),
       addresses_(parts.cluster_options.addresses),
       seed_choice_(parts.loop, parts.log, parts.make_target),
-      question_(kClusterSlotsMax,
+      question_(kClusterSlotsMax, OwnCommand::Slots,
                 [this](std::string_view reply) {
                     update_ = std::make_unique<MapUpdate>(std::string(reply), asked_.host);
                     update_timer_.start_once(0);

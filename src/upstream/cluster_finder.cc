@@ -14,7 +14,8 @@ constexpr uint64_t kAgainMs = 1000;
 ClusterFinder::ClusterFinder(Loop& loop, Node& node, OnFound on_found)
     : node_(node),
       on_found_(std::move(on_found)),
-      question_(kClusterSlotsMax, [this](std::string_view reply) { on_slots(reply); }),
+      question_(kClusterSlotsMax, OwnCommand::Slots,
+                [this](std::string_view reply) { on_slots(reply); }),
       again_timer_(loop, [this] { look(); }),
       told_timer_(loop, [this] {
           finding_ = next_;

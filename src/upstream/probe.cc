@@ -83,6 +83,8 @@ void Probe::on_whole_reply(uint32_t ticket, const std::string& reply) {
         on_challenge_reply(reply);
         return;
     }
+    const OwnCommand command = ticket == Access ? OwnCommand::Auth : OwnCommand::Hello;
+    if (ticket != Ping && !has_answered(connection_, command, reply)) return;
     const Value value = parse_value(reply).value_or(Value{});
     if (ticket == Ping) {
         on_pong(value);

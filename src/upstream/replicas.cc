@@ -46,7 +46,7 @@ bool is_new_enough(const Value& hello) {
 }  // namespace
 
 Replicas::Replica::Replica(Loop& loop, Replicas& all)
-    : question(kRoleReplyMax,
+    : question(kRoleReplyMax, OwnCommand::Info,
                [&all, this](std::string_view reply) { all.note_replica(*this, reply); }),
       again(loop, [&all, this] { all.ask(*this); }) {
 }
@@ -322,7 +322,7 @@ void Replicas::ask(Primary& primary) {
 
 void Replicas::Primary::on_whole_reply(uint32_t ticket, const std::string& reply) {
     if (ticket == 0) {
-        info = reply;
+        if (has_answered(*connection, OwnCommand::Info, reply)) info = reply;
         return;
     }
     connection = nullptr;

@@ -21,8 +21,9 @@ ServerCatalog::ServerCatalog(ConnectionContext& context, NodeEvents& events, boo
       events_(events),
       asks_(asks),
       on_answer_(std::move(on_answer)),
-      commands_question_(kTableReplyMax, [this](std::string_view reply) { on_commands(reply); }),
-      parameters_question_(kParametersReplyMax,
+      commands_question_(kTableReplyMax, OwnCommand::Command,
+                         [this](std::string_view reply) { on_commands(reply); }),
+      parameters_question_(kParametersReplyMax, OwnCommand::Config,
                            [this](std::string_view reply) { on_parameters(reply); }) {
 }
 

@@ -46,7 +46,8 @@ ServerStats::ServerStats(ConnectionContext& context, const ServerCatalog& catalo
     : context_(context),
       catalog_(catalog),
       on_known_(std::move(on_known)),
-      question_(kStatsReplyMax, [this](std::string_view reply) { on_stats(reply); }) {
+      question_(kStatsReplyMax, OwnCommand::Info,
+                [this](std::string_view reply) { on_stats(reply); }) {
 }
 
 void ServerStats::ask(Connection& primary) {

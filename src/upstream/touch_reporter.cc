@@ -60,12 +60,12 @@ void TouchReporter::send_batches() {
         Batch& batch = next->second;
         Connection* connection = connections_.find_ready(Protocol::Resp2, database);
         if (connection == nullptr) connection = connections_.find_ready(Protocol::Resp3, database);
-        if (is_on && !batch.is_in_flight && !batch.keys.empty() && connection != nullptr) {
+        if (is_on && batch.asked == nullptr && !batch.keys.empty() && connection != nullptr) {
             context_.metrics.near_cache_touched_total += batch.keys.size();
             batch.send(*connection);
         }
         batch.keys.clear();
-        next = batch.is_in_flight ? std::next(next) : batches_.erase(next);
+        next = batch.asked != nullptr ? std::next(next) : batches_.erase(next);
     }
     keys_ = 0;
 }
@@ -73,16 +73,17 @@ void TouchReporter::send_batches() {
 // --- the policy ---
 
 void TouchReporter::ask_for_policy(Connection& primary, uint64_t now_ms) {
-    if (is_refused_ || asking_for_policy_ || !primary.is_ready()) return;
+    if (is_refused_ || asked_ != nullptr || !primary.is_ready()) return;
     const uint64_t again_ms = is_policy_refused_ ? kRefusedAgainMs : kPolicyAgainMs;
     if (policy_asked_ms_ != 0 && now_ms < policy_asked_ms_ + again_ms) return;
     policy_asked_ms_ = now_ms;
-    asking_for_policy_ = true;
+    asked_ = &primary;
     primary.send({kMemory, this, 0, RequestKind::Write});
 }
 
 void TouchReporter::on_whole_reply(uint32_t, const std::string& reply) {
-    asking_for_policy_ = false;
+    Connection& asked = *std::exchange(asked_, nullptr);
+    if (!has_answered(asked, OwnCommand::Info, reply)) return;
     if (reply.starts_with('-')) {
         // A user that may not ask must not lose hot keys; LOADING and the like pass.
         is_policy_refused_ = reply.starts_with("-NOPERM");
@@ -97,7 +98,7 @@ void TouchReporter::on_whole_reply(uint32_t, const std::string& reply) {
 }
 
 void TouchReporter::on_no_reply(uint32_t) {
-    asking_for_policy_ = false;
+    asked_ = nullptr;
     policy_asked_ms_ = 0;
 }
 
@@ -117,18 +118,20 @@ void TouchReporter::Batch::send(Connection& connection) {
     append_bulk(bytes, "TOUCH");
     for (const std::string& key : keys)
         append_bulk(bytes, key);
-    is_in_flight = true;
+    asked = &connection;
     Sources::send_untracked(connection, bytes, *this);
 }
 
 void TouchReporter::Batch::on_whole_reply(uint32_t ticket, const std::string& reply) {
-    if (ticket != Sources::kUntrackedTicket) return;
-    is_in_flight = false;
-    reporter_.on_touch_reply(reply);
+    const bool is_last = ticket == Sources::kUntrackedTicket;
+    Connection& connection = *asked;
+    if (is_last) asked = nullptr;
+    const OwnCommand command = is_last ? OwnCommand::Touch : OwnCommand::Caching;
+    if (has_answered(connection, command, reply) && is_last) reporter_.on_touch_reply(reply);
 }
 
 void TouchReporter::Batch::on_no_reply(uint32_t ticket) {
-    if (ticket == Sources::kUntrackedTicket) is_in_flight = false;
+    if (ticket == Sources::kUntrackedTicket) asked = nullptr;
 }
 
 void TouchReporter::on_touch_reply(std::string_view reply) {

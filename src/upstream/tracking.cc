@@ -51,6 +51,7 @@ void Tracking::end() {
 
 void Tracking::on_whole_reply(uint32_t, const std::string& reply) {
     --asked_;
+    if (!has_answered(connection_, OwnCommand::Tracking, reply)) return;
     if (void_ > 0) {
         --void_;
         return;
@@ -58,7 +59,7 @@ void Tracking::on_whole_reply(uint32_t, const std::string& reply) {
     // Asked again meanwhile: only the last answer counts.
     if (asked_ > 0) return;
     const Value value = parse_value(reply).value_or(Value{});
-    if (value.is_error() || value.text != "OK") {
+    if (value.is_error()) {
         context_.events.on_tracking(connection_, value.text);
         return;
     }

@@ -68,7 +68,8 @@ def hello(protocol):
 class FakeValkey:
     """Listens on a Unix socket, or on TCP where `path` is a (host, port) pair. `answers` maps a command name to reply bytes, or to a function
     (args) -> bytes or None (None: no answer). Bytes in `close_after` close the connection once they
-    were sent."""
+    were sent. `stray`: (name, bytes) stands before the replies to commands of that name, which are
+    kept until a GET comes behind them."""
 
     def __init__(self, path):
         self.path = path
@@ -76,6 +77,7 @@ class FakeValkey:
         self.url = "valkey://%s:%d" % path if is_tcp else f"unix://{path}"
         self.answers = {}
         self.close_after = set()
+        self.stray = None
         self.received = (
             []
         )  # Every command that is not part of nearkey's own traffic, as a list of arguments.
@@ -115,7 +117,7 @@ class FakeValkey:
                 buffer += data
                 while (parsed := self._take(buffer)) is not None:
                     args, buffer = parsed
-                    reply = self._answer(state, args)
+                    reply = self._with_stray(state, args, self._answer(state, args))
                     if reply is not None:
                         peer.sendall(reply)
                     if reply in self.close_after:
@@ -125,6 +127,17 @@ class FakeValkey:
             pass
         finally:
             peer.close()
+
+    def _with_stray(self, state, args, reply):
+        if self.stray is None:
+            return reply
+        name, stray = self.stray
+        if args[0].lower() == name and "kept" not in state:
+            state["kept"] = stray
+        if "kept" not in state:
+            return reply
+        state["kept"] += reply or b""
+        return state.pop("kept") if args[0].lower() == b"get" else None
 
     def _take(self, buffer):
         """(arguments, rest) of the first canonical command; None while incomplete."""

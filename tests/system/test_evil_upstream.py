@@ -269,6 +269,36 @@ class MalformedTest(EvilTest):
                         )
         self.assert_recovers()
 
+    def test_row_44_a_stray_reply_before_that_to_a_question_of_nearkeys_own(self):
+        """It is taken for the answer, and the answer for the reply to the next request, unless it
+        is seen that it can be none."""
+        self.start()
+        for question in (b"hello", b"ping", b"info"):
+            for stray in (b"$5\r\nSTRAY\r\n", b"+STRAY\r\n", b":1\r\n", b"*1\r\n+STRAY\r\n"):
+                # Where it could be an answer to HELLO, the next one is none to PING.
+                with self.subTest(question, stray=stray):
+                    self.check_stray(question, stray)
+
+    def check_stray(self, question, stray):
+        def lost():
+            return self.nearkey.metric("nearkey_upstream_protocol_errors_total")
+
+        before, client = lost(), self.client()
+        self.fake.stray = (question, stray)
+        asked = []
+
+        def is_lost():
+            client.send(encode("GET", f"own{len(asked)}") * 3)
+            asked.extend([bulk(b"own%d" % len(asked))] * 3)
+            return lost() > before
+
+        wait_for(is_lost, 10, "the connection is lost")
+        self.fake.stray = None
+        for expected in asked:
+            reply = client.read_reply()
+            self.assertTrue(reply == expected or reply.startswith(b"-UPSTREAM"), reply)
+        self.assert_recovers()
+
     def test_row_45_a_push_on_a_shared_connection_reaches_nobody(self):
         self.start()
         push = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n"

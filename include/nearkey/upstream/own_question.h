@@ -28,6 +28,25 @@ void append_command(std::string& out, const Words& words) {
         append_bulk(out, word);
 }
 
+enum class OwnCommand : uint8_t {
+    Hello,
+    Auth,
+    Tracking,
+    Caching,
+    Info,
+    Command,
+    Config,
+    Slots,
+    Touch
+};
+
+// False: `reply` is of a form that none to `command` has, so the server has said something that
+// nobody asked for, and each reply from there on is taken for that to another request. Any error
+// may be one. An empty `reply` was too long to be kept.
+bool is_answer(OwnCommand command, std::string_view reply);
+// The same; else the connection is lost.
+bool has_answered(Connection& connection, OwnCommand command, std::string_view reply);
+
 // The rest of the line of a reply to INFO that begins with `name`, as in "\nname:"; empty: there is
 // none.
 std::string_view find_in_info(std::string_view info, std::string_view name);
@@ -68,22 +87,20 @@ private:
 class Question final : public WholeReplyReceiver {
 public:
     using OnReply = std::function<void(std::string_view reply)>;
-    // No more than `reply_max` bytes of the reply are kept.
-    Question(size_t reply_max, OnReply on_reply)
-        : WholeReplyReceiver(reply_max), on_reply_(std::move(on_reply)) {}
-    void ask(Connection& connection, std::string_view command, RequestKind kind);
+    // No more than `reply_max` bytes of the reply are kept. What can't be one loses the connection.
+    Question(size_t reply_max, OwnCommand command, OnReply on_reply)
+        : WholeReplyReceiver(reply_max), command_(command), on_reply_(std::move(on_reply)) {}
+    void ask(Connection& connection, std::string_view bytes, RequestKind kind);
     // Asked, and neither answered nor failed.
     bool is_open() const { return asked_ != nullptr; }
     // An answer that is still to come no longer counts.
     void drop();
 
 private:
-    void on_whole_reply(uint32_t, const std::string& reply) override {
-        asked_ = nullptr;
-        on_reply_(reply);
-    }
+    void on_whole_reply(uint32_t, const std::string& reply) override;
     void on_no_reply(uint32_t) override { asked_ = nullptr; }
 
+    const OwnCommand command_;
     const OnReply on_reply_;
     Connection* asked_ = nullptr;  // null: the question is not open
 };

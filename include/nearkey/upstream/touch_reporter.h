@@ -65,7 +65,7 @@ private:
         void send(Connection& connection);
 
         std::unordered_set<std::string> keys;
-        bool is_in_flight = false;
+        Connection* asked = nullptr;  // whose reply is still to come; null: none is
 
     private:
         void on_whole_reply(uint32_t ticket, const std::string& reply) override;
@@ -98,8 +98,8 @@ private:
     bool is_refused_ = false;
     bool is_policy_refused_ = false;  // INFO is refused
     bool evicts_by_use_ = false;      // so far as we know
-    bool asking_for_policy_ = false;
-    uint64_t policy_asked_ms_ = 0;  // 0: never
+    Connection* asked_ = nullptr;     // for it, and has not answered
+    uint64_t policy_asked_ms_ = 0;    // 0: never
 };
 
 }  // namespace nearkey

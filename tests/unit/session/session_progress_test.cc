@@ -141,6 +141,7 @@ static size_t count_held_up(SharedConnections& shared) {
 
 TEST_CASE("session: while the server holds writes back, one more waits where the others do") {
     CachedRig rig;
+    rig.valkey.keeps_order = true;
     FakeClient& client = rig.make_ready();
     SharedConnections& shared = rig.node->shared();
     // Each holds up one more connection; another is ready for the next.

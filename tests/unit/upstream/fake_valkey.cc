@@ -72,6 +72,12 @@ std::string default_answer(const std::string& command) {
     if (command == "QUIT") return "+OK\r\n";
     if (is_challenge(command)) return "$40\r\n" + command.substr(5) + "\r\n";
     if (command == "COMMAND") return command_table();
+    if (command.starts_with("CONFIG GET ")) return "*0\r\n";
+    if (command.starts_with("INFO ")) return "$0\r\n\r\n";
+    if (command.starts_with("CLIENT TRACKING ") || command.starts_with("CLIENT CACHING ")) {
+        return "+OK\r\n";
+    }
+    if (command.starts_with("TOUCH ")) return ":1\r\n";
     return "+" + command + "\r\n";
 }
 
@@ -148,9 +154,22 @@ size_t FakeValkey::peer_of(std::string_view command) const {
     return 0;
 }
 
-void FakeValkey::send(size_t peer, std::string_view bytes) {
-    peers_.at(peer)->output.append(bytes);
-    flush(peer);
+void FakeValkey::send(size_t id, std::string_view bytes) {
+    Peer& peer = *peers_.at(id);
+    peer.output.append(bytes);
+    if (!peer.kept.empty()) peer.kept.pop_front();
+    for (; !peer.kept.empty() && !peer.kept.front().empty(); peer.kept.pop_front())
+        peer.output.append(peer.kept.front());
+    flush(id);
+}
+
+void FakeValkey::reply(size_t id, const std::string& bytes) {
+    Peer& peer = *peers_[id];
+    if (keeps_order && (bytes.empty() || !peer.kept.empty())) {
+        peer.kept.push_back(bytes);
+        return;
+    }
+    send(id, bytes);
 }
 
 size_t FakeValkey::unread(size_t peer) const {
@@ -245,20 +264,20 @@ void FakeValkey::answer(size_t id, const std::string& command) {
     Peer& peer = *peers_[id];
     if (command.starts_with("EXISTS nearkey:")) {
         if (ownership_answer.empty()) peer.unanswered.push_back(command);
-        send(id, ownership_answer);
+        reply(id, ownership_answer);
         return;
     }
     const bool is_heartbeat = peer.is_set_up && (command == "PING" || command == "HELLO");
     if (is_challenge(command)) {
         ++challenges_asked;
-        send(id, challenge_answer.value_or(default_answer(command)));
+        reply(id, challenge_answer.value_or(default_answer(command)));
         return;
     }
     if (!is_heartbeat) peer.asked.push_back(command);
     if (command == "PING") peer.is_set_up = true;
     const auto found = answers.find(command);
     if (found != answers.end() && found->second.empty()) peer.unanswered.push_back(command);
-    send(id, found != answers.end() ? found->second : default_answer(command));
+    reply(id, found != answers.end() ? found->second : default_answer(command));
     if (command != "QUIT" || found != answers.end()) return;
     peer.is_leaving = true;
     flush(id);

@@ -8,6 +8,7 @@
 #include "nearkey/loop/fd_watch.h"
 #include "nearkey/resp/command_parser.h"
 
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -42,6 +43,9 @@ public:
     std::string ownership_answer = ":0\r\n";
     // Closes each new connection without a word.
     bool hangs_up = false;
+    // As a server does: what comes behind a command that was not answered is answered behind it.
+    // Then send() answers the first one.
+    bool keeps_order = false;
     // Keeps a connection whose peer sends no more; otherwise it is closed then.
     bool stays_after_end = false;
 
@@ -80,6 +84,7 @@ private:
         CommandParser parser{int64_t{1} << 30};
         std::vector<std::string> asked;
         std::vector<std::string> unanswered;
+        std::deque<std::string> kept;  // answers; the first, and each that is empty, is to come
         bool is_set_up = false;
         bool has_ended = false;
         bool is_leaving = false;  // closed when all is sent
@@ -90,6 +95,7 @@ private:
     void read(size_t peer);
     void flush(size_t peer);
     void answer(size_t peer, const std::string& command);
+    void reply(size_t peer, const std::string& bytes);
 
     Loop& loop_;
     std::string path_;
