@@ -7,6 +7,8 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+
 namespace nearkey::session_progress_test {
 namespace {
 
@@ -187,6 +189,48 @@ TEST_CASE("session: where writes wait on all connections, one more answers who r
     FakeClient& reader = rig.add_client();
     reader.ask({"GET r"});
     CHECK(rig.run_until_end(reader, "+GET r\r\n"));
+}
+
+TEST_CASE("session: a read passes a write that waits, to where two questions were answered since") {
+    SessionRig rig;
+    rig.valkey.keeps_order = true;
+    rig.options.request_timeout_ms = 60'000;
+    rig.options.connections = 1;
+    FakeClient& reader = rig.make_ready();
+    const size_t relief = rig.valkey.peer_count();
+    rig.silence("PING");
+    rig.silence("SET a 1");
+    rig.add_client().ask({"SET a 1"});
+    reader.ask({"GET r"});
+    const auto run_until_pinged = [&](size_t times) {
+        REQUIRE(run_until(rig.loop, [&] {
+            if (rig.valkey.peer_count() <= relief) return false;
+            const std::vector<std::string>& asked = rig.valkey.unanswered(relief);
+            return std::count(asked.begin(), asked.end(), "PING") == static_cast<int64_t>(times);
+        }));
+        rig.settle();
+    };
+    // The handshake's, and the first question.
+    for (const size_t times : {1, 2}) {
+        run_until_pinged(times);
+        rig.valkey.send(relief, "+PONG\r\n");
+    }
+    run_until_pinged(3);
+    CHECK(rig.valkey.times_asked("GET r") == 1);
+    SUBCASE("and nothing but reads is on its way there") {
+        rig.valkey.send(relief, "+PONG\r\n");
+        REQUIRE(rig.run_until_asked("GET r", 2));
+        CHECK(rig.valkey.peer_of("GET r") == relief);
+    }
+    SUBCASE("but a write on its way there may wait as well") {
+        rig.silence("SET b 1");
+        rig.add_client().ask({"SET b 1"});
+        REQUIRE(rig.run_until_asked("SET b 1", 1));
+        REQUIRE(rig.valkey.peer_of("SET b 1") == relief);
+        rig.valkey.send(relief, "+PONG\r\n");
+        run_until_pinged(4);
+        CHECK(rig.valkey.times_asked("GET r") == 1);
+    }
 }
 
 TEST_CASE("session: behind a blocking command a client is read, whatever else it waits for") {
