@@ -48,6 +48,8 @@ from collections import namedtuple
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
+from standstill import StandstillWatch
+
 ROOT = Path(__file__).resolve().parents[1]
 SYSTEM_TESTS = ROOT / "tests" / "system"
 PYTHON_TESTS = ROOT / "tests" / "python"  # of the package in python/
@@ -99,7 +101,8 @@ ALONE = (
 # A sanitizer build has six times the time for everything: nothing of it needs to be alone.
 
 # Not with the address sanitizer: what they look at is not memory, and others run the same code.
-NOT_SANITIZED = r"test_(bench|deploy|docs|image|near_cache_memory|package|soak|status_page|units)"
+NOT_SANITIZED = (r"test_(bench|deploy|docs|image|near_cache_memory|package|soak|standstill|status_page"
+                 r"|units)")
 
 # These keep a core busy all the time.
 BUSY = (r"unit", r"rules", r"torn reads.*", r"threads of the client", r"model", r"simulation.*", r"differential.*", r"parsers", r"fuzz", r"liveness.*",
@@ -122,10 +125,12 @@ LONG = (r"system/test_(memory_ways|near_cache_memory|status_page|sentinel|sentin
         r"|forged_replies|image|liveness_oracles|package|soak)",
         r"python/test_(broken_rules|redis_py_suite)")
 
-# Run once more alone, if not more than a few failed: more would have one cause, and not that. A
-# machine that stands still for some seconds fails a case or two of each suite that runs then.
-AGAIN = (r"unit", r"client", r"(system|two workers|python)/.*", r"clients.*", r"examples")
-AGAIN_MAX = 12
+# Run once more alone, if not more than a few failed: more would have one cause, and not that.
+BY_CASE = (r"unit", r"client", r"(system|two workers|python)/.*")
+AGAIN = (*BY_CASE, r"clients.*", r"examples")
+AGAIN_MAX = 5
+# The same, and not counted, where the machine stood still meanwhile (standstill.py).
+AGAIN_AFTER_STANDSTILL = (*AGAIN, r"liveness.*", r"differential.*", r"parsers")
 # Of what failed and was not run again, once more at the end, in characters.
 TOLD_AGAIN = 3000
 # Never run again: a finding is one, also if it comes once in a hundred runs.
@@ -135,6 +140,7 @@ TORN_CASE = r"^(torn reads/[\w -]+): .*\b(ok|FAIL)$"
 COHERENCE_CASE = r"^(coherence/[\w ]+): (?:.* )?(ok|FAIL|skipped: .*)$"
 
 Suite = namedtuple("Suite", "name build run")
+Failure = namedtuple("Failure", "suite outcome stood_still")
 COMPILE = "compile"  # the name of a suite that makes its build
 # Counts of one suite, the names of its cases that failed or were skipped, what it printed, and what
 # of it is shown even where all is well.
@@ -528,7 +534,8 @@ class Runner:
         self.only = only
         self.passed = self.failed = self.skipped = 0
         self.began = time.monotonic()
-        self.failures = []  # Pairs of a suite that failed, and its outcome.
+        self.failures = []  # Of suites: Failure.
+        self.standstills = StandstillWatch().start()
 
     def run_alone(self, suites):
         for suite in suites:
@@ -566,15 +573,15 @@ class Runner:
 
     def run_again(self):
         """Those that failed, alone now."""
-        failed = sum(outcome.failed for _, outcome in self.failures)
-        if failed > AGAIN_MAX:
-            return
-        for suite, outcome in self.failures:
-            if not is_one_of(suite, AGAIN) or re.search(FINDINGS, outcome.output):
+        failed = sum(each.outcome.failed for each in self.failures if not each.stood_still)
+        for suite, outcome, stood_still in self.failures:
+            if not may_run_again(suite, outcome, stood_still):
+                continue
+            if failed > AGAIN_MAX and not stood_still:
                 continue
             names = [name for name in outcome.names if " skipped: " not in name]
             # Of programs, and where a suite or a class could not begin, all cases.
-            is_whole = suite.name.startswith(("clients", "examples")) or not all(map(is_case, names))
+            is_whole = not is_one_of(suite, BY_CASE) or not all(map(is_case, names))
             only = self.only if is_whole else names_as_regex(names)
             begin = time.monotonic()
             again = suite.run(suite.build, only)
@@ -590,27 +597,29 @@ class Runner:
 
     def tell_again(self):
         """The end of what failed and was not run again, for a log whose middle was cut."""
-        for suite, outcome in self.failures:
-            if not is_one_of(suite, AGAIN) or re.search(FINDINGS, outcome.output):
+        for suite, outcome, stood_still in self.failures:
+            if not may_run_again(suite, outcome, stood_still):
                 print(outcome.output.rstrip()[-TOLD_AGAIN:])
                 print(f"{suite.build.name}: {suite.name}: failed: {', '.join(outcome.names)}")
 
     def outcome_of(self, suite, ports):
-        """And how long it took."""
+        """And when it began and ended."""
         begin = time.monotonic()
         if begin - self.began > BEGIN_WITHIN_S:
-            return Outcome(0, 1, 0, ["the suite itself"], f"not begun within {BEGIN_WITHIN_S} s"), 0
+            late = f"not begun within {BEGIN_WITHIN_S} s"
+            return Outcome(0, 1, 0, ["the suite itself"], late), begin, begin
         place.ports = ports
         try:
             outcome = suite.run(suite.build, self.only)
         except Exception:  # Of a suite, not of all: the others still tell.
             outcome = Outcome(0, 1, 0, ["the suite itself"], traceback.format_exc())
-        return outcome, time.monotonic() - begin
+        return outcome, begin, time.monotonic()
 
-    def end(self, suite, outcome, seconds):
-        self.tell(suite, outcome, seconds)
+    def end(self, suite, outcome, begin, end):
+        self.tell(suite, outcome, end - begin)
         if outcome.failed:
-            self.failures.append((suite, outcome))
+            stood_still = self.standstills.was_between(begin, end)
+            self.failures.append(Failure(suite, outcome, stood_still))
 
     def tell(self, suite, outcome, seconds):
         if outcome.passed + outcome.failed + outcome.skipped == 0 and suite.name != COMPILE:
@@ -628,6 +637,11 @@ class Runner:
         for case in outcome.names:
             print(f"    {case}" if " skipped: " in case else f"    FAILED {case}")
         sys.stdout.flush()
+
+
+def may_run_again(suite, outcome, stood_still):
+    allowed = AGAIN_AFTER_STANDSTILL if stood_still else AGAIN
+    return is_one_of(suite, allowed) and not re.search(FINDINGS, outcome.output)
 
 
 def is_case(name):
