@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include <algorithm>
 #include <chrono>
+#include <list>
 #include <string>
 
 namespace nearkey {
@@ -34,8 +35,7 @@ bool takes_a_line(int fd) {
 
 constexpr size_t kLineMax = 4096;
 
-std::string json_line(LogLevel level, std::string_view event,
-                      std::initializer_list<LogField> fields) {
+std::string json_line(LogLevel level, std::string_view event, std::span<const LogField> fields) {
     nlohmann::ordered_json object;
     object["time"] = utc_text(wall_clock_ms());
     object["level"] = to_text(level);
@@ -62,8 +62,7 @@ void append_value(std::string& line, std::string_view value) {
     line += text.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
 }
 
-std::string text_line(LogLevel level, std::string_view event,
-                      std::initializer_list<LogField> fields) {
+std::string text_line(LogLevel level, std::string_view event, std::span<const LogField> fields) {
     std::string line = utc_text(wall_clock_ms());
     line.append(" ").append(to_text(level)).append(" ").append(event);
     for (const LogField& field : fields) {
@@ -75,6 +74,24 @@ std::string text_line(LogLevel level, std::string_view event,
         }
     }
     return line;
+}
+
+std::string_view text_of(const LogField& field) {
+    const auto* const text = std::get_if<std::string_view>(&field.value);
+    return text == nullptr ? std::string_view{} : *text;
+}
+
+// Of a line that is too long by `excess` bytes, the more of its escapes the less at a time. Empty:
+// there is nothing to leave out.
+std::string shortened(std::string_view text, size_t excess) {
+    constexpr std::string_view kCut = "...";
+    constexpr size_t kShort = 16;
+    if (text.size() <= kShort) return {};
+    size_t kept = text.size() - std::min(excess + kCut.size(), text.size() / 2);
+    // At the beginning of a character of UTF-8.
+    while (kept > 0 && (static_cast<unsigned char>(text[kept]) & 0xc0) == 0x80)
+        --kept;
+    return std::string(text.substr(0, kept)).append(kCut);
 }
 
 }  // namespace
@@ -151,12 +168,31 @@ void Log::say(const Repeats& repeats) {
           {{"more", static_cast<int64_t>(repeats.count - kBurst)}, {"seconds", seconds}});
 }
 
-void Log::write(LogLevel level, std::string_view event, std::initializer_list<LogField> fields) {
+std::string Log::line_of(LogLevel level, std::string_view event,
+                         std::span<const LogField> fields) const {
     std::string line;
     if (target_ == LogTarget::Journal) line = kPriorities[static_cast<size_t>(level)];
     line += format_ == LogFormat::Json ? json_line(level, event, fields)
                                        : text_line(level, event, fields);
     line += '\n';
+    return line;
+}
+
+void Log::write(LogLevel level, std::string_view event, std::initializer_list<LogField> fields) {
+    std::string line = line_of(level, event, {fields.begin(), fields.size()});
+    std::vector<LogField> shorter;
+    std::list<std::string> texts;  // that `shorter` refers to
+    while (line.size() > kLineMax) {
+        if (shorter.empty()) shorter = fields;
+        LogField& longest = *std::max_element(
+            shorter.begin(), shorter.end(), [](const LogField& one, const LogField& other) {
+                return text_of(one).size() < text_of(other).size();
+            });
+        texts.push_back(shortened(text_of(longest), line.size() - kLineMax));
+        if (texts.back().empty()) break;
+        longest.value = std::string_view(texts.back());
+        line = line_of(level, event, shorter);
+    }
     if (line.size() > kLineMax || !takes_a_line(fd_) ||
         ::write(fd_, line.data(), line.size()) != static_cast<ssize_t>(line.size())) {
         ++metrics_.log_dropped_total;

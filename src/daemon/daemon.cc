@@ -96,7 +96,7 @@ Daemon::Daemon(const Config& config, const ConfigSources& sources)
     set_core_dumps(config_.server);
     warn_of_few_descriptors(config, log_);
     make_upstreams();
-    Workers::Targets targets = upstreams_->make_targets(config_, {});
+    Workers::Targets targets = upstreams_->make_targets(config_, {}, {});
     log_.info("starting",
               {{"version", NEARKEY_VERSION}, {"upstream", redacted(targets.front()->url)}});
     warn_of_open_secrets(sources_, config_, log_);
@@ -402,6 +402,7 @@ void Daemon::check_next(const Config& next) const {
 }
 
 void Daemon::open_doors_of(const Config& next) {
+    warn_of_hidden_accounts(doors(next), log_);
     auto opened = http_->has_started() ? http_->open_next(plan(next)) : nullptr;
     if (stage_ == Stage::Serving) {
         workers_->open_doors(doors(next), [this, &next] { return doors(next); });

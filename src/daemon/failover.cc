@@ -70,7 +70,8 @@ void Failover::try_primary(const Endpoint& primary) {
     if (parts_.workers.is_trying()) return;
     tried_ = primary;
     try {
-        parts_.workers.seek_primary(parts_.upstreams.make_targets(parts_.config, primary), *this);
+        parts_.workers.seek_primary(parts_.upstreams.make_targets(parts_.config, primary, {}),
+                                    *this);
     } catch (const std::exception& error) {
         say_refused(*std::exchange(tried_, std::nullopt), error.what());
     }

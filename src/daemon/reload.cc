@@ -206,8 +206,8 @@ void Reload::renew_certificates(const std::string& seen) {
     next_->seen = seen;
     renewal_ = {AdminChange::State::UnderWay, 0, {}, {}};
     try {
-        const Workers::Targets targets =
-            parts_.upstreams.make_targets(parts_.config, failover_.primary());
+        const Workers::Targets targets = parts_.upstreams.make_targets(
+            parts_.config, failover_.primary(), parts_.workers.seeds());
         if (is_same_tls(parts_.workers.target(), *targets.front())) {
             next_.reset();
             certificates_seen_ = seen;
@@ -232,7 +232,7 @@ void Reload::read_next() {
     if (!late.empty()) throw ConfigError("this needs a restart: " + in_one_line(late));
     events_.check_next(next);
     next_->has_other_upstream = has_other_upstream(next_->changes);
-    const bool is_cluster = parts_.workers.are_cluster() || names_cluster(next);
+    const bool is_cluster = !parts_.workers.seeds().empty() || names_cluster(next);
     if (is_cluster && has_other_url(next_->changes)) {
         throw ConfigError("this needs a restart: upstream.url, from or to a cluster's");
     }
@@ -257,6 +257,8 @@ void Reload::on_watch() {
     if (next_ == nullptr || next_->watch == nullptr || !next_->primary.host.empty()) return;
     const std::optional<Endpoint> primary = next_->watch->wanted();
     try {
+        if (const std::string reason = events_.why_no_reload(); !reason.empty())
+            throw ConfigError(reason);
         if (primary) {
             try_next(*primary);
             return;
@@ -273,10 +275,11 @@ void Reload::on_watch() {
 // `primary`: the one that Sentinels have named.
 void Reload::try_next(const Endpoint& primary) {
     next_->primary = primary;
-    Workers::Targets targets = parts_.upstreams.make_targets(next_->config, primary);
+    const std::vector<Endpoint> seeds = parts_.workers.seeds();
+    Workers::Targets targets = parts_.upstreams.make_targets(next_->config, primary, seeds);
     note_other_files(*targets.front());
     const Workers::Pause pause(parts_.workers);
-    if (is_same_target(*targets.front(), parts_.workers.target(), parts_.workers.are_cluster())) {
+    if (is_same_target(*targets.front(), parts_.workers.target(), !seeds.empty())) {
         apply_next();
     } else if (parts_.workers.health().is_ready) {
         change().reason = "asking " + redacted(targets.front()->url);
@@ -376,8 +379,8 @@ void Reload::on_target_refused(const std::string& reason) {
 
 bool Reload::take_credentials() {
     try {
-        Workers::Targets targets =
-            parts_.upstreams.make_targets(parts_.config, failover_.primary());
+        Workers::Targets targets = parts_.upstreams.make_targets(parts_.config, failover_.primary(),
+                                                                 parts_.workers.seeds());
         credentials_problem_.clear();
         const std::string what = other_secrets(parts_.workers.target(), *targets.front());
         if (what.empty()) return true;

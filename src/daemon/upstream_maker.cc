@@ -7,15 +7,20 @@
 
 namespace nearkey {
 
-Workers::Targets UpstreamMaker::make_targets(const Config& config, const Endpoint& primary) const {
+Workers::Targets UpstreamMaker::make_targets(const Config& config, const Endpoint& primary,
+                                             const std::vector<Endpoint>& seeds) const {
     Workers::Targets targets;
-    while (targets.size() < config.server.workers)
-        targets.push_back(make_target(config, primary));
+    while (targets.size() < config.server.workers) {
+        const size_t number = targets.size();
+        targets.push_back(
+            make_target(config, primary, number < seeds.size() ? seeds[number] : Endpoint{}));
+    }
     return targets;
 }
 
 std::unique_ptr<UpstreamTarget> UpstreamMaker::make_target(const Config& config,
-                                                           const Endpoint& primary) const {
+                                                           const Endpoint& primary,
+                                                           const Endpoint& seed) const {
     UpstreamUrl url = read_upstream(config, parts_.environment, parts_.told_password);
     if (is_managed()) {
         url.kind = UpstreamUrl::Kind::Unix;
@@ -24,6 +29,12 @@ std::unique_ptr<UpstreamTarget> UpstreamMaker::make_target(const Config& config,
     if (url.kind == UpstreamUrl::Kind::Sentinel) {
         url.host = primary.host;
         url.port = primary.port;
+    }
+    // Without a host it is the node whose socket the URL names.
+    if (!seed.host.empty() && seed != url.endpoint()) {
+        url.kind = UpstreamUrl::Kind::Cluster;
+        url.host = seed.host;
+        url.port = seed.port;
     }
     std::unique_ptr<TlsContext> tls;
     if (url.tls) tls = std::make_unique<TlsContext>(config.upstream, url.host);

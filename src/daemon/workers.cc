@@ -237,6 +237,17 @@ void Workers::turn_to(Targets targets) {
     for_each([&](Worker& worker) { worker.turn_to(std::move(*target++)); });
 }
 
+std::vector<Endpoint> Workers::seeds() {
+    std::vector<Endpoint> seeds;
+    bool are_cluster = false;
+    for_each([&](Worker& worker) {
+        const bool is_cluster = worker.cluster() != nullptr;
+        seeds.push_back(is_cluster ? worker.node().target().url.endpoint() : Endpoint{});
+        are_cluster = are_cluster || is_cluster;
+    });
+    return are_cluster ? seeds : std::vector<Endpoint>{};
+}
+
 void Workers::set_access(Targets targets) {
     auto target = targets.begin();
     for_each([&](Worker& worker) {
@@ -275,12 +286,6 @@ ConnectionList Workers::connections(size_t limit) {
         });
     });
     return all;
-}
-
-bool Workers::are_cluster() {
-    bool any = false;
-    for_each([&any](Worker& worker) { any = any || worker.cluster() != nullptr; });
-    return any;
 }
 
 std::vector<NodeFacts> Workers::nodes() {
@@ -358,11 +363,13 @@ void Workers::end_each(std::function<void()> ended,
                        const std::function<void(ClientServer&, std::function<void()>)>& end) {
     is_closing_ = true;
     // drain() ends what leave_sockets() has begun: it is told of once.
-    const auto all = std::make_shared<size_t>(1 + others_.size());
+    // Before the upstream is known the others have no loop yet, and no client.
+    const auto all = std::make_shared<size_t>(1 + (is_running_ ? others_.size() : 0));
     const auto one = [all, ended = std::move(ended)] {
         if (--*all == 0) ended();
     };
     end(first().clients(), one);
+    if (!is_running_) return;
     // Behind the clients that were handed over before, and may still be in the mailbox.
     for (const auto& other : others_) {
         other->mailbox->post([this, end, one, &clients = other->worker->clients()] {

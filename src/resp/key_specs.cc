@@ -62,12 +62,33 @@ bool append_keys(const KeySpec& spec, const CommandView& command, int64_t begin,
     return true;
 }
 
+// The place of STREAMS in XREAD and XREADGROUP, which may be the name of a group, a consumer or a
+// stream as well. 0: there is a word that is no option known here. After xreadGetKeys in db.c.
+int64_t find_streams(const CommandView& command) {
+    for (size_t i = 1; i < command.size(); ++i) {
+        const std::string_view word = command[i];
+        if (equals_ignoring_case(word, "streams")) return static_cast<int64_t>(i);
+        if (equals_ignoring_case(word, "block") || equals_ignoring_case(word, "count")) {
+            ++i;
+        } else if (equals_ignoring_case(word, "group")) {
+            i += 2;
+        } else if (!equals_ignoring_case(word, "noack")) {
+            return 0;
+        }
+    }
+    return 0;
+}
+
 // The same, behind the keyword. A command that is given an option twice obeys the last one
 // (GEORADIUS ... STORE a STORE b writes b), and the keyword may be another option's value: every
 // place counts. Where a place takes all the rest with it, only one can be meant, and which is not
 // known.
 bool append_behind_keyword(const KeySpec& spec, const CommandView& command, Counting counting,
                            Keys& keys) {
+    if (spec.keyword == "STREAMS") {
+        const int64_t place = find_streams(command);
+        if (place > 0) return append_keys(spec, command, place + 1, counting, keys);
+    }
     const auto size = static_cast<int64_t>(command.size());
     const bool is_forward = spec.begin > 0;
     const bool takes_rest = spec.is_counted || spec.last < 0;

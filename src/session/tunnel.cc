@@ -35,8 +35,7 @@ Tunnel::Tunnel(Desk& desk, Lease& lease, TunnelEvents& events,
 }
 
 Tunnel::~Tunnel() {
-    NearCache* const cache = desk_.context.ledgers.cache;
-    if (is_monitor_ && cache != nullptr) cache->remove_monitor();
+    end_monitor();
     --desk_.context.metrics.upstream_tunnels;
 }
 
@@ -56,9 +55,9 @@ void Tunnel::send(const Call& call, std::string_view instead) {
         is_replica_ = true;
         reader_.stop();
     }
-    if (call.special() == Special::Monitor && !std::exchange(is_monitor_, true)) {
-        NearCache* const cache = desk_.context.ledgers.cache;
-        if (cache != nullptr) cache->add_monitor();
+    if (call.special() == Special::Monitor) {
+        reader_.expect_refusals();
+        begin_monitor();
     }
     if (call.special() == Special::Reset && !is_replica_) {
         is_resetting_ = true;
@@ -66,6 +65,18 @@ void Tunnel::send(const Call& call, std::string_view instead) {
         lease_->tunnel().expect_end();
         desk_.pauses.pause(PauseReason::kLease, nullptr);
     }
+}
+
+void Tunnel::begin_monitor() {
+    ++monitors_asked_;
+    NearCache* const cache = desk_.context.ledgers.cache;
+    if (!std::exchange(is_monitor_, true) && cache != nullptr) cache->add_monitor();
+}
+
+void Tunnel::end_monitor() {
+    monitors_asked_ = 0;
+    NearCache* const cache = desk_.context.ledgers.cache;
+    if (std::exchange(is_monitor_, false) && cache != nullptr) cache->remove_monitor();
 }
 
 void Tunnel::send_stand_in(std::string_view bytes) {
@@ -96,6 +107,8 @@ void Tunnel::on_bytes(std::string_view bytes) {
         bytes.remove_suffix(size);
     }
     reader_.pass(bytes, subscriptions_.get(), desk_.output);
+    // Of several one may run.
+    if (reader_.take_monitor_refusal() && monitors_asked_ == 1) end_monitor();
     desk_.output.commit();
     desk_.flush_soon();
     if (is_moving_) note_moved();

@@ -7,6 +7,11 @@ namespace nearkey {
 namespace {
 // The error to a stand-in is shorter.
 constexpr size_t kErrorMax = 256;
+
+// To a user who may not run it, and to a subscriber of RESP2.
+bool is_refusal_of_monitor(std::string_view error) {
+    return error.find("'monitor'") != std::string_view::npos;
+}
 }  // namespace
 
 void TunnelReader::pass(std::string_view bytes, Subscriptions* subscriptions, Output& output) {
@@ -51,6 +56,7 @@ size_t TunnelReader::pass_reply(std::string_view bytes, Subscriptions* subscript
     error_ += piece;
     const bool is_whole = result == ScanResult::Complete;
     if (is_whole || error_.size() > kErrorMax) {
+        refuses_monitor_ = refuses_monitor_ || is_refusal_of_monitor(error_);
         output.append(is_whole ? in_words_of_refusal(node_, error_) : error_);
         error_.clear();
     }

@@ -386,7 +386,7 @@ void Cluster::drop_unlisted() {
     for (auto& member : members_) {
         const bool is_over = member != nullptr && !member->is_listed && member->slots == 0;
         if (!is_over || !member->node->connections().are_unused()) continue;
-        if (member->node->coherence().own_proofs().is_under_way()) continue;
+        if (member->node->coherence().is_proving()) continue;
         if (member->id.empty()) {
             --unnamed_;
         } else {

@@ -237,7 +237,8 @@ void Connection::expire(uint64_t now_ms) {
     if (!is_ready()) return;
     pipeline_.in_flight().look_at_head(now_ms);
     tunnel_.expire(now_ms, bytes_received_);
-    if (!in_flight().is_overdue(now_ms) && !probe_.is_mute(now_ms)) return;
+    const bool is_mute = probe_.is_mute(now_ms) || tunnel_.is_mute(now_ms);
+    if (!in_flight().is_overdue(now_ms) && !is_mute) return;
     ++context_.metrics.tombstone_closes_total;
     lose("no answer for too long", ConnectionLoss::Mute);
 }

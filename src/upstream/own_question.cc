@@ -36,7 +36,8 @@ bool is_answer(OwnCommand command, std::string_view reply) {
         case OwnCommand::Info:
             // Of sections; there may be none.
             return (reply[0] == '$' || reply[0] == '=') &&
-                   (content == "\r\n" || content.find('#') != std::string_view::npos);
+                   (content == "\r\n" || content == "txt:\r\n" ||
+                    content.find('#') != std::string_view::npos);
         case OwnCommand::Command:
         case OwnCommand::Slots:
             // Of lists; there may be none.

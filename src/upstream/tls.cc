@@ -133,8 +133,8 @@ TlsContext::TlsContext(const UpstreamOptions& options, const std::string& host)
     ERR_clear_error();
     trust(options.tls_ca_file);
     if (!options.tls_cert_file.empty()) identify(options.tls_cert_file, options.tls_key_file);
-    fingerprint_ = fingerprint_of(
-        {server_name_, options.tls_ca_file, options.tls_cert_file, options.tls_key_file});
+    fingerprint_ = fingerprint_of({options.tls_server_name, options.tls_ca_file,
+                                   options.tls_cert_file, options.tls_key_file});
 }
 
 void TlsContext::trust(const std::string& ca_file) {

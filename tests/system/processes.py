@@ -312,7 +312,7 @@ class Nearkey(Process):
                 connection.request("GET", path)
                 response = connection.getresponse()
                 return response.status, json.loads(response.read())
-            except http.client.IncompleteRead:
+            except (http.client.IncompleteRead, ConnectionResetError):
                 if is_last:
                     raise
             finally:

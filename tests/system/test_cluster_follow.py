@@ -44,7 +44,8 @@ class FollowTest(FollowCase):
                 before = int(node.run("LLEN", "{f}"))
                 self.assertEqual(before + 1, parse(client.command(*command)), command)
                 self.assertEqual(before + 1, node.run("LLEN", "{f}"))
-        self.assertGreater(self.redirects(), 1)
+        # Once more where the map that was asked for after the first one is older than that move.
+        self.assertGreater(self.redirects(), 0)
 
     def test_scripts_in_a_pipeline_go_on_in_order(self):
         """Those of the slot that moved, and others of the same node between them."""

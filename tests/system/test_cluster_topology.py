@@ -501,7 +501,7 @@ class StrangerTest(OneCluster):
 
 
 @proxy_only
-class TlsTest(TopologyTest):
+class TlsTest(TopologyTest, ReloadTest):
     """A cluster whose nodes speak TLS alone, to clients and to each other."""
 
     @classmethod
@@ -520,7 +520,7 @@ class TlsTest(TopologyTest):
     def path_of(cls, name):
         return os.path.join(cls.certificates, name)
 
-    def settings(self, **more):
+    def with_tls(self, **more):
         return {"upstream.tls_ca_file": self.path_of("ca.crt"), **more}
 
     def sign(self, name, days):
@@ -537,7 +537,7 @@ class TlsTest(TopologyTest):
         for node in self.cluster.nodes:
             node.run("CONFIG", "SET", "tls-cert-file", self.path_of("short.crt"))
             nearkey = self.start_nearkey(self.cluster.url(scheme="valkeys+cluster"),
-                                         settings=self.settings())
+                                         settings=self.with_tls())
 
             def left(nearkey=nearkey):
                 name = "nearkey_tls_server_certificate_expires_seconds"
@@ -553,7 +553,7 @@ class TlsTest(TopologyTest):
     def test_all_nodes_are_reached_by_tls(self):
         for url in (self.cluster.url(scheme="valkeys+cluster"),
                     self.cluster.url(self.cluster.nodes[1], scheme="rediss")):
-            nearkey = self.start_nearkey(url, settings=self.settings())
+            nearkey = self.start_nearkey(url, settings=self.with_tls())
             OptionsTest.check_with_moves(self, nearkey)
             nearkey.stop()
 
@@ -571,17 +571,17 @@ class TlsTest(TopologyTest):
         configure("localhost.crt", "unknown-endpoint")
         self.addCleanup(configure, "server.crt", "ip")
         nearkey = self.start_nearkey(f"valkeys+cluster://localhost:{self.cluster.nodes[0].port}",
-                                     settings=self.settings())
+                                     settings=self.with_tls())
         OptionsTest.check_with_moves(self, nearkey)
 
     def test_a_certificate_of_another_name_is_refused(self):
         url = self.cluster.url(scheme="valkeys+cluster")
         nearkey = self.start_nearkey(
-            url, ready=False, settings=self.settings(**{"upstream.tls_server_name": "other.test"}))
+            url, ready=False, settings=self.with_tls(**{"upstream.tls_server_name": "other.test"}))
         self.assertIn("TLS", self.said(nearkey, "upstream_unreachable")["reason"])
         nearkey.stop()
         nearkey = self.start_nearkey(
-            url, settings=self.settings(**{"upstream.tls_server_name": "valkey.test"}))
+            url, settings=self.with_tls(**{"upstream.tls_server_name": "valkey.test"}))
         self.write_and_read(nearkey)
         nearkey.stop()
         # What the nodes announce is what their certificates must carry.
@@ -591,11 +591,37 @@ class TlsTest(TopologyTest):
             self.addCleanup(node.run, "CONFIG", "SET", "cluster-preferred-endpoint-type", "ip")
         wait_for(lambda: all(owner[0] == b"localhost" for node in self.cluster.nodes
                              for _, _, owner, *_ in node.run("CLUSTER", "SLOTS")), 20, "all heard")
-        nearkey = self.start_nearkey(url, ready=False, settings=self.settings())
+        nearkey = self.start_nearkey(url, ready=False, settings=self.with_tls())
         self.said(nearkey, "cluster")
         wait_for(lambda: any("TLS" in entry.get("reason", "") for entry in nearkey.logs()), 10,
                  "no node proves to be localhost")
         self.assertEqual(503, nearkey.ready_status())
+
+
+    def test_reloads_go_on_while_the_first_node_of_the_url_is_away(self):
+        """Who is asked in its place proves that the new settings serve, by its own name."""
+        ca = shutil.copy(self.path_of("ca.crt"), self.directory)
+        there = ",".join(address_of(node) for node in self.cluster.nodes)
+        # No certificate names it.
+        url = f"valkeys+cluster://127.0.0.2:{free_port()},{there}"
+        options = (f'tls_ca_file = "{ca}"', "backoff_max_ms = 100", "[near_cache]\nenabled = false")
+        self.start(self.settings(url, *options))
+        self.said(self.nearkey, "cluster_seed")
+        self.write_and_read(self.nearkey)
+        self.write(self.settings(url, *options, '[log]\nlevel = "debug"'))
+        outcome = self.hang_up()
+        self.assertEqual("reloaded", outcome["event"], outcome)
+        self.assertNotIn("certificates", outcome["changes"])
+        with open(ca, "a") as file:
+            file.write("\n")
+        outcome = self.hang_up()
+        self.assertEqual("reloaded", outcome["event"], outcome)
+        self.assertIn("other certificates", outcome["changes"])
+        for node in self.cluster.nodes:
+            node.run("CLIENT", "KILL", "TYPE", "normal")
+        self.write_and_read(self.nearkey, "2")
+        self.nearkey.wait_ready()
+        self.assertFalse([entry for entry in self.nearkey.logs() if "TLS" in entry.get("reason", "")])
 
 
 del OneCluster, TopologyTest, ReloadTest

@@ -49,6 +49,26 @@ class NearCacheTest(SharedSystemTest):
         monitor.close()
         self.store(client, "watched")
 
+    def test_who_may_not_monitor_keeps_nobody_from_reading_what_is_stored(self):
+        self.direct.command("ACL", "SETUSER", "limited", "on", ">pw", "~*", "&*", "+@all", "-monitor")
+        self.direct.command("SET", "watched", "1")
+        client = self.client()
+        beginnings = [("AUTH", "limited", "pw")], [("SUBSCRIBE", "channel")]
+        for protocol in ("2", "3"):
+            for commands in beginnings:
+                if protocol == "3" and commands[0][0] == "SUBSCRIBE":
+                    continue  # such a subscriber may
+                with self.subTest(commands, protocol=protocol):
+                    monitor = self.client()
+                    monitor.command("HELLO", protocol)
+                    for command in commands:
+                        monitor.command(*command)
+                    for _ in range(2):
+                        reply = monitor.command("MONITOR")
+                        self.assertTrue(reply.startswith(b"-"), reply)
+                        self.store(client, "watched")
+                    monitor.close()
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -37,14 +37,15 @@ class PasswordTest(ReloadTest):
         os.chmod(path, 0o700)
         return path
 
-    def start(self, command, *, ready=True, url=None, **settings):
+    def start(self, command, *, ready=True, url=None, workers=None, **settings):
         words = ", ".join(f'"{word}"' for word in command)
         config = os.path.join(self.directory, "command.toml")
         with open(config, "w") as file:
             file.write(f"[upstream]\npassword_command = [{words}]\n")
         self.nearkey = self.start_nearkey(
             url or f"valkey://127.0.0.1:{self.server.port}", args=["--config", config], ready=ready,
-            settings={f"upstream.{name}": value for name, value in settings.items()})
+            settings={**{f"upstream.{name}": value for name, value in settings.items()},
+                      **({} if workers is None else {"server.workers": workers})})
 
     def assert_nothing_told(self):
         self.assertNotIn("canary", "\n".join(self.nearkey.lines))
@@ -272,6 +273,14 @@ class CommandTest(PasswordTest):
         with open(pids) as file:
             for number in map(int, file.read().split()):
                 wait_for(lambda: is_gone(number), 10, f"process {number} is gone")
+
+    def test_nor_do_event_loops_that_have_not_begun(self):
+        self.start_locked()
+        pids = os.path.join(self.directory, "pids")
+        self.start([self.program(f"echo > {pids}; exit 1")], ready=False, workers=3)
+        wait_for(lambda: os.path.exists(pids), 10, "it has run")
+        self.assertLess(self.time_of_stop(), 2 * SLOWNESS)
+        self.assertNotIn("drain_timeout", "\n".join(self.nearkey.lines))
 
     def time_of_stop(self):
         began = time.monotonic()

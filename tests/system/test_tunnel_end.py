@@ -7,7 +7,7 @@ import unittest
 
 from harness import SystemTest, proxy_only, wait_for
 from leases import LeaseTest, wait_leased
-from resp import encode, mask_ids
+from resp import encode, mask_ids, parse
 
 OK, PONG, RESET_REPLY = b"+OK\r\n", b"+PONG\r\n", b"+RESET\r\n"
 RESET = ("RESET",)
@@ -123,6 +123,41 @@ class RefusedPingTest(SystemTest):
         self.assertEqual(RESET_REPLY, expected[1])
         self.assertEqual(expected, client.pipeline(commands))
         server.run("CONFIG", "SET", "save", "")
+
+
+@proxy_only
+class FrozenServerTest(SystemTest):
+    def test_who_leaves_gives_the_place_back_though_the_server_does_not_answer(self):
+        server = self.start_server()
+        bounds = {"upstream.request_timeout_ms": 300, "upstream.tombstone_timeout_ms": 700}
+        nearkey = self.start_nearkey(server.url, settings=bounds)
+        begins = [
+            [("SUBSCRIBE", "a")],
+            [("HELLO", "3"), ("PSUBSCRIBE", "a*")],
+            [("MONITOR",)],
+            [("CLIENT", "REPLY", "OFF")],
+            [("CLIENT", "NO-EVICT", "ON"), ("MULTI",), ("SET", "k", "never")],
+        ]
+        clients = []
+        for commands in begins:
+            clients.append(nearkey.client())
+            self.addCleanup(clients[-1].close)
+            clients[-1].send(b"".join(encode(*command) for command in commands))
+        silent = nearkey.client()
+        self.addCleanup(silent.close)
+        silent.command("SUBSCRIBE", "b")
+        wait_leased(nearkey, len(begins) + 1)
+        wait_for(lambda: nearkey.metric("nearkey_upstream_tunnels") == len(begins) + 1, 5, "tunnels")
+        server.freeze()
+        # One that stays does not end because nothing comes.
+        for client in clients:
+            client.close()
+        wait_leased(nearkey, 1)
+        server.thaw()
+        wait_for(lambda: int(server.run("PUBLISH", "b", "x")) == 1, 5, "one subscriber is left")
+        self.assertEqual(b"x", parse(silent.read_reply())[2])
+        self.assertIsNone(server.run("GET", "k"))
+        nearkey.wait_ready(5)
 
 
 @proxy_only

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <mutex>
+#include <span>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -72,6 +73,8 @@ private:
     void end_periods();
     bool may_be_written(LogLevel level, std::string_view event);
     void say(const Repeats& repeats);
+    std::string line_of(LogLevel level, std::string_view event,
+                        std::span<const LogField> fields) const;
     void write(LogLevel level, std::string_view event, std::initializer_list<LogField> fields);
 
     int fd_;

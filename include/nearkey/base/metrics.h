@@ -58,7 +58,8 @@
       "limit=\"upstream.dedicated_max\"", Counter, "")                                             \
     L(upstream_shared_refused_total, limits_reached_total,                                         \
       "limit=\"upstream.connections_max\"", Counter, "")                                           \
-    L(queue_full_total, limits_reached_total, "limit=\"upstream.queue_max\"", Counter, "")         \
+    L(queue_full_total, limits_reached_total,                                                      \
+      "limit=\"upstream.queue_commands_max\"", Counter, "")                                        \
     L(cluster_scripts_bytes_max_total, limits_reached_total,                                       \
       "limit=\"cluster.scripts_bytes_max\"", Counter, "")                                          \
     L(cluster_nodes_max_total, limits_reached_total, "limit=\"cluster.nodes_max\"", Counter, "")   \

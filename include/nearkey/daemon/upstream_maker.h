@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace nearkey {
 
@@ -26,15 +27,17 @@ public:
     explicit UpstreamMaker(Parts parts) : parts_(std::move(parts)) {}
 
     bool is_managed() const { return !parts_.managed_path.empty(); }
-    // `primary`: for a URL that names Sentinels; empty until one is known. Throws
-    // std::runtime_error.
-    Workers::Targets make_targets(const Config& config, const Endpoint& primary) const;
+    // `primary`: for a URL that names Sentinels; empty until one is known. `seeds`: the node of a
+    // cluster for each event loop, in place of the first that the URL names; empty: that one.
+    // Throws std::runtime_error.
+    Workers::Targets make_targets(const Config& config, const Endpoint& primary,
+                                  const std::vector<Endpoint>& seeds) const;
     // Null: the URL names no Sentinels.
     std::unique_ptr<SentinelWatch> make_watch(const Config& config) const;
 
 private:
-    std::unique_ptr<UpstreamTarget> make_target(const Config& config,
-                                                const Endpoint& primary) const;
+    std::unique_ptr<UpstreamTarget> make_target(const Config& config, const Endpoint& primary,
+                                                const Endpoint& seed) const;
 
     const Parts parts_;
 };

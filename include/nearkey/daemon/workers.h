@@ -88,6 +88,9 @@ public:
     void adopt_target();
     void turn_to(Targets targets);
     void set_access(Targets targets);
+    // Of a cluster: the nodes that the event loops ask now, in their order; the first that the URL
+    // names may have gone. Empty: the upstream is none, or not used as one.
+    std::vector<Endpoint> seeds();
     void apply_options();
     void shrink();
     // `make_doors` gives the same doors each time.
@@ -102,8 +105,6 @@ public:
     void drain(std::function<void()> drained);
     ClientList clients(uint64_t after, size_t limit);
     ConnectionList connections(size_t limit);
-    // The upstream is a cluster, and used as one.
-    bool are_cluster();
     std::vector<NodeFacts> nodes();
     std::vector<HotKeys::Entry> hot_keys(size_t count, HotKeys::Outcome outcome, uint64_t now_ms);
 

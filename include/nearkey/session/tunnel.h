@@ -83,6 +83,8 @@ public:
 private:
     void dial();
     void note_moved();
+    void begin_monitor();
+    void end_monitor();
     void fail_to_move(std::string_view why);
 
     Desk& desk_;
@@ -93,6 +95,7 @@ private:
     PrimaryWait wait_;
     bool is_replica_ = false;         // it never is any more
     bool is_monitor_ = false;         // it sees what every client runs
+    uint32_t monitors_asked_ = 0;     // since it was none for sure
     bool is_resetting_ = false;       // our commands behind RESET were sent: the server ends it
     bool is_refused_ = false;         // the server was sent input as wrong as the client's
     bool is_finishing_ = false;       // the client sends no more, and the server knows

@@ -9,6 +9,7 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace nearkey {
 
@@ -21,6 +22,8 @@ public:
     // Errors may be those to stand-ins from now on.
     void expect_refusals() { has_refused_ = true; }
     bool has_refused() const { return has_refused_; }
+    // True once after the server has refused MONITOR. REQUIRES: expect_refusals() before that.
+    bool take_monitor_refusal() { return std::exchange(refuses_monitor_, false); }
     // The bytes to come are not RESP.
     void stop() { is_stopped_ = true; }
     // True if the bytes passed on end with a whole reply.
@@ -35,6 +38,7 @@ private:
     ReplyScanner scanner_;
     std::string error_;  // held until it is whole: it may be one to a stand-in
     bool has_refused_ = false;
+    bool refuses_monitor_ = false;
     bool is_inside_ = false;  // the end of a reply has not come yet
     bool is_unread_ = false;  // the bytes up to the next line end are not RESP
     bool is_stopped_ = false;

@@ -53,6 +53,8 @@ public:
     void note(const Hit& hit);
     // Called with each heartbeat.
     void beat();
+    // It waits for proofs, and must outlive them.
+    bool is_proving() const { return state_ == State::Proving; }
 
 private:
     enum class State : uint8_t { Idle, Reading, Proving, Doubting };

@@ -55,6 +55,10 @@ public:
     ProofRounds& proofs() { return all_proofs_ != nullptr ? *all_proofs_ : own_proofs_; }
     // The proofs of replies that came over the connections here.
     ProofRounds& own_proofs() { return own_proofs_; }
+    // A round of proofs asks its connections, or tells it of its end.
+    bool is_proving() const {
+        return own_proofs_.is_under_way() || (auditor_ != nullptr && auditor_->is_proving());
+    }
     Sources& sources() { return sources_; }
     // REQUIRES: there is a near cache.
     TouchReporter& touch() { return *touch_; }

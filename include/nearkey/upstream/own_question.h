@@ -42,7 +42,7 @@ enum class OwnCommand : uint8_t {
 
 // False: `reply` is of a form that none to `command` has, so the server has said something that
 // nobody asked for, and each reply from there on is taken for that to another request. Any error
-// may be one. An empty `reply` was too long to be kept.
+// may be one. Of a long `reply` the beginning is enough.
 bool is_answer(OwnCommand command, std::string_view reply);
 // The same; else the connection is lost.
 bool has_answered(Connection& connection, OwnCommand command, std::string_view reply);
@@ -53,9 +53,9 @@ std::string_view find_in_info(std::string_view info, std::string_view name);
 
 class WholeReplyReceiver : public ReplyReceiver {
 public:
-    // A piece that makes it longer than any awaited reply is left out.
+    // One that is longer than any awaited reply is kept in part.
     void on_reply_bytes(uint32_t, std::string_view bytes) final {
-        if (reply_.size() + bytes.size() <= reply_max_) reply_ += bytes;
+        reply_ += bytes.substr(0, reply_max_ - reply_.size());
     }
     void on_reply_end(uint32_t ticket) final { on_whole_reply(ticket, std::exchange(reply_, {})); }
     bool on_reply_void(uint32_t) final {

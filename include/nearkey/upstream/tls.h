@@ -21,7 +21,8 @@ public:
     // `host` is the name that the certificate must carry, if options.tls_server_name is empty.
     // Throws std::runtime_error, with the file and OpenSSL's reason, if a file can't be used.
     TlsContext(const UpstreamOptions& options, const std::string& host);
-    // Made of the files' bytes: another one is another certificate, key or authority.
+    // Made of the files' bytes and options.tls_server_name: another one is another certificate, key
+    // or authority. `host` is no part of it: of a cluster each node has its own.
     const std::string& fingerprint() const { return fingerprint_; }
 
     // Starts TLS on a connected context, which then owns `ssl`. Empty on success, else the reason.

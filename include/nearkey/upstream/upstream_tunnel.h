@@ -5,6 +5,7 @@
 #include "nearkey/upstream/connection_context.h"
 #include "nearkey/upstream/pipeline.h"
 
+#include <algorithm>
 #include <string_view>
 #include <utility>
 
@@ -19,7 +20,10 @@ public:
     // REQUIRES: ready. Requests in flight are answered before the tunnel begins.
     void begin() { is_open_ = true; }
     bool is_open() const { return is_open_; }
-    void end() { is_open_ = is_end_expected_ = is_finishing_ = false; }
+    void end() {
+        is_open_ = is_end_expected_ = is_finishing_ = is_paused_ = false;
+        finished_ms_ = 0;
+    }
 
     void send(std::string_view bytes) {
         if (is_open_) pipeline_.send_raw(bytes);
@@ -29,9 +33,12 @@ public:
     void tell_of_room() {
         if (is_open_) pipeline_.socket()->tell_of_room();
     }
-    // Tells the server that nothing more will come; its last bytes still arrive.
+    // Tells the server that nothing more will come; its last bytes still arrive, and its end.
     void finish_sending() {
-        if (is_open_) pipeline_.socket()->finish_sending();
+        if (!is_open_) return;
+        pipeline_.socket()->finish_sending();
+        finished_ms_ = context_.loop.now_ms();
+        context_.watch();
     }
     // The same once it has been silent for a moment: a reply that it is sending still arrives.
     void finish_when_silent() {
@@ -43,23 +50,33 @@ public:
     void expect_end() { is_end_expected_ = is_open_; }
     bool is_end_expected() const { return is_end_expected_; }
     void pause_reading() {
+        is_paused_ = is_open_;
         if (is_open_) pipeline_.socket()->pause_reading();
     }
     void resume_reading() {
+        is_paused_ = false;
         if (is_open_) pipeline_.socket()->resume_reading();
     }
 
     // `bytes_received`: in all.
     void expire(uint64_t now_ms, uint64_t bytes_received) {
-        if (!is_finishing_) return;
-        if (std::exchange(silent_bytes_, bytes_received) != bytes_received) {
+        if (!wants_expiry()) return;
+        if (std::exchange(silent_bytes_, bytes_received) != bytes_received || is_paused_) {
             silent_since_ms_ = now_ms;
-        } else if (silent_since_ms_ + kSilentMs <= now_ms) {
+        } else if (is_finishing_ && silent_since_ms_ + kSilentMs <= now_ms) {
             is_finishing_ = false;
             finish_sending();
         }
     }
-    bool wants_expiry() const { return is_finishing_; }
+    // A server that runs ends it at once; true if it has said nothing for too long since.
+    bool is_mute(uint64_t now_ms) const {
+        const UpstreamOptions& options = context_.options;
+        return finished_ms_ != 0 && std::max(finished_ms_, silent_since_ms_) +
+                                            options.request_timeout_ms +
+                                            options.tombstone_timeout_ms <
+                                        now_ms;
+    }
+    bool wants_expiry() const { return is_finishing_ || finished_ms_ != 0; }
 
 private:
     static constexpr uint64_t kSilentMs = 100;
@@ -69,6 +86,8 @@ private:
     bool is_open_ = false;
     bool is_end_expected_ = false;
     bool is_finishing_ = false;  // wanted once it is silent
+    bool is_paused_ = false;     // nothing is read, so that silence says nothing
+    uint64_t finished_ms_ = 0;   // when the server was told; 0: it was not
     uint64_t silent_since_ms_ = 0;
     uint64_t silent_bytes_ = 0;  // bytes received at that time
 };

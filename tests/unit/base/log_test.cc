@@ -2,6 +2,7 @@
 #include "nearkey/base/log.h"
 
 #include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
 
 #include <fcntl.h>
 #include <poll.h>
@@ -117,11 +118,49 @@ TEST_CASE("log: bytes that are not UTF-8 are replaced, the line stays JSON") {
     CHECK(metrics.log_dropped_total == 0);
 }
 
-TEST_CASE("log: a line longer than a pipe takes at once is dropped whole") {
+// One byte a character, several, and what is escaped.
+constexpr const char* kCharacters[] = {"x", "\"", "\xc3\xa9", "\xf0\x9f\x98\x80", "\x01"};
+
+std::string text_of_size(const std::string& character, size_t size) {
+    std::string text;
+    while (text.size() < size)
+        text += character;
+    return text;
+}
+
+TEST_CASE("log: of a line longer than a pipe takes at once the longest text is told in part") {
+    const Pipe pipe;
+    Metrics metrics;
+    for (const std::string character : kCharacters) {
+        for (const size_t size : {4000, 4096, 4097, 5000, 9001, 100'000}) {
+            for (const LogFormat format : {LogFormat::Json, LogFormat::Text}) {
+                CAPTURE(character);
+                CAPTURE(size);
+                Log log(pipe.ends[1], LogLevel::Info, metrics);
+                log.set_format(format, LogTarget::Plain);
+                const std::string text = text_of_size(character, size);
+                log.info("e", {{"kept", "short text"}, {"reason", text}, {"n", int64_t{7}}});
+                const std::string line = pipe.take();
+                CHECK(line.size() <= 4096);
+                CHECK(line.size() > 1900);
+                CHECK(line.ends_with('\n'));
+                CHECK(line.find("short text") != std::string::npos);
+                // No half character.
+                CHECK(line.find("\xef\xbf\xbd") == std::string::npos);
+                CHECK(line.find("\\ufffd") == std::string::npos);
+                if (size > 4096) CHECK(line.find("...") != std::string::npos);
+                if (format == LogFormat::Json) CHECK(nlohmann::json::accept(line));
+            }
+        }
+    }
+    CHECK(metrics.log_dropped_total == 0);
+}
+
+TEST_CASE("log: a line that no text makes too long is dropped whole") {
     const Pipe pipe;
     Metrics metrics;
     Log log(pipe.ends[1], LogLevel::Info, metrics);
-    log.info("e", {{"reason", std::string(5000, 'x')}});
+    log.info(std::string(5000, 'e'), {{"text", "short"}, {"n", int64_t{7}}});
     CHECK(pipe.take().empty());
     CHECK(metrics.log_dropped_total == 1);
 }

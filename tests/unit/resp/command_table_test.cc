@@ -151,7 +151,13 @@ TEST_CASE("command table: each place of a keyword names a key, where it is known
     spec.key_specs = {{.keyword = "STREAMS", .begin = 1, .last = -1, .limit = 2}};
     CHECK(keys_of("x streams a b 0 0\n") == "a b ");
     CHECK(keys_of("x count 1\n").empty());
-    CHECK(keys_of("x streams streams a 0 0\n") == "not known");
+    CHECK(keys_of("x streams streams a 0 0\n") == "streams a ");
+    CHECK(keys_of("x count 1 noack group streams c block 5 Streams streams streams\n") ==
+          "streams ");
+    CHECK(keys_of("x block streams streams a b streams 0\n") == "a b ");
+    // An option that is not known here: there may be another meaning.
+    CHECK(keys_of("x claim 5 streams a 0\n") == "a ");
+    CHECK(keys_of("x claim streams streams a 0\n") == "not known");
     // Looked for from the end.
     spec.key_specs = {{.keyword = "KEYS", .begin = -2, .last = -1}};
     CHECK(keys_of("x a keys b c\n") == "b c ");
