@@ -275,10 +275,10 @@ void Reload::on_watch() {
 // `primary`: the one that Sentinels have named.
 void Reload::try_next(const Endpoint& primary) {
     next_->primary = primary;
+    const Workers::Pause pause(parts_.workers);
     const std::vector<Endpoint> seeds = parts_.workers.seeds();
     Workers::Targets targets = parts_.upstreams.make_targets(next_->config, primary, seeds);
     note_other_files(*targets.front());
-    const Workers::Pause pause(parts_.workers);
     if (is_same_target(*targets.front(), parts_.workers.target(), !seeds.empty())) {
         apply_next();
     } else if (parts_.workers.health().is_ready) {
@@ -378,6 +378,8 @@ void Reload::on_target_refused(const std::string& reason) {
 }
 
 bool Reload::take_credentials() {
+    // None turns to another node of a cluster meanwhile.
+    const Workers::Pause pause(parts_.workers);
     try {
         Workers::Targets targets = parts_.upstreams.make_targets(parts_.config, failover_.primary(),
                                                                  parts_.workers.seeds());

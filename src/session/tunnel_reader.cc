@@ -10,7 +10,9 @@ constexpr size_t kErrorMax = 256;
 
 // To a user who may not run it, and to a subscriber of RESP2.
 bool is_refusal_of_monitor(std::string_view error) {
-    return error.find("'monitor'") != std::string_view::npos;
+    const bool is_one =
+        error.starts_with("-NOPERM ") || error.starts_with("-ERR Can't execute 'monitor'");
+    return is_one && error.find(" 'monitor'") != std::string_view::npos;
 }
 }  // namespace
 

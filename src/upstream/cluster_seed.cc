@@ -20,6 +20,7 @@ void ClusterSeed::turn(std::vector<Endpoint> others) {
     const std::vector<Endpoint>& named = node_->target().url.seeds;
     others.insert(others.end(), named.begin(), named.end());
     if (has_socket_) others.push_back({});
+    if (others.empty()) return;
     const Endpoint& next = others[next_++ % others.size()];
     absence_.begin_anew();
     if (next == node_->target().url.endpoint()) return;

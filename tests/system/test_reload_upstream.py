@@ -13,6 +13,9 @@ from resp import Closed, encode
 from test_reload import PONG, ReloadTest
 
 
+PATIENCE = f"queue_timeout_ms = {1000 * SLOWNESS}"
+
+
 class Readers:
     """Clients that read one key for ever, half of them with RESP3; each reply is kept with the time
     at which it was asked for."""
@@ -65,7 +68,7 @@ class AnotherServerTest(ReloadTest):
 
     def test_under_load_nothing_is_lost_and_no_value_of_the_former_is_served(self):
         first, second = self.two_servers(tcp=True)
-        self.start(self.settings(first.url))
+        self.start(self.settings(first.url, PATIENCE))
         load = IncrementLoad(self.nearkey.client, workers=4).start()
         self.addCleanup(load.stop)
         readers = Readers(self.nearkey.client, "where").start()
@@ -76,7 +79,7 @@ class AnotherServerTest(ReloadTest):
             10,
             "the load runs, and reads are answered from the near cache",
         )
-        self.write(self.settings(second.url))
+        self.write(self.settings(second.url, PATIENCE))
         outcome = self.hang_up()
         switched = time.monotonic()
         self.assertEqual("reloaded", outcome["event"], outcome)
@@ -117,8 +120,7 @@ class AnotherServerTest(ReloadTest):
 
     def test_twenty_switches_to_and_fro_under_load(self):
         first, second = self.two_servers()
-        patience = f"queue_timeout_ms = {1000 * SLOWNESS}"
-        self.start(self.settings(first.url, patience))
+        self.start(self.settings(first.url, PATIENCE))
         load = IncrementLoad(self.nearkey.client, workers=4).start()
         self.addCleanup(load.stop)
         readers = Readers(self.nearkey.client, "where").start()
@@ -127,7 +129,7 @@ class AnotherServerTest(ReloadTest):
             seen = load.total("acknowledged")
             wait_for(lambda: load.total("acknowledged") > seen + 50, 10, "the load goes on")
             server, name = ((second, b"second"), (first, b"first"))[round_number % 2]
-            self.write(self.settings(server.url, patience))
+            self.write(self.settings(server.url, PATIENCE))
             self.assertEqual("reloaded", self.hang_up()["event"])
             with self.nearkey.client() as client:
                 self.assertEqual(name, client.value("GET", "where"))

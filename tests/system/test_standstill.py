@@ -11,10 +11,12 @@ class StandstillTest(unittest.TestCase):
     def setUp(self):
         self.now = 100.0
         self.late = 0.0
-        self.watch = StandstillWatch(clock=lambda: self.now, sleep=self.sleep)
+        self.busy = self.used = 0.0
+        self.watch = StandstillWatch(clock=lambda: self.now, sleep=self.sleep, busy=lambda: self.used)
 
     def sleep(self, seconds):
         self.now += seconds + self.late
+        self.used += self.busy
 
     def pass_with(self, late):
         self.late = late
@@ -32,6 +34,10 @@ class StandstillTest(unittest.TestCase):
         self.assertFalse(self.watch.was_between(end, end + 10))
         for first, last in ((90, begin + 0.1), (begin + 1, begin + 1.1), (end - 0.1, end + 10)):
             self.assertTrue(self.watch.was_between(first, last), (first, last))
+
+    def test_another_thread_of_the_process_is_no_standstill(self):
+        self.busy = 2.0
+        self.assertEqual("", self.pass_with(2.5))
 
     def test_a_busy_machine_wakes_it_in_time(self):
         for _ in range(50):

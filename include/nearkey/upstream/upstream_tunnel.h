@@ -58,17 +58,19 @@ public:
         if (is_open_) pipeline_.socket()->resume_reading();
     }
 
-    // `bytes_received`: in all.
+    // `bytes_received`: in all. What the server takes is a sign of life as well.
     void expire(uint64_t now_ms, uint64_t bytes_received) {
         if (!wants_expiry()) return;
-        if (std::exchange(silent_bytes_, bytes_received) != bytes_received || is_paused_) {
+        const uint64_t moved = bytes_received - unsent_bytes();
+        if (std::exchange(silent_bytes_, moved) != moved || is_paused_) {
             silent_since_ms_ = now_ms;
         } else if (is_finishing_ && silent_since_ms_ + kSilentMs <= now_ms) {
             is_finishing_ = false;
             finish_sending();
         }
     }
-    // A server that runs ends it at once; true if it has said nothing for too long since.
+    // A server that is not busy ends it at once; true if nothing has moved for longer than a
+    // request may take.
     bool is_mute(uint64_t now_ms) const {
         const UpstreamOptions& options = context_.options;
         return finished_ms_ != 0 && std::max(finished_ms_, silent_since_ms_) +
