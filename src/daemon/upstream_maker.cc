@@ -32,7 +32,7 @@ std::unique_ptr<UpstreamTarget> UpstreamMaker::make_target(const Config& config,
     }
     // Without a host it is the node whose socket the URL names.
     if (!seed.host.empty() && seed != url.endpoint()) {
-        if (url.kind == UpstreamUrl::Kind::Tcp) url.seeds = {url.endpoint()};
+        url.make_seed();
         url.kind = UpstreamUrl::Kind::Cluster;
         url.host = seed.host;
         url.port = seed.port;

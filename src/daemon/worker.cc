@@ -145,7 +145,7 @@ void Worker::share_cache_with(Worker& other) {
 
 void Worker::turn_to(std::unique_ptr<UpstreamTarget> target) {
     if (finder_ != nullptr) finder_->begin_anew();
-    if (cluster_ != nullptr) target->make_seed();
+    if (cluster_ != nullptr) target->url.make_seed();
     node_->topology().turn_to(std::move(target));
 }
 
@@ -157,7 +157,7 @@ void Worker::adopt_target() {
 
 void Worker::try_target(std::unique_ptr<UpstreamTarget> target, uint64_t trial) {
     trial_ = trial;
-    if (cluster_ != nullptr) target->make_seed();
+    if (cluster_ != nullptr) target->url.make_seed();
     node_->topology().try_target(std::move(target), *this);
 }
 

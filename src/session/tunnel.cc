@@ -68,15 +68,13 @@ void Tunnel::send(const Call& call, std::string_view instead) {
 }
 
 void Tunnel::begin_monitor() {
-    ++monitors_asked_;
     NearCache* const cache = desk_.context.ledgers.cache;
-    if (!std::exchange(is_monitor_, true) && cache != nullptr) cache->add_monitor();
+    if (monitors_++ == 0 && cache != nullptr) cache->add_monitor();
 }
 
 void Tunnel::end_monitor() {
-    monitors_asked_ = 0;
     NearCache* const cache = desk_.context.ledgers.cache;
-    if (std::exchange(is_monitor_, false) && cache != nullptr) cache->remove_monitor();
+    if (std::exchange(monitors_, 0) > 0 && cache != nullptr) cache->remove_monitor();
 }
 
 void Tunnel::send_stand_in(std::string_view bytes) {
@@ -108,7 +106,7 @@ void Tunnel::on_bytes(std::string_view bytes) {
     }
     reader_.pass(bytes, subscriptions_.get(), desk_.output);
     // Of several one may run.
-    if (reader_.take_monitor_refusal() && monitors_asked_ == 1) end_monitor();
+    if (reader_.take_monitor_refusal() && monitors_ == 1) end_monitor();
     desk_.output.commit();
     desk_.flush_soon();
     if (is_moving_) note_moved();

@@ -84,7 +84,7 @@ void Topology::leave_replica() {
 
 void Topology::join_cluster(RedirectEvents& redirects) {
     context_.redirects = &redirects;
-    context_.target->make_seed();
+    context_.target->url.make_seed();
 }
 
 // --- another target ---

@@ -94,8 +94,7 @@ private:
     std::string last_words_;  // held until the end: the replies to our commands behind RESET
     PrimaryWait wait_;
     bool is_replica_ = false;         // it never is any more
-    bool is_monitor_ = false;         // it sees what every client runs
-    uint32_t monitors_asked_ = 0;     // since it was none for sure
+    uint32_t monitors_ = 0;           // MONITORs that may run: it sees what every client runs
     bool is_resetting_ = false;       // our commands behind RESET were sent: the server ends it
     bool is_refused_ = false;         // the server was sent input as wrong as the client's
     bool is_finishing_ = false;       // the client sends no more, and the server knows

@@ -34,13 +34,6 @@ struct UpstreamTarget {
         return url.user.empty() ? "default" : std::string_view(url.user);
     }
 
-    // As if it had been written with +cluster. A Unix socket stays one.
-    void make_seed() {
-        if (url.kind != UpstreamUrl::Kind::Tcp) return;
-        url.kind = UpstreamUrl::Kind::Cluster;
-        url.seeds = {url.endpoint()};
-    }
-
     UpstreamUrl url;  // with user and password, wherever they were written
     std::unique_ptr<TlsContext> tls;
     // Facts learned by dialling.

@@ -47,6 +47,12 @@ struct UpstreamUrl {
     bool operator==(const UpstreamUrl&) const = default;
     bool is_tcp() const { return kind != Kind::Unix && kind != Kind::Managed; }
     Endpoint endpoint() const { return {host, port}; }
+    // As if it had been written with +cluster. A Unix socket stays one.
+    void make_seed() {
+        if (kind != Kind::Tcp) return;
+        kind = Kind::Cluster;
+        seeds = {endpoint()};
+    }
 };
 
 struct UrlError {
