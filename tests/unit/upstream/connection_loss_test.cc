@@ -362,4 +362,22 @@ TEST_CASE("connection: one that is closed looks at its target no more") {
     CHECK(rig.connection->dialer().words().empty());
 }
 
+TEST_CASE("connection: what can't be the answer to a question of its own loses it") {
+    ConnectionRig rig;
+    UpstreamUrl access = rig.url;
+    access.password = "secret";
+    SUBCASE("whether it can be trusted") {
+        rig.valkey.answers["HELLO"] = "$5\r\nvalue\r\n";
+        rig.make_ready();
+        rig.connection->probe().suspect();
+    }
+    SUBCASE("whether the password holds") {
+        rig.valkey.answers["AUTH default secret"] = "$5\r\nvalue\r\n";
+        rig.make_ready();
+        rig.connection->probe().say_password(access);
+    }
+    CHECK(run_until(rig.loop, [&] { return rig.metrics.upstream_lost_malformed_total == 1; }));
+    CHECK(rig.metrics.upstream_protocol_errors_total == 1);
+}
+
 }  // namespace nearkey::connection_loss_test
